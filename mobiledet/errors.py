@@ -1,0 +1,35 @@
+"""Exceptions raised by the package.
+
+Every message is one sentence a user can act on: it names the value, the place and the remedy. Library code
+raises these; only the programs in ``tools/`` turn them into an exit status.
+"""
+
+from __future__ import annotations
+
+
+class MobiledetError(Exception):
+    """Base of every error that is the input's fault, not the program's."""
+
+
+class ConfigError(MobiledetError):
+    """A configuration file, key or value that can't be used."""
+
+
+class DataError(MobiledetError):
+    """A data set that can't be trained on or scored."""
+
+
+class ImageError(DataError):
+    """A picture that is missing, unreadable or cut short."""
+
+
+class CheckpointError(MobiledetError):
+    """A checkpoint that is missing, damaged, foreign or can't be written."""
+
+
+class TrainingError(MobiledetError):
+    """Training can't go on: for example too many non-finite steps in a row."""
+
+
+class MissingDependencyError(MobiledetError):
+    """A package of an optional extra is not installed."""

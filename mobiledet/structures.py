@@ -1,0 +1,139 @@
+"""The values that pass between the rooms: geometry, targets, candidates, detections.
+
+Boxes are ``(x1, y1, x2, y2)`` float32 in absolute pixels everywhere; sizes are ``(height, width)``; label 0 is
+background and objects are ``1..K``. Nothing here imports torch or OpenCV, so that running an exported model needs
+neither.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Size = tuple[int, int]
+"""``(height, width)`` in pixels."""
+
+FloatArray = NDArray[np.float32]
+IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+ImageArray = NDArray[np.uint8]
+"""A picture: ``(height, width, 3)`` uint8, RGB."""
+
+
+@dataclass(frozen=True)
+class ImageGeometry:
+    """How a picture was fitted into the network's input, and how to undo it.
+
+    A point ``(x, y)`` of the original picture lands on ``(x * scale_x, y * scale_y)``.
+
+    Attributes:
+        original_size: ``(height, width)`` of the picture as it was read.
+        network_size: ``(height, width)`` of the network's input.
+    """
+
+    original_size: Size
+    network_size: Size
+
+    def __post_init__(self) -> None:
+        if min(*self.original_size, *self.network_size) < 1:
+            raise ValueError(
+                f"sizes must be at least 1 pixel: original {self.original_size}, network {self.network_size}"
+            )
+
+    @property
+    def scale(self) -> FloatArray:
+        """``(4,)`` factors from original to network pixels for ``x1, y1, x2, y2``."""
+        scale_y = self.network_size[0] / self.original_size[0]
+        scale_x = self.network_size[1] / self.original_size[1]
+        return np.array([scale_x, scale_y, scale_x, scale_y], np.float32)
+
+    def to_network(self, boxes: FloatArray) -> FloatArray:
+        """Boxes ``(N, 4)`` of the original picture, in network pixels."""
+        return (boxes * self.scale).astype(np.float32)
+
+    def to_original(self, boxes: FloatArray) -> FloatArray:
+        """Boxes ``(N, 4)`` in network pixels, back on the original picture and clipped to it."""
+        height, width = self.original_size
+        limit = np.array([width, height, width, height], np.float32)
+        return np.clip(boxes / self.scale, 0, limit).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is to be found in one picture.
+
+    Attributes:
+        boxes: ``(N, 4)`` float32 xyxy, absolute pixels of the picture it goes with.
+        labels: ``(N,)`` int64 in ``1..K``.
+        iscrowd: ``(N,)`` bool; a crowd box marks a region that is neither object nor background.
+    """
+
+    boxes: FloatArray
+    labels: IntArray
+    iscrowd: BoolArray
+
+    def __post_init__(self) -> None:
+        count = len(self.boxes)
+        if self.boxes.shape != (count, 4) or self.labels.shape != (count,) or self.iscrowd.shape != (count,):
+            raise ValueError(
+                f"target shapes disagree: boxes {self.boxes.shape}, labels {self.labels.shape}, "
+                f"iscrowd {self.iscrowd.shape}"
+            )
+
+    @classmethod
+    def empty(cls) -> Target:
+        """A picture with nothing in it."""
+        return cls(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.bool_))
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Everything a head proposes for a batch, before thresholds and non-maximum suppression.
+
+    Attributes:
+        boxes: ``(B, A, 4)`` xyxy in network pixels, decoded and clipped; or ``(B, A, K, 4)`` when a head gives
+            each class its own box.
+        scores: ``(B, A, K)`` foreground scores in ``[0, 1]``; column ``k`` belongs to label ``k + 1``.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What was found in one picture, best score first.
+
+    Attributes:
+        boxes: ``(N, 4)`` float32 xyxy in pixels of the picture as it was given.
+        scores: ``(N,)`` float32 in ``[0, 1]``.
+        labels: ``(N,)`` int64 in ``1..K``.
+        names: ``K`` class names; ``names[label - 1]`` is the name of a label.
+    """
+
+    boxes: FloatArray
+    scores: FloatArray
+    labels: IntArray
+    names: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def above(self, threshold: float) -> Detections:
+        """Only the detections that score at least ``threshold``."""
+        keep = self.scores >= threshold
+        return Detections(self.boxes[keep], self.scores[keep], self.labels[keep], self.names)
+
+    def name(self, index: int) -> str:
+        """The class name of detection ``index``, or its number when the model carries no names."""
+        label = int(self.labels[index])
+        return self.names[label - 1] if label <= len(self.names) else f"class {label}"
