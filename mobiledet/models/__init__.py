@@ -1,0 +1,1 @@
+"""The network: MobileNetV1, the heads, and the detector that joins them."""

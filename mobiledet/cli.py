@@ -1,0 +1,55 @@
+"""What every program in ``tools/`` shares: logging, and errors told in one line."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from mobiledet.errors import MobiledetError
+
+EXIT_ERROR = 1
+"""Exit status when the input is at fault (argparse itself uses 2)."""
+
+EXIT_SIGNAL = 128
+"""A run stopped by signal ``n`` exits with ``128 + n``, as shells expect: 130 for Ctrl-C, 143 for SIGTERM."""
+
+
+def setup_logging(*, quiet: bool = False) -> None:
+    """Send the package's log to stderr, plain lines for people."""
+    logging.basicConfig(level=logging.WARNING if quiet else logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("PIL").setLevel(logging.WARNING)
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)
+
+
+def run_tool(main: Callable[[], int | None]) -> NoReturn:
+    """Run a program's ``main`` and exit: 0 or its own status; 1 with one line on stderr for a user's mistake.
+
+    A bug still shows its traceback, so that it can be reported.
+    """
+    setup_logging()
+    try:
+        status = main() or 0
+        sys.stdout.flush()
+    except MobiledetError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - this is the program's last word
+        status = EXIT_ERROR
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)  # noqa: T201
+        status = EXIT_SIGNAL + 2
+    except BrokenPipeError:
+        # `tools/cost.py ... | head` closes our output early; that is no error, and Python must not complain of it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package == "mobiledet":
+            raise
+        print(  # noqa: T201
+            f'error: the package {package!r} is not installed; get it with: pip install "mobiledet[train]"',
+            file=sys.stderr,
+        )
+        status = EXIT_ERROR
+    sys.exit(status)

@@ -1,0 +1,237 @@
+"""What a recipe can say: typed, frozen, and with no key that nobody reads.
+
+A config file is Python holding one ``config = Config(...)``. Every class here rejects unknown keys; see
+:mod:`mobiledet.config.loading` for how files and ``key=value`` overrides become a :class:`Config`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+PositiveInt = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+SizeField = tuple[PositiveInt, PositiveInt]
+
+
+class Strict(BaseModel):
+    """Base of every config class: frozen, no unknown keys, no NaN."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True, use_attribute_docstrings=True
+    )
+
+
+class BackboneConfig(Strict):
+    """MobileNetV1 (Howard et al. 2017)."""
+
+    alpha: Annotated[float, Field(gt=0, le=4)] = 1.0
+    """Width multiplier: every layer has ``max(8, int(alpha * channels))`` channels."""
+    padding: Literal["symmetric", "tensorflow"] = "symmetric"
+    """How strided convolutions pad: one pixel on each side, or TensorFlow's SAME (asymmetric on even sizes)."""
+    norm_momentum: Annotated[float, Field(gt=0, le=1)] = 0.03
+    """Weight of the newest batch in batch-norm's running statistics (PyTorch's convention)."""
+    norm_epsilon: Annotated[float, Field(gt=0)] = 1e-3
+
+
+class SSDConfig(Strict):
+    """SSD head (Liu et al. 2016) on Conv11, Conv13 and four extra maps."""
+
+    kind: Literal["ssd"] = "ssd"
+    extra_channels: tuple[tuple[PositiveInt, PositiveInt], ...] = ((256, 512), (128, 256), (128, 256), (64, 128))
+    """(1x1, 3x3 stride 2) channels of each extra pair; scaled by alpha like the backbone."""
+    aspect_ratios: tuple[Annotated[float, Field(gt=0)], ...] = (1.0, 2.0, 1 / 2, 3.0, 1 / 3)
+    """Width over height of a location's boxes; the interpolated square comes on top."""
+    scale_min: Annotated[float, Field(gt=0, le=1)] = 0.2
+    scale_max: Annotated[float, Field(gt=0, le=1)] = 0.95
+    """Box sizes of the lowest and highest map, as a share of the input's shorter side."""
+    reduce_lowest: bool = True
+    """Three boxes instead of six on the lowest map, where locations are many (TensorFlow's choice)."""
+    scores: Literal["sigmoid", "softmax"] = "sigmoid"
+    """One independent sigmoid per class, or a softmax over the classes and background."""
+    match_iou: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    negative_ratio: Annotated[float, Field(gt=0)] = 3.0
+    """Hard negatives per matched anchor that enter the classification loss."""
+    box_loss_weight: Annotated[float, Field(gt=0)] = 1.0
+
+    @model_validator(mode="after")
+    def _check(self) -> SSDConfig:
+        if self.scale_min >= self.scale_max:
+            raise ValueError(f"scale_min {self.scale_min} must be below scale_max {self.scale_max}")
+        if not self.extra_channels or not self.aspect_ratios:
+            raise ValueError("extra_channels and aspect_ratios must not be empty")
+        return self
+
+
+class SSDLiteConfig(SSDConfig):
+    """SSD with depthwise-separable 3x3 predictors and extra layers (Sandler et al. 2018, section 6.2)."""
+
+    kind: Literal["ssdlite"] = "ssdlite"  # type: ignore[assignment]
+
+
+HeadConfig = Annotated[SSDConfig | SSDLiteConfig, Field(discriminator="kind")]
+
+
+class PostprocessConfig(Strict):
+    """From candidates to detections."""
+
+    score_threshold: Fraction = 0.01
+    """Kept low because mAP counts the whole ranking; what is drawn or shown has its own threshold."""
+    iou_threshold: Annotated[float, Field(gt=0, le=1)] = 0.6
+    candidates: PositiveInt = 1000
+    """Best (box, class) pairs of a picture that enter non-maximum suppression: fixed, so that it can be exported."""
+    max_detections: PositiveInt = 100
+
+
+class ModelConfig(Strict):
+    """Everything needed to rebuild a detector and to prepare its pictures."""
+
+    backbone: BackboneConfig = BackboneConfig()
+    head: HeadConfig = SSDConfig()
+    postprocess: PostprocessConfig = PostprocessConfig()
+    input_size: SizeField = (300, 300)
+    """(height, width) of the network's input before rho."""
+    rho: Annotated[float, Field(gt=0, le=4)] = 1.0
+    """Resolution multiplier: both sides of ``input_size`` are multiplied by it."""
+    mean: tuple[float, float, float] = (127.5, 127.5, 127.5)
+    std: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (
+        127.5,
+        127.5,
+        127.5,
+    )
+    """The network sees ``(pixel - mean) / std`` of RGB pixels 0..255."""
+    num_classes: PositiveInt | None = None
+    """Object classes without background; filled in from the data set."""
+
+    @property
+    def network_size(self) -> tuple[int, int]:
+        """(height, width) that the network really sees: ``input_size`` times ``rho``, at least 32."""
+        height, width = self.input_size
+        return max(32, round(height * self.rho)), max(32, round(width * self.rho))
+
+
+class AugmentConfig(Strict):
+    """Random changes of training pictures; see :mod:`mobiledet.data.transforms` for what each does."""
+
+    crop: Fraction = 0.5
+    """Chance of SSD's random crop (Liu et al., section 2.2)."""
+    expand: Fraction = 0.5
+    """Chance of shrinking a picture that isn't cropped onto a mean-coloured canvas."""
+    expand_max: Annotated[float, Field(ge=1, le=8)] = 3.0
+    flip: Fraction = 0.5
+    color: Fraction = 0.8
+    """Chance of changing brightness, contrast, saturation and hue."""
+    min_visible: Fraction = 0.3
+    """A box of which a crop leaves less than this share is dropped."""
+
+    @classmethod
+    def none(cls) -> AugmentConfig:
+        """The pictures as they are."""
+        return cls(crop=0, expand=0, flip=0, color=0)
+
+    @classmethod
+    def light(cls) -> AugmentConfig:
+        """For small models, which underfit before they overfit (Howard et al., section 3.2)."""
+        return cls(crop=0.3, expand=0.2, expand_max=2.0, flip=0.5, color=0.3)
+
+
+class DataConfig(Strict):
+    """Where the pictures are and how they are fed."""
+
+    root: str = "data/coco"
+    """Folder in COCO layout; see docs/data.md."""
+    train_split: str = "train"
+    val_split: str = "val"
+    train_annotations: str | None = None
+    train_images: str | None = None
+    val_annotations: str | None = None
+    val_images: str | None = None
+    """Explicit files and folders, for data that doesn't follow the layout."""
+    augment: AugmentConfig = AugmentConfig()
+    workers: Annotated[int, Field(ge=0, le=64)] = 2
+    """Processes that read pictures; any number gives the same batches."""
+    cache: bool = False
+    """Keep decoded pictures in memory (needs about 1 MB a picture)."""
+
+
+class OptimizerConfig(Strict):
+    """How weights move."""
+
+    name: Literal["sgd", "adamw", "rmsprop"] = "sgd"
+    lr: Annotated[float, Field(gt=0)] = 0.01
+    """Peak learning rate for the whole batch (``schedule.batch_size * schedule.accumulate`` pictures)."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    """Not applied to depthwise filters, norms and biases (Howard et al., section 3.2)."""
+    backbone_lr_scale: Annotated[float, Field(ge=0)] = 1.0
+    clip_norm: Annotated[float, Field(gt=0)] | None = 10.0
+    """Largest gradient norm; None for no clipping."""
+
+
+class ScheduleConfig(Strict):
+    """How long, and how fast at each moment."""
+
+    epochs: PositiveInt = 60
+    batch_size: PositiveInt = 16
+    accumulate: PositiveInt = 1
+    """Batches whose gradients are averaged into one step."""
+    policy: Literal["cosine", "step", "constant"] = "cosine"
+    warmup_steps: Annotated[int, Field(ge=0)] = 500
+    """Steps of linear warm-up; never more than a tenth of the run."""
+    step_epochs: tuple[PositiveInt, ...] = ()
+    step_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    final_lr: Fraction = 0.01
+    """Where cosine ends, as a share of the peak."""
+    val_every: PositiveInt = 1
+    """Epochs between scorings of the validation split; the last epoch is always scored."""
+    patience: PositiveInt | None = None
+    """Stop after this many scorings without a better AP; None trains to the end."""
+
+    @model_validator(mode="after")
+    def _check(self) -> ScheduleConfig:
+        if self.policy == "step" and not self.step_epochs:
+            raise ValueError("policy 'step' needs step_epochs, for example step_epochs=(40, 55)")
+        if list(self.step_epochs) != sorted(set(self.step_epochs)):
+            raise ValueError(f"step_epochs {self.step_epochs} must increase")
+        return self
+
+
+class TrainConfig(Strict):
+    """How the loop runs."""
+
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """'auto' takes bfloat16 where the processor or GPU computes in it, else float32; float16 is for GPUs."""
+    channels_last: bool = True
+    device: str = "auto"
+    threads: Annotated[int, Field(ge=0)] = 0
+    """Processor threads of the network; 0 takes all cores. Resuming is bit-exact at the same number."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """Of the averaged weights that are scored and saved as best; 0 turns averaging off."""
+    freeze_stages: Annotated[int, Field(ge=0, le=14)] = 0
+    """Backbone layers kept as they are, counted from the picture: 1 freezes Conv0, 14 all of it."""
+    freeze_norm: bool = False
+    """Batch-norm of the backbone keeps its statistics, scale and shift."""
+    max_bad_steps: PositiveInt = 20
+    """Non-finite losses or gradients in a row before training gives up."""
+    tensorboard: bool = False
+    output: str = "runs"
+    """Folder of run folders: ``<output>/<name>/<number>``."""
+
+
+class Config(Strict):
+    """One recipe."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "unnamed"
+    """Names the run folder; the config file's own name when not given."""
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    train: TrainConfig = TrainConfig()
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+
+    def plain(self) -> dict[str, Any]:
+        """The config as dicts, lists, strings and numbers, fit for JSON and for a checkpoint."""
+        plain: dict[str, Any] = self.model_dump(mode="json")
+        return plain

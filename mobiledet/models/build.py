@@ -1,0 +1,78 @@
+"""The only reader of model configs: puts the parts together."""
+
+from __future__ import annotations
+
+from mobiledet.config.schema import BackboneConfig, ModelConfig, SSDConfig
+from mobiledet.errors import ConfigError
+from mobiledet.models.detector import Detector
+from mobiledet.models.extra_layers import ExtraLayers
+from mobiledet.models.layers import LayerStyle
+from mobiledet.models.mobilenet_v1 import MobileNetV1, scale_channels
+from mobiledet.models.ssd import SSDHead
+from mobiledet.ops.anchors import ssd_anchor_shapes
+from mobiledet.postprocess import Postprocess
+
+MIN_EXTRA_CHANNELS = 16
+"""TensorFlow's floor for the extra layers of a thin SSD."""
+
+
+def build_detector(config: ModelConfig) -> Detector:
+    """A detector with fresh weights.
+
+    Raises:
+        ConfigError: ``num_classes`` isn't known yet; it comes from the data set.
+    """
+    if config.num_classes is None:
+        raise ConfigError("model.num_classes is not set; it comes from the data set, or give it: model.num_classes=80")
+    backbone = build_backbone(config.backbone)
+    return Detector(
+        backbone=backbone,
+        head=_build_ssd(config.head, config.backbone, backbone, config.num_classes),
+        postprocess=Postprocess(**config.postprocess.model_dump()),
+        network_size=config.network_size,
+        mean=config.mean,
+        std=config.std,
+    )
+
+
+def build_backbone(config: BackboneConfig) -> MobileNetV1:
+    """A MobileNetV1 that returns the maps SSD looks at."""
+    return MobileNetV1(alpha=config.alpha, outputs=("conv11", "conv13"), style=_style(config))
+
+
+def _build_ssd(head: SSDConfig, backbone_config: BackboneConfig, backbone: MobileNetV1, num_classes: int) -> SSDHead:
+    style = _style(backbone_config)
+    in_channels = [info.channels for info in backbone.feature_info]
+    alpha = backbone_config.alpha
+    extra_layers = ExtraLayers(
+        in_channels=in_channels[-1],
+        channels=[
+            (scale_channels(squeeze, alpha, MIN_EXTRA_CHANNELS), scale_channels(expand, alpha, MIN_EXTRA_CHANNELS))
+            for squeeze, expand in head.extra_channels
+        ],
+        depthwise=head.kind == "ssdlite",
+        style=style,
+    )
+    anchor_shapes = ssd_anchor_shapes(
+        len(in_channels) + len(extra_layers.out_channels),
+        scale_min=head.scale_min,
+        scale_max=head.scale_max,
+        aspect_ratios=head.aspect_ratios,
+        reduce_lowest=head.reduce_lowest,
+    )
+    return SSDHead(
+        in_channels=in_channels,
+        extra_layers=extra_layers,
+        anchor_shapes=anchor_shapes,
+        num_classes=num_classes,
+        scores=head.scores,
+        predictor="depthwise" if head.kind == "ssdlite" else "1x1",
+        match_iou=head.match_iou,
+        negative_ratio=head.negative_ratio,
+        box_loss_weight=head.box_loss_weight,
+        style=style,
+    )
+
+
+def _style(config: BackboneConfig) -> LayerStyle:
+    return LayerStyle(config.padding, config.norm_epsilon, config.norm_momentum)

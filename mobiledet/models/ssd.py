@@ -1,0 +1,194 @@
+"""The SSD head (Liu et al. 2016) on two backbone maps and four extra ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mobiledet.models.extra_layers import ExtraLayers
+from mobiledet.models.layers import DEFAULT_STYLE, ConvNormAct, LayerStyle
+from mobiledet.ops.anchors import AnchorShape, grid_anchors
+from mobiledet.ops.boxes import clip_boxes, decode_boxes, encode_boxes, pairwise_coverage, pairwise_iou
+from mobiledet.ops.matching import BACKGROUND, match_anchors
+from mobiledet.ops.sampling import hard_negatives
+from mobiledet.structures import Candidates, Size
+
+PRIOR = 0.01
+"""Score that an untrained head gives every class, so that the first steps aren't spent on unlearning 0.5."""
+
+CROWD_COVERAGE = 0.5
+"""An anchor that lies this much inside a crowd region is neither object nor background."""
+
+
+class SSDHead(nn.Module):
+    """Predicts, for every anchor of every map, class scores and the offset from the anchor to the object.
+
+    Args:
+        in_channels: Channels of the backbone's maps, lowest first.
+        extra_layers: Grows more maps from the last of them.
+        anchor_shapes: Shapes of each map's anchors; see :func:`mobiledet.ops.anchors.ssd_anchor_shapes`.
+        num_classes: Object classes ``K``, without background.
+        scores: ``"sigmoid"``: K independent scores; ``"softmax"``: K classes and background compete.
+        predictor: ``"1x1"``: one convolution (the paper's cost table follows from it); ``"depthwise"``: a 3x3
+            depthwise-separable pair, as in SSDLite.
+        match_iou: Least overlap at which an anchor answers for an object.
+        negative_ratio: Hard negatives per matched anchor.
+        box_loss_weight: Weight of the box loss beside the classification loss.
+        style: Padding and batch-norm settings of the depthwise predictors.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: Sequence[int],
+        extra_layers: ExtraLayers,
+        anchor_shapes: Sequence[Sequence[AnchorShape]],
+        num_classes: int,
+        scores: Literal["sigmoid", "softmax"] = "sigmoid",
+        predictor: Literal["1x1", "depthwise"] = "1x1",
+        match_iou: float = 0.5,
+        negative_ratio: float = 3.0,
+        box_loss_weight: float = 1.0,
+        style: LayerStyle = DEFAULT_STYLE,
+    ) -> None:
+        super().__init__()
+        channels = [*in_channels, *extra_layers.out_channels]
+        if len(channels) != len(anchor_shapes):
+            raise ValueError(f"{len(channels)} feature maps but anchors for {len(anchor_shapes)}")
+        self.extra_layers = extra_layers
+        self.anchor_shapes = [list(shapes) for shapes in anchor_shapes]
+        self.num_classes = num_classes
+        self.scores = scores
+        self.match_iou = match_iou
+        self.negative_ratio = negative_ratio
+        self.box_loss_weight = box_loss_weight
+        self.num_outputs = num_classes + (scores == "softmax")
+        self.cls_predictors = nn.ModuleList()
+        self.bbox_predictors = nn.ModuleList()
+        for map_channels, shapes in zip(channels, anchor_shapes, strict=True):
+            self.cls_predictors.append(_predictor(predictor, map_channels, len(shapes) * self.num_outputs, style))
+            self.bbox_predictors.append(_predictor(predictor, map_channels, len(shapes) * 4, style))
+        if scores == "sigmoid":
+            for module in self.cls_predictors:
+                last = module if isinstance(module, nn.Conv2d) else module[-1]  # type: ignore[index]
+                nn.init.constant_(last.bias, -math.log((1 - PRIOR) / PRIOR))  # type: ignore[arg-type]
+        self._anchors: dict[tuple[object, ...], Tensor] = {}
+
+    def loss(
+        self, features: Mapping[str, Tensor], image_sizes: Sequence[Size], targets: Sequence[Mapping[str, Tensor]]
+    ) -> dict[str, Tensor]:
+        """Training losses of a batch.
+
+        Args:
+            features: The backbone's maps, each ``(B, C_i, H_i, W_i)``.
+            image_sizes: ``(height, width)`` of each network input; SSD wants them equal.
+            targets: Per picture ``boxes`` ``(N, 4)`` xyxy in network pixels, ``labels`` ``(N,)`` in ``1..K`` and
+                optionally ``iscrowd`` ``(N,)``.
+
+        Returns:
+            ``classification`` and ``box``: scalars, each divided by the batch's number of matched anchors.
+        """
+        cls_logits, bbox_deltas, anchors = self._predict(features, image_sizes)
+        matches = [self._match(target, anchors) for target in targets]
+        labels = torch.stack([match[0] for match in matches])
+        ignored = torch.stack([match[1] for match in matches])
+        positive = labels > 0
+        num_matched = positive.sum().clamp(min=1)
+        box_targets = torch.cat([match[2] for match in matches])
+        box_loss = F.smooth_l1_loss(bbox_deltas[positive], box_targets, reduction="sum")
+        classification, background = self._classification_losses(cls_logits, labels)
+        negative = hard_negatives(background.detach(), positive, ignored, self.negative_ratio)
+        chosen = torch.where(positive, classification, background)[positive | negative]
+        return {
+            "classification": chosen.sum() / num_matched,
+            "box": self.box_loss_weight * box_loss / num_matched,
+        }
+
+    def candidates(self, features: Mapping[str, Tensor], image_sizes: Sequence[Size]) -> Candidates:
+        """Every anchor's decoded box and scores.
+
+        Args:
+            features: The backbone's maps, each ``(B, C_i, H_i, W_i)``.
+            image_sizes: ``(height, width)`` of each network input.
+
+        Returns:
+            Boxes ``(B, A, 4)`` in network pixels, clipped to it, and scores ``(B, A, K)``.
+        """
+        cls_logits, bbox_deltas, anchors = self._predict(features, image_sizes)
+        boxes = clip_boxes(decode_boxes(bbox_deltas, anchors), image_sizes[0])
+        if self.scores == "sigmoid":
+            return Candidates(boxes, cls_logits.sigmoid())
+        return Candidates(boxes, cls_logits.softmax(dim=-1)[..., 1:])
+
+    def anchors(self, map_sizes: Sequence[Size], image_size: Size, device: torch.device | None = None) -> Tensor:
+        """All anchors ``(A, 4)`` xyxy in network pixels, lowest map first; kept between calls."""
+        key = (tuple(map_sizes), image_size, device)
+        if key not in self._anchors:
+            grids = [
+                grid_anchors(shapes, map_size, image_size)
+                for shapes, map_size in zip(self.anchor_shapes, map_sizes, strict=True)
+            ]
+            self._anchors[key] = torch.cat(grids).to(device)
+        return self._anchors[key]
+
+    def _predict(
+        self, features: Mapping[str, Tensor], image_sizes: Sequence[Size]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits ``(B, A, K or K + 1)``, offsets ``(B, A, 4)`` and anchors ``(A, 4)``, float32."""
+        if len(set(image_sizes)) != 1:
+            raise ValueError(f"SSD needs network inputs of one size, not {sorted(set(image_sizes))}")
+        maps = list(features.values())
+        maps += self.extra_layers(maps[-1])
+        cls_logits = [
+            _per_anchor(predict(x), self.num_outputs)
+            for predict, x in zip(self.cls_predictors, maps, strict=True)
+        ]
+        bbox_deltas = [_per_anchor(predict(x), 4) for predict, x in zip(self.bbox_predictors, maps, strict=True)]
+        map_sizes = [(x.shape[2], x.shape[3]) for x in maps]
+        anchors = self.anchors(map_sizes, image_sizes[0], maps[0].device)
+        return torch.cat(cls_logits, dim=1).float(), torch.cat(bbox_deltas, dim=1).float(), anchors
+
+    def _match(self, target: Mapping[str, Tensor], anchors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Labels ``(A,)`` (0 background), ignored ``(A,)``, and offsets ``(M, 4)`` of the matched anchors."""
+        boxes, labels = target["boxes"], target["labels"]
+        crowd = target.get("iscrowd")
+        ignored = torch.zeros(len(anchors), dtype=torch.bool, device=anchors.device)
+        if crowd is not None and bool(crowd.any()):
+            covered = pairwise_coverage(boxes[crowd.bool()], anchors) > CROWD_COVERAGE
+            ignored = covered.any(dim=0)
+            boxes, labels = boxes[~crowd.bool()], labels[~crowd.bool()]
+        matched = match_anchors(pairwise_iou(boxes, anchors), self.match_iou)
+        positive = matched != BACKGROUND
+        anchor_labels = torch.zeros_like(matched)
+        anchor_labels[positive] = labels[matched[positive]]
+        return anchor_labels, ignored & ~positive, encode_boxes(boxes[matched[positive]], anchors[positive])
+
+    def _classification_losses(self, cls_logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss of every anchor for its own label, and for being background: both ``(B, A)``."""
+        if self.scores == "softmax":
+            log_prob = cls_logits.log_softmax(dim=-1)
+            return -log_prob.gather(2, labels[..., None])[..., 0], -log_prob[..., 0]
+        # Binary cross-entropy against all zeros is softplus(x); turning one target to 1 subtracts its logit.
+        background = F.softplus(cls_logits).sum(dim=-1)
+        own = cls_logits.gather(2, (labels - 1).clamp(min=0)[..., None])[..., 0]
+        return background - own, background
+
+
+def _predictor(kind: str, in_channels: int, out_channels: int, style: LayerStyle) -> nn.Module:
+    conv = nn.Conv2d(in_channels, out_channels, 1)
+    nn.init.normal_(conv.weight, std=0.01)
+    nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+    if kind == "1x1":
+        return conv
+    depthwise = ConvNormAct(in_channels, in_channels, kernel_size=3, groups=in_channels, style=style)
+    return nn.Sequential(depthwise, conv)
+
+
+def _per_anchor(prediction: Tensor, values: int) -> Tensor:
+    """``(B, n * values, H, W)`` to ``(B, H * W * n, values)``: the order of :func:`grid_anchors`."""
+    return prediction.permute(0, 2, 3, 1).reshape(prediction.shape[0], -1, values)

@@ -1,0 +1,66 @@
+"""Anchor boxes of the SSD head (Liu et al. 2016, section 2.2; TensorFlow's variant of the lowest map)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mobiledet.structures import Size
+
+AnchorShape = tuple[float, float]
+"""``(scale, aspect ratio)``: width is ``scale * sqrt(ratio)``, height ``scale / sqrt(ratio)``, times the shorter side."""
+
+
+def ssd_anchor_shapes(
+    num_maps: int,
+    *,
+    scale_min: float = 0.2,
+    scale_max: float = 0.95,
+    aspect_ratios: Sequence[float] = (1.0, 2.0, 1 / 2, 3.0, 1 / 3),
+    reduce_lowest: bool = True,
+) -> list[list[AnchorShape]]:
+    """Shapes of the anchors at each location, map by map.
+
+    Map ``k`` of ``m`` has scale ``s_k = scale_min + (scale_max - scale_min) * k / (m - 1)`` (SSD equation 4), every
+    aspect ratio at ``s_k``, and one square at ``sqrt(s_k * s_{k+1})``, where ``s_m`` is 1. With ``reduce_lowest``
+    the lowest map has three: half-size square, 2:1 and 1:2.
+
+    Returns:
+        A list per map of ``(scale, aspect ratio)``.
+    """
+    steps = max(1, num_maps - 1)
+    scales = [scale_min + (scale_max - scale_min) * k / steps for k in range(num_maps)] + [1.0]
+    shapes: list[list[AnchorShape]] = []
+    for k, scale in enumerate(scales[:-1]):
+        if k == 0 and reduce_lowest:
+            shapes.append([(scale / 2, 1.0), (scale, 2.0), (scale, 0.5)])
+        else:
+            shapes.append([(scale, ratio) for ratio in aspect_ratios] + [(math.sqrt(scale * scales[k + 1]), 1.0)])
+    return shapes
+
+
+def grid_anchors(shapes: Sequence[AnchorShape], map_size: Size, image_size: Size) -> Tensor:
+    """Anchors of one feature map.
+
+    Centres lie at ``(i + 0.5) / f`` of each side; sizes are shares of the shorter side, so that a square anchor is
+    square on a non-square picture.
+
+    Args:
+        shapes: ``(scale, aspect ratio)`` of each of the ``n`` anchors of a location.
+        map_size: ``(height, width)`` of the feature map.
+        image_size: ``(height, width)`` of the network's input, in pixels.
+
+    Returns:
+        ``(map_height * map_width * n, 4)`` float32 xyxy in pixels: row by row, then column, then shape. Not clipped.
+    """
+    height, width = image_size
+    shorter = min(height, width)
+    sizes = torch.tensor([(s * math.sqrt(r) * shorter, s / math.sqrt(r) * shorter) for s, r in shapes])
+    centre_y = (torch.arange(map_size[0], dtype=torch.float32) + 0.5) * (height / map_size[0])
+    centre_x = (torch.arange(map_size[1], dtype=torch.float32) + 0.5) * (width / map_size[1])
+    grid_y, grid_x = torch.meshgrid(centre_y, centre_x, indexing="ij")
+    centres = torch.stack([grid_x, grid_y], dim=-1).reshape(-1, 1, 2)
+    return torch.cat([centres - sizes / 2, centres + sizes / 2], dim=-1).reshape(-1, 4)
