@@ -7,6 +7,7 @@ neither.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -128,10 +129,14 @@ class Detections:
     def __len__(self) -> int:
         return len(self.boxes)
 
+    def keep(self, mask: BoolArray | Sequence[bool]) -> Detections:
+        """Only the detections where ``mask`` ``(N,)`` is true."""
+        chosen = np.asarray(mask, np.bool_)
+        return Detections(self.boxes[chosen], self.scores[chosen], self.labels[chosen], self.names)
+
     def above(self, threshold: float) -> Detections:
         """Only the detections that score at least ``threshold``."""
-        keep = self.scores >= threshold
-        return Detections(self.boxes[keep], self.scores[keep], self.labels[keep], self.names)
+        return self.keep(self.scores >= threshold)
 
     def name(self, index: int) -> str:
         """The class name of detection ``index``, or its number when the model carries no names."""

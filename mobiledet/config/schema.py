@@ -142,7 +142,8 @@ class DataConfig(Strict):
     root: str = "data/coco"
     """Folder in COCO layout; see docs/data.md."""
     train_split: str = "train"
-    val_split: str = "val"
+    val_split: str | None = "val"
+    """None trains without scoring."""
     train_annotations: str | None = None
     train_images: str | None = None
     val_annotations: str | None = None

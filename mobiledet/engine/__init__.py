@@ -1,0 +1,1 @@
+"""Training: one readable loop, and what keeps it exact and its work safe."""

@@ -1,0 +1,194 @@
+"""Checkpoints: tensors and plain types in one file, checked when read, replaced as a whole when written.
+
+A checkpoint holds the config and the classes, so nothing else is needed to run one, and reading it never runs code
+(``weights_only=True``). Writing goes to a temporary file that is flushed to disk and renamed, so a crash or a full
+disk leaves the old file whole; the file replaced is kept as ``<stem>.previous.pt``.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import logging
+import os
+import pickle
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mobiledet.errors import CheckpointError
+
+logger = logging.getLogger(__name__)
+
+FORMAT = "mobiledet checkpoint"
+VERSION = 1
+
+
+def previous_path(path: Path) -> Path:
+    """Where the checkpoint that ``path`` replaced is kept."""
+    return path.with_name(f"{path.stem}.previous{path.suffix}")
+
+
+def save_checkpoint(path: Path, payload: Mapping[str, Any], *, keep_previous: bool = False) -> None:
+    """Write a checkpoint, all of it or nothing.
+
+    Args:
+        path: Where to. Its folder must exist.
+        payload: Tensors, numbers, strings, None, and lists and dicts of them.
+        keep_previous: Keep the file that is replaced, under :func:`previous_path`.
+
+    Raises:
+        CheckpointError: it can't be written; what was there before is untouched.
+    """
+    content = {"format": FORMAT, "version": VERSION, **payload}
+    content["digest"] = _digest(content)
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        _write_durably(temporary, buffer.getbuffer())
+        if keep_previous and path.exists():
+            _keep(path, previous_path(path))
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise CheckpointError(_why_not_written(path, buffer.getbuffer().nbytes, error)) from None
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU and check it.
+
+    Args:
+        path: The file, or a run folder, which stands for its ``best.pt``.
+
+    Raises:
+        CheckpointError: it is missing, damaged, foreign, or written by a newer version.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "best.pt"
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint {str(path)!r}{_nearby(path)}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError:
+        raise CheckpointError(f"{path}: no permission to read it") from None
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError, pickle.UnpicklingError):
+        raise CheckpointError(f"{path}: not a checkpoint, or damaged ({path.stat().st_size:,} bytes)") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: a PyTorch file, but not a checkpoint of mobiledet")
+    if content["version"] > VERSION:
+        raise CheckpointError(f"{path}: written by a newer mobiledet (format {content['version']}); update mobiledet")
+    if content.pop("digest", None) != _digest(content):
+        raise CheckpointError(f"{path}: damaged, its checksum doesn't match its content")
+    return content
+
+
+def load_latest(folder: Path) -> dict[str, Any] | None:
+    """The newest whole checkpoint of a run folder: ``last.pt``, else the one before it; None when there is none.
+
+    Raises:
+        CheckpointError: there are checkpoints but none of them is whole.
+    """
+    last = folder / "last.pt"
+    found = [path for path in (last, previous_path(last)) if path.exists()]
+    problems = []
+    for path in found:
+        try:
+            content = load_checkpoint(path)
+        except CheckpointError as error:
+            problems.append(str(error))
+            logger.warning("%s", error)
+            continue
+        if problems:
+            logger.warning("going on from %s", path)
+        return content
+    if problems:
+        raise CheckpointError("no whole checkpoint to resume from: " + "; ".join(problems))
+    return None
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, to name exactly which weights were scored."""
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _digest(value: object) -> str:
+    """SHA-256 of nested plain data and tensors, by content rather than by how it is stored."""
+    digest = hashlib.sha256()
+
+    def feed(item: object) -> None:
+        if isinstance(item, Tensor):
+            digest.update(f"tensor {item.dtype} {tuple(item.shape)}".encode())
+            digest.update(item.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        elif isinstance(item, Mapping):
+            digest.update(b"{")
+            for key, inner in item.items():
+                digest.update(repr(key).encode())
+                feed(inner)
+            digest.update(b"}")
+        elif isinstance(item, list | tuple):
+            digest.update(b"[")
+            for inner in item:
+                feed(inner)
+            digest.update(b"]")
+        elif item is None or isinstance(item, str | int | float | bool):
+            digest.update(repr(item).encode())
+        else:
+            raise TypeError(f"a checkpoint holds tensors and plain data, not {type(item).__name__}")
+
+    feed(value)
+    return digest.hexdigest()
+
+
+def _write_durably(path: Path, data: memoryview) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _keep(path: Path, previous: Path) -> None:
+    """Give ``path`` a second name, so that there is never a moment without a whole file under the first."""
+    temporary = previous.with_name(f".{previous.name}.tmp")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(path, temporary)
+    except OSError:
+        shutil.copyfile(path, temporary)  # file systems without hard links
+    temporary.replace(previous)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _why_not_written(path: Path, needed: int, error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        free = shutil.disk_usage(path.parent).free
+        missing = f", {needed - free:,} bytes missing" if free < needed else " (a quota?)"
+        kept = "; the checkpoint before it is untouched" if path.exists() else ""
+        return f"{path}: the disk is full: {needed:,} bytes needed, {free:,} free{missing}{kept}"
+    return f"{path}: can't be written: {error.strerror or error}"
+
+
+def _nearby(path: Path) -> str:
+    folder = path.parent
+    if not folder.is_dir():
+        return f" (no folder {str(folder)!r})"
+    names = sorted(p.name for p in folder.glob("*.pt"))
+    return f"; in {str(folder)!r} there are {', '.join(names)}" if names else f"; {str(folder)!r} holds no checkpoint"

@@ -1,0 +1,273 @@
+"""Batches: what the loop gets, in an order that any number of workers and any interruption leave unchanged."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from mobiledet.data.coco import CocoDataset
+from mobiledet.data.images import read_image
+from mobiledet.data.transforms import TrainTransform, fit_image
+from mobiledet.errors import DataError, ImageError
+from mobiledet.structures import ImageArray, ImageGeometry, Size, Target
+
+
+class SampleKey(NamedTuple):
+    """Names one sample of a run: the same key is the same pixels, in whichever process."""
+
+    epoch: int
+    index: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture ready for the network: ``(H, W, 3)`` uint8 RGB, and its boxes in network pixels."""
+
+    image: ImageArray
+    target: Target
+    geometry: ImageGeometry
+    image_id: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Several of them.
+
+    Attributes:
+        images: ``(B, 3, H, W)`` uint8 RGB, stored channels-last.
+        targets: What is in each picture; NumPy, because every tensor passed between processes costs a file handle.
+        geometries: How each picture was fitted.
+        image_ids: The data set's own ids.
+    """
+
+    images: Tensor
+    targets: list[Target]
+    geometries: list[ImageGeometry]
+    image_ids: list[int]
+
+    def target_tensors(self, device: torch.device | str = "cpu") -> list[dict[str, Tensor]]:
+        """Targets as the detector takes them."""
+        return [
+            {
+                "boxes": torch.from_numpy(target.boxes).to(device),
+                "labels": torch.from_numpy(target.labels).to(device),
+                "iscrowd": torch.from_numpy(target.iscrowd).to(device),
+            }
+            for target in self.targets
+        ]
+
+
+class ImageCache:
+    """Decoded pictures kept in memory; filled before workers start, so that they share one copy."""
+
+    def __init__(self, dataset: CocoDataset) -> None:
+        needed = sum(record.height * record.width * 3 for record in (dataset[i] for i in range(len(dataset))))
+        free = _available_memory()
+        if needed > 0.7 * free:
+            raise DataError(
+                f"data.cache needs {needed / 2**30:.1f} GiB for {len(dataset)} pictures but only "
+                f"{free / 2**30:.1f} GiB are free; leave it off"
+            )
+        self._images = [_read(dataset, index) for index in range(len(dataset))]
+
+    def __getitem__(self, index: int) -> ImageArray:
+        return self._images[index]
+
+
+class PictureSet(Dataset[Sample | ImageError]):
+    """Reads, augments or fits the pictures of a data set.
+
+    Args:
+        dataset: The pictures.
+        size: ``(height, width)`` of the network's input.
+        transform: Random changes; None only fits the picture.
+        seed: Start of every sample's random numbers.
+        cache: Decoded pictures.
+    """
+
+    def __init__(
+        self,
+        dataset: CocoDataset,
+        *,
+        size: Size,
+        transform: TrainTransform | None = None,
+        seed: int = 0,
+        cache: ImageCache | None = None,
+    ) -> None:
+        self.dataset = dataset
+        self.size = size
+        self.transform = transform
+        self.seed = seed
+        self.cache = cache
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: SampleKey) -> Sample | ImageError:
+        """The sample of a key; a picture that can't be read comes back as the error, for :class:`Batches` to raise."""
+        record = self.dataset[key.index]
+        try:
+            image = self.cache[key.index] if self.cache else _read(self.dataset, key.index)
+        except ImageError as error:
+            return error
+        if self.transform is None:
+            fitted, geometry = fit_image(image, self.size)
+            target = Target(geometry.to_network(record.target.boxes), record.target.labels, record.target.iscrowd)
+            return Sample(fitted, target, geometry, record.image_id)
+        seed = int(np.random.SeedSequence([self.seed, key.epoch, key.index]).generate_state(1)[0])
+        changed, target = self.transform(image, record.target, seed)
+        geometry = ImageGeometry((image.shape[0], image.shape[1]), self.size)
+        return Sample(changed, target, geometry, record.image_id)
+
+
+class EpochSampler:
+    """Batches of keys, epoch by epoch, starting anywhere.
+
+    Every batch is full: the last one is filled up from the start of the epoch's order, so batch-norm never meets a
+    batch of one and all processes do the same number of steps.
+
+    Args:
+        length: Pictures in the data set.
+        batch_size: Pictures of one batch of one process.
+        shuffle: A new order every epoch, or always the same.
+        seed: Decides the orders.
+        rank: This process among those training together.
+        world_size: How many there are.
+    """
+
+    def __init__(
+        self, length: int, *, batch_size: int, shuffle: bool, seed: int = 0, rank: int = 0, world_size: int = 1
+    ) -> None:
+        if length < 1:
+            raise DataError("the data set has no pictures")
+        self.length = length
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = 0
+        self.first_batch = 0
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches of a whole epoch, wherever this one starts."""
+        return -(-self.length // (self.batch_size * self.world_size))
+
+    def __len__(self) -> int:
+        return self.batches_per_epoch - self.first_batch
+
+    def start(self, epoch: int, first_batch: int = 0) -> None:
+        """Make the next iteration that of ``epoch``, from ``first_batch`` on."""
+        self.epoch, self.first_batch = epoch, first_batch
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        order = np.arange(self.length)
+        if self.shuffle:
+            order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
+        order = np.resize(order, self.batches_per_epoch * self.batch_size * self.world_size)
+        mine = order[self.rank :: self.world_size].reshape(-1, self.batch_size)
+        for batch in mine[self.first_batch :]:
+            yield [SampleKey(self.epoch, int(index)) for index in batch]
+
+
+class PlainSampler:
+    """Every picture once, in order; the last batch may be smaller."""
+
+    def __init__(self, length: int, *, batch_size: int) -> None:
+        self.length = length
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return -(-self.length // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        for start in range(0, self.length, self.batch_size):
+            yield [SampleKey(0, index) for index in range(start, min(start + self.batch_size, self.length))]
+
+
+class Batches:
+    """Iterates over batches, read ahead by worker processes.
+
+    Args:
+        pictures: Where samples come from.
+        sampler: Which, in what order.
+        workers: Processes that read; 0 reads here.
+        pin_memory: For a GPU.
+    """
+
+    def __init__(
+        self,
+        pictures: PictureSet,
+        sampler: EpochSampler | PlainSampler,
+        *,
+        workers: int = 0,
+        pin_memory: bool = False,
+    ) -> None:
+        self.sampler = sampler
+        self._loader: DataLoader[Batch | ImageError] = DataLoader(
+            pictures,  # type: ignore[arg-type]
+            batch_sampler=sampler,  # type: ignore[arg-type]
+            num_workers=workers,
+            collate_fn=_collate,
+            worker_init_fn=_start_worker,
+            persistent_workers=workers > 0,
+            pin_memory=pin_memory,
+            prefetch_factor=3 if workers else None,
+        )
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield batches.
+
+        Raises:
+            DataError: a picture that was fine when training started can't be read any more.
+        """
+        for batch in self._loader:
+            if isinstance(batch, ImageError):
+                raise DataError(str(batch))
+            yield batch
+
+
+def collate(samples: list[Sample]) -> Batch:
+    """Stack samples; pixels stay channels-last in memory."""
+    images = torch.from_numpy(np.stack([sample.image for sample in samples])).permute(0, 3, 1, 2)
+    return Batch(
+        images,
+        [sample.target for sample in samples],
+        [sample.geometry for sample in samples],
+        [sample.image_id for sample in samples],
+    )
+
+
+def _collate(samples: list[Sample | ImageError]) -> Batch | ImageError:
+    for sample in samples:
+        if isinstance(sample, ImageError):
+            return sample
+    return collate([sample for sample in samples if isinstance(sample, Sample)])
+
+
+def _read(dataset: CocoDataset, index: int) -> ImageArray:
+    record = dataset[index]
+    return read_image(record.path, apply_orientation=record.apply_orientation)
+
+
+def _start_worker(worker: int) -> None:  # noqa: ARG001 - the DataLoader passes it
+    # Ctrl-C reaches the whole process group; the main process decides when to stop and ends the workers itself.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(0)
+
+
+def _available_memory() -> int:
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,231 @@
+"""Pictures and their boxes on the way to the network: fitting, and random changes for training.
+
+Cropping, expanding and resizing are one step, so a pixel is interpolated once and colour is changed on the small
+picture: three times cheaper than doing them one after the other.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mobiledet.structures import ImageArray, ImageGeometry, Size, Target
+
+# albumentations asks its home page for a newer version on import unless told not to; training opens no connection.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+import albumentations as A  # noqa: E402, N812
+
+MIN_CROP_SIDE = 0.3
+"""A crop keeps at least this share of each side (SSD's own code; the paper says 0.1 of the picture)."""
+
+CROP_OVERLAPS = (0.1, 0.3, 0.5, 0.7, 0.9, None)
+"""Least overlap that some object must have with the crop; None takes any crop (SSD section 2.2)."""
+
+CROP_TRIALS = 40
+MIN_BOX_SIDE = 0.5
+"""A box thinner than this many network pixels is dropped; it can't be learned or found."""
+
+AREA_SHRINK = 3.0
+"""From this reduction on, pixels are averaged: plain bilinear skips pixels and leaves noise."""
+
+
+class AugmentSettings(Protocol):
+    """The numbers :class:`TrainTransform` reads; :class:`mobiledet.config.AugmentConfig` has them."""
+
+    @property
+    def crop(self) -> float:
+        """Chance of a random crop."""
+
+    @property
+    def expand(self) -> float:
+        """Chance of shrinking a picture that isn't cropped."""
+
+    @property
+    def expand_max(self) -> float:
+        """Largest factor of shrinking."""
+
+    @property
+    def flip(self) -> float:
+        """Chance of mirroring."""
+
+    @property
+    def color(self) -> float:
+        """Chance of changing colours."""
+
+    @property
+    def min_visible(self) -> float:
+        """Least share of a box that a crop must leave."""
+
+
+def fit_image(image: ImageArray, size: Size) -> tuple[ImageArray, ImageGeometry]:
+    """Resize a picture ``(H, W, 3)`` to the network's ``size``, aspect ratio not kept, as SSD does."""
+    geometry = ImageGeometry((image.shape[0], image.shape[1]), size)
+    return _resize(image, size), geometry
+
+
+class TrainTransform:
+    """Random crop or expansion, resizing, mirroring and colour, by albumentations.
+
+    Args:
+        size: ``(height, width)`` of the network's input.
+        augment: Chances and strengths.
+        fill: RGB of the canvas around an expanded picture.
+    """
+
+    def __init__(
+        self, *, size: Size, augment: AugmentSettings, fill: tuple[int, int, int] = (128, 128, 128)
+    ) -> None:
+        self.size = size
+        steps: list[Any] = [FitRegion(size=size, augment=augment, fill=fill)]
+        if augment.flip > 0:
+            steps.append(A.HorizontalFlip(p=augment.flip))
+        if augment.color > 0:
+            steps.append(
+                A.ColorJitter(
+                    brightness=(0.75, 1.25),
+                    contrast=(0.6, 1.4),
+                    saturation=(0.6, 1.4),
+                    hue=(-0.04, 0.04),
+                    p=augment.color,
+                )
+            )
+        boxes = A.BboxParams(format="pascal_voc", label_fields=["index"], clip=True, filter_invalid_bboxes=True)
+        self._compose = A.Compose(steps, bbox_params=boxes)
+
+    def __call__(self, image: ImageArray, target: Target, seed: int) -> tuple[ImageArray, Target]:
+        """Change a picture and its boxes.
+
+        Args:
+            image: ``(H, W, 3)`` uint8 RGB.
+            target: Boxes in pixels of that picture.
+            seed: Decides everything random; the same seed gives the same result in any process.
+
+        Returns:
+            The picture at ``size`` and the boxes left on it, in its pixels.
+        """
+        self._compose.set_random_seed(seed)
+        changed = self._compose(image=image, bboxes=target.boxes, index=np.arange(len(target)))
+        boxes = np.asarray(changed["bboxes"], np.float32).reshape(-1, 4)
+        # Labels come back as floats, and as a list when there are none.
+        kept = np.asarray(changed["index"], np.float64).astype(np.int64).reshape(-1)
+        large = ((boxes[:, 2:] - boxes[:, :2]) >= MIN_BOX_SIDE).all(axis=1)
+        boxes, kept = boxes[large], kept[large]
+        return changed["image"], Target(boxes, target.labels[kept], target.iscrowd[kept])
+
+
+class FitRegion(A.DualTransform):  # type: ignore[misc]
+    """Cut out a region, which may reach beyond the picture, and fit it into the network's input.
+
+    Args:
+        size: ``(height, width)`` of the result.
+        augment: Chances of cropping and expanding.
+        fill: RGB where the region lies outside the picture.
+    """
+
+    _targets = (A.core.type_definitions.Targets.IMAGE, A.core.type_definitions.Targets.BBOXES)
+
+    def __init__(self, *, size: Size, augment: AugmentSettings, fill: tuple[int, int, int]) -> None:
+        super().__init__(p=1.0)
+        self.size = size
+        self.augment = augment
+        self.fill = fill
+
+    @property
+    def targets_as_params(self) -> list[str]:
+        """The choice of a crop depends on the boxes."""
+        return ["bboxes"]
+
+    def get_params_dependent_on_data(self, params: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
+        """Choose the region ``(x1, y1, x2, y2)``, whole pixels."""
+        height, width = params["shape"][:2]
+        rng: np.random.Generator = self.random_generator
+        draw = rng.random(2)
+        if draw[0] < self.augment.crop:
+            boxes = np.asarray(data["bboxes"], np.float64).reshape(len(data["bboxes"]), -1)[:, :4]
+            return {"region": _crop_region(rng, boxes * [width, height, width, height], (height, width))}
+        if draw[1] < self.augment.expand:
+            return {"region": _expand_region(rng, (height, width), self.augment.expand_max)}
+        return {"region": (0, 0, width, height)}
+
+    def apply(self, img: ImageArray, region: tuple[int, int, int, int], **params: Any) -> ImageArray:  # noqa: ARG002
+        """Cut and resize the picture."""
+        x1, y1, x2, y2 = region
+        height, width = img.shape[:2]
+        inside = img[max(y1, 0) : min(y2, height), max(x1, 0) : min(x2, width)]
+        if x1 >= 0 and y1 >= 0 and x2 <= width and y2 <= height:
+            return _resize(inside, self.size)
+        scale_y, scale_x = self.size[0] / (y2 - y1), self.size[1] / (x2 - x1)
+        top, left = round(-y1 * scale_y), round(-x1 * scale_x)
+        small_size = (max(1, round(height * scale_y)), max(1, round(width * scale_x)))
+        small = _resize(inside, (min(small_size[0], self.size[0] - top), min(small_size[1], self.size[1] - left)))
+        canvas = np.empty((*self.size, 3), np.uint8)
+        canvas[:] = self.fill
+        canvas[top : top + small.shape[0], left : left + small.shape[1]] = small
+        return canvas
+
+    def apply_to_bboxes(
+        self,
+        bboxes: NDArray[np.float32],
+        region: tuple[int, int, int, int],
+        shape: tuple[int, ...],
+        **params: Any,  # noqa: ARG002
+    ) -> NDArray[np.float32]:
+        """Move the boxes ``(N, 4 + extra)``, normalised, along; drop those the region leaves too little of."""
+        height, width = shape[:2]
+        x1, y1, x2, y2 = region
+        boxes = bboxes[:, :4] * np.array([width, height, width, height], np.float32)
+        area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+        clipped = np.clip(boxes, [x1, y1, x1, y1], [x2, y2, x2, y2])
+        visible = (clipped[:, 2] - clipped[:, 0]) * (clipped[:, 3] - clipped[:, 1])
+        keep = visible >= np.maximum(self.augment.min_visible * area, 1e-6)
+        moved = (clipped - [x1, y1, x1, y1]) / [x2 - x1, y2 - y1, x2 - x1, y2 - y1]
+        return np.concatenate([moved[keep], bboxes[keep, 4:]], axis=1).astype(np.float32)
+
+
+def _crop_region(rng: np.random.Generator, boxes: NDArray[np.float64], size: Size) -> tuple[int, int, int, int]:
+    """SSD's crop: the first of some random rectangles that overlaps an object enough and keeps one's centre."""
+    height, width = size
+    overlap = CROP_OVERLAPS[rng.integers(len(CROP_OVERLAPS))]
+    sides = rng.uniform(MIN_CROP_SIDE, 1.0, (CROP_TRIALS, 2)) * [width, height]
+    corner = rng.random((CROP_TRIALS, 2)) * ([width, height] - sides)
+    crops = np.concatenate([corner, corner + sides], axis=1)
+    ratio = sides[:, 0] / sides[:, 1]
+    good = (ratio >= 0.5) & (ratio <= 2.0)
+    if overlap is not None and len(boxes):
+        shared = np.clip(
+            np.minimum(crops[:, None, 2:], boxes[None, :, 2:]) - np.maximum(crops[:, None, :2], boxes[None, :, :2]),
+            0,
+            None,
+        ).prod(axis=2)
+        union = sides.prod(axis=1)[:, None] + (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)[None] - shared
+        centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+        holds = ((centre[None] > crops[:, None, :2]) & (centre[None] < crops[:, None, 2:])).all(axis=2)
+        good &= ((shared / np.maximum(union, 1e-9) >= overlap) & holds).any(axis=1)
+    if not good.any():
+        return 0, 0, width, height
+    x1, y1, x2, y2 = crops[int(np.argmax(good))]
+    left, top = int(x1), int(y1)
+    return left, top, max(left + 1, round(x2)), max(top + 1, round(y2))
+
+
+def _expand_region(rng: np.random.Generator, size: Size, largest: float) -> tuple[int, int, int, int]:
+    """A rectangle up to ``largest`` times as wide and high as the picture, with the picture somewhere inside."""
+    height, width = size
+    ratio = rng.uniform(1.0, largest)
+    out_height, out_width = round(height * ratio), round(width * ratio)
+    left = -int(rng.random() * (out_width - width))
+    top = -int(rng.random() * (out_height - height))
+    return left, top, left + out_width, top + out_height
+
+
+def _resize(image: ImageArray, size: Size) -> ImageArray:
+    shrink = min(image.shape[0] / size[0], image.shape[1] / size[1])
+    how = cv2.INTER_AREA if shrink >= AREA_SHRINK else cv2.INTER_LINEAR
+    resized: ImageArray = cv2.resize(image, (size[1], size[0]), interpolation=how)
+    return resized

@@ -1,0 +1,325 @@
+"""A whole run: from a config and a folder to trained, scored and saved weights."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mobiledet import __version__
+from mobiledet.checkpoint import file_digest, load_latest, save_checkpoint
+from mobiledet.config import Config, config_hash
+from mobiledet.data.coco import CocoDataset
+from mobiledet.data.loader import Batch, Batches, EpochSampler, ImageCache, PictureSet
+from mobiledet.data.transforms import TrainTransform
+from mobiledet.engine.loop import Trainer, train_one_epoch
+from mobiledet.engine.optim import WeightAverage, build_optimizer, lr_factor
+from mobiledet.engine.precision import Precision, choose_device, choose_precision, set_threads
+from mobiledet.engine.progress import Progress, Row
+from mobiledet.engine.reporting import Reporter
+from mobiledet.engine.stopping import StopRequest
+from mobiledet.errors import CheckpointError, ConfigError
+from mobiledet.evaluation import Metrics, score_detections
+from mobiledet.models.build import build_detector
+from mobiledet.predictor import Predictor
+from mobiledet.runs import write_json
+
+logger = logging.getLogger(__name__)
+
+MAX_PREDICTION_BATCH = 16
+
+SAVE_SECONDS = 600
+"""Longest time without a checkpoint; a long epoch is saved in its middle, and resumed there."""
+
+
+class Run:
+    """One training run in its folder.
+
+    Args:
+        config: The recipe, with ``num_classes`` filled in.
+        folder: The run folder, held by this process.
+        train: Pictures to learn from.
+        val: Pictures to score on, or None.
+        stop: Asked after every step.
+    """
+
+    def __init__(
+        self, *, config: Config, folder: Path, train: CocoDataset, val: CocoDataset | None, stop: StopRequest
+    ) -> None:
+        self.config, self.folder, self.train, self.val, self.stop = config, folder, train, val, stop
+        self.rank, self.world_size = _process_rank()
+        device = choose_device(config.train.device)
+        self.threads = set_threads(config.train.threads)
+        random.seed(config.seed)
+        np.random.seed(config.seed)
+        torch.manual_seed(config.seed)
+        self.model = build_detector(config.model).to(device)
+        if config.train.channels_last:
+            self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model.backbone.freeze(stages=config.train.freeze_stages, norm=config.train.freeze_norm)
+        self.average = WeightAverage(self.model, config.train.ema_decay) if config.train.ema_decay else None
+        self.precision = Precision(choose_precision(config.train.precision, device), device)
+        self.optimizer = build_optimizer(self.model, config.optimizer)
+        self.progress = Progress()
+        self.sampler = EpochSampler(
+            len(train),
+            batch_size=config.schedule.batch_size,
+            shuffle=True,
+            seed=config.seed,
+            rank=self.rank,
+            world_size=self.world_size,
+        )
+        self.batches = self._training_batches(device)
+        self.trainer = self._trainer(device)
+        self.reporter = Reporter(
+            folder,
+            epochs=config.schedule.epochs,
+            batches_per_epoch=self.sampler.batches_per_epoch,
+            tensorboard=config.train.tensorboard,
+            main=self.rank == 0,
+        )
+
+    def fit(self) -> bool:
+        """Train from wherever the run stands to its end.
+
+        Returns:
+            True when it is finished, False when it was asked to stop and saved.
+
+        Raises:
+            TrainingError: too many steps weren't finite.
+            CheckpointError: a checkpoint can't be written.
+            DataError: a picture vanished.
+        """
+        progress, schedule = self.progress, self.config.schedule
+        while not progress.finished:
+            self.reporter.start_epoch(progress)
+            done = self._train_epoch()
+            self.reporter.pause()
+            row = self._score() if done and not self.stop else None
+            if row is None:  # stopped inside the epoch, or inside its scoring, which a resume does again
+                self.save_last()
+                break
+            progress.next_epoch(row)
+            out_of_patience = schedule.patience is not None and progress.scorings_since_best >= schedule.patience
+            progress.finished = progress.epoch >= schedule.epochs or out_of_patience
+            self.reporter.end_epoch(progress, row)
+            self.save_last()
+            if out_of_patience:
+                logger.info("no better AP in %d scorings: stopping early", progress.scorings_since_best)
+            if self.stop:
+                break
+        self.reporter.finish(progress, f"{self.config.name} ({self.folder})")
+        return progress.finished
+
+    def resume(self) -> None:
+        """Take up the newest checkpoint of the folder, if there is one.
+
+        Raises:
+            CheckpointError: it is damaged, or the data isn't what it was trained on.
+        """
+        content = load_latest(self.folder)
+        if content is None:
+            logger.info("no checkpoint in %s yet: starting from the beginning", self.folder)
+            return
+        training = content["training"]
+        if training["data"] != self.train.fingerprint():
+            raise CheckpointError(
+                f"{self.train.annotation_file} is not what this run was trained on; "
+                "start a new run, or put the old file back"
+            )
+        if (training["threads"], training["precision"]) != (self.threads, self.precision.name):
+            logger.warning(
+                "this run used %d threads and %s, now %d and %s: sums round differently, so results will too",
+                training["threads"],
+                training["precision"],
+                self.threads,
+                self.precision.name,
+            )
+        self.model.load_state_dict(content["model"])
+        if self.average is not None:
+            self.average.load(content["ema"], training["ema_updates"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.precision.load_state_dict(training["scaler"])
+        self.progress = Progress.from_plain(training["progress"])
+        _set_random_states(training["random"])
+        logger.info(
+            "resuming %s after epoch %d, batch %d", self.folder, self.progress.epoch, self.progress.batch
+        )
+
+    def save_last(self) -> None:
+        """Write ``last.pt``, from which :meth:`resume` goes on exactly."""
+        if self.rank != 0:
+            return
+        content = {
+            **self._identity(),
+            "model": self.model.state_dict(),
+            "ema": self.average.state_dict(self.model) if self.average else None,
+            "optimizer": self.optimizer.state_dict(),
+            "training": {
+                "progress": self.progress.plain(),
+                "ema_updates": self.average.updates if self.average else 0,
+                "scaler": self.precision.state_dict(),
+                "random": _random_states(),
+                "threads": self.threads,
+                "precision": self.precision.name,
+                "data": self.train.fingerprint(),
+            },
+        }
+        save_checkpoint(self.folder / "last.pt", content, keep_previous=True)
+
+    def _train_epoch(self) -> bool:
+        self.sampler.start(self.progress.epoch, self.progress.batch)
+        saved = time.monotonic()
+
+        def after_step(losses: dict[str, float], pictures: int) -> bool:
+            self.reporter.step(self.progress, losses, pictures)
+            nonlocal saved
+            if time.monotonic() - saved > SAVE_SECONDS:
+                self.save_last()
+                saved = time.monotonic()
+            return not self.stop
+
+        return train_one_epoch(
+            self.trainer,
+            self._drawing_the_first(self.batches),
+            self.progress,
+            batches_per_epoch=self.sampler.batches_per_epoch,
+            after_step=after_step,
+            waiting=self.reporter.clock.waiting,
+        )
+
+    def _drawing_the_first(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        for batch in batches:
+            self.reporter.first_batch(batch, self.train.names)
+            yield batch
+
+    def _score(self) -> Row | None:
+        """The epoch's line of results; saves the best weights. None when asked to stop meanwhile."""
+        progress, schedule = self.progress, self.config.schedule
+        row: Row = {
+            "epoch": progress.epoch + 1,
+            "step": progress.step,
+            "lr": self.trainer.learning_rate(max(0, progress.step - 1)),
+            **{f"loss/{name}": value for name, value in progress.mean_losses().items()},
+            "skipped_steps": progress.skipped_steps,
+        }
+        last = progress.epoch + 1 == schedule.epochs
+        if self.val is None or not (last or (progress.epoch + 1) % schedule.val_every == 0):
+            if self.val is None:
+                self._save_best(None)
+            return row
+        predictor = self._predictor()
+        results = predictor.predict_dataset(
+            self.val,
+            batch_size=min(MAX_PREDICTION_BATCH, schedule.batch_size),
+            workers=min(self.config.data.workers, 2),
+            on_batch=lambda _: not self.stop,
+        )
+        if results is None:
+            return None
+        metrics = score_detections(self.val.coco_json(), results)
+        row |= {f"val/{name}": value for name, value in metrics.figures().items()}
+        if metrics.AP is not None and progress.best_ap is not None and metrics.AP <= progress.best_ap:
+            progress.scorings_since_best += 1
+            return row
+        progress.best_ap, progress.best_epoch, progress.scorings_since_best = metrics.AP, progress.epoch + 1, 0
+        self._save_best(metrics)
+        self.reporter.predictions(predictor, self.val)
+        return row
+
+    def _save_best(self, metrics: Metrics | None) -> None:
+        if self.rank != 0:
+            return
+        weights = self.average.state_dict(self.model) if self.average else self.model.state_dict()
+        path = self.folder / "best.pt"
+        content = {**self._identity(), "model": weights, "ema": None, "epoch": self.progress.epoch + 1}
+        save_checkpoint(path, content)
+        if metrics is not None:
+            write_json(self.folder / "metrics.json", metrics_record(metrics, path, self.config))
+
+    def _predictor(self) -> Predictor:
+        """The weights that count, in a model of their own, so that scoring can't disturb training."""
+        model = build_detector(self.config.model)
+        model.load_state_dict(self.average.state_dict(self.model) if self.average else self.model.state_dict())
+        return Predictor(model, self.train.names, device=self.trainer.device)
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "mobiledet": __version__,
+            "config": self.config.plain(),
+            "categories": [{"id": category.id, "name": category.name} for category in self.train.categories],
+        }
+
+    def _training_batches(self, device: torch.device) -> Batches:
+        config = self.config
+        fill = (round(config.model.mean[0]), round(config.model.mean[1]), round(config.model.mean[2]))
+        pictures = PictureSet(
+            self.train,
+            size=config.model.network_size,
+            transform=TrainTransform(size=config.model.network_size, augment=config.data.augment, fill=fill),
+            seed=config.seed,
+            cache=ImageCache(self.train) if config.data.cache else None,
+        )
+        return Batches(pictures, self.sampler, workers=config.data.workers, pin_memory=device.type == "cuda")
+
+    def _trainer(self, device: torch.device) -> Trainer:
+        config, steps = self.config, -(-self.sampler.batches_per_epoch // self.config.schedule.accumulate)
+        return Trainer(
+            model=self.model,
+            call=self.model,
+            optimizer=self.optimizer,
+            average=self.average,
+            precision=self.precision,
+            learning_rate=lambda step: (
+                config.optimizer.lr * lr_factor(step, steps_per_epoch=steps, config=config.schedule)
+            ),
+            clip_norm=config.optimizer.clip_norm,
+            accumulate=config.schedule.accumulate,
+            max_bad_steps=config.train.max_bad_steps,
+            device=device,
+        )
+
+
+def metrics_record(metrics: Metrics, weights: Path, config: Config) -> dict[str, Any]:
+    """What metrics.json holds: the figures, and exactly which weights and settings they belong to."""
+    return {
+        **metrics.to_json_dict(),
+        "model": {"file": str(weights), "sha256": file_digest(weights), "config_hash": config_hash(config)},
+    }
+
+
+def _process_rank() -> tuple[int, int]:
+    """This process's rank and the number of processes, as torchrun sets them."""
+    rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    if world_size > 1:
+        raise ConfigError(f"WORLD_SIZE is {world_size}: training with several processes isn't supported yet")
+    return rank, world_size
+
+
+def _random_states() -> dict[str, Any]:
+    """The states of all random generators, as plain data and tensors."""
+    version, internal, gauss = random.getstate()
+    _, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    return {
+        "python": [version, list(internal), gauss],
+        "numpy": [torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(cached)],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def _set_random_states(states: dict[str, Any]) -> None:
+    version, internal, gauss = states["python"]
+    random.setstate((version, tuple(internal), gauss))
+    keys, position, has_gauss, cached = states["numpy"]
+    np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(states["torch"])
+    if torch.cuda.is_available() and states["cuda"]:
+        torch.cuda.set_rng_state_all(states["cuda"])

@@ -1,0 +1,168 @@
+"""Starting and resuming runs: data checked first, then the folder, then training."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from mobiledet.config import Config, apply_overrides, config_from_plain
+from mobiledet.config.schema import DataConfig
+from mobiledet.cost import detector_cost
+from mobiledet.data.coco import CocoDataset, load_coco
+from mobiledet.engine.fit import Run
+from mobiledet.engine.stopping import StopRequest
+from mobiledet.errors import CheckpointError, ConfigError, DataError
+from mobiledet.runs import create_run_folder, lock_run_folder, write_json
+
+logger = logging.getLogger(__name__)
+
+RESUMABLE_OVERRIDES = ("data.root", "data.workers", "data.cache", "train.threads", "train.device")
+"""What may change between a run and its resumption: where the data lies and how fast it is read."""
+
+
+def start_run(config: Config) -> tuple[Path, int]:
+    """Train a recipe from the beginning in a new run folder.
+
+    Returns:
+        The folder, and the exit status: 0, or 128 + signal after a stop.
+
+    Raises:
+        MobiledetError: the data, the config or the folder can't be used.
+    """
+    train, val = open_data(config.data)
+    config = _with_classes(config, train)
+    folder = create_run_folder(Path(config.train.output), config.name)
+    with lock_run_folder(folder):
+        write_json(folder / "config.json", config.plain())
+        return folder, _run(config, folder, train, val, resume=False)
+
+
+def resume_run(folder: Path, overrides: Sequence[str] = ()) -> int:
+    """Go on with an interrupted run, exactly.
+
+    Returns:
+        The exit status: 0, or 128 + signal after a stop.
+
+    Raises:
+        MobiledetError: the folder holds no run, or its data isn't what it was.
+    """
+    recorded = folder / "config.json"
+    if folder.is_file():
+        raise CheckpointError(f"--resume takes a run folder, not a file: try --resume {str(folder.parent)!r}")
+    if not recorded.is_file():
+        hint = f"; runs there: {', '.join(_runs_below(folder))}" if _runs_below(folder) else ""
+        raise CheckpointError(f"{str(folder)!r} is no run folder: it holds no config.json{hint}")
+    for word in overrides:
+        if word.partition("=")[0] not in RESUMABLE_OVERRIDES:
+            raise ConfigError(
+                f"{word!r} would change a run that has begun; with --resume only these can change: "
+                f"{', '.join(RESUMABLE_OVERRIDES)}"
+            )
+    try:
+        plain = json.loads(recorded.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{recorded}: can't be read: {error}") from None
+    with lock_run_folder(folder):
+        config = apply_overrides(config_from_plain(plain), overrides)
+        train, val = open_data(config.data)
+        if config.model.num_classes != train.num_classes:
+            raise CheckpointError(
+                f"the run has {config.model.num_classes} classes, {train.annotation_file} has {train.num_classes}"
+            )
+        return _run(config, folder, train, val, resume=True)
+
+
+def open_data(config: DataConfig) -> tuple[CocoDataset, CocoDataset | None]:
+    """The training and validation splits, checked picture by picture; every fault is reported before training.
+
+    Raises:
+        DataError: they can't be used, or name different classes.
+    """
+    root = Path(config.root)
+    train = load_coco(
+        root,
+        config.train_split,
+        annotations=_path(config.train_annotations),
+        images=_path(config.train_images),
+        require_boxes=True,
+        progress=True,
+    )
+    _log_data("train", train)
+    if config.val_split is None:
+        logger.info("val: none; the last weights are kept as best.pt")
+        return train, None
+    val = load_coco(
+        root,
+        config.val_split,
+        annotations=_path(config.val_annotations),
+        images=_path(config.val_images),
+        progress=True,
+    )
+    _log_data("val", val)
+    if train.categories != val.categories:
+        raise DataError(
+            f"{train.annotation_file} and {val.annotation_file} list different categories: "
+            f"{', '.join(sorted(set(train.names) ^ set(val.names))) or 'same names, other ids'}"
+        )
+    return train, val
+
+
+def _run(config: Config, folder: Path, train: CocoDataset, val: CocoDataset | None, *, resume: bool) -> int:
+    with StopRequest() as stop:
+        run = Run(config=config, folder=folder, train=train, val=val, stop=stop)
+        cost = detector_cost(run.model)
+        height, width = cost.input_size
+        logger.info(
+            "model: %s, alpha %g, %dx%d pixels, %d classes: %.3f GMACs, %.2f M parameters",
+            config.model.head.kind,
+            config.model.backbone.alpha,
+            height,
+            width,
+            train.num_classes,
+            cost.gmacs,
+            cost.params_m,
+        )
+        logger.info(
+            "run: %s, on %s in %s, %d threads, %d workers",
+            folder,
+            run.trainer.device,
+            run.precision.name,
+            run.threads,
+            config.data.workers,
+        )
+        if resume:
+            run.resume()
+            if run.progress.finished:
+                logger.info("this run is finished: %d epochs, best AP %s", run.progress.epoch, run.progress.best_ap)
+                return 0
+        if run.fit():
+            return 0
+        logger.info("stopped and saved; go on with: python tools/train.py --resume %s", folder)
+        return stop.exit_status
+
+
+def _with_classes(config: Config, train: CocoDataset) -> Config:
+    given = config.model.num_classes
+    if given is not None and given != train.num_classes:
+        raise ConfigError(
+            f"model.num_classes is {given} but {train.annotation_file} has {train.num_classes} categories; "
+            "leave it out, it comes from the data"
+        )
+    return config.model_copy(update={"model": config.model.model_copy(update={"num_classes": train.num_classes})})
+
+
+def _log_data(split: str, dataset: CocoDataset) -> None:
+    logger.info("%s: %d pictures, %d classes (%s)", split, len(dataset), dataset.num_classes, dataset.annotation_file)
+    summary = dataset.report.summary()
+    if summary:
+        logger.info("%s", summary)
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text) if text is not None else None
+
+
+def _runs_below(folder: Path) -> list[str]:
+    return sorted(str(path.parent) for path in folder.glob("*/config.json"))

@@ -1,0 +1,61 @@
+"""Packaging. Tool settings are in pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = next(
+    line.split('"')[1]
+    for line in (HERE / "mobiledet" / "__init__.py").read_text(encoding="utf-8").splitlines()
+    if line.startswith("__version__")
+)
+
+# What running a model needs; no torch, so that it fits on a Raspberry Pi.
+RUN = ["numpy>=1.26", "opencv-python>=4.10"]
+
+# What training, scoring and running checkpoints need. albumentations 2.0.8 is its last MIT release.
+TRAIN = [
+    "torch>=2.10",
+    "torchvision>=0.25",
+    "pydantic>=2.10",
+    "albumentations==2.0.8",
+    "pycocotools>=2.0.8",
+    "faster-coco-eval>=1.6.5",
+    "matplotlib>=3.9",
+    "pillow>=10.3",
+    "tqdm>=4.66",
+]
+
+DEV = [
+    "mypy>=1.15",
+    "pre-commit>=4.0",
+    "pytest>=8.3",
+    "pytest-xdist>=3.6",
+    "ruff==0.17.5",
+    "tensorboard>=2.18",
+]
+
+setup(
+    name="mobiledet",
+    version=VERSION,
+    description="Object detection around a MobileNetV1 backbone, small enough to own",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8") if (HERE / "README.md").exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["mobiledet", "mobiledet.*"]),
+    package_data={"mobiledet": ["py.typed"]},
+    install_requires=RUN,
+    extras_require={"train": TRAIN, "dev": TRAIN + DEV},
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+    ],
+)

@@ -1,0 +1,189 @@
+"""Contracts of every head: a row per head, the same tests for all."""
+
+import math
+
+import pytest
+import torch
+
+from mobiledet.config import BackboneConfig, ModelConfig, PostprocessConfig, SSDConfig, SSDLiteConfig
+from mobiledet.errors import ConfigError
+from mobiledet.models.build import build_detector
+
+HEADS = {
+    "ssd-sigmoid": SSDConfig(),
+    "ssd-softmax": SSDConfig(scores="softmax"),
+    "ssdlite": SSDLiteConfig(),
+}
+
+
+@pytest.fixture(params=HEADS, ids=list(HEADS))
+def head(request):
+    return HEADS[request.param]
+
+
+def build(head, *, num_classes=3, size=(96, 128), **extra):
+    torch.manual_seed(0)
+    return build_detector(
+        ModelConfig(
+            head=head, num_classes=num_classes, input_size=size, backbone=BackboneConfig(alpha=0.25, **extra)
+        )
+    )
+
+
+def target(boxes, labels, **extra):
+    return {
+        "boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        "labels": torch.tensor(labels, dtype=torch.int64),
+        **extra,
+    }
+
+
+def pixels(*shape):
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("num_classes", [1, 90])
+@pytest.mark.parametrize("size", [(200, 249), (300, 300), (33, 97)])
+@pytest.mark.parametrize("padding", ["symmetric", "tensorflow"])
+def test_losses_and_candidates_at_odd_sizes(head, num_classes, size, padding):
+    model = build(head, num_classes=num_classes, size=size, padding=padding)
+    images = pixels(2, 3, *size)
+    targets = [target([[2, 3, 30, 20]], [num_classes]), target([], [])]
+    losses = model(images, targets)
+    assert set(losses) == {"classification", "box"}
+    assert all(loss.dim() == 0 and torch.isfinite(loss) for loss in losses.values())
+    candidates = model.eval().candidates(images)
+    assert candidates.boxes.shape == (2, candidates.scores.shape[1], 4)
+    assert candidates.scores.shape[2] == num_classes
+    assert ((candidates.scores >= 0) & (candidates.scores <= 1)).all()
+    height, width = size
+    assert (candidates.boxes[..., 0::2] <= width).all()
+    assert (candidates.boxes[..., 1::2] <= height).all()
+
+
+def test_a_batch_of_empty_pictures_teaches_background(head):
+    model = build(head)
+    losses = model(pixels(2, 3, 96, 128), [target([], []), target([], [])])
+    assert losses["box"].item() == 0
+    assert losses["classification"].item() > 0
+    sum(losses.values()).backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+def test_every_parameter_gets_a_gradient(head):
+    model = build(head)
+    targets = [target([[10, 10, 60, 90], [0, 0, 128, 96], [90, 5, 100, 14]], [1, 2, 3])] * 2
+    sum(model(pixels(2, 3, 96, 128), targets).values()).backward()
+    missing = [name for name, p in model.named_parameters() if p.grad is None]
+    assert missing == []
+
+
+def test_a_few_pictures_are_learned_by_heart(head):
+    model = build(head, norm_momentum=0.5)
+    boxes = [[30, 20, 100, 70], [10, 50, 40, 90], [70, 10, 120, 90], [5, 5, 65, 50]]
+    labels, colors = [1, 3, 1, 3], {1: [250, 20, 20], 3: [20, 20, 250]}
+    images = pixels(4, 3, 96, 128)
+    for image, (x1, y1, x2, y2), label in zip(images, boxes, labels, strict=True):
+        image[:, y1:y2, x1:x2] = torch.tensor(colors[label], dtype=torch.uint8)[:, None, None]
+    targets = [target([box], [label]) for box, label in zip(boxes, labels, strict=True)]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=100)
+    for _ in range(100):
+        optimizer.zero_grad()
+        sum(model(images, targets).values()).backward()
+        optimizer.step()
+        schedule.step()
+    with torch.no_grad():
+        found = model.eval()(images)
+    for detection, wanted in zip(found, targets, strict=True):
+        assert detection["labels"][0] == wanted["labels"][0]
+        torch.testing.assert_close(detection["boxes"][0], wanted["boxes"][0], atol=6, rtol=0)
+
+
+def test_called_as_torchvision_detectors_are(head):
+    model = build(head).eval()
+    images = [torch.rand(3, 200, 249), torch.rand(3, 50, 40)]
+    with torch.no_grad():
+        found = model(images)
+    assert len(found) == 2
+    for detection, image in zip(found, images, strict=True):
+        count = len(detection["scores"])
+        assert detection["boxes"].shape == (count, 4)
+        assert detection["labels"].dtype == torch.int64
+        assert (detection["boxes"][:, 2] <= image.shape[2] + 1e-3).all()
+        assert (detection["boxes"][:, 3] <= image.shape[1] + 1e-3).all()
+        assert (detection["scores"].diff() <= 0).all()
+    losses = model.train()(images, [target([[10, 20, 100, 120]], [2]), target([], [])])
+    assert all(torch.isfinite(loss) for loss in losses.values())
+
+
+def test_targets_are_scaled_with_their_picture():
+    model = build(SSDConfig())
+    fitted = model._fit_targets([target([[10, 20, 100, 50]], [1])], [(192, 64)])  # network: 96 high, 128 wide
+    assert fitted[0]["boxes"].tolist() == [[20, 10, 200, 25]]
+
+
+def test_crowd_regions_are_neither_object_nor_background():
+    model = build(SSDConfig()).eval()
+    images = pixels(1, 3, 96, 128)
+    plain = model(images, [target([[10, 10, 60, 90]], [1])])
+    crowded = model(
+        images,
+        [target([[10, 10, 60, 90], [0, 0, 128, 96]], [1, 2], iscrowd=torch.tensor([False, True]))],
+    )
+    assert crowded["box"] == plain["box"]
+    assert crowded["classification"] < plain["classification"], "its anchors are left out of the negatives"
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        ([target([[0, 0, 9, 9]], [4])], "1..3"),
+        ([target([[0, 0, 9, 9]], [0])], "0 is background"),
+        ([target([[0, 0, 9, 9]], [1, 2])], r"\(N, 4\)"),
+        ([], "1 pictures but 0 targets"),
+    ],
+)
+def test_wrong_targets_are_named(targets, message):
+    with pytest.raises(ValueError, match=message):
+        build(SSDConfig())(pixels(1, 3, 96, 128), targets)
+
+
+@pytest.mark.parametrize("images", [[], [torch.zeros(1, 9, 9)], [torch.zeros(3, 0, 9)], torch.zeros(2, 1, 9, 9)])
+def test_wrong_pictures_are_refused(images):
+    with pytest.raises(ValueError, match=r"shape|empty"):
+        build(SSDConfig())(images)
+
+
+def test_untrained_sigmoid_scores_start_at_the_prior():
+    model = build(SSDConfig()).eval()
+    with torch.no_grad():
+        scores = model.candidates(pixels(1, 3, 96, 128)).scores
+    assert scores.mean().item() == pytest.approx(0.01, abs=0.005)
+
+
+def test_classification_loss_equals_plain_cross_entropy():
+    head = build(SSDConfig()).head
+    logits, labels = torch.randn(2, 5, 3), torch.tensor([[0, 1, 2, 3, 0], [3, 0, 0, 1, 1]])
+    own, background = head._classification_losses(logits, labels)
+    one_hot = torch.nn.functional.one_hot(labels, 4)[..., 1:].float()
+    bce = torch.nn.functional.binary_cross_entropy_with_logits
+    torch.testing.assert_close(
+        torch.where(labels > 0, own, background), bce(logits, one_hot, reduction="none").sum(-1)
+    )
+    torch.testing.assert_close(background, bce(logits, torch.zeros_like(one_hot), reduction="none").sum(-1))
+
+
+def test_rho_scales_the_input():
+    assert ModelConfig(input_size=(300, 200), rho=0.5).network_size == (150, 100)
+
+
+def test_num_classes_must_be_known():
+    with pytest.raises(ConfigError, match="num_classes"):
+        build_detector(ModelConfig())
+
+
+def test_postprocess_settings_reach_the_detector():
+    model = build_detector(ModelConfig(num_classes=2, postprocess=PostprocessConfig(max_detections=7)))
+    assert model.postprocess.max_detections == 7
+    assert math.isclose(model.postprocess.iou_threshold, 0.6)

@@ -1,0 +1,56 @@
+import torch
+
+from mobiledet.ops.matching import BACKGROUND, match_anchors
+from mobiledet.ops.sampling import MIN_NEGATIVES, hard_negatives
+
+
+def test_a_matrix_worked_out_by_hand():
+    iou = torch.tensor(
+        [
+            # a0   a1    a2    a3
+            [0.90, 0.55, 0.10, 0.00],  # object 0: best anchor a0, and a1 is above the threshold
+            [0.20, 0.60, 0.30, 0.00],  # object 1: best anchor a1, taking it although object 0 is above there too
+            [0.10, 0.20, 0.05, 0.04],  # object 2: best free anchor is below the threshold, forced all the same
+        ]
+    )
+    # a1 is wanted by 1 (0.60) and 2 (0.20): 1 gets it; 2 takes the best of a2 (0.05) and a3 (0.04).
+    assert match_anchors(iou, 0.5).tolist() == [0, 1, 2, BACKGROUND]
+
+
+def test_objects_never_share_their_best_anchor():
+    iou = torch.tensor([[0.8, 0.6, 0.1], [0.8, 0.7, 0.1], [0.8, 0.65, 0.2]])
+    assert sorted(match_anchors(iou, 0.9).tolist()) == [0, 1, 2]
+
+
+def test_no_objects():
+    assert match_anchors(torch.zeros(0, 5), 0.5).tolist() == [BACKGROUND] * 5
+
+
+def test_an_object_that_overlaps_nothing_takes_nothing():
+    iou = torch.tensor([[0.0, 0.0], [0.7, 0.1]])
+    assert match_anchors(iou, 0.5).tolist() == [1, BACKGROUND]
+    contested = torch.tensor([[0.0, 0.0], [0.7, 0.0], [0.6, 0.0]])
+    assert match_anchors(contested, 0.5).tolist() == [1, BACKGROUND]
+
+
+def test_more_objects_than_anchors():
+    assert sorted(match_anchors(torch.tensor([[0.9, 0.2], [0.8, 0.3], [0.7, 0.4]]), 0.5).tolist()) == [0, 2]
+
+
+def test_hard_negatives_are_the_worst_three_per_positive():
+    loss = torch.arange(40.0).repeat(2, 1)
+    positive = torch.zeros(2, 40, dtype=torch.bool)
+    positive[0, 30:36] = True
+    ignored = torch.zeros_like(positive)
+    ignored[0, 39] = True
+    chosen = hard_negatives(loss, positive, ignored, ratio=3.0)
+    # 18 negatives: from 38 down, without the positives 30..35 and the ignored 39.
+    assert torch.nonzero(chosen[0])[:, 0].tolist() == [*range(15, 30), 36, 37, 38]
+    assert chosen[1].sum() == MIN_NEGATIVES, "a picture without objects teaches background too"
+    assert chosen[1, -MIN_NEGATIVES:].all()
+
+
+def test_fewer_background_anchors_than_wanted():
+    positive = torch.tensor([[True, True, True, False]])
+    chosen = hard_negatives(torch.ones(1, 4), positive, torch.zeros_like(positive), ratio=3.0)
+    assert chosen.tolist() == [[False, False, False, True]]
