@@ -70,9 +70,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         CheckpointError: it is missing, damaged, foreign, or written by a newer version.
     """
-    path = Path(path)
-    if path.is_dir():
-        path = path / "best.pt"
+    path = checkpoint_file(path)
     if not path.is_file():
         raise CheckpointError(f"no checkpoint {str(path)!r}{_nearby(path)}")
     try:
@@ -88,6 +86,12 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     if content.pop("digest", None) != _digest(content):
         raise CheckpointError(f"{path}: damaged, its checksum doesn't match its content")
     return content
+
+
+def checkpoint_file(path: str | Path) -> Path:
+    """The file meant: itself, or the ``best.pt`` of a run folder."""
+    path = Path(path)
+    return path / "best.pt" if path.is_dir() else path
 
 
 def load_latest(folder: Path) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 from mobiledet.errors import MobiledetError
@@ -22,6 +23,22 @@ def setup_logging(*, quiet: bool = False) -> None:
     logging.basicConfig(level=logging.WARNING if quiet else logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("PIL").setLevel(logging.WARNING)
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
+
+
+def refuse_existing(path: Path | None) -> None:
+    """Make sure, before hours of work, that a result can be written and overwrites nothing.
+
+    Raises:
+        MobiledetError: the file exists, or its folder doesn't.
+    """
+    if path is None:
+        return
+    if path.exists():
+        raise MobiledetError(f"{path} exists already; name another file, nothing is overwritten")
+    if not path.parent.is_dir():
+        raise MobiledetError(f"{path}: there is no folder {str(path.parent)!r}")
+    if not os.access(path.parent, os.W_OK):
+        raise MobiledetError(f"{path}: no permission to write to {str(path.parent)!r}")
 
 
 def run_tool(main: Callable[[], int | None]) -> NoReturn:

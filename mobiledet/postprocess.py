@@ -35,8 +35,7 @@ class Postprocess:
             int64 in ``1..K``.
         """
         return [
-            self._one_picture(boxes, scores)
-            for boxes, scores in zip(candidates.boxes, candidates.scores, strict=True)
+            self._one_picture(boxes, scores) for boxes, scores in zip(candidates.boxes, candidates.scores, strict=True)
         ]
 
     def _one_picture(self, boxes: Tensor, scores: Tensor) -> dict[str, Tensor]:
@@ -47,6 +46,5 @@ class Postprocess:
         top_scores, top = top_scores[above], top[above]
         anchor, label = top // num_classes, top % num_classes
         top_boxes = boxes[anchor] if boxes.dim() == 2 else boxes[anchor, label]
-        # Batches score under mixed precision nowhere: boxes are float32, so the class offset inside is exact enough.
         keep = batched_nms(top_boxes, top_scores, label, self.iou_threshold)[: self.max_detections]
         return {"boxes": top_boxes[keep], "scores": top_scores[keep], "labels": (label[keep] + 1).to(torch.int64)}

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from mobiledet.checkpoint import load_checkpoint
+from mobiledet.checkpoint import checkpoint_file, load_checkpoint
 from mobiledet.config import Config, config_from_plain
 from mobiledet.data.coco import Category, CocoDataset
 from mobiledet.data.loader import Batch, Batches, PictureSet, PlainSampler, Sample, collate
@@ -94,14 +94,16 @@ def load_predictor(path: str | Path, *, device: torch.device | str = "cpu") -> t
     """A predictor from a checkpoint (or a run folder, for its ``best.pt``).
 
     Returns:
-        The predictor, the config it was trained with, and the checkpoint's content.
+        The predictor, the config it was trained with, and the checkpoint's content, its file under ``path``.
 
     Raises:
         CheckpointError: the checkpoint is missing, damaged or doesn't fit its own config.
     """
+    path = checkpoint_file(path)
     content = load_checkpoint(path)
     config = config_from_plain(content["config"])
     model = build_detector(config.model)
+    content["path"] = path
     weights = content["ema"] or content["model"]
     try:
         model.load_state_dict(weights)

@@ -62,7 +62,8 @@ class ImageGeometry:
         """Boxes ``(N, 4)`` in network pixels, back on the original picture and clipped to it."""
         height, width = self.original_size
         limit = np.array([width, height, width, height], np.float32)
-        return np.clip(boxes / self.scale, 0, limit).astype(np.float32)
+        clipped: FloatArray = np.clip(boxes / self.scale, 0, limit).astype(np.float32)
+        return clipped
 
 
 @dataclass(frozen=True)

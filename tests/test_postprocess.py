@@ -6,9 +6,7 @@ from mobiledet.structures import Candidates
 
 def run(boxes, scores, **settings):
     settings = {"score_threshold": 0.1, "iou_threshold": 0.5, **settings}
-    (found,) = Postprocess(**settings)(
-        Candidates(torch.tensor([boxes], dtype=torch.float32), torch.tensor([scores]))
-    )
+    (found,) = Postprocess(**settings)(Candidates(torch.tensor([boxes], dtype=torch.float32), torch.tensor([scores])))
     return found
 
 

@@ -35,10 +35,9 @@ class BackboneConfig(Strict):
     norm_epsilon: Annotated[float, Field(gt=0)] = 1e-3
 
 
-class SSDConfig(Strict):
-    """SSD head (Liu et al. 2016) on Conv11, Conv13 and four extra maps."""
+class _SSDFamily(Strict):
+    """What SSD and SSDLite have in common."""
 
-    kind: Literal["ssd"] = "ssd"
     extra_channels: tuple[tuple[PositiveInt, PositiveInt], ...] = ((256, 512), (128, 256), (128, 256), (64, 128))
     """(1x1, 3x3 stride 2) channels of each extra pair; scaled by alpha like the backbone."""
     aspect_ratios: tuple[Annotated[float, Field(gt=0)], ...] = (1.0, 2.0, 1 / 2, 3.0, 1 / 3)
@@ -56,7 +55,7 @@ class SSDConfig(Strict):
     box_loss_weight: Annotated[float, Field(gt=0)] = 1.0
 
     @model_validator(mode="after")
-    def _check(self) -> SSDConfig:
+    def _check(self) -> _SSDFamily:
         if self.scale_min >= self.scale_max:
             raise ValueError(f"scale_min {self.scale_min} must be below scale_max {self.scale_max}")
         if not self.extra_channels or not self.aspect_ratios:
@@ -64,10 +63,16 @@ class SSDConfig(Strict):
         return self
 
 
-class SSDLiteConfig(SSDConfig):
+class SSDConfig(_SSDFamily):
+    """SSD head (Liu et al. 2016) on Conv11, Conv13 and four extra maps."""
+
+    kind: Literal["ssd"] = "ssd"
+
+
+class SSDLiteConfig(_SSDFamily):
     """SSD with depthwise-separable 3x3 predictors and extra layers (Sandler et al. 2018, section 6.2)."""
 
-    kind: Literal["ssdlite"] = "ssdlite"  # type: ignore[assignment]
+    kind: Literal["ssdlite"] = "ssdlite"
 
 
 HeadConfig = Annotated[SSDConfig | SSDLiteConfig, Field(discriminator="kind")]

@@ -25,7 +25,7 @@ class SampleKey(NamedTuple):
     """Names one sample of a run: the same key is the same pixels, in whichever process."""
 
     epoch: int
-    index: int
+    picture: int
 
 
 @dataclass(frozen=True)
@@ -114,16 +114,16 @@ class PictureSet(Dataset[Sample | ImageError]):
 
     def __getitem__(self, key: SampleKey) -> Sample | ImageError:
         """The sample of a key; a picture that can't be read comes back as the error, for :class:`Batches` to raise."""
-        record = self.dataset[key.index]
+        record = self.dataset[key.picture]
         try:
-            image = self.cache[key.index] if self.cache else _read(self.dataset, key.index)
+            image = self.cache[key.picture] if self.cache else _read(self.dataset, key.picture)
         except ImageError as error:
             return error
         if self.transform is None:
             fitted, geometry = fit_image(image, self.size)
             target = Target(geometry.to_network(record.target.boxes), record.target.labels, record.target.iscrowd)
             return Sample(fitted, target, geometry, record.image_id)
-        seed = int(np.random.SeedSequence([self.seed, key.epoch, key.index]).generate_state(1)[0])
+        seed = int(np.random.SeedSequence([self.seed, key.epoch, key.picture]).generate_state(1)[0])
         changed, target = self.transform(image, record.target, seed)
         geometry = ImageGeometry((image.shape[0], image.shape[1]), self.size)
         return Sample(changed, target, geometry, record.image_id)
@@ -215,8 +215,8 @@ class Batches:
     ) -> None:
         self.sampler = sampler
         self._loader: DataLoader[Batch | ImageError] = DataLoader(
-            pictures,  # type: ignore[arg-type]
-            batch_sampler=sampler,  # type: ignore[arg-type]
+            pictures,  # type: ignore[arg-type]  # keyed by SampleKey, not by int
+            batch_sampler=sampler,
             num_workers=workers,
             collate_fn=_collate,
             worker_init_fn=_start_worker,

@@ -19,7 +19,7 @@ from mobiledet.structures import ImageArray, ImageGeometry, Size, Target
 # albumentations asks its home page for a newer version on import unless told not to; training opens no connection.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
-import albumentations as A  # noqa: E402, N812
+import albumentations as A
 
 MIN_CROP_SIDE = 0.3
 """A crop keeps at least this share of each side (SSD's own code; the paper says 0.1 of the picture)."""
@@ -78,9 +78,7 @@ class TrainTransform:
         fill: RGB of the canvas around an expanded picture.
     """
 
-    def __init__(
-        self, *, size: Size, augment: AugmentSettings, fill: tuple[int, int, int] = (128, 128, 128)
-    ) -> None:
+    def __init__(self, *, size: Size, augment: AugmentSettings, fill: tuple[int, int, int] = (128, 128, 128)) -> None:
         self.size = size
         steps: list[Any] = [FitRegion(size=size, augment=augment, fill=fill)]
         if augment.flip > 0:
@@ -147,7 +145,7 @@ class FitRegion(A.DualTransform):  # type: ignore[misc]
         rng: np.random.Generator = self.random_generator
         draw = rng.random(2)
         if draw[0] < self.augment.crop:
-            boxes = np.asarray(data["bboxes"], np.float64).reshape(len(data["bboxes"]), -1)[:, :4]
+            boxes = np.array([box[:4] for box in data["bboxes"]], np.float64).reshape(-1, 4)
             return {"region": _crop_region(rng, boxes * [width, height, width, height], (height, width))}
         if draw[1] < self.augment.expand:
             return {"region": _expand_region(rng, (height, width), self.augment.expand_max)}

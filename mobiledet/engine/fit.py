@@ -33,6 +33,8 @@ from mobiledet.runs import write_json
 
 logger = logging.getLogger(__name__)
 
+COCO_FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+
 MAX_PREDICTION_BATCH = 16
 
 SAVE_SECONDS = 600
@@ -62,7 +64,7 @@ class Run:
         torch.manual_seed(config.seed)
         self.model = build_detector(config.model).to(device)
         if config.train.channels_last:
-            self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.model = self.model.to(memory_format=torch.channels_last)
         self.model.backbone.freeze(stages=config.train.freeze_stages, norm=config.train.freeze_norm)
         self.average = WeightAverage(self.model, config.train.ema_decay) if config.train.ema_decay else None
         self.precision = Precision(choose_precision(config.train.precision, device), device)
@@ -149,9 +151,7 @@ class Run:
         self.precision.load_state_dict(training["scaler"])
         self.progress = Progress.from_plain(training["progress"])
         _set_random_states(training["random"])
-        logger.info(
-            "resuming %s after epoch %d, batch %d", self.folder, self.progress.epoch, self.progress.batch
-        )
+        logger.info("resuming %s after epoch %d, batch %d", self.folder, self.progress.epoch, self.progress.batch)
 
     def save_last(self) -> None:
         """Write ``last.pt``, from which :meth:`resume` goes on exactly."""
@@ -225,8 +225,8 @@ class Run:
         if results is None:
             return None
         metrics = score_detections(self.val.coco_json(), results)
-        row |= {f"val/{name}": value for name, value in metrics.figures().items()}
-        if metrics.AP is not None and progress.best_ap is not None and metrics.AP <= progress.best_ap:
+        row |= {f"val/{name}": getattr(metrics, name) for name in COCO_FIGURES}
+        if metrics.AP is not None and progress.best_ap is not None and progress.best_ap >= metrics.AP:
             progress.scorings_since_best += 1
             return row
         progress.best_ap, progress.best_epoch, progress.scorings_since_best = metrics.AP, progress.epoch + 1, 0
@@ -307,6 +307,7 @@ def _random_states() -> dict[str, Any]:
     """The states of all random generators, as plain data and tensors."""
     version, internal, gauss = random.getstate()
     _, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    assert isinstance(keys, np.ndarray)
     return {
         "python": [version, list(internal), gauss],
         "numpy": [torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(cached)],

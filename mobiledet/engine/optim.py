@@ -22,12 +22,17 @@ def parameter_groups(model: Detector, config: OptimizerConfig) -> list[dict[str,
     Returns:
         Groups with ``params``, ``weight_decay``, ``lr_scale`` and ``name``; empty and frozen ones left out.
     """
-    plain_params: set[nn.Parameter] = set()
+    plain_params: set[Tensor] = set()
     for module in model.modules():
         if isinstance(module, nn.Conv2d) and module.groups == 1:
             plain_params.add(module.weight)
     backbone = set(model.backbone.parameters())
-    chosen: dict[str, list[nn.Parameter]] = {"backbone": [], "backbone/no_decay": [], "head": [], "head/no_decay": []}
+    chosen: dict[str, list[nn.Parameter]] = {
+        "backbone": [],
+        "backbone/no_decay": [],
+        "head": [],
+        "head/no_decay": [],
+    }
     for parameter in model.parameters():
         if parameter.requires_grad:
             part = "backbone" if parameter in backbone else "head"

@@ -31,7 +31,7 @@ class Precision:
         """The context for the forward pass."""
         if self.name == "float32":
             return nullcontext()
-        return torch.autocast(self._device.type, DTYPES[self.name])  # type: ignore[return-value]
+        return torch.autocast(self._device.type, DTYPES[self.name])
 
     def backward(self, loss: Tensor) -> None:
         """Backward pass of a scalar loss."""
@@ -106,5 +106,5 @@ def set_threads(threads: int) -> int:
 
 def _cpu_has_bfloat16() -> bool:
     """Whether the processor multiplies bfloat16 itself; emulating it is slower than float32."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "arm_bf16", "sve_bf16"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mobiledet.config.schema import BackboneConfig, ModelConfig, SSDConfig
+from mobiledet.config.schema import BackboneConfig, HeadConfig, ModelConfig
 from mobiledet.errors import ConfigError
 from mobiledet.models.detector import Detector
 from mobiledet.models.extra_layers import ExtraLayers
@@ -40,7 +40,7 @@ def build_backbone(config: BackboneConfig) -> MobileNetV1:
     return MobileNetV1(alpha=config.alpha, outputs=("conv11", "conv13"), style=_style(config))
 
 
-def _build_ssd(head: SSDConfig, backbone_config: BackboneConfig, backbone: MobileNetV1, num_classes: int) -> SSDHead:
+def _build_ssd(head: HeadConfig, backbone_config: BackboneConfig, backbone: MobileNetV1, num_classes: int) -> SSDHead:
     style = _style(backbone_config)
     in_channels = [info.channels for info in backbone.feature_info]
     alpha = backbone_config.alpha

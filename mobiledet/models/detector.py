@@ -61,9 +61,7 @@ class Detector(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("inverse_std", 1 / torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
-    def forward(
-        self, images: Tensor | Sequence[Tensor], targets: Sequence[Mapping[str, Tensor]] | None = None
-    ) -> Any:
+    def forward(self, images: Tensor | Sequence[Tensor], targets: Sequence[Mapping[str, Tensor]] | None = None) -> Any:
         """Losses when there are targets, detections when there are none.
 
         Args:
@@ -124,9 +122,7 @@ class Detector(nn.Module):
             fitted.append(F.interpolate(pixels[None], self.network_size, mode="bilinear", align_corners=False)[0])
         return torch.stack(fitted), sizes
 
-    def _fit_targets(
-        self, targets: Sequence[Mapping[str, Tensor]], sizes: Sequence[Size]
-    ) -> list[dict[str, Tensor]]:
+    def _fit_targets(self, targets: Sequence[Mapping[str, Tensor]], sizes: Sequence[Size]) -> list[dict[str, Tensor]]:
         """Targets with boxes in network pixels, their shapes and labels checked."""
         if len(targets) != len(sizes):
             raise ValueError(f"{len(sizes)} pictures but {len(targets)} targets")
@@ -139,7 +135,7 @@ class Detector(nn.Module):
                     f"targets[{index}]: boxes {tuple(boxes.shape)} and labels {tuple(labels.shape)} "
                     "must be (N, 4) and (N,)"
                 )
-            if labels.numel() and not (1 <= int(labels.min()) and int(labels.max()) <= num_classes):
+            if labels.numel() and not (int(labels.min()) >= 1 and int(labels.max()) <= num_classes):
                 raise ValueError(
                     f"targets[{index}]: labels {labels.tolist()} must lie in 1..{num_classes} (0 is background)"
                 )

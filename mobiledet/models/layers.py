@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -29,19 +30,51 @@ class LayerStyle:
 DEFAULT_STYLE = LayerStyle()
 
 
-class Conv2dSame(nn.Conv2d):
-    """Convolution padded as TensorFlow's SAME does it: to ``ceil(size / stride)``, the odd pixel below and right.
+class PaddedConv2d(nn.Conv2d):
+    """Convolution to ``ceil(size / stride)``, padded evenly or as TensorFlow's SAME does it.
 
-    At stride 2 an even side gets 0 pixels before and 1 after, an odd side 1 and 1.
+    SAME puts the odd pixel below and right: at stride 2 an even side gets 0 pixels before and 1 after, an odd side
+    1 and 1.
+
+    On a side of one pixel, only the kernel's middle ever meets it, so only that is used. This is not just faster:
+    PyTorch's bfloat16 gradient of a stride-2 convolution over a map one pixel wide leaves the other taps
+    uninitialised on a CPU (seen with 2.15), which is random memory, now and then NaN.
     """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int, groups: int, same: bool
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride, groups=groups, bias=False)
+        self.same = same
 
     def forward(self, input: Tensor) -> Tensor:
         """``(B, C, H, W)`` to ``(B, C', ceil(H / stride), ceil(W / stride))``."""
-        pads: list[int] = []
-        for size, kernel, stride in zip(input.shape[:1:-1], self.kernel_size[::-1], self.stride[::-1], strict=True):
-            total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
-            pads += [total // 2, total - total // 2]
-        return super().forward(F.pad(input, pads) if any(pads) else input)
+        weight, kernel, stride = self.weight, self.kernel_size[0], self.stride[0]
+        before_after: list[tuple[int, int]] = []
+        for dim in (2, 3):
+            size = input.shape[dim]
+            if size == 1:
+                weight = weight.narrow(dim, kernel // 2, 1)
+                before_after.append((0, 0))
+            elif self.same:
+                total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+                before_after.append((total // 2, total - total // 2))
+            else:
+                before_after.append((kernel // 2, kernel // 2))
+        (top, bottom), (left, right) = before_after
+        padding = (top, left)
+        if top != bottom or left != right:
+            input, padding = F.pad(input, (left, right, top, bottom)), (0, 0)
+        if self._slow_in_bfloat16(input):
+            with torch.autocast("cpu", enabled=False):
+                return F.conv2d(input.float(), weight, None, self.stride, padding, self.dilation, self.groups)
+        return F.conv2d(input, weight, None, self.stride, padding, self.dilation, self.groups)
+
+    def _slow_in_bfloat16(self, input: Tensor) -> bool:
+        """Strided depthwise layers: on a CPU their bfloat16 gradient takes 3 to 20 times as long as in float32."""
+        return (
+            self.groups > 1 and self.stride[0] > 1 and input.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+        )
 
 
 class ConvNormAct(nn.Sequential):
@@ -66,11 +99,9 @@ class ConvNormAct(nn.Sequential):
         groups: int = 1,
         style: LayerStyle = DEFAULT_STYLE,
     ) -> None:
-        conv: nn.Conv2d
-        if style.padding == "tensorflow":
-            conv = Conv2dSame(in_channels, out_channels, kernel_size, stride, groups=groups, bias=False)
-        else:
-            conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
+        conv = PaddedConv2d(
+            in_channels, out_channels, kernel_size, stride=stride, groups=groups, same=style.padding == "tensorflow"
+        )
         # fan_out of a depthwise filter counts every channel; divided by groups it is what one filter really has.
         fan_out = kernel_size * kernel_size * out_channels // groups
         nn.init.normal_(conv.weight, 0.0, (2.0 / fan_out) ** 0.5)

@@ -136,17 +136,14 @@ class SSDHead(nn.Module):
             self._anchors[key] = torch.cat(grids).to(device)
         return self._anchors[key]
 
-    def _predict(
-        self, features: Mapping[str, Tensor], image_sizes: Sequence[Size]
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _predict(self, features: Mapping[str, Tensor], image_sizes: Sequence[Size]) -> tuple[Tensor, Tensor, Tensor]:
         """Logits ``(B, A, K or K + 1)``, offsets ``(B, A, 4)`` and anchors ``(A, 4)``, float32."""
         if len(set(image_sizes)) != 1:
             raise ValueError(f"SSD needs network inputs of one size, not {sorted(set(image_sizes))}")
         maps = list(features.values())
         maps += self.extra_layers(maps[-1])
         cls_logits = [
-            _per_anchor(predict(x), self.num_outputs)
-            for predict, x in zip(self.cls_predictors, maps, strict=True)
+            _per_anchor(predict(x), self.num_outputs) for predict, x in zip(self.cls_predictors, maps, strict=True)
         ]
         bbox_deltas = [_per_anchor(predict(x), 4) for predict, x in zip(self.bbox_predictors, maps, strict=True)]
         map_sizes = [(x.shape[2], x.shape[3]) for x in maps]

@@ -11,7 +11,7 @@ from torch import Tensor
 from mobiledet.structures import Size
 
 AnchorShape = tuple[float, float]
-"""``(scale, aspect ratio)``: width is ``scale * sqrt(ratio)``, height ``scale / sqrt(ratio)``, times the shorter side."""
+"""``(scale, aspect ratio)``: ``scale * sqrt(ratio)`` wide, ``scale / sqrt(ratio)`` high, times the shorter side."""
 
 
 def ssd_anchor_shapes(

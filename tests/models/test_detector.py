@@ -24,9 +24,7 @@ def head(request):
 def build(head, *, num_classes=3, size=(96, 128), **extra):
     torch.manual_seed(0)
     return build_detector(
-        ModelConfig(
-            head=head, num_classes=num_classes, input_size=size, backbone=BackboneConfig(alpha=0.25, **extra)
-        )
+        ModelConfig(head=head, num_classes=num_classes, input_size=size, backbone=BackboneConfig(alpha=0.25, **extra))
     )
 
 
@@ -168,9 +166,7 @@ def test_classification_loss_equals_plain_cross_entropy():
     own, background = head._classification_losses(logits, labels)
     one_hot = torch.nn.functional.one_hot(labels, 4)[..., 1:].float()
     bce = torch.nn.functional.binary_cross_entropy_with_logits
-    torch.testing.assert_close(
-        torch.where(labels > 0, own, background), bce(logits, one_hot, reduction="none").sum(-1)
-    )
+    torch.testing.assert_close(torch.where(labels > 0, own, background), bce(logits, one_hot, reduction="none").sum(-1))
     torch.testing.assert_close(background, bce(logits, torch.zeros_like(one_hot), reduction="none").sum(-1))
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mobiledet.models.layers import Conv2dSame, LayerStyle
+from mobiledet.models.layers import LayerStyle, PaddedConv2d
 from mobiledet.models.mobilenet_v1 import TABLE_1, MobileNetV1, MobileNetV1Classifier, scale_channels
 
 
@@ -44,7 +44,7 @@ def test_outputs_are_checked():
     ],
 )
 def test_tensorflow_padding_is_asymmetric_on_even_sizes(size, first_pixel_counts):
-    conv = Conv2dSame(1, 1, 3, stride=2, bias=False)
+    conv = PaddedConv2d(1, 1, 3, stride=2, groups=1, same=True)
     torch.nn.init.ones_(conv.weight)
     out = conv(torch.ones(1, 1, *size))
     assert out.shape[2:] == (-(-size[0] // 2), -(-size[1] // 2))
@@ -52,7 +52,7 @@ def test_tensorflow_padding_is_asymmetric_on_even_sizes(size, first_pixel_counts
 
 
 def test_tensorflow_padding_pads_rows_by_height():
-    conv = Conv2dSame(1, 1, 3, stride=2, bias=False)
+    conv = PaddedConv2d(1, 1, 3, stride=2, groups=1, same=True)
     torch.nn.init.ones_(conv.weight)
     out = conv(torch.ones(1, 1, 6, 7))  # height even: 0 above; width odd: 1 left
     assert out[0, 0, 0, 0].item() == 3 * 2
@@ -91,3 +91,28 @@ def test_frozen_norms_stay_in_evaluation_mode():
 def test_classifier_gives_logits():
     model = MobileNetV1Classifier(backbone=MobileNetV1(alpha=0.25, outputs=("conv13",)), num_classes=7).eval()
     assert model(torch.zeros(2, 3, 96, 128)).shape == (2, 7)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 1), (1, 4), (5, 7), (6, 6)])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_even_padding_equals_plain_convolution(size, stride):
+    conv = PaddedConv2d(4, 8, 3, stride=stride, groups=1, same=False)
+    images = torch.randn(2, 4, *size)
+    expected = torch.nn.functional.conv2d(images, conv.weight, None, stride, 1)
+    torch.testing.assert_close(conv(images), expected)
+
+
+def test_bfloat16_gradient_on_a_map_of_one_pixel_is_not_random_memory():
+    conv = PaddedConv2d(64, 128, 3, stride=2, groups=1, same=False)
+    images = torch.randn(32, 64, 1, 1).to(memory_format=torch.channels_last)
+    for _ in range(20):
+        junk = torch.full((1_000_000,), float("nan"))  # leaves NaN in the memory that the next tensor gets
+        del junk
+        conv.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            out = conv(images)
+        out.sum().backward()
+        untouched = conv.weight.grad.clone()
+        untouched[:, :, 1, 1] = 0
+        assert (untouched == 0).all()
+        assert torch.isfinite(conv.weight.grad).all()

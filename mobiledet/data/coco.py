@@ -1,0 +1,294 @@
+"""COCO annotation files as data sets in memory: pictures by path, boxes in flat arrays.
+
+Pictures are read by whoever needs them; `ImageRecord` says how. COCO's category ids, with their gaps, stay in here:
+a label ``k`` in ``1..K`` is ``categories[k - 1]``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mobiledet.data.checks import CheckReport, CocoColumns, check_coco, collector_paused, read_json
+from mobiledet.data.images import verify_image
+from mobiledet.errors import DataError
+from mobiledet.structures import Target
+
+_OTHER_TASKS = ("captions_", "person_keypoints_", "stuff_", "panoptic_", "image_info_")
+
+
+@dataclass(frozen=True)
+class Category:
+    """A class of objects under its COCO id."""
+
+    id: int
+    name: str
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One picture and what is to be found in it.
+
+    Attributes:
+        image_id: its COCO id.
+        path: its file.
+        height: rows of the picture, read as said by ``apply_orientation``.
+        width: columns, likewise.
+        target: boxes in the pixels of that picture. Crowds and annotations marked ``ignore`` have ``iscrowd`` set.
+        apply_orientation: whether to turn the picture upright by its EXIF data when reading it: boxes were drawn on
+            one or the other (see `mobiledet.data.checks`).
+    """
+
+    image_id: int
+    path: Path
+    height: int
+    width: int
+    target: Target
+    apply_orientation: bool
+
+
+class CocoDataset:
+    """A checked split of a COCO data set; make one with `load_coco`.
+
+    Attributes:
+        categories: K classes by ascending id; label ``k`` is ``categories[k - 1]``.
+        annotation_file: where it was read from.
+        image_dir: the folder that file names are relative to.
+        report: what the checks found and repaired.
+    """
+
+    def __init__(self, columns: CocoColumns, *, annotation_file: Path, image_dir: Path, report: CheckReport) -> None:
+        self.categories = tuple(
+            Category(int(id_), name) for id_, name in zip(columns.category_ids, columns.names, strict=True)
+        )
+        self.annotation_file = annotation_file
+        self.image_dir = image_dir
+        self.report = report
+        self._columns = columns
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """K class names; ``names[label - 1]`` is the name of a label."""
+        return self._columns.names
+
+    @property
+    def num_classes(self) -> int:
+        """K, the number of object classes without background."""
+        return len(self.categories)
+
+    def __len__(self) -> int:
+        return len(self._columns.image_ids)
+
+    def image_id(self, index: int) -> int:
+        """COCO id of the picture at ``index``."""
+        return int(self._columns.image_ids[index])
+
+    def __getitem__(self, index: int) -> ImageRecord:
+        """The picture at ``index``; not read, only described.
+
+        Raises:
+            ImageError: with ``check_images=False``, the picture is missing, unreadable or of another size.
+        """
+        columns = self._columns
+        index = range(len(self))[index]  # refuses what is out of range, counts negatives from the end
+        height, width = map(int, columns.sizes[index])
+        path = self.image_dir / columns.file_names[index]
+        if columns.upright[index] < 0:
+            columns.upright[index] = _is_labelled_upright(path, (height, width))
+        rows = slice(columns.offsets[index], columns.offsets[index + 1])
+        boxes = columns.boxes_xywh[rows].copy()
+        boxes[:, 2:] += boxes[:, :2]
+        target = Target(
+            np.clip(boxes, 0, (width, height, width, height)).astype(np.float32),
+            columns.labels[rows].copy(),
+            columns.iscrowd[rows] | columns.ignore[rows],
+        )
+        upright = bool(columns.upright[index])
+        return ImageRecord(self.image_id(index), path, height, width, target, apply_orientation=upright)
+
+    def fingerprint(self) -> str:
+        """SHA-256 over everything training depends on but the pixels: the same data, the same fingerprint."""
+        columns = self._columns
+        text = [[[c.id, c.name] for c in self.categories], columns.file_names]
+        digest = hashlib.sha256(json.dumps(text).encode())
+        flags = columns.iscrowd + 2 * columns.ignore
+        for array in (columns.image_ids, columns.sizes, columns.offsets, columns.labels, flags):
+            digest.update(np.ascontiguousarray(array, "<i8").tobytes())
+        digest.update(np.ascontiguousarray(columns.boxes_xywh, "<f8").tobytes())
+        return digest.hexdigest()
+
+    def coco_json(self) -> dict[str, Any]:
+        """The ground truth as a COCO dict, repairs included, under the original ids; fit for pycocotools."""
+        columns = self._columns
+        image_row = np.repeat(np.arange(len(self)), np.diff(columns.offsets))
+        annotations = zip(
+            columns.annotation_ids.tolist(),
+            columns.image_ids[image_row].tolist(),
+            columns.category_ids[columns.labels - 1].tolist(),
+            columns.boxes_xywh.tolist(),
+            columns.areas.tolist(),
+            columns.iscrowd.astype(int).tolist(),
+            columns.ignore.astype(int).tolist(),
+            strict=True,
+        )
+        keys = ("id", "image_id", "category_id", "bbox", "area", "iscrowd", "ignore")
+        images = zip(columns.image_ids.tolist(), columns.file_names, columns.sizes.tolist(), strict=True)
+        with collector_paused():
+            return {
+                "info": {"description": f"{self.annotation_file.name} as checked and repaired by mobiledet"},
+                "images": [{"id": i, "file_name": name, "height": h, "width": w} for i, name, (h, w) in images],
+                "annotations": [dict(zip(keys, values, strict=True)) for values in annotations],
+                "categories": [{"id": c.id, "name": c.name} for c in self.categories],
+            }
+
+
+def load_coco(
+    root: Path | None,
+    split: str,
+    *,
+    annotations: Path | None = None,
+    images: Path | None = None,
+    check_images: bool = True,
+    progress: bool = False,
+    min_box_size: float = 1.0,
+    require_boxes: bool = False,
+) -> CocoDataset:
+    """Read a split and check it by the rules of `mobiledet.data.checks`; its ``report`` says what was repaired.
+
+    Args:
+        root: folder in COCO layout; may be None when ``annotations`` and ``images`` are given.
+        split: name of the split, "train" for instance; unused when ``annotations`` and ``images`` are given.
+        annotations: the annotation file, instead of the one in the layout; relative to ``root`` if it exists there,
+            else to the working directory.
+        images: the folder of pictures, likewise.
+        check_images: decode every picture now (the second time only those that changed). Otherwise a picture is
+            looked at when its record is first asked for.
+        progress: show a progress bar on a terminal.
+        min_box_size: boxes narrower or lower than this many pixels are dropped.
+        require_boxes: refuse a split without a single box.
+
+    Raises:
+        DataError: something isn't there, or has faults that aren't repaired; lists all of them.
+    """
+    annotation_file = _explicit(annotations, root, "annotation file") if annotations else None
+    image_dir = _explicit(images, root, "folder of images") if images else None
+    if annotation_file is None or image_dir is None:
+        if root is None:
+            raise DataError("no data set named; give its root, or an annotation file and a folder of images")
+        annotation_file = annotation_file or _find_annotations(root, split)
+        image_dir = image_dir or _find_images(root, split, annotation_file)
+    if not image_dir.is_dir():
+        raise DataError(f"{image_dir} is not a folder; name the folder that holds the pictures")
+    report = CheckReport(annotation_file.name)
+    columns = check_coco(
+        read_json(annotation_file),
+        image_dir,
+        report,
+        check_images=check_images,
+        min_box_size=min_box_size,
+        require_boxes=require_boxes,
+        progress=progress,
+    )
+    report.raise_if_errors()
+    return CocoDataset(columns, annotation_file=annotation_file, image_dir=image_dir, report=report)
+
+
+def locate_split(root: Path, split: str) -> tuple[Path, Path]:
+    """Where a split lies in a folder of COCO's, Roboflow's or a similar layout.
+
+    Annotations are looked for as ``annotations/instances_<split>2017.json`` (2017 first, then without a year, then
+    the latest year), ``annotations/<split>.json`` (likewise) and ``<split>/_annotations.coco.json``; pictures in
+    ``<split>2017/``, ``<split>/``, ``images/<split>2017/``, ``images/<split>/`` and ``images/``. For "val", "valid"
+    is looked for as well.
+
+    Returns:
+        The annotation file and the folder of pictures.
+
+    Raises:
+        DataError: one of them isn't there; says what was looked for and which splits there are.
+    """
+    annotation_file = _find_annotations(root, split)
+    return annotation_file, _find_images(root, split, annotation_file)
+
+
+def _explicit(path: Path, root: Path | None, what: str) -> Path:
+    path = Path(path).expanduser()
+    tried = [root / path, path] if root is not None and not path.is_absolute() else [path]
+    for candidate in tried:
+        if candidate.exists():
+            return candidate
+    raise DataError(f"{what} {path} doesn't exist; looked for {' and '.join(map(str, tried))}; correct the path")
+
+
+def _aliases(split: str) -> tuple[str, ...]:
+    return ("val", "valid") if split == "val" else (split,)
+
+
+def _find_annotations(root: Path, split: str) -> Path:
+    if not root.is_dir():
+        raise DataError(f"{root} is not a folder; name the folder that holds annotations/ and the pictures")
+    present = _splits(root)
+    for name in _aliases(split):
+        years = sorted((key for key in present if re.fullmatch(re.escape(name) + r"\d{4}", key)), reverse=True)
+        for key in (f"{name}2017", name, *years):
+            if key in present:
+                return present[key]
+    known = sorted({re.sub(r"(?<=[a-z])\d{4}$", "", key) for key in present})
+    close = difflib.get_close_matches(split, known, n=1)
+    guess = f"; did you mean {close[0]!r}?" if close else ""
+    there = f"there is {', '.join(map(repr, known))}" if known else f"there is only {_listing(root)}"
+    raise DataError(
+        f"{root} has no annotations for split {split!r}: looked for annotations/instances_{split}2017.json, "
+        f"annotations/instances_{split}.json, annotations/{split}.json and {split}/_annotations.coco.json; "
+        f"{there}{guess}"
+    )
+
+
+def _splits(root: Path) -> dict[str, Path]:
+    """Name of each split, with its year if it carries one -> annotation file."""
+    found = {file.parent.name: file for file in sorted(root.glob("*/_annotations.coco.json"))}
+    files = [f for f in sorted(root.glob("annotations/*.json")) if not f.name.startswith(_OTHER_TASKS)]
+    instances = [file for file in files if file.name.startswith("instances_")]
+    found |= {file.stem: file for file in files if file not in instances}
+    return found | {file.stem.removeprefix("instances_"): file for file in instances}
+
+
+def _find_images(root: Path, split: str, annotation_file: Path) -> Path:
+    stem = annotation_file.stem.removeprefix("instances_")
+    names = dict.fromkeys([stem, f"{split}2017", *_aliases(split)])
+    candidates = [*(root / name for name in names), *(root / "images" / name for name in names), root / "images"]
+    if annotation_file.name == "_annotations.coco.json":
+        candidates.insert(0, annotation_file.parent)
+    for folder in candidates:
+        if folder.is_dir():
+            return folder
+    looked = ", ".join(f"{folder.relative_to(root)}/" for folder in candidates if folder.is_relative_to(root))
+    raise DataError(
+        f"{root} has no pictures for split {split!r}: looked for {looked}; there is {_listing(root)}; "
+        "name the folder that holds the pictures"
+    )
+
+
+def _listing(root: Path) -> str:
+    entries = sorted(entry.name + "/" * entry.is_dir() for entry in root.iterdir())
+    return ", ".join(entries[:12]) + (f" and {len(entries) - 12} more" if len(entries) > 12 else "") or "nothing"
+
+
+def _is_labelled_upright(path: Path, size: tuple[int, int]) -> bool:
+    """Whether boxes for a picture of the json's size were drawn on it turned upright."""
+    info = verify_image(path)
+    if size == (info.height, info.width):
+        return False
+    if size == info.upright_size:
+        return True
+    raise DataError(
+        f"{path} has {info.height} x {info.width} pixels (height x width), the json says {size[0]} x {size[1]}; "
+        "write the real size, or fetch the picture that was labelled"
+    )

@@ -1,0 +1,341 @@
+"""Pictures: boxes on a photograph, photographs on a sheet, the curves of a training run.
+
+Pictures are ``(height, width, 3)`` uint8 RGB and boxes xyxy in their pixels, as everywhere. Nothing here draws on
+what it was given. Predictions are drawn in their class's colour, ground truth in white on black.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import contextlib
+import io
+import math
+import os
+import unicodedata
+import warnings
+from collections.abc import Mapping, Sequence
+from itertools import product
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mobiledet.errors import DataError, ImageError, MissingDependencyError
+from mobiledet.structures import Detections, FloatArray, ImageArray, Size, Target
+
+Color = tuple[int, int, int]
+Corners = tuple[int, int, int, int]
+Tag = tuple[int, Corners, str, Color]
+
+_FONT = cv2.FONT_HERSHEY_DUPLEX
+_WHITE: Color = (255, 255, 255)
+_BLACK: Color = (0, 0, 0)
+_BACKGROUND: Color = (58, 60, 64)
+_MATCH_IOU = 0.5
+
+
+def class_color(label: int) -> Color:
+    """The RGB colour of a class, always the same one, 0..255 each.
+
+    Hues step by the golden ratio, which keeps the first few far apart; brightness and saturation step along with
+    them, so that the dozens that follow differ too.
+    """
+    value, saturation = (label * 0.2702) % 1, (label * 0.4593) % 1
+    red, green, blue = colorsys.hsv_to_rgb((label * 0.618034) % 1, 0.95 - 0.45 * saturation, 0.55 + 0.45 * value)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def draw_detections(image: ImageArray, detections: Detections, *, labels: bool = True) -> ImageArray:
+    """A copy of the picture with the detections on it, the best on top.
+
+    Args:
+        image: ``(height, width, 3)`` uint8 RGB.
+        detections: Boxes in pixels of this picture; parts outside of it are cut off.
+        labels: Write name and score beside each box. A tag that others would mostly hide is left out.
+    """
+    canvas: ImageArray = image.copy()
+    tags = _draw_found(canvas, detections)
+    _draw_tags(canvas, tags if labels else [])
+    return canvas
+
+
+def draw_target(image: ImageArray, target: Target, names: Sequence[str]) -> ImageArray:
+    """A copy of the picture with its ground truth on it: white boxes edged in black, crowd boxes dashed.
+
+    Args:
+        image: ``(height, width, 3)`` uint8 RGB.
+        target: Boxes in pixels of this picture.
+        names: ``names[label - 1]`` is the name of a label; labels beyond it are shown by number.
+    """
+    canvas: ImageArray = image.copy()
+    _draw_tags(canvas, _draw_truth(canvas, target, names))
+    return canvas
+
+
+def draw_comparison(image: ImageArray, target: Target, detections: Detections, names: Sequence[str]) -> ImageArray:
+    """A copy of the picture with its ground truth under the detections, so that what differs catches the eye.
+
+    Ground truth is thin and white, crowds dashed; detections are coloured and named. An object that no detection of
+    its class overlaps by IoU 0.5 or more is named too, as missed. Arguments are those of the two functions above.
+    """
+    canvas: ImageArray = image.copy()
+    truth_tags = _draw_truth(canvas, target, names)
+    tags = _draw_found(canvas, detections)
+    overlap = _iou(target.boxes, detections.boxes) * (target.labels[:, None] == detections.labels[None])
+    missed = ~target.iscrowd & (overlap.max(axis=1, initial=0) < _MATCH_IOU)
+    tags += [(index, box, f"missed: {text}", color) for index, box, text, color in truth_tags if missed[index]]
+    _draw_tags(canvas, tags)
+    return canvas
+
+
+def image_grid(
+    images: Sequence[ImageArray], *, columns: int, cell: Size, captions: Sequence[str] | None = None
+) -> ImageArray:
+    """Pictures in rows on a neutral sheet, each scaled into its cell with its proportions kept.
+
+    Args:
+        images: At least one picture, of any sizes.
+        columns: Cells of a row; the last row may be short.
+        cell: ``(height, width)`` of a cell in pixels, its margin and caption included.
+        captions: One line under each picture, shortened where it doesn't fit.
+
+    Returns:
+        ``(rows * cell height, columns * cell width, 3)`` uint8 RGB.
+
+    Raises:
+        ValueError: No pictures, no columns, a cell under 16 pixels, or captions that don't go with the pictures.
+    """
+    height, width = cell
+    if not images or columns < 1 or min(cell) < 16:
+        raise ValueError(f"a grid needs pictures, columns and room: {len(images)}, {columns}, cell {cell}")
+    if captions is not None and len(captions) != len(images):
+        raise ValueError(f"{len(images)} pictures but {len(captions)} captions")
+    sheet = np.full((math.ceil(len(images) / columns) * height, columns * width, 3), _BACKGROUND, np.uint8)
+    margin = max(1, min(cell) // 60)
+    scale = min(1.0, max(0.3, math.sqrt(height * width) / 700))
+    strip = 0 if captions is None else round(30 * scale)
+    inner = (height - 2 * margin - strip, width - 2 * margin)
+    for index, image in enumerate(images):
+        top, left = index // columns * height + margin, index % columns * width + margin
+        factor = min(inner[0] / image.shape[0], inner[1] / image.shape[1])
+        size = [max(1, round(side * factor)) for side in image.shape[:2]]
+        small = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
+        y, x = top + (inner[0] - size[0]) // 2, left + (inner[1] - size[1]) // 2
+        sheet[y : y + size[0], x : x + size[1]] = small
+        if captions is not None:
+            text, (used, _, base) = _fit_text(captions[index], scale, inner[1])
+            place = (left + (inner[1] - used) // 2, top + inner[0] + strip - base)
+            _write_text(sheet, text, place, scale, _WHITE)
+    return sheet
+
+
+def write_image(path: Path, image: ImageArray) -> None:
+    """Write a picture in the format its name asks for, making the folder; a file of that name is replaced whole.
+
+    Args:
+        path: Any name OpenCV has an encoder for, such as ``.jpg`` or ``.png``.
+        image: ``(height, width, 3)`` uint8 RGB.
+
+    Raises:
+        ImageError: Unknown extension, a picture the format can't hold, or a path that can't be written.
+    """
+    try:
+        done, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    except cv2.error as error:
+        raise ImageError(f"{path}: can't encode a picture as '{path.suffix}'; name it .jpg or .png") from error
+    if not done:
+        raise ImageError(f"{path}: a picture of shape {image.shape} is too large for '{path.suffix}'; use .png")
+    _write_bytes(path, data.tobytes())
+
+
+def plot_history(rows: Sequence[Mapping[str, float | int | None]], path: Path, title: str) -> None:
+    """Draw the curves of a training run side by side: losses, average precision, learning rate.
+
+    Args:
+        rows: One mapping per epoch: ``epoch``, ``lr``, any ``loss/<name>``, ``val/AP`` and ``val/AP50`` (0..1).
+            What is missing, None or not a number is left out.
+        path: Where the picture goes; ``.png``, ``.svg`` or ``.pdf``.
+        title: Written above the curves.
+
+    Raises:
+        DataError: No rows, or none of the figures above in any.
+        ImageError: The picture can't be written.
+        MissingDependencyError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+    except ImportError as error:
+        remedy = 'pip install "mobiledet[train]"'
+        raise MissingDependencyError(f"curves need matplotlib, which is missing; {remedy}") from error
+
+    def curve(key: str) -> NDArray[np.float64]:
+        return np.array([np.nan if (value := row.get(key)) is None else value for row in rows], np.float64)
+
+    losses = list(dict.fromkeys(key for row in rows for key in row if key.startswith("loss/")))
+    wanted = {"loss": losses, "average precision": ["val/AP", "val/AP50"], "learning rate": ["lr"]}
+    known = {name: {key: curve(key) for key in keys if np.isfinite(curve(key)).any()} for name, keys in wanted.items()}
+    panels = {name: curves for name, curves in known.items() if curves}
+    if not panels:
+        raise DataError(f"{title}: no curve to draw in {len(rows)} rows; train for an epoch first")
+    epochs = np.where(np.isfinite(curve("epoch")), curve("epoch"), np.arange(1, len(rows) + 1))
+
+    figure = Figure(figsize=(4.6 * len(panels), 3.8), layout="constrained")
+    figure.suptitle(title, fontsize=12)
+    for place, (name, curves) in enumerate(panels.items(), start=1):
+        axes = figure.add_subplot(1, len(panels), place, title=name, xlabel="epoch")
+        axes.grid(alpha=0.3)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
+        axes.set_xlim(epochs.min() - 0.5, epochs.max() + 0.5)
+        for key, values in curves.items():
+            given = np.isfinite(values)
+            # Points where there are few: measured every so many epochs, or one epoch old.
+            style = "o-" if given.sum() <= 30 else "-"
+            axes.plot(epochs[given], values[given], style, label=key.rpartition("/")[2], markersize=3)
+        finite = np.concatenate(list(curves.values()))
+        finite = finite[np.isfinite(finite)]
+        if name == "loss" and finite.min() > 0 and finite.max() > 10 * finite.min():
+            axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter(NullFormatter())
+        else:
+            axes.set_ylim(min(0.0, 1.1 * finite.min()), 1.1 * finite.max() if finite.max() > 0 else 1.0)
+        if (best := curves.get("val/AP")) is not None:
+            at = int(np.nanargmax(best))
+            axes.set_title(f"AP, best {best[at]:.3f} in epoch {epochs[at]:g}")
+        if name != "learning rate":
+            axes.legend(fontsize=8)
+    data = io.BytesIO()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph .* missing from")
+            figure.savefig(data, format=path.suffix[1:].lower() or "none", dpi=120)
+    except ValueError as error:
+        raise ImageError(f"{path}: can't draw curves as '{path.suffix}'; name it .png, .svg or .pdf") from error
+    _write_bytes(path, data.getvalue())
+
+
+def _write_bytes(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise ImageError(f"{path}: can't be written ({error.strerror}); choose another path") from error
+
+
+def _line_width(image: ImageArray) -> int:
+    return max(1, round(math.sqrt(image.shape[0] * image.shape[1]) / 280))
+
+
+def _corners(boxes: FloatArray, image: ImageArray) -> list[tuple[int, Corners]]:
+    """Number, first and last pixel of each box, cut to the picture; without those outside of it or not finite."""
+    height, width = image.shape[:2]
+    corners = []
+    for index, (x1, y1, x2, y2) in enumerate(boxes.tolist()):
+        if all(map(math.isfinite, (x1, y1, x2, y2))) and x2 >= 0 and y2 >= 0 and x1 < width and y1 < height:
+            left, top = (min(max(round(low), 0), side - 1) for low, side in ((x1, width), (y1, height)))
+            right, bottom = max(left, min(round(x2), width) - 1), max(top, min(round(y2), height) - 1)
+            corners.append((index, (left, top, right, bottom)))
+    return corners
+
+
+def _iou(boxes: FloatArray, others: FloatArray) -> FloatArray:
+    """Overlap ``(N, M)`` of each box with each other one."""
+    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    shared = np.clip(high - low, 0, None).prod(-1)
+    areas, other_areas = ((sides[:, 2:] - sides[:, :2]).prod(-1) for sides in (boxes, others))
+    union = areas[:, None] + other_areas[None] - shared
+    return np.asarray(shared / np.maximum(union, 1e-6), np.float32)
+
+
+def _draw_found(canvas: ImageArray, detections: Detections) -> list[Tag]:
+    """Draw the boxes, and give their tags, best first."""
+    tags = [
+        (
+            index,
+            box,
+            f"{detections.name(index)} {detections.scores[index]:.2f}",
+            class_color(int(detections.labels[index])),
+        )
+        for index, box in _corners(detections.boxes, canvas)
+    ]
+    tags.sort(key=lambda tag: -detections.scores[tag[0]])
+    for _, box, _, color in reversed(tags):
+        cv2.rectangle(canvas, box[:2], box[2:], color, _line_width(canvas))
+    return tags
+
+
+def _draw_truth(canvas: ImageArray, target: Target, names: Sequence[str]) -> list[Tag]:
+    """Draw thin white boxes with black edges, which show on any ground and under a detection; give their tags."""
+    tags, line = [], _line_width(canvas)
+    for index, (x1, y1, x2, y2) in _corners(target.boxes, canvas):
+        crowd, label = bool(target.iscrowd[index]), int(target.labels[index])
+        dash = 4 + 6 * line if crowd else max(canvas.shape)
+        for color, thickness in ((_BLACK, line + 2), (_WHITE, max(1, line // 2))):
+            for x in range(x1, x2 + 1, 2 * dash):
+                for y in (y1, y2):
+                    cv2.line(canvas, (x, y), (min(x + dash, x2), y), color, thickness)
+            for y in range(y1, y2 + 1, 2 * dash):
+                for x in (x1, x2):
+                    cv2.line(canvas, (x, y), (x, min(y + dash, y2)), color, thickness)
+        name = names[label - 1] if 1 <= label <= len(names) else f"class {label}"
+        tags.append((index, (x1, y1, x2, y2), f"{name} (crowd)" if crowd else name, _WHITE))
+    return tags
+
+
+def _draw_tags(canvas: ImageArray, tags: Sequence[Tag]) -> None:
+    """Write each text on a filled tag at its box, inside the picture, and where there is a choice on no other tag.
+
+    The first choose first and lie on top; a tag that would be hidden by half is left out.
+    """
+    height, width = canvas.shape[:2]
+    scale = min(max(0.36, math.sqrt(height * width) / 1400), 4.0)
+    pad, half = max(1, round(4 * scale)), _line_width(canvas) // 2
+    placed: list[tuple[Corners, str, int, Color]] = []
+    for _, (x1, y1, x2, y2), full, color in tags:
+        text, (used, tall, base) = _fit_text(full, scale, width - 2 * pad)
+        wide, high = used + 2 * pad, tall + base + 2 * pad
+        best, least = (0, 0, 0, 0), wide * high / 2
+        for x, y in product((x1 - half, x2 + half + 1 - wide), (y1 - high, y1, y2 + 1, y2 - high)):
+            left, top = min(max(x, 0), max(0, width - wide)), min(max(y, 0), max(0, height - high))
+            spot = (left, top, left + wide, top + high)
+            hidden = sum(_shared(spot, other) for other, *_ in placed)
+            # Pushed back into the picture, a tag is less clearly its box's.
+            if (cost := hidden + abs(y - top) * wide / 4) < least:
+                best, least = spot, cost
+        if best[2]:
+            placed.append((best, text, base + pad, color))
+    for (left, top, right, bottom), text, rise, color in reversed(placed):
+        cv2.rectangle(canvas, (left, top), (right - 1, bottom - 1), color, cv2.FILLED)
+        bright = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] > 140
+        _write_text(canvas, text, (left + pad, bottom - rise), scale, _BLACK if bright else _WHITE)
+
+
+def _shared(one: Corners, other: Corners) -> int:
+    wide, high = min(one[2], other[2]) - max(one[0], other[0]), min(one[3], other[3]) - max(one[1], other[1])
+    return max(0, wide) * max(0, high)
+
+
+def _write_text(canvas: ImageArray, text: str, place: tuple[int, int], scale: float, color: Color) -> None:
+    cv2.putText(canvas, text, place, _FONT, scale, color, max(1, round(scale)), cv2.LINE_AA)
+
+
+def _fit_text(text: str, scale: float, room: int) -> tuple[str, tuple[int, int, int]]:
+    """The text, cut short to fit ``room`` pixels, with its width, its height and its depth below the line."""
+    if int(cv2.__version__.split(".")[0]) < 5:  # OpenCV 4 has no letters beyond ASCII
+        text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    text = " ".join(text.split())
+    for length in range(len(text), -1, -1):
+        short = text if length == len(text) else text[:length].rstrip() + ("." if length else "")
+        (wide, _), _ = cv2.getTextSize(short, _FONT, scale, max(1, round(scale)))
+        if wide <= room or length == 0:
+            break
+    (_, tall), base = cv2.getTextSize("Xg", _FONT, scale, max(1, round(scale)))
+    return short, (wide, tall, base)

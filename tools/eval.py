@@ -1,0 +1,71 @@
+"""Score a checkpoint on a COCO-format data set: the twelve COCO figures and AP by class.
+
+python tools/eval.py runs/ssd_mobilenet_a1/1/best.pt --data path/to/coco --split val --json metrics.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from mobiledet.cli import refuse_existing, run_tool
+
+
+def main() -> None:
+    """Parse arguments, score, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path, help="best.pt, or a run folder")
+    parser.add_argument("--data", type=Path, metavar="ROOT", help="COCO-format folder (default: what it trained on)")
+    parser.add_argument("--split", default="val", help="split to score (default: val)")
+    parser.add_argument("--annotations", type=Path, help="annotation file, if not where COCO has it")
+    parser.add_argument("--images", type=Path, help="picture folder, if not where COCO has it")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
+    parser.add_argument("--results", type=Path, metavar="FILE", help="write the detections here, as COCO results")
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=0, help="processor threads; 0 takes all cores")
+    parser.add_argument("--device", default="auto")
+    arguments = parser.parse_args()
+    if arguments.batch_size < 1 or arguments.workers < 0:
+        parser.error("--batch-size must be at least 1 and --workers at least 0")
+    for path in (arguments.json, arguments.results):
+        refuse_existing(path)
+
+    from tqdm import tqdm
+
+    from mobiledet.data.coco import load_coco
+    from mobiledet.engine.fit import metrics_record
+    from mobiledet.engine.precision import choose_device, set_threads
+    from mobiledet.evaluation import format_metrics, score_detections
+    from mobiledet.predictor import load_predictor
+    from mobiledet.runs import write_json
+
+    set_threads(arguments.threads)
+    predictor, config, content = load_predictor(arguments.checkpoint, device=choose_device(arguments.device))
+    dataset = load_coco(
+        arguments.data or Path(config.data.root),
+        arguments.split,
+        annotations=arguments.annotations,
+        images=arguments.images,
+        progress=True,
+    )
+    if summary := dataset.report.summary():
+        print(summary, file=sys.stderr)
+    with tqdm(total=len(dataset), unit="img", disable=not sys.stderr.isatty(), leave=False) as bar:
+        results = predictor.predict_dataset(
+            dataset,
+            batch_size=arguments.batch_size,
+            workers=arguments.workers,
+            on_batch=lambda count: bar.update(count) is not False,
+        )
+    metrics = score_detections(dataset.coco_json(), results or [])
+    print(format_metrics(metrics))
+    if arguments.json is not None:
+        write_json(arguments.json, metrics_record(metrics, content["path"], config))
+    if arguments.results is not None:
+        write_json(arguments.results, results or [])
+
+
+if __name__ == "__main__":
+    run_tool(main)

@@ -1,0 +1,53 @@
+"""Detect objects in pictures: writes drawn pictures and one detections.json.
+
+    python tools/predict.py runs/ssd_mobilenet_a1/1/best.pt picture.jpg folder/ -o out/
+
+Exit status: 0; 1 when something is wrong with the input. A picture that can't be read is named and the others are
+still done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from mobiledet.cli import EXIT_ERROR, run_tool
+
+
+def main() -> int:
+    """Parse arguments, detect, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path, help="best.pt, or a run folder")
+    parser.add_argument("pictures", type=Path, nargs="+", help="pictures or folders of pictures")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the results; must not hold any")
+    parser.add_argument("--threshold", type=float, default=0.3, help="least score shown (default: 0.3)")
+    parser.add_argument("--threads", type=int, default=0, help="processor threads; 0 takes all cores")
+    parser.add_argument("--device", default="auto")
+    arguments = parser.parse_args()
+    if not 0 <= arguments.threshold <= 1:
+        parser.error("--threshold must lie between 0 and 1")
+
+    from mobiledet.data.images import find_images
+    from mobiledet.engine.precision import choose_device, set_threads
+    from mobiledet.prediction_files import write_predictions
+    from mobiledet.predictor import load_predictor
+
+    set_threads(arguments.threads)
+    paths = find_images(arguments.pictures)
+    predictor, _, content = load_predictor(arguments.checkpoint, device=choose_device(arguments.device))
+    categories = [category["id"] for category in content["categories"]]
+    summary = write_predictions(
+        predictor, paths, arguments.output, category_ids=categories, threshold=arguments.threshold
+    )
+    print(
+        f"{summary.objects} objects in {summary.pictures} pictures: {arguments.output}/, "
+        f"{arguments.output / 'detections.json'}"
+    )
+    for problem in summary.problems:
+        print(f"error: {problem}", file=sys.stderr)
+    return EXIT_ERROR if summary.problems else 0
+
+
+if __name__ == "__main__":
+    run_tool(main)
