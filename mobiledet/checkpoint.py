@@ -12,8 +12,8 @@ import hashlib
 import io
 import logging
 import os
-import pickle
 import shutil
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 FORMAT = "mobiledet checkpoint"
 VERSION = 1
+
+_REMEDY = "copy it again, or name one that tools/train.py wrote, such as best.pt"
 
 
 def previous_path(path: Path) -> Path:
@@ -74,17 +76,20 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"no checkpoint {str(path)!r}{_nearby(path)}")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the pickle protocol of foreign files, which are refused anyway
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except PermissionError:
         raise CheckpointError(f"{path}: no permission to read it") from None
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, pickle.UnpicklingError):
-        raise CheckpointError(f"{path}: not a checkpoint, or damaged ({path.stat().st_size:,} bytes)") from None
+    except Exception:  # a damaged file can make the reader stumble anywhere: IndexError, UnicodeDecodeError, ...
+        raise CheckpointError(f"{path}: not a checkpoint, or damaged ({path.stat().st_size:,} bytes); {_REMEDY}") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: a PyTorch file, but not a checkpoint of mobiledet")
-    if content["version"] > VERSION:
-        raise CheckpointError(f"{path}: written by a newer mobiledet (format {content['version']}); update mobiledet")
-    if content.pop("digest", None) != _digest(content):
-        raise CheckpointError(f"{path}: damaged, its checksum doesn't match its content")
+        raise CheckpointError(f"{path}: a PyTorch file, but not a checkpoint of mobiledet; {_REMEDY}")
+    version = content.get("version")
+    if isinstance(version, int) and version > VERSION:
+        raise CheckpointError(f"{path}: written by a newer mobiledet (format {version}); update mobiledet")
+    if not _is_whole(content):
+        raise CheckpointError(f"{path}: damaged, its checksum doesn't match its content; {_REMEDY}")
     return content
 
 
@@ -127,6 +132,14 @@ def file_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
+def _is_whole(content: dict[str, Any]) -> bool:
+    """Whether the checksum, which is taken out, is that of the content."""
+    try:
+        return content.pop("digest", None) == _digest(content)
+    except TypeError:  # holds what no checkpoint of ours does
+        return False
+
+
 def _digest(value: object) -> str:
     """SHA-256 of nested plain data and tensors, by content rather than by how it is stored."""
     digest = hashlib.sha256()
@@ -167,10 +180,14 @@ def _keep(path: Path, previous: Path) -> None:
     temporary = previous.with_name(f".{previous.name}.tmp")
     temporary.unlink(missing_ok=True)
     try:
-        os.link(path, temporary)
+        try:
+            os.link(path, temporary)
+        except OSError:
+            shutil.copyfile(path, temporary)  # file systems without hard links
+        temporary.replace(previous)
     except OSError:
-        shutil.copyfile(path, temporary)  # file systems without hard links
-    temporary.replace(previous)
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _sync_folder(folder: Path) -> None:
@@ -194,5 +211,7 @@ def _nearby(path: Path) -> str:
     folder = path.parent
     if not folder.is_dir():
         return f" (no folder {str(folder)!r})"
-    names = sorted(p.name for p in folder.glob("*.pt"))
+    names = sorted(p.name for p in folder.glob("*.pt")) or sorted(
+        str(p.relative_to(folder)) for p in folder.glob("*/best.pt")
+    )
     return f"; in {str(folder)!r} there are {', '.join(names)}" if names else f"; {str(folder)!r} holds no checkpoint"

@@ -36,9 +36,9 @@ def refuse_existing(path: Path | None) -> None:
     if path.exists():
         raise MobiledetError(f"{path} exists already; name another file, nothing is overwritten")
     if not path.parent.is_dir():
-        raise MobiledetError(f"{path}: there is no folder {str(path.parent)!r}")
+        raise MobiledetError(f"{path}: there is no folder {str(path.parent)!r}; make it, or name another file")
     if not os.access(path.parent, os.W_OK):
-        raise MobiledetError(f"{path}: no permission to write to {str(path.parent)!r}")
+        raise MobiledetError(f"{path}: no permission to write to {str(path.parent)!r}; name another file")
 
 
 def run_tool(main: Callable[[], int | None]) -> NoReturn:

@@ -23,6 +23,10 @@ class ImageError(DataError):
     """A picture that is missing, unreadable or cut short."""
 
 
+class WorkerError(DataError):
+    """A process that reads pictures died."""
+
+
 class CheckpointError(MobiledetError):
     """A checkpoint that is missing, damaged, foreign or can't be written."""
 

@@ -51,7 +51,7 @@ def write_predictions(
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise MobiledetError(f"can't make folder {str(output)!r}: {error.strerror}") from None
+        raise MobiledetError(f"can't make folder {str(output)!r}: {error.strerror}; name another with -o") from None
     summary, records = PredictionSummary(), []
     for path, target in zip(paths, targets, strict=True):
         try:

@@ -124,7 +124,7 @@ def match_categories(names: Sequence[str], categories: Sequence[Category]) -> li
     if all(found is None for found in ids):
         raise DataError(
             f"the model's classes ({_some(names)}) and the data's ({_some([c.name for c in categories])}) "
-            "have no name in common"
+            "have no name in common; take data with the classes it was trained on"
         )
     return ids
 

@@ -27,8 +27,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0, help="processor threads; 0 takes all cores")
     parser.add_argument("--device", default="auto")
     arguments = parser.parse_args()
-    if arguments.batch_size < 1 or arguments.workers < 0:
-        parser.error("--batch-size must be at least 1 and --workers at least 0")
+    if arguments.batch_size < 1 or arguments.workers < 0 or arguments.threads < 0:
+        parser.error("--batch-size must be at least 1, --workers and --threads at least 0")
     for path in (arguments.json, arguments.results):
         refuse_existing(path)
 

@@ -27,6 +27,8 @@ def main() -> int:
     arguments = parser.parse_args()
     if not 0 <= arguments.threshold <= 1:
         parser.error("--threshold must lie between 0 and 1")
+    if arguments.threads < 0:
+        parser.error("--threads must be at least 0")
 
     from mobiledet.data.images import find_images
     from mobiledet.engine.precision import choose_device, set_threads

@@ -38,13 +38,21 @@ def load_config(path: str | Path) -> Config:
         raise ConfigError(f"{path}: {_explain(error)}") from None
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
-    except Exception as error:
-        line = _line_in(error, path)
-        raise ConfigError(f"{path}{line}: {type(error).__name__}: {error}") from None
+    except (Exception, SystemExit) as error:
+        line, what = _line_in(error, path), error.msg if isinstance(error, SyntaxError) else error
+        raise ConfigError(f"{path}{line}: {type(error).__name__}: {what}") from None
     if not isinstance(found, Config):
         what = "defines no variable `config`" if found is None else f"`config` is a {type(found).__name__}"
         raise ConfigError(f"{path}: {what}; it must hold `config = Config(...)` (from mobiledet.config import Config)")
-    return found if "name" in found.model_fields_set else found.model_copy(update={"name": path.stem})
+    if "name" in found.model_fields_set:
+        return found
+    try:
+        return Config.model_validate({**found.plain(), "name": path.stem})
+    except ValidationError:
+        raise ConfigError(
+            f"{path}: {path.stem!r} can't name a run folder (letters, digits and ._- can); "
+            "rename the file, or give the recipe a name: Config(name=...)"
+        ) from None
 
 
 def apply_overrides(config: Config, overrides: Sequence[str]) -> Config:
@@ -124,6 +132,9 @@ def _explain(error: ValidationError) -> str:
             lines.append(_unknown_key(place, place, None))
         elif item["type"] == "union_tag_invalid":
             lines.append(f"{place}.kind must be one of {item['ctx']['expected_tags']}, not {item['ctx']['tag']!r}")
+        elif item["type"] == "missing" and isinstance(item["loc"][-1], int):
+            key = place.rpartition(".")[0]
+            lines.append(f"{key}: too few values (got {item['input']!r}), write for example {key}={_default(key)}")
         else:
             value = item["input"]
             shown = "" if isinstance(value, dict | BaseModel) else f" (got {value!r})"
@@ -153,6 +164,13 @@ def _all_keys(plain: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield from _all_keys(value, f"{prefix}{key}.")
 
 
+def _default(key: str) -> str:
+    value: Any = Config().plain()
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return str(tuple(value)) if isinstance(value, list) else str(value)
+
+
 def _nearest_file(path: Path) -> str:
     folder = path.parent if path.parent.is_dir() else Path("configs")
     names = sorted(str(p) for p in folder.glob("*.py")) if folder.is_dir() else []
@@ -164,6 +182,6 @@ def _nearest_file(path: Path) -> str:
 
 def _line_in(error: BaseException, path: Path) -> str:
     if isinstance(error, SyntaxError):
-        return f", line {error.lineno}"
+        return f", line {error.lineno}" if error.lineno else ""
     frames = [f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) == path]
     return f", line {frames[-1]}" if frames else ""

@@ -1,43 +1,28 @@
-"""Reading and verifying pictures: JPEG, PNG, BMP, WebP and TIFF.
+"""Reading pictures: JPEG, PNG, BMP, WebP and TIFF.
 
-A training loop must not meet a broken picture in epoch 3, and must not be fed half of one either: depending on its
-version, OpenCV decodes a JPEG that was cut short to a picture with a grey bottom and says nothing. So the container
-is checked before it is decoded. Rotation by EXIF is done here rather than by OpenCV or Pillow, so that reading and
-verifying agree whatever their versions. (Both always turn TIFF files upright; here those count as upright.)
+A training loop must not be fed half a picture: depending on its version, OpenCV decodes a JPEG that was cut short to
+a picture with a grey bottom and says nothing. So the container is checked before it is decoded. Rotation by EXIF is
+done here rather than by OpenCV or Pillow, so that reading and verifying (`mobiledet.data.verification`) agree whatever
+their versions. (Both always turn TIFF files upright; here those count as upright.)
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
-import logging
-import os
-import sys
-import tempfile
-import threading
-import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import numpy as np
 
-from mobiledet.errors import ImageError, MissingDependencyError
+from mobiledet.errors import ImageError
 from mobiledet.structures import ImageArray, Size
-
-logger = logging.getLogger(__name__)
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 """Lower-case endings of the files that `find_images` takes for pictures."""
 
-_BROKEN = "copy or download it again, or take it out of the data"
-_CACHE_VERSION = 1
-_CHUNK = 16  # pictures handed to a thread at a time
-_warning_filters = threading.Lock()  # warnings.catch_warnings swaps state shared by all threads
+BROKEN = "copy or download it again, or take it out of the data"
+"""The remedy for a damaged picture, as error messages end."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +45,6 @@ class ImageInfo:
         return (self.width, self.height) if self.orientation >= 5 else (self.height, self.width)
 
 
-_Found: TypeAlias = ImageInfo | ImageError
-_Verified: TypeAlias = Generator[tuple[int, _Found], None, None]
-_Cache: TypeAlias = dict[str, tuple[int, int, int, int, int]]  # path -> bytes, mtime_ns, height, width, orientation
-
-
 def read_image(path: str | Path, *, apply_orientation: bool = True) -> ImageArray:
     """Read a picture of any bit depth, grey, palette or with alpha (which is dropped) as RGB.
 
@@ -80,45 +60,16 @@ def read_image(path: str | Path, *, apply_orientation: bool = True) -> ImageArra
     """
     import cv2  # here, so that naming this module's types doesn't load OpenCV
 
-    data = _read_bytes(path)
-    _check_container(path, data)
+    data = read_bytes(path)
+    check_container(path, data)
     try:
         bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
-        raise ImageError(f"{path} can't be decoded: {error.err}; {_BROKEN}") from error
+        raise ImageError(f"{path} can't be decoded: {error.err}; {BROKEN}") from error
     if bgr is None:
-        raise ImageError(f"{path} can't be decoded: its content is damaged; {_BROKEN}")
+        raise ImageError(f"{path} can't be decoded: its content is damaged; {BROKEN}")
     rgb: ImageArray = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
-    return _turn_upright(rgb, _orientation(data)) if apply_orientation else rgb
-
-
-def verify_image(path: str | Path) -> ImageInfo:
-    """Decode the whole of a picture, as cheaply as that goes, to know that it can be read.
-
-    Raises:
-        ImageError: as `read_image`, and for pictures of more than about 179 million pixels.
-        MissingDependencyError: Pillow isn't installed.
-    """
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise MissingDependencyError("checking pictures needs Pillow: pip install 'mobiledet[train]'") from error
-
-    data = _read_bytes(path)
-    kind = _check_container(path, data)
-    try:
-        with _warning_filters, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # large but bearable sizes, odd EXIF blocks
-            image = Image.open(io.BytesIO(data), formats=[kind])
-        with image:
-            width, height = image.size
-            image.draft("L", (1, 1))  # JPEG: reads all entropy-coded data, but rebuilds 1/64 of the pixels
-            image.load()
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{path} has more pixels than can be trained on: {error}; scale it down") from error
-    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
-        raise ImageError(f"{path} can't be decoded: {error}; {_BROKEN}") from error
-    return ImageInfo(height, width, _orientation(data))
+    return _turn_upright(rgb, stored_orientation(data)) if apply_orientation else rgb
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:
@@ -145,123 +96,12 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
-def verify_images(paths: Sequence[Path], folder: Path, *, progress: bool = False) -> list[_Found]:
-    """`verify_image` for many pictures at once, remembering what was fine the last time.
+def read_bytes(path: str | Path) -> bytes:
+    """The content of a picture file, whatever it holds.
 
-    Pictures found good are noted, with size and time of change, in a file below ``$MOBILEDET_CACHE`` (or
-    ``~/.cache/mobiledet``); they are decoded again only once they have changed. Notes that can't be read or
-    written cost time, nothing else.
-
-    Args:
-        paths: the pictures.
-        folder: where they lie; pictures of one folder share one cache file.
-        progress: show a bar, if standard error is a terminal.
-
-    Returns:
-        For each path what was found, or the error.
+    Raises:
+        ImageError: it is missing, a folder, empty or can't be read.
     """
-    cache_file = _cache_file(folder)
-    cache = _load_cache(cache_file)
-    keys = [os.path.abspath(path) for path in paths]  # noqa: PTH100 -- a third of the time of Path.absolute
-    results: list[_Found | None] = [None] * len(keys)
-    stamps: list[tuple[int, int]] = []
-    todo: list[int] = []
-    for i, key in enumerate(keys):
-        try:
-            stat = os.stat(key)  # noqa: PTH116
-            stamps.append((stat.st_size, stat.st_mtime_ns))
-        except (OSError, ValueError):
-            stamps.append((-1, -1))  # verify_image will say what is wrong
-        known = cache.get(key)
-        if known is not None and (known[0], known[1]) == stamps[i]:
-            results[i] = ImageInfo(*known[2:])
-        else:
-            todo.append(i)
-
-    def verify(i: int) -> _Found:
-        try:
-            return verify_image(keys[i])
-        except ImageError as error:
-            return error
-
-    try:
-        with closing(_in_threads(verify, todo)) as verified:
-            for i, result in _with_bar(verified, len(todo)) if progress and sys.stderr.isatty() else verified:
-                results[i] = result
-                if isinstance(result, ImageInfo):
-                    cache[keys[i]] = (*stamps[i], result.height, result.width, result.orientation)
-    finally:  # also when interrupted: the next start goes on from here
-        if todo:
-            _save_cache(cache_file, cache)
-    return [result for result in results if result is not None]
-
-
-def _in_threads(function: Callable[[int], _Found], todo: list[int]) -> _Verified:
-    """Results in order. When the caller stops early, threads finish the picture they are at and no more."""
-    stop = threading.Event()
-
-    def work(chunk: list[int]) -> list[_Found]:
-        return [function(i) for i in chunk if not stop.is_set()]
-
-    chunks = [todo[start : start + _CHUNK] for start in range(0, len(todo), _CHUNK)]
-    pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1), thread_name_prefix="verify")
-    try:
-        for chunk, results in zip(chunks, pool.map(work, chunks), strict=True):
-            yield from zip(chunk, results, strict=True)
-    finally:
-        stop.set()
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _with_bar(verified: _Verified, total: int) -> Iterable[tuple[int, _Found]]:
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        return verified
-    bar: Iterable[tuple[int, _Found]] = tqdm(verified, total=total, desc="checking pictures", leave=False)
-    return bar
-
-
-def _cache_file(folder: Path) -> Path | None:
-    try:
-        base = Path(os.environ.get("MOBILEDET_CACHE") or Path.home() / ".cache" / "mobiledet")
-    except RuntimeError:  # no home folder
-        return None
-    return base / f"pictures-{hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]}.json"
-
-
-def _load_cache(file: Path | None) -> _Cache:
-    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        stored = json.loads(file.read_text("utf-8")) if file else {}
-        if stored["version"] == _CACHE_VERSION:
-            return {key: tuple(note) for key, note in stored["pictures"].items() if _is_note(note)}
-    return {}
-
-
-def _is_note(note: object) -> bool:
-    if not isinstance(note, list) or len(note) != 5 or any(type(value) is not int for value in note):
-        return False
-    size, _, height, width, orientation = note
-    return bool(size > 0 and height > 0 and width > 0 and 1 <= orientation <= 8)
-
-
-def _save_cache(file: Path | None, cache: _Cache) -> None:
-    if file is None:
-        return
-    temporary = ""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=file.stem, suffix=".tmp")
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            json.dump({"version": _CACHE_VERSION, "pictures": cache}, stream)
-        Path(temporary).replace(file)
-    except OSError as error:
-        logger.debug("the notes about checked pictures were not kept: %s", error)
-        with suppress(OSError):
-            Path(temporary).unlink()
-
-
-def _read_bytes(path: str | Path) -> bytes:
     try:
         data = Path(path).read_bytes()
     except FileNotFoundError as error:
@@ -275,18 +115,29 @@ def _read_bytes(path: str | Path) -> bytes:
     except (OSError, ValueError) as error:
         raise ImageError(f"{path} can't be read: {error}; correct the name") from error
     if not data:
-        raise ImageError(f"{path} is empty (0 bytes); {_BROKEN}")
+        raise ImageError(f"{path} is empty (0 bytes); {BROKEN}")
     return data
 
 
-def _check_container(path: str | Path, data: bytes) -> str:
-    """The format's name, once the file is known to reach its own end."""
+def check_container(path: str | Path, data: bytes) -> str:
+    """Make sure that a file is a picture and reaches its own end.
+
+    Args:
+        path: its name, for the error.
+        data: its content.
+
+    Returns:
+        The format as Pillow calls it.
+
+    Raises:
+        ImageError: it is no picture, or cut short.
+    """
     kind = _kind(data)
     if kind is None:
-        hint = "fetch the real file with `git lfs pull`" if data.startswith(b"version https://git-lfs") else _BROKEN
+        hint = "fetch the real file with `git lfs pull`" if data.startswith(b"version https://git-lfs") else BROKEN
         raise ImageError(f"{path} is not a JPEG, PNG, BMP, WebP or TIFF: it starts with {data[:24]!r}; {hint}")
     if (kind == "JPEG" and not _jpeg_ends(data)) or (kind == "PNG" and not _png_ends(data)):
-        raise ImageError(f"{path} is cut short: the {kind} has no end after {len(data)} bytes; {_BROKEN}")
+        raise ImageError(f"{path} is cut short: the {kind} has no end after {len(data)} bytes; {BROKEN}")
     return kind
 
 
@@ -342,7 +193,7 @@ def _png_ends(data: bytes) -> bool:
     return any(name == b"IEND" for name, _, _ in _chunks(data, "big"))
 
 
-def _orientation(data: bytes) -> int:
+def stored_orientation(data: bytes) -> int:
     """EXIF orientation of a JPEG, PNG or WebP; 1 when it is absent, invalid or for another format."""
     kind = _kind(data)
     blocks: list[bytes] = []

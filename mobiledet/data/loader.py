@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from mobiledet.data.coco import CocoDataset
 from mobiledet.data.images import read_image
 from mobiledet.data.transforms import TrainTransform, fit_image
-from mobiledet.errors import DataError, ImageError
+from mobiledet.errors import DataError, ImageError, WorkerError
 from mobiledet.structures import ImageArray, ImageGeometry, Size, Target
 
 
@@ -233,11 +233,25 @@ class Batches:
 
         Raises:
             DataError: a picture that was fine when training started can't be read any more.
+            WorkerError: a worker process died.
         """
-        for batch in self._loader:
-            if isinstance(batch, ImageError):
-                raise DataError(str(batch))
-            yield batch
+        problem = None
+        try:
+            for batch in self._loader:
+                if isinstance(batch, ImageError):
+                    problem = batch
+                    break
+                yield batch
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise WorkerError(
+                "a process that reads pictures was killed; if memory ran out, try fewer data.workers"
+            ) from None
+        if problem is not None:
+            # Drops the last hold on the workers, which ends them; kept alive by the traceback, they would linger.
+            self._loader._iterator = None
+            raise DataError(str(problem))
 
 
 def collate(samples: list[Sample]) -> Batch:

@@ -25,7 +25,7 @@ from mobiledet.engine.precision import Precision, choose_device, choose_precisio
 from mobiledet.engine.progress import Progress, Row
 from mobiledet.engine.reporting import Reporter
 from mobiledet.engine.stopping import StopRequest
-from mobiledet.errors import CheckpointError, ConfigError
+from mobiledet.errors import CheckpointError, ConfigError, WorkerError
 from mobiledet.evaluation import Metrics, score_detections
 from mobiledet.models.build import build_detector
 from mobiledet.predictor import Predictor
@@ -101,10 +101,7 @@ class Run:
         """
         progress, schedule = self.progress, self.config.schedule
         while not progress.finished:
-            self.reporter.start_epoch(progress)
-            done = self._train_epoch()
-            self.reporter.pause()
-            row = self._score() if done and not self.stop else None
+            row = self._train_and_score()
             if row is None:  # stopped inside the epoch, or inside its scoring, which a resume does again
                 self.save_last()
                 break
@@ -173,6 +170,21 @@ class Run:
             },
         }
         save_checkpoint(self.folder / "last.pt", content, keep_previous=True)
+
+    def _train_and_score(self) -> Row | None:
+        """The epoch's line of results; None when asked to stop before it was complete."""
+        try:
+            self.reporter.start_epoch(self.progress)
+            done = self._train_epoch()
+            self.reporter.pause()
+            return self._score() if done and not self.stop else None
+        except WorkerError:
+            self.reporter.pause()
+            # A signal to the whole process group ends the workers, and may reach this process a moment later.
+            time.sleep(0.5)
+            if not self.stop:
+                raise
+            return None
 
     def _train_epoch(self) -> bool:
         self.sampler.start(self.progress.epoch, self.progress.batch)

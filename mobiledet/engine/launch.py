@@ -12,6 +12,7 @@ from mobiledet.config.schema import DataConfig
 from mobiledet.cost import detector_cost
 from mobiledet.data.coco import CocoDataset, load_coco
 from mobiledet.engine.fit import Run
+from mobiledet.engine.precision import choose_device, choose_precision
 from mobiledet.engine.stopping import StopRequest
 from mobiledet.errors import CheckpointError, ConfigError, DataError
 from mobiledet.runs import create_run_folder, lock_run_folder, write_json
@@ -31,6 +32,7 @@ def start_run(config: Config) -> tuple[Path, int]:
     Raises:
         MobiledetError: the data, the config or the folder can't be used.
     """
+    choose_precision(config.train.precision, choose_device(config.train.device))  # or fail without leaving a folder
     train, val = open_data(config.data)
     config = _with_classes(config, train)
     folder = create_run_folder(Path(config.train.output), config.name)
@@ -52,24 +54,24 @@ def resume_run(folder: Path, overrides: Sequence[str] = ()) -> int:
     if folder.is_file():
         raise CheckpointError(f"--resume takes a run folder, not a file: try --resume {str(folder.parent)!r}")
     if not recorded.is_file():
-        hint = f"; runs there: {', '.join(_runs_below(folder))}" if _runs_below(folder) else ""
-        raise CheckpointError(f"{str(folder)!r} is no run folder: it holds no config.json{hint}")
+        what = "it holds no config.json" if folder.is_dir() else "there is no such folder"
+        near = _runs_below(folder) or _runs_below(folder.parent)
+        hint = f"there are {', '.join(near)}" if near else "name one, such as runs/ssd_mobilenet_a1/1"
+        raise CheckpointError(f"{str(folder)!r} is no run folder: {what}; {hint}")
     for word in overrides:
         if word.partition("=")[0] not in RESUMABLE_OVERRIDES:
             raise ConfigError(
                 f"{word!r} would change a run that has begun; with --resume only these can change: "
                 f"{', '.join(RESUMABLE_OVERRIDES)}"
             )
-    try:
-        plain = json.loads(recorded.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{recorded}: can't be read: {error}") from None
+    config = apply_overrides(_recorded_config(recorded), overrides)
+    choose_precision(config.train.precision, choose_device(config.train.device))
     with lock_run_folder(folder):
-        config = apply_overrides(config_from_plain(plain), overrides)
         train, val = open_data(config.data)
         if config.model.num_classes != train.num_classes:
             raise CheckpointError(
-                f"the run has {config.model.num_classes} classes, {train.annotation_file} has {train.num_classes}"
+                f"the run has {config.model.num_classes} classes, {train.annotation_file} has {train.num_classes}; "
+                "start a new run, or put the old file back"
             )
         return _run(config, folder, train, val, resume=True)
 
@@ -104,7 +106,8 @@ def open_data(config: DataConfig) -> tuple[CocoDataset, CocoDataset | None]:
     if train.categories != val.categories:
         raise DataError(
             f"{train.annotation_file} and {val.annotation_file} list different categories: "
-            f"{', '.join(sorted(set(train.names) ^ set(val.names))) or 'same names, other ids'}"
+            f"{', '.join(sorted(set(train.names) ^ set(val.names))) or 'same names, other ids'}; "
+            "give both the same list"
         )
     return train, val
 
@@ -141,6 +144,18 @@ def _run(config: Config, folder: Path, train: CocoDataset, val: CocoDataset | No
             return 0
         logger.info("stopped and saved; go on with: python tools/train.py --resume %s", folder)
         return stop.exit_status
+
+
+def _recorded_config(file: Path) -> Config:
+    try:
+        plain = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(plain, dict):
+            raise ValueError(f"it holds a {type(plain).__name__}, not settings")
+        return config_from_plain(plain)
+    except (OSError, ValueError, ConfigError) as error:
+        raise CheckpointError(
+            f"{file}: can't be read: {error}; put the file back as training wrote it, or start a new run"
+        ) from None
 
 
 def _with_classes(config: Config, train: CocoDataset) -> Config:

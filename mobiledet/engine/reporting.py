@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from mobiledet.curves import plot_history
 from mobiledet.data.coco import CocoDataset
 from mobiledet.data.images import read_image
 from mobiledet.data.loader import Batch
@@ -20,7 +21,7 @@ from mobiledet.engine.progress import Progress, Row
 from mobiledet.errors import MissingDependencyError
 from mobiledet.predictor import Predictor
 from mobiledet.runs import write_csv
-from mobiledet.visualization import draw_comparison, draw_target, image_grid, plot_history, write_image
+from mobiledet.visualization import draw_comparison, draw_target, image_grid, write_image
 
 logger = logging.getLogger(__name__)
 

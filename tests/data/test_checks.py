@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mobiledet.data.checks import ERRORS, REPAIRS, CheckReport, check_coco
+from mobiledet.data.checks import check_coco
+from mobiledet.data.report import ERRORS, REPAIRS, CheckReport
 from mobiledet.errors import DataError
 
 Change = Callable[[dict[str, Any]], object]

@@ -1,0 +1,73 @@
+"""Small generated data, a config that trains on it in a second, and the real data sets if they are there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+# Networks this small gain nothing from a second thread, and lose a lot where two test processes share the cores.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+from mobiledet.config import (
+    AugmentConfig,
+    BackboneConfig,
+    Config,
+    DataConfig,
+    ModelConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    TrainConfig,
+    apply_overrides,
+)
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+
+ConfigMaker = Callable[..., Config]
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOBILEDET_CACHE", str(tmp_path_factory.getbasetemp() / "mobiledet-cache"))
+
+
+@pytest.fixture(scope="session")
+def checkout() -> Path:
+    return CHECKOUT
+
+
+@pytest.fixture(scope="session")
+def tiny_shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Generated data set: 12 pictures to train on, 4 to score on. Tests that change it work on a copy."""
+    from mobiledet.data.shapes import generate_shapes
+
+    return generate_shapes(tmp_path_factory.mktemp("data") / "shapes", train=12, val=4, size=(72, 96), seed=3)
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> ConfigMaker:
+    """``tiny_config(root, "schedule.epochs=3", ...)``: a recipe that trains on ``tiny_shapes`` in about a second."""
+
+    def make(root: Path, *overrides: str) -> Config:
+        config = Config(
+            name="tiny",
+            model=ModelConfig(backbone=BackboneConfig(alpha=0.25), input_size=(64, 80)),
+            data=DataConfig(root=str(root), augment=AugmentConfig.light(), workers=0),
+            optimizer=OptimizerConfig(name="sgd", lr=0.02),
+            schedule=ScheduleConfig(epochs=2, batch_size=4, warmup_steps=2),
+            train=TrainConfig(precision="float32", device="cpu", threads=1, ema_decay=0.9),
+        )
+        return apply_overrides(config, overrides)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of the real data sets, or a skip."""
+    base = Path(os.environ.get("MOBILEDET_TEST_DATA") or CHECKOUT.parent / "shared") / "data"
+    if not (base / "coco-mini").is_dir():
+        pytest.skip(f"no real data in {base}; set MOBILEDET_TEST_DATA to the folder that holds data/coco-mini")
+    return base

@@ -1,0 +1,265 @@
+"""The order of pictures and every byte of a batch depend on the seed alone."""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from mobiledet.config import AugmentConfig
+from mobiledet.data.coco import load_coco
+from mobiledet.data.loader import (
+    Batches,
+    EpochSampler,
+    ImageCache,
+    PictureSet,
+    PlainSampler,
+    SampleKey,
+    collate,
+)
+from mobiledet.data.transforms import TrainTransform
+from mobiledet.errors import DataError, ImageError
+
+SIZE = (64, 80)
+
+
+def pictures(dataset, *, augment=True, cache=None, seed=7):
+    transform = TrainTransform(size=SIZE, augment=AugmentConfig()) if augment else None
+    return PictureSet(dataset, size=SIZE, transform=transform, seed=seed, cache=cache)
+
+
+def digest(batch):
+    parts = [batch.images.contiguous().numpy(), *(getattr(t, name) for t in batch.targets for name in vars(t))]
+    text = repr((batch.image_ids, batch.geometries, batch.images.shape)).encode()
+    return hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in parts) + text).hexdigest()
+
+
+def two_epochs(dataset, *, workers, cache=None, seed=7):
+    sampler = EpochSampler(len(dataset), batch_size=5, shuffle=True, seed=seed)
+    batches = Batches(pictures(dataset, cache=cache, seed=seed), sampler, workers=workers)
+    found = []
+    for epoch in range(2):
+        sampler.start(epoch)
+        found.append([digest(batch) for batch in batches])
+    return found
+
+
+@pytest.fixture(scope="module")
+def dataset(tiny_shapes):
+    return load_coco(tiny_shapes, "train")
+
+
+@pytest.fixture(scope="module")
+def expected(dataset):
+    return two_epochs(dataset, workers=0)
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # where there are fewer cores
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_any_number_of_workers_gives_the_same_bytes(dataset, expected, workers):
+    assert two_epochs(dataset, workers=workers) == expected
+
+
+def test_epochs_and_seeds_differ(dataset, expected):
+    assert [len(epoch) for epoch in expected] == [3, 3]
+    assert len(set(sum(expected, []))) == 6
+    assert set(sum(two_epochs(dataset, workers=0, seed=8), [])).isdisjoint(sum(expected, []))
+
+
+def test_a_picture_changes_from_epoch_to_epoch(dataset):
+    found = pictures(dataset)
+    assert (found[SampleKey(0, 3)].image != found[SampleKey(1, 3)].image).any()
+    np.testing.assert_array_equal(found[SampleKey(1, 3)].image, pictures(dataset)[SampleKey(1, 3)].image)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_cache_gives_the_same_bytes(dataset, expected, workers):
+    assert two_epochs(dataset, workers=workers, cache=ImageCache(dataset)) == expected
+
+
+def test_the_cache_is_refused_when_memory_is_short(dataset, monkeypatch):
+    monkeypatch.setattr("mobiledet.data.loader._available_memory", lambda: 100_000)
+    with pytest.raises(DataError, match=r"data\.cache needs .* 12 pictures .* leave it off"):
+        ImageCache(dataset)
+
+
+def test_starting_in_the_middle_gives_the_tail(dataset, expected):
+    sampler = EpochSampler(len(dataset), batch_size=5, shuffle=True, seed=7)
+    batches = Batches(pictures(dataset), sampler)
+    for epoch in range(2):
+        for first in range(4):
+            sampler.start(epoch, first)
+            assert len(batches) == 3 - first
+            assert [digest(batch) for batch in batches] == expected[epoch][first:]
+
+
+def test_the_rest_of_an_abandoned_epoch_never_appears(dataset, expected):
+    """Persistent workers have read ahead when somebody leaves an epoch; the next one starts clean."""
+    sampler = EpochSampler(len(dataset), batch_size=5, shuffle=True, seed=7)
+    batches = Batches(pictures(dataset), sampler, workers=2)
+    sampler.start(0)
+    for batch in batches:
+        assert digest(batch) == expected[0][0]
+        break
+    sampler.start(1, 1)
+    assert [digest(batch) for batch in batches] == expected[1][1:]
+
+
+@pytest.mark.parametrize("length", [1, 2, 5, 12, 13])
+@pytest.mark.parametrize("batch_size", [1, 4, 5, 30])
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_every_picture_is_seen_and_every_batch_is_full(length, batch_size, world_size):
+    samplers = [
+        EpochSampler(length, batch_size=batch_size, shuffle=True, seed=1, rank=rank, world_size=world_size)
+        for rank in range(world_size)
+    ]
+    for epoch in (0, 1, 5):
+        seen = Counter()
+        for sampler in samplers:
+            sampler.start(epoch)
+            batches = list(sampler)
+            assert len(batches) == len(sampler) == sampler.batches_per_epoch
+            assert all(len(batch) == batch_size for batch in batches)
+            assert {key.epoch for batch in batches for key in batch} == {epoch}
+            seen.update(key.picture for batch in batches for key in batch)
+        assert set(seen) == set(range(length))
+        # Only what fills the last batches up is seen more often than the rest.
+        assert max(seen.values()) - min(seen.values()) <= 1
+        assert sum(seen.values()) - length < batch_size * world_size
+
+
+def test_processes_share_out_the_order_of_one():
+    alone = EpochSampler(24, batch_size=6, shuffle=True, seed=3)
+    both = [EpochSampler(24, batch_size=3, shuffle=True, seed=3, rank=rank, world_size=2) for rank in (0, 1)]
+    for sampler in (alone, *both):
+        sampler.start(2)
+    for whole, first, second in zip(alone, *both, strict=True):
+        assert sorted(whole) == sorted(first + second)
+        assert not set(first) & set(second)
+
+
+def test_orders_differ_by_epoch_and_seed_and_stay_without_shuffling():
+    def order(epoch, **options):
+        sampler = EpochSampler(40, batch_size=8, **options)
+        sampler.start(epoch)
+        return [key.picture for batch in sampler for key in batch]
+
+    assert order(0, shuffle=False) == order(3, shuffle=False) == list(range(40))
+    assert order(0, shuffle=True, seed=1) == order(0, shuffle=True, seed=1)
+    orders = {tuple(order(epoch, shuffle=True, seed=seed)) for epoch in range(3) for seed in range(3)}
+    assert len(orders) == 9
+
+
+@pytest.mark.parametrize(("length", "sizes"), [(1, [1]), (8, [4, 4]), (9, [4, 4, 1])])
+def test_the_plain_sampler_takes_every_picture_once_in_order(length, sizes):
+    batches = list(PlainSampler(length, batch_size=4))
+    assert [len(batch) for batch in batches] == sizes
+    assert len(PlainSampler(length, batch_size=4)) == len(sizes)
+    assert [key.picture for batch in batches for key in batch] == list(range(length))
+
+
+def test_no_pictures_is_an_error():
+    with pytest.raises(DataError, match="no pictures"):
+        EpochSampler(0, batch_size=4, shuffle=True)
+
+
+def test_batches_have_the_shapes_the_detector_takes(dataset):
+    samples = [pictures(dataset, augment=False)[SampleKey(0, index)] for index in range(3)]
+    batch = collate(samples)
+    assert batch.images.shape == (3, 3, *SIZE)
+    assert batch.images.dtype == torch.uint8
+    assert batch.images.is_contiguous(memory_format=torch.channels_last)
+    for index, (one, geometry) in enumerate(zip(batch.target_tensors(), batch.geometries, strict=True)):
+        record = dataset[index]
+        assert (one["boxes"].dtype, one["labels"].dtype, one["iscrowd"].dtype) == (
+            torch.float32,
+            torch.int64,
+            torch.bool,
+        )
+        assert geometry.original_size == (record.height, record.width)
+        assert batch.image_ids[index] == record.image_id
+        np.testing.assert_allclose(
+            one["boxes"].numpy(), record.target.boxes * geometry.scale, rtol=1e-6
+        )
+
+
+@pytest.fixture
+def vanishing(tiny_shapes, tmp_path):
+    """A data set of which a picture goes missing once it has been checked."""
+    root = tmp_path / "shapes"
+    shutil.copytree(tiny_shapes, root)
+    checked = load_coco(root, "train")
+    return checked, checked[4].path
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("damage", ["gone", "cut short"])
+def test_a_picture_that_vanishes_is_one_line_with_its_name(vanishing, workers, damage):
+    dataset, path = vanishing
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-200])
+    sampler = EpochSampler(len(dataset), batch_size=4, shuffle=True)
+    with pytest.raises(DataError) as caught:
+        list(Batches(pictures(dataset), sampler, workers=workers))
+    message = str(caught.value)
+    assert path.name in message
+    assert "\n" not in message
+    assert caught.value.__cause__ is None
+    assert multiprocessing.active_children() == []  # although the error, and with it the frames, are still held
+
+
+def test_a_worker_hands_the_error_over_instead_of_raising(vanishing):
+    dataset, path = vanishing
+    path.unlink()
+    assert isinstance(pictures(dataset)[SampleKey(0, 4)], ImageError)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_feeding_opens_no_connection(tiny_shapes, expected, workers, monkeypatch):
+    connect = socket.socket.connect
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("a connection was opened")
+
+    def refuse_beyond_this_machine(self, address):
+        if self.family != socket.AF_UNIX:  # how workers hand their memory over
+            refuse()
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", refuse_beyond_this_machine)
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    assert two_epochs(load_coco(tiny_shapes, "train"), workers=workers) == expected
+
+
+def test_importing_asks_nobody_for_updates():
+    """albumentations looks for a newer version on import unless told not to."""
+    code = """
+import os, socket
+def refuse(*args, **kwargs):
+    raise SystemExit("a socket was opened")
+socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
+socket.socket.__init__ = refuse
+import mobiledet.data.transforms
+print(os.environ["NO_ALBUMENTATIONS_UPDATE"])
+"""
+    environment = {key: value for key, value in os.environ.items() if key != "NO_ALBUMENTATIONS_UPDATE"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "1", "")
+
+
+def test_crowds_reach_the_batch(tmp_coco):
+    batch = collate([pictures(tmp_coco.load(), augment=False)[SampleKey(0, index)] for index in range(2)])
+    assert json.loads(json.dumps(batch.image_ids)) == [10, 20]
+    assert [target.iscrowd.tolist() for target in batch.targets] == [[False, False, True], [False]]
+    assert batch.target_tensors()[0]["iscrowd"].tolist() == [False, False, True]
