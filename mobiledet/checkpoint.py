@@ -82,7 +82,9 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     except PermissionError:
         raise CheckpointError(f"{path}: no permission to read it") from None
     except Exception:  # a damaged file can make the reader stumble anywhere: IndexError, UnicodeDecodeError, ...
-        raise CheckpointError(f"{path}: not a checkpoint, or damaged ({path.stat().st_size:,} bytes); {_REMEDY}") from None
+        raise CheckpointError(
+            f"{path}: not a checkpoint, or damaged ({path.stat().st_size:,} bytes); {_REMEDY}"
+        ) from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"{path}: a PyTorch file, but not a checkpoint of mobiledet; {_REMEDY}")
     version = content.get("version")
@@ -135,7 +137,7 @@ def file_digest(path: Path) -> str:
 def _is_whole(content: dict[str, Any]) -> bool:
     """Whether the checksum, which is taken out, is that of the content."""
     try:
-        return content.pop("digest", None) == _digest(content)
+        return bool(content.pop("digest", None) == _digest(content))
     except TypeError:  # holds what no checkpoint of ours does
         return False
 

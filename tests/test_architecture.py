@@ -99,7 +99,8 @@ def test_only_build_reads_model_configs():
 
 def test_scoring_and_drawing_need_no_torch():
     for name in ("structures", "errors", "evaluation", "visualization", "cli", "runs"):
-        assert not any(below(module, "torch", "torchvision") for module in imports(PACKAGE / f"{name}.py", everywhere=False))
+        found = imports(PACKAGE / f"{name}.py", everywhere=False)
+        assert not any(below(module, "torch", "torchvision") for module in found)
 
 
 def python(code):

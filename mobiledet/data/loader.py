@@ -223,6 +223,8 @@ class Batches:
             persistent_workers=workers > 0,
             pin_memory=pin_memory,
             prefetch_factor=3 if workers else None,
+            # Without its own, every pass draws a seed from torch's generator: one more in a resumed epoch.
+            generator=torch.Generator(),
         )
 
     def __len__(self) -> int:
@@ -278,8 +280,10 @@ def _read(dataset: CocoDataset, index: int) -> ImageArray:
 
 
 def _start_worker(worker: int) -> None:  # noqa: ARG001 - the DataLoader passes it
-    # Ctrl-C reaches the whole process group; the main process decides when to stop and ends the workers itself.
+    # Ctrl-C reaches the whole process group, and so does SIGTERM from a service manager or batch system; the main
+    # process decides when to stop and ends the workers itself. If one hangs, a second SIGTERM does end it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
     cv2.setNumThreads(0)
 
 

@@ -34,7 +34,7 @@ def start_run(config: Config) -> tuple[Path, int]:
     """
     choose_precision(config.train.precision, choose_device(config.train.device))  # or fail without leaving a folder
     train, val = open_data(config.data)
-    config = _with_classes(config, train)
+    config = with_classes(config, train)
     folder = create_run_folder(Path(config.train.output), config.name)
     with lock_run_folder(folder):
         write_json(folder / "config.json", config.plain())
@@ -158,7 +158,12 @@ def _recorded_config(file: Path) -> Config:
         ) from None
 
 
-def _with_classes(config: Config, train: CocoDataset) -> Config:
+def with_classes(config: Config, train: CocoDataset) -> Config:
+    """The config with ``model.num_classes`` filled in from the data.
+
+    Raises:
+        ConfigError: it already says another number.
+    """
     given = config.model.num_classes
     if given is not None and given != train.num_classes:
         raise ConfigError(

@@ -88,7 +88,7 @@ def train_one_epoch(
         with waiting():
             group = [next(iterator) for _ in range(group_size)]
         set_lr(trainer.optimizer, trainer.learning_rate(progress.step))
-        losses = _step(trainer, group)
+        losses = train_step(trainer, group)
         progress.batch += group_size
         progress.step += 1
         if losses is None:
@@ -100,7 +100,7 @@ def train_one_epoch(
     return True
 
 
-def _step(trainer: Trainer, group: list[Batch]) -> dict[str, float] | None:
+def train_step(trainer: Trainer, group: list[Batch]) -> dict[str, float] | None:
     """One optimiser step; None, with nothing changed, when a loss or the gradient isn't finite."""
     trainer.guard.remember()
     totals: dict[str, float] = {}

@@ -77,8 +77,8 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ConfigError(f"train.device={name}: no such device here ({str(error).splitlines()[0]})") from None
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise ConfigError(f"there is no device {name!r} here; take auto or cpu") from None
     return device
 
 

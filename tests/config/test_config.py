@@ -238,7 +238,12 @@ def test_plain_data_round_trips_through_json():
 
 @pytest.mark.parametrize(
     ("size", "rho", "expected"),
-    [((300, 300), 1.0, (300, 300)), ((240, 320), 0.5, (120, 160)), ((40, 200), 0.5, (32, 100)), ((64, 80), 2, (128, 160))],
+    [
+        ((300, 300), 1.0, (300, 300)),
+        ((240, 320), 0.5, (120, 160)),
+        ((40, 200), 0.5, (32, 100)),
+        ((64, 80), 2, (128, 160)),
+    ],
 )
 def test_rho_scales_the_network_size(size, rho, expected):
     assert ModelConfig(input_size=size, rho=rho).network_size == expected

@@ -64,6 +64,8 @@ def outcome(folder):
             parts[f"{name} {key}"] = _digest(value)
     metrics = json.loads((folder / "metrics.json").read_text())
     metrics["model"].pop("file")
+    # The same content may be stored in other bytes: pickle writes equal texts once or twice.
+    assert metrics["model"].pop("sha256") == file_digest(folder / "best.pt")
     parts["metrics.json"] = metrics
     parts["results.csv"] = (folder / "results.csv").read_text()
     return parts
@@ -121,11 +123,11 @@ def test_stopped_again_and_again(whole_runs, stop_after):
     folder, status = start_run(config)
     resumes = 0
     while status:
-        stop_after(2)
+        stop_after(3)  # fewer would be spent on one scoring, which always starts over
         status = resume_run(folder)
         resumes += 1
         assert resumes < 12
-    assert resumes >= 3
+    assert resumes >= 2
     assert outcome(folder) == expected
 
 
@@ -163,7 +165,7 @@ def test_resuming_a_finished_run_does_nothing(whole_runs, caplog):
 def test_random_numbers_drawn_by_others_are_resumed(whole_runs, stop_after, monkeypatch):
     """Nothing draws from the global generators today; whatever will (dropout) must not break resuming."""
     config, _, _ = whole_runs["plain"]
-    step = fit_module.train_one_epoch.__globals__["_step"]
+    step = fit_module.train_one_epoch.__globals__["train_step"]
 
     def noisy_step(trainer, group):
         losses = step(trainer, group)
@@ -171,7 +173,7 @@ def test_random_numbers_drawn_by_others_are_resumed(whole_runs, stop_after, monk
             trainer.parameters[0].add_(1e-3 * torch.randn(trainer.parameters[0].shape))
         return losses
 
-    monkeypatch.setitem(fit_module.train_one_epoch.__globals__, "_step", noisy_step)
+    monkeypatch.setitem(fit_module.train_one_epoch.__globals__, "train_step", noisy_step)
     stop_after(None)
     whole, _ = start_run(config)
     stop_after(2)
@@ -244,7 +246,8 @@ def test_the_best_ap_is_what_the_eval_tool_finds(tiny_shapes, tiny_config, tmp_p
     folder, _ = start_run(tiny_config(tiny_shapes, *overrides, "optimizer.lr=0.004", "data.augment=none"))
     command = [sys.executable, "tools/eval.py", folder, "--json", tmp_path / "found.json", "--workers", "0"]
     subprocess.run([str(word) for word in command], cwd=checkout, check=True, capture_output=True, timeout=120)
-    found, expected = json.loads((tmp_path / "found.json").read_text()), json.loads((folder / "metrics.json").read_text())
+    found = json.loads((tmp_path / "found.json").read_text())
+    expected = json.loads((folder / "metrics.json").read_text())
     assert found.pop("model") == expected.pop("model")
     assert found == expected
     assert expected["AP50"] > 0  # or the comparison would say little

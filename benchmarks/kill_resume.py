@@ -1,0 +1,289 @@
+"""Kill trainings at random moments, resume them, and see that the result is that of one never interrupted.
+
+    python benchmarks/kill_resume.py --kills 20 --seed 0
+
+Every kill is SIGKILL to the whole process group: nothing gets a chance to clean up. A third of them come at any
+moment, a third aim at the writing of a checkpoint (its temporary file is there), a third at scoring. A run that is
+finished before the kills are used up is compared, and another one started. Compared are weights, averages, the
+optimiser's memory, position and random states, bit by bit, and results.csv; and no temporary file and no process may
+be left. Checkpoints are written twice a second rather than every ten minutes, so that most kills fall into an epoch
+that is then resumed in its middle. Exit status: 0, or 1 when anything differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))
+
+TIMEOUT = 900.0
+LOOK_SECONDS = 0.0005
+LONGEST_DELAY = 12.0
+"""Seconds; importing takes some three of them, and many a kill shall fall there, too."""
+
+NAME = "kill_resume"
+RECIPE = f"""
+from mobiledet.config import *
+config = Config(
+    name={NAME!r},
+    model=ModelConfig(backbone=BackboneConfig(alpha=0.25), input_size=(96, 128)),
+    data=DataConfig(workers=2, augment=AugmentConfig.light()),
+    optimizer=OptimizerConfig(name="adamw", lr=3e-3),
+    schedule=ScheduleConfig(batch_size=8, warmup_steps=20),
+    train=TrainConfig(device="cpu", threads=1, precision="float32", ema_decay=0.99),
+)
+"""
+
+# The real program, told to save often and to say when it scores.
+PROGRAM = """
+import runpy, sys
+sys.path.insert(0, {repository!r})
+import mobiledet.engine.fit as fit
+fit.SAVE_SECONDS = 0.5
+score = fit.Run._score
+def told(run):
+    print("scoring begins", file=sys.stderr, flush=True)
+    try:
+        return score(run)
+    finally:
+        print("scoring ends", file=sys.stderr, flush=True)
+fit.Run._score = told
+sys.argv[0] = {program!r}
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@dataclass
+class Tally:
+    """What happened.
+
+    Attributes:
+        killed: Kills by what the training was doing.
+        resumes: How often a run was taken up again.
+        started_over: How often there was no run yet to take up.
+        finished: Runs trained to their end and compared.
+        differences: What was wrong; empty is good.
+    """
+
+    killed: Counter[str] = field(default_factory=Counter)
+    resumes: int = 0
+    started_over: int = 0
+    finished: int = 0
+    differences: list[str] = field(default_factory=list)
+
+    @property
+    def kills(self) -> int:
+        """All of them."""
+        return sum(self.killed.values())
+
+
+class Training:
+    """One process of ``tools/train.py`` with its workers, in a process group of its own."""
+
+    def __init__(self, words: list[str], log: Path) -> None:
+        self.log = log
+        self.started = time.time()
+        self.log_start = log.stat().st_size if log.exists() else 0
+        program = PROGRAM.format(repository=str(REPOSITORY), program=str(REPOSITORY / "tools" / "train.py"))
+        with log.open("a") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", program, *words],
+                cwd=REPOSITORY,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+            )
+
+    @property
+    def running(self) -> bool:
+        """Whether it hasn't ended by itself."""
+        return self.process.poll() is None
+
+    def scoring(self) -> bool:
+        """Whether its last word is that scoring begins."""
+        with self.log.open("rb") as file:
+            file.seek(self.log_start)
+            text = file.read()
+        return text.rfind(b"scoring begins") > text.rfind(b"scoring ends")
+
+    def kill(self) -> list[int]:
+        """End every process of the group at once; return those still there two seconds later."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        end = time.monotonic() + 2
+        while (left := group_members(self.process.pid)) and time.monotonic() < end:
+            time.sleep(0.01)
+        return left
+
+    def wait(self) -> None:
+        """Wait for its end; anything but success is the end of the benchmark."""
+        status = self.process.wait(timeout=TIMEOUT)
+        if status != 0:
+            last_words = "\n".join(self.log.read_text(errors="replace").splitlines()[-30:])
+            raise SystemExit(f"training ended with status {status}; the end of {self.log}:\n{last_words}")
+
+
+def group_members(group: int) -> list[int]:
+    """Processes of a group that are still there, zombies left out."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:  # ended meanwhile
+            continue
+        if int(fields[2]) == group and fields[0] != "Z":
+            found.append(int(path.parent.name))
+    return found
+
+
+def saving(folder: Path, since: float) -> bool:
+    """Whether a checkpoint is being written; what a kill before ``since`` left behind doesn't count."""
+    return any(_written(folder / name) > since for name in (".last.pt.tmp", ".best.pt.tmp"))
+
+
+def _written(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def next_folder(output: Path) -> Path:
+    """Where a new run will be."""
+    taken = [int(path.name) for path in (output / NAME).glob("[0-9]*")]
+    return output / NAME / str(max(taken, default=0) + 1)
+
+
+def wait_for_moment(training: Training, folder: Path, aim: str, rng: random.Random) -> bool:
+    """Wait until the kill is due; False when training ended before."""
+    skip = rng.randrange(4)  # of the moments aimed at, so that not always the first is hit
+    due = time.monotonic() + rng.uniform(0, LONGEST_DELAY)
+    before = False
+    while training.running:
+        if aim == "any":
+            now = time.monotonic() >= due
+        else:
+            now = saving(folder, training.started) if aim == "saving" else training.scoring()
+            skip -= now and not before
+        if now and (aim == "any" or skip < 0):
+            time.sleep({"any": 0, "saving": 0.004, "scoring": 0.2}[aim] * rng.random())
+            return training.running
+        before = now
+        time.sleep(LOOK_SECONDS if aim == "saving" else 0.005)
+    return False
+
+
+def compare(folder: Path, reference: Path) -> list[str]:
+    """What differs between a finished run and the uninterrupted one."""
+    from mobiledet.checkpoint import file_digest, load_checkpoint
+
+    found = []
+    for name in ("last.pt", "best.pt"):
+        one, other = load_checkpoint(folder / name), load_checkpoint(reference / name)
+        for key in sorted({*one, *other}):
+            if not same(one.get(key), other.get(key)):
+                found.append(f"{folder}: {name}: {key} differs")
+    if (folder / "results.csv").read_bytes() != (reference / "results.csv").read_bytes():
+        found.append(f"{folder}: results.csv differs")
+    if file_digest(folder / "best.pt") not in (folder / "metrics.json").read_text():
+        found.append(f"{folder}: metrics.json belongs to other weights than best.pt")
+    found += [f"{path} was left behind" for path in folder.rglob("*.tmp")]
+    return found
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether nested plain data and tensors are equal, bit by bit."""
+    import torch
+
+    if isinstance(one, torch.Tensor):
+        return isinstance(other, torch.Tensor) and one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, dict):
+        return isinstance(other, dict) and one.keys() == other.keys() and all(same(one[k], other[k]) for k in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(same(x, y) for x, y in zip(one, other, strict=True))
+    return bool(one == other)
+
+
+def kill_and_resume(words: list[str], output: Path, reference: Path, kills: int, rng: random.Random) -> Tally:
+    """Train run after run, killing and resuming, until the kills are used up; finish and compare every run."""
+    tally = Tally()
+    folder, begun = next_folder(output), False
+    log = output / "log.txt"
+    while True:
+        training = Training(["--resume", str(folder)] if begun else words, log)
+        aim = rng.choice(("any", "saving", "scoring"))
+        if tally.kills < kills and wait_for_moment(training, folder, aim, rng):
+            doing = "saving" if saving(folder, training.started) else "scoring" if training.scoring() else "elsewhere"
+            tally.differences += [f"process {pid} survived" for pid in training.kill()]
+            tally.killed[doing] += 1
+            begun = (folder / "config.json").exists()
+            if begun:
+                tally.resumes += 1
+            else:
+                tally.started_over += 1
+                folder = next_folder(output)
+            print(f"kill {tally.kills}: aimed at {aim}, was {doing} ({folder.name})", flush=True)
+            continue
+        training.wait()
+        if left := group_members(training.process.pid):
+            tally.differences.append(f"processes {left} outlived their training")
+        tally.finished += 1
+        tally.differences += compare(folder, reference)
+        if tally.kills >= kills:
+            return tally
+        folder, begun = next_folder(output), False
+
+
+def main() -> int:
+    """Train once undisturbed, then with kills; print what came of it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20, help="how many (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="decides the moments (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=8, help="length of a run (default: %(default)s)")
+    parser.add_argument("--pictures", type=int, default=240, help="pictures to train on (default: %(default)s)")
+    arguments = parser.parse_args()
+
+    from mobiledet.data.shapes import generate_shapes
+
+    with tempfile.TemporaryDirectory(prefix="mobiledet-kill-") as name:
+        base = Path(name)
+        os.environ["MOBILEDET_CACHE"] = str(base / "cache")
+        val = max(4, arguments.pictures // 5)
+        root = generate_shapes(base / "shapes", train=arguments.pictures, val=val, size=(96, 128), seed=1)
+        recipe = base / "recipe.py"
+        recipe.write_text(RECIPE, encoding="utf-8")
+        output = base / "runs"
+        words = [str(recipe), f"data.root={root}", f"schedule.epochs={arguments.epochs}", f"train.output={output}"]
+        output.mkdir()
+        begin = time.monotonic()
+        reference = next_folder(output)
+        Training(words, output / "log.txt").wait()
+        print(f"undisturbed run: {time.monotonic() - begin:.1f} s", flush=True)
+        tally = kill_and_resume(words, output, reference, arguments.kills, random.Random(arguments.seed))
+
+    print(f"\n{'kills':<34}{tally.kills:>4}")
+    for doing in ("saving", "scoring", "elsewhere"):
+        print(f"{'  while ' + doing:<34}{tally.killed[doing]:>4}")
+    print(f"{'resumed':<34}{tally.resumes:>4}")
+    print(f"{'killed before the run had begun':<34}{tally.started_over:>4}")
+    print(f"{'runs finished and compared':<34}{tally.finished:>4}")
+    print(f"{'identical to the undisturbed run':<34}{'no' if tally.differences else 'yes':>4}")
+    for difference in tally.differences:
+        print(f"  {difference}")
+    return 1 if tally.differences else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
