@@ -20,6 +20,7 @@ def main() -> None:
     parser.add_argument("--split", default="val", help="split to score (default: val)")
     parser.add_argument("--annotations", type=Path, help="annotation file, if not where COCO has it")
     parser.add_argument("--images", type=Path, help="picture folder, if not where COCO has it")
+    parser.add_argument("--limit", type=int, metavar="N", help="score only the first N pictures")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
     parser.add_argument("--results", type=Path, metavar="FILE", help="write the detections here, as COCO results")
     parser.add_argument("--batch-size", type=int, default=16)
@@ -27,8 +28,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0, help="processor threads; 0 takes all cores")
     parser.add_argument("--device", default="auto")
     arguments = parser.parse_args()
-    if arguments.batch_size < 1 or arguments.workers < 0 or arguments.threads < 0:
-        parser.error("--batch-size must be at least 1, --workers and --threads at least 0")
+    if arguments.batch_size < 1 or arguments.workers < 0 or arguments.threads < 0 or (arguments.limit or 1) < 1:
+        parser.error("--batch-size and --limit must be at least 1, --workers and --threads at least 0")
     for path in (arguments.json, arguments.results):
         refuse_existing(path)
 
@@ -50,6 +51,8 @@ def main() -> None:
         images=arguments.images,
         progress=True,
     )
+    if arguments.limit is not None:
+        dataset = dataset.first(arguments.limit)
     if summary := dataset.report.summary():
         print(summary, file=sys.stderr)
     with tqdm(total=len(dataset), unit="img", disable=not sys.stderr.isatty(), leave=False) as bar:

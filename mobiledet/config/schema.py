@@ -154,6 +154,8 @@ class DataConfig(Strict):
     val_annotations: str | None = None
     val_images: str | None = None
     """Explicit files and folders, for data that doesn't follow the layout."""
+    limit: PositiveInt | None = None
+    """Only the first pictures of each split, for trying things out."""
     augment: AugmentConfig = AugmentConfig()
     workers: Annotated[int, Field(ge=0, le=64)] = 2
     """Processes that read pictures; any number gives the same batches."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -239,19 +240,23 @@ class Batches:
         """
         problem = None
         try:
-            for batch in self._loader:
+            iterator = iter(self._loader)
+            _notice_dead_workers_between_batches()
+            for batch in iterator:
                 if isinstance(batch, ImageError):
                     problem = batch
                     break
                 yield batch
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        except (RuntimeError, EOFError, OSError) as error:
+            # EOFError and OSError: a batch was announced, but who holds its memory is gone.
+            if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                 raise
             raise WorkerError(
                 "a process that reads pictures was killed; if memory ran out, try fewer data.workers"
             ) from None
         if problem is not None:
             # Drops the last hold on the workers, which ends them; kept alive by the traceback, they would linger.
+            del iterator
             self._loader._iterator = None
             raise DataError(str(problem))
 
@@ -277,6 +282,16 @@ def _collate(samples: list[Sample | ImageError]) -> Batch | ImageError:
 def _read(dataset: CocoDataset, index: int) -> ImageArray:
     record = dataset[index]
     return read_image(record.path, apply_orientation=record.apply_orientation)
+
+
+def _notice_dead_workers_between_batches() -> None:
+    """Undo PyTorch's SIGCHLD handler.
+
+    It raises wherever this process happens to be when a worker dies, halfway through an optimiser step for instance,
+    after which nothing could be saved. Without it the death is noticed when the worker's batch doesn't come.
+    """
+    if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def _start_worker(worker: int) -> None:  # noqa: ARG001 - the DataLoader passes it

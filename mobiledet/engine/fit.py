@@ -258,7 +258,9 @@ class Run:
 
     def _predictor(self) -> Predictor:
         """The weights that count, in a model of their own, so that scoring can't disturb training."""
-        model = build_detector(self.config.model)
+        # Its fresh weights, thrown away at once, must not draw from the generator whose state a resume restores.
+        with torch.random.fork_rng(devices=[]):
+            model = build_detector(self.config.model)
         model.load_state_dict(self.average.state_dict(self.model) if self.average else self.model.state_dict())
         return Predictor(model, self.train.names, device=self.trainer.device)
 

@@ -91,6 +91,10 @@ def open_data(config: DataConfig) -> tuple[CocoDataset, CocoDataset | None]:
         require_boxes=True,
         progress=True,
     )
+    if config.limit is not None:
+        train = train.first(config.limit)
+        if not any(len(train[index].target) for index in range(len(train))):
+            raise DataError(f"data.limit={config.limit}: the first pictures of {train.annotation_file} have no boxes")
     _log_data("train", train)
     if config.val_split is None:
         logger.info("val: none; the last weights are kept as best.pt")
@@ -102,6 +106,8 @@ def open_data(config: DataConfig) -> tuple[CocoDataset, CocoDataset | None]:
         images=_path(config.val_images),
         progress=True,
     )
+    if config.limit is not None:
+        val = val.first(config.limit)
     _log_data("val", val)
     if train.categories != val.categories:
         raise DataError(

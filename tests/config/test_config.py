@@ -46,6 +46,7 @@ OTHER = {
     "model.head.kind": "ssdlite",
     "model.num_classes": "7",
     "data.val_split": "none",
+    "data.limit": "5",
     "optimizer.name": "adamw",
     "schedule.policy": "constant",
     "schedule.step_epochs": "(3, 5)",

@@ -13,6 +13,7 @@ from pycocotools.cocoeval import COCOeval
 
 from mobiledet.data.coco import Category, CocoDataset, load_coco, locate_split
 from mobiledet.data.images import read_image
+from mobiledet.data.shapes import generate_shapes
 from mobiledet.errors import DataError, ImageError
 
 
@@ -245,3 +246,17 @@ def test_real_blood_cells_pass(real_data: Path, split: str, count: int, boxes: i
     assert (len(dataset), dataset.names) == (count, ("RBC", "WBC", "Platelets"))
     assert dataset.report.boxes + dataset.report.counts["exact duplicate boxes dropped"] == boxes
     assert set(dataset.report.counts) <= {"exact duplicate boxes dropped", "boxes clipped to their image"}
+
+
+def test_the_first_pictures_alone(tmp_path):
+    root = generate_shapes(tmp_path / "shapes", train=5, val=2, size=(64, 96))
+    whole = load_coco(root, "train")
+    part = whole.first(3)
+    assert (len(part), part.names) == (3, whole.names)
+    for index in range(3):
+        np.testing.assert_array_equal(part[index].target.boxes, whole[index].target.boxes)
+    annotations = part.coco_json()["annotations"]
+    assert len(annotations) == sum(len(whole[i].target) for i in range(3))
+    assert {row["image_id"] for row in annotations} <= {whole.image_id(i) for i in range(3)}
+    assert part.fingerprint() != whole.fingerprint()
+    assert len(whole.first(99)) == 5

@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from mobiledet.data.loader import (
     collate,
 )
 from mobiledet.data.transforms import TrainTransform
-from mobiledet.errors import DataError, ImageError
+from mobiledet.errors import DataError, ImageError, WorkerError
 
 SIZE = (64, 80)
 
@@ -262,3 +263,13 @@ def test_crowds_reach_the_batch(tmp_coco):
     assert json.loads(json.dumps(batch.image_ids)) == [10, 20]
     assert [target.iscrowd.tolist() for target in batch.targets] == [[False, False, True], [False]]
     assert batch.target_tensors()[0]["iscrowd"].tolist() == [False, False, True]
+
+
+def test_a_killed_worker_is_one_line(dataset):
+    batches = Batches(pictures(dataset), PlainSampler(len(dataset), batch_size=2), workers=1)
+    iterator = iter(batches)
+    next(iterator)
+    os.kill(batches._loader._iterator._workers[0].pid, signal.SIGKILL)
+    with pytest.raises(WorkerError, match=r"fewer data\.workers"):
+        for _ in iterator:
+            pass
