@@ -22,6 +22,10 @@ from mobiledet.errors import DataError, ImageError, WorkerError
 from mobiledet.structures import ImageArray, ImageGeometry, Size, Target
 
 
+WORKER_NICENESS = 10
+"""Workers step back: the network's threads wait for the slowest of them, so interrupting one delays all."""
+
+
 class SampleKey(NamedTuple):
     """Names one sample of a run: the same key is the same pixels, in whichever process."""
 
@@ -300,6 +304,7 @@ def _start_worker(worker: int) -> None:  # noqa: ARG001 - the DataLoader passes 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
     cv2.setNumThreads(0)
+    os.nice(WORKER_NICENESS)
 
 
 def _available_memory() -> int:

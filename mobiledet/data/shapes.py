@@ -3,7 +3,7 @@
 It needs no download and is made in seconds, so training can be tried and compared by mAP before a real picture is
 at hand. Some classes are alike on purpose (circle, hexagon, ring; star, cross): a weak model mixes them up.
 
-A picture is a textured background with lines and letters that are no objects, then 1 to 8 shapes, each over the
+A picture is a textured background with lines and letters that are no objects, then 1 to ``MAX_OBJECTS`` shapes, each over the
 earlier ones, then blur, noise and JPEG. A shape that would leave itself or an earlier one with less than
 ``MIN_VISIBLE`` of its own area in sight is not drawn, so every shape in a picture is labelled. A box is tight to
 the whole shape, seen or covered, and clipped to the picture. Another OpenCV or NumPy may differ in single pixels.
@@ -30,21 +30,21 @@ CATEGORIES = dict(zip(NAMES, (1, 2, 4, 7, 8, 11, 13, 17), strict=True))
 """Class name -> COCO category id; the gaps are there so that code which forgets them fails here first."""
 
 # How hard the pictures are. Change VERSION with any of these: it tells a data set made by other rules apart.
-VERSION = 3
+VERSION = 7
 SIZE_JITTER = 0.2  # each side of a picture is within exp(+-this) of what was asked for
 PORTRAIT_SHARE = 0.25  # pictures with height and width swapped
 EMPTY_SHARE = 0.03  # pictures without any object
-MAX_OBJECTS = 5
+MAX_OBJECTS = 4
 MIN_EXTENT, MAX_EXTENT = 0.15, 0.75  # square root of a box's area, as a share of the picture's shorter side
-EXTENT_SKEW = 0.6  # 1: small and large alike on a log scale; below 1: more large ones
-MAX_STRETCH = 1.6  # length to width, before the shape is turned
-MIN_VISIBLE = 0.6  # of a shape's own area, neither covered nor beyond the picture's edge
-EDGE_SHARE = 0.15  # shapes that may cross the edge
-MIN_CONTRAST, USUAL_CONTRAST = 0.16, 0.38  # colour distance to what lies behind; 1: one channel from 0 to 255
-LOW_CONTRAST_SHARE = 0.06  # shapes that come as close to the background as MIN_CONTRAST
-OUTLINED_SHARE = 0.25
-MAX_CLUTTER = 6  # lines and letters in a picture
-BACKGROUND_NOISE = 16.0  # standard deviation in grey levels, at its strongest
+EXTENT_SKEW = 0.5  # 1: small and large alike on a log scale; below 1: more large ones
+MAX_STRETCH = 1.25  # length to width, before the shape is turned
+MIN_VISIBLE = 0.8  # of a shape's own area, neither covered nor beyond the picture's edge
+EDGE_SHARE = 0.1  # shapes that may cross the edge
+MIN_CONTRAST, USUAL_CONTRAST = 0.2, 0.45  # colour distance to what lies behind; 1: one channel from 0 to 255
+LOW_CONTRAST_SHARE = 0.03  # shapes that come as close to the background as MIN_CONTRAST
+OUTLINED_SHARE = 0.15
+MAX_CLUTTER = 5  # lines and letters in a picture
+BACKGROUND_NOISE = 12.0  # standard deviation in grey levels, at its strongest
 BLUR_SHARE, MAX_BLUR = 0.4, 0.9  # standard deviation in pixels
 MAX_NOISE = 8.0  # standard deviation in grey levels
 JPEG_QUALITY = (85, 95)

@@ -138,7 +138,7 @@ def test_every_drawn_shape_keeps_enough_of_itself_in_sight(monkeypatch: pytest.M
         assert len(placed) == len(areas)
         shares += [(picture[..., 0] == number).sum() / area for number, area in enumerate(areas, start=1)]
     assert min(shares) >= shapes.MIN_VISIBLE
-    assert min(shares) < 0.6  # shapes do cover one another
+    assert min(shares) < 0.85  # shapes do cover one another
     assert max(shares) == 1
 
 
@@ -157,12 +157,12 @@ def test_all_of_cocos_sizes_and_pictures_without_objects_are_there(root: Path) -
     data = annotations(root, "train")
     areas = np.array([annotation["area"] for annotation in data["annotations"]])
     shares = np.histogram(areas, [0, 32**2, 96**2, np.inf])[0] / len(areas)
-    assert shares[0] > 0.2
+    assert shares[0] > 0.02
     assert shares[1] > 0.4
-    assert shares[2] > 0.02
+    assert shares[2] > 0.1
     per_picture = Counter(annotation["image_id"] for annotation in data["annotations"])
     assert 0 < TRAIN - len(per_picture) < 0.1 * TRAIN
-    assert max(per_picture.values()) >= 7
+    assert max(per_picture.values()) == shapes.MAX_OBJECTS
 
 
 def test_pycocotools_reads_it(root: Path) -> None:
