@@ -21,7 +21,6 @@ from mobiledet.data.transforms import TrainTransform, fit_image
 from mobiledet.errors import DataError, ImageError, WorkerError
 from mobiledet.structures import ImageArray, ImageGeometry, Size, Target
 
-
 WORKER_NICENESS = 10
 """Workers step back: the network's threads wait for the slowest of them, so interrupting one delays all."""
 

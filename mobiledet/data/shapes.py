@@ -3,8 +3,8 @@
 It needs no download and is made in seconds, so training can be tried and compared by mAP before a real picture is
 at hand. Some classes are alike on purpose (circle, hexagon, ring; star, cross): a weak model mixes them up.
 
-A picture is a textured background with lines and letters that are no objects, then 1 to ``MAX_OBJECTS`` shapes, each over the
-earlier ones, then blur, noise and JPEG. A shape that would leave itself or an earlier one with less than
+A picture is a textured background with lines and letters that are no objects, then 1 to ``MAX_OBJECTS`` shapes,
+each over the earlier ones, then blur, noise and JPEG. A shape that would leave itself or an earlier one with less than
 ``MIN_VISIBLE`` of its own area in sight is not drawn, so every shape in a picture is labelled. A box is tight to
 the whole shape, seen or covered, and clipped to the picture. Another OpenCV or NumPy may differ in single pixels.
 """
