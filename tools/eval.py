@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     arguments = parser.parse_args()
     if arguments.batch_size < 1 or arguments.workers < 0 or arguments.threads < 0 or (arguments.limit or 1) < 1:
-        parser.error("--batch-size and --limit must be at least 1, --workers and --threads at least 0")
+        parser.error("--batch-size must be at least 1, --limit likewise; --workers and --threads at least 0")
     for path in (arguments.json, arguments.results):
         refuse_existing(path)
 
@@ -43,7 +43,9 @@ def main() -> None:
     from mobiledet.runs import write_json
 
     set_threads(arguments.threads)
-    predictor, config, content = load_predictor(arguments.checkpoint, device=choose_device(arguments.device))
+    predictor, config, content = load_predictor(
+        arguments.checkpoint, device=choose_device(arguments.device, setting="--device ")
+    )
     dataset = load_coco(
         arguments.data or Path(config.data.root),
         arguments.split,

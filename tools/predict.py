@@ -37,7 +37,9 @@ def main() -> int:
 
     set_threads(arguments.threads)
     paths = find_images(arguments.pictures)
-    predictor, _, content = load_predictor(arguments.checkpoint, device=choose_device(arguments.device))
+    predictor, _, content = load_predictor(
+        arguments.checkpoint, device=choose_device(arguments.device, setting="--device ")
+    )
     categories = [category["id"] for category in content["categories"]]
     summary = write_predictions(
         predictor, paths, arguments.output, category_ids=categories, threshold=arguments.threshold

@@ -66,8 +66,12 @@ class Precision:
             self._scaler.load_state_dict(state)
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str, *, setting: str = "train.device=") -> torch.device:
     """The device a config names; ``"auto"`` takes a GPU when there is one.
+
+    Args:
+        name: Such as ``"cuda"``.
+        setting: How the user said it, for the message.
 
     Raises:
         ConfigError: there is no such device.
@@ -78,7 +82,7 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError):
-        raise ConfigError(f"there is no device {name!r} here; take auto or cpu") from None
+        raise ConfigError(f"{setting}{name}: no such device here; take auto or cpu") from None
     return device
 
 
