@@ -20,9 +20,9 @@ EXIT_SIGNAL = 128
 
 def setup_logging(*, quiet: bool = False) -> None:
     """Send the package's log to stderr, plain lines for people."""
-    logging.basicConfig(level=logging.WARNING if quiet else logging.INFO, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("PIL").setLevel(logging.WARNING)
-    logging.getLogger("matplotlib").setLevel(logging.WARNING)
+    # Libraries only warn: some of them report every step they take.
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("mobiledet").setLevel(logging.WARNING if quiet else logging.INFO)
 
 
 def refuse_existing(path: Path | None) -> None:

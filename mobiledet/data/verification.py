@@ -105,7 +105,7 @@ def verify_images(paths: Sequence[Path], folder: Path, *, progress: bool = False
 
     try:
         with closing(_in_threads(verify, todo)) as verified:
-            for i, result in _with_bar(verified, len(todo)) if progress and sys.stderr.isatty() else verified:
+            for i, result in _with_bar(verified, len(todo)) if progress and todo and sys.stderr.isatty() else verified:
                 results[i] = result
                 if isinstance(result, ImageInfo):
                     cache[keys[i]] = (*stamps[i], result.height, result.width, result.orientation)

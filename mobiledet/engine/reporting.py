@@ -103,7 +103,7 @@ class Reporter:
             disable=not live,
             leave=False,
             dynamic_ncols=True,
-            bar_format="{desc} {percentage:3.0f}%|{bar}| {postfix} ETA {remaining}",
+            bar_format="{desc} {percentage:3.0f}% |{bar}| ETA {remaining}{postfix}",
         )
 
     def step(self, progress: Progress, losses: dict[str, float], pictures: int) -> None:
