@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 QUICKSTART := runs/quickstart
 
-.PHONY: setup quickstart test check bench clean
+.PHONY: setup quickstart test lint check bench clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/installed
@@ -23,11 +23,12 @@ quickstart: $(VENV)/installed
 test: $(VENV)/installed
 	$(BIN)/python -m pytest
 
-check: $(VENV)/installed
+lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+
+check: lint test
 
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/train_speed.py

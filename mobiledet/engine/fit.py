@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import random
 import time
 from collections.abc import Iterable, Iterator
@@ -21,11 +20,11 @@ from mobiledet.data.loader import Batch, Batches, EpochSampler, ImageCache, Pict
 from mobiledet.data.transforms import TrainTransform
 from mobiledet.engine.loop import Trainer, train_one_epoch
 from mobiledet.engine.optim import WeightAverage, build_optimizer, lr_factor
-from mobiledet.engine.precision import Precision, choose_device, choose_precision, set_threads
+from mobiledet.engine.precision import Precision, choose_device, choose_precision, process_rank, set_threads
 from mobiledet.engine.progress import Progress, Row
 from mobiledet.engine.reporting import Reporter
 from mobiledet.engine.stopping import StopRequest
-from mobiledet.errors import CheckpointError, ConfigError, WorkerError
+from mobiledet.errors import CheckpointError, WorkerError
 from mobiledet.evaluation import Metrics, score_detections
 from mobiledet.models.build import build_detector
 from mobiledet.predictor import Predictor
@@ -56,7 +55,7 @@ class Run:
         self, *, config: Config, folder: Path, train: CocoDataset, val: CocoDataset | None, stop: StopRequest
     ) -> None:
         self.config, self.folder, self.train, self.val, self.stop = config, folder, train, val, stop
-        self.rank, self.world_size = _process_rank()
+        self.rank, self.world_size = process_rank()
         device = choose_device(config.train.device)
         self.threads = set_threads(config.train.threads)
         random.seed(config.seed)
@@ -307,14 +306,6 @@ def metrics_record(metrics: Metrics, weights: Path, config: Config) -> dict[str,
         **metrics.to_json_dict(),
         "model": {"file": str(weights), "sha256": file_digest(weights), "config_hash": config_hash(config)},
     }
-
-
-def _process_rank() -> tuple[int, int]:
-    """This process's rank and the number of processes, as torchrun sets them."""
-    rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    if world_size > 1:
-        raise ConfigError(f"WORLD_SIZE is {world_size}: training with several processes isn't supported yet")
-    return rank, world_size
 
 
 def _random_states() -> dict[str, Any]:

@@ -12,7 +12,7 @@ from mobiledet.config.schema import DataConfig
 from mobiledet.cost import detector_cost
 from mobiledet.data.coco import CocoDataset, load_coco
 from mobiledet.engine.fit import Run
-from mobiledet.engine.precision import choose_device, choose_precision
+from mobiledet.engine.precision import choose_device, choose_precision, process_rank
 from mobiledet.engine.stopping import StopRequest
 from mobiledet.errors import CheckpointError, ConfigError, DataError
 from mobiledet.runs import create_run_folder, lock_run_folder, write_json
@@ -32,7 +32,8 @@ def start_run(config: Config) -> tuple[Path, int]:
     Raises:
         MobiledetError: the data, the config or the folder can't be used.
     """
-    choose_precision(config.train.precision, choose_device(config.train.device))  # or fail without leaving a folder
+    process_rank()  # these two fail, if they must, before a run folder is made
+    choose_precision(config.train.precision, choose_device(config.train.device))
     train, val = open_data(config.data)
     config = with_classes(config, train)
     folder = create_run_folder(Path(config.train.output), config.name)

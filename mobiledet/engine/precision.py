@@ -101,6 +101,18 @@ def choose_precision(name: str, device: torch.device) -> str:
     return "bfloat16" if _cpu_has_bfloat16() else "float32"
 
 
+def process_rank() -> tuple[int, int]:
+    """This process's rank and the number of processes, as torchrun sets them.
+
+    Raises:
+        ConfigError: there are several, which comes in a later version.
+    """
+    rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    if world_size > 1:
+        raise ConfigError(f"WORLD_SIZE is {world_size}: training with several processes isn't supported yet")
+    return rank, world_size
+
+
 def set_threads(threads: int) -> int:
     """Set the network's processor threads; 0 takes every core this process may use. Returns the number."""
     count = threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else threads or os.cpu_count()

@@ -395,3 +395,17 @@ def test_long_epochs_are_saved_in_their_middle(tiny_shapes, tiny_config, tmp_pat
     )
     start_run(tiny_config(tiny_shapes, f"train.output={tmp_path}", "data.val_split=none"))
     assert saved == [(0, 1), (0, 2), (0, 3), (1, 0), (1, 1), (1, 2), (1, 3), (2, 0)]
+
+
+def test_several_processes_are_refused_before_a_folder_is_made(tiny_shapes, tiny_config, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="WORLD_SIZE is 2"):
+        start_run(tiny_config(tiny_shapes, f"train.output={tmp_path / 'runs'}"))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_limit_takes_the_first_pictures_of_both_splits(tiny_shapes, tiny_config, tmp_path):
+    config = tiny_config(tiny_shapes, f"train.output={tmp_path}", "data.limit=3", "schedule.epochs=1")
+    folder, status = start_run(config)
+    assert status == 0
+    assert json.loads((folder / "metrics.json").read_text())["images"] == 3
