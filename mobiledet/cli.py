@@ -65,7 +65,8 @@ def run_tool(main: Callable[[], int | None]) -> NoReturn:
         if package == "mobiledet":
             raise
         print(  # noqa: T201
-            f'error: the package {package!r} is not installed; get it with: pip install "mobiledet[train]"',
+            f"error: the package {package!r} is not installed; get it with: "
+            'pip install "mobiledet[train]", or in a checkout: pip install -e ".[train]"',
             file=sys.stderr,
         )
         status = EXIT_ERROR
