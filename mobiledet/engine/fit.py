@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mobiledet import __version__
 from mobiledet.checkpoint import file_digest, load_latest, save_checkpoint
@@ -248,9 +249,8 @@ class Run:
     def _save_best(self, metrics: Metrics | None) -> None:
         if self.rank != 0:
             return
-        weights = self.average.state_dict(self.model) if self.average else self.model.state_dict()
         path = self.folder / "best.pt"
-        content = {**self._identity(), "model": weights, "ema": None, "epoch": self.progress.epoch + 1}
+        content = {**self._identity(), "model": self._scored_weights(), "ema": None, "epoch": self.progress.epoch + 1}
         save_checkpoint(path, content)
         if metrics is not None:
             write_json(self.folder / "metrics.json", metrics_record(metrics, path, self.config))
@@ -260,8 +260,12 @@ class Run:
         # Its fresh weights, thrown away at once, must not draw from the generator whose state a resume restores.
         with torch.random.fork_rng(devices=[]):
             model = build_detector(self.config.model)
-        model.load_state_dict(self.average.state_dict(self.model) if self.average else self.model.state_dict())
+        model.load_state_dict(self._scored_weights())
         return Predictor(model, self.train.names, device=self.trainer.device)
+
+    def _scored_weights(self) -> dict[str, Tensor]:
+        """The averaged weights, or the model's own where nothing is averaged."""
+        return self.average.state_dict(self.model) if self.average else self.model.state_dict()
 
     def _identity(self) -> dict[str, Any]:
         return {

@@ -83,33 +83,13 @@ def open_data(config: DataConfig) -> tuple[CocoDataset, CocoDataset | None]:
     Raises:
         DataError: they can't be used, or name different classes.
     """
-    root = Path(config.root)
-    train = load_coco(
-        root,
-        config.train_split,
-        annotations=_path(config.train_annotations),
-        images=_path(config.train_images),
-        require_boxes=True,
-        progress=True,
+    train = _open_split(
+        config, "train", config.train_split, config.train_annotations, config.train_images, require_boxes=True
     )
-    if config.limit is not None:
-        train = train.first(config.limit)
-        if not any(len(train[index].target) for index in range(len(train))):
-            raise DataError(f"data.limit={config.limit}: the first pictures of {train.annotation_file} have no boxes")
-    _log_data("train", train)
     if config.val_split is None:
         logger.info("val: none; the last weights are kept as best.pt")
         return train, None
-    val = load_coco(
-        root,
-        config.val_split,
-        annotations=_path(config.val_annotations),
-        images=_path(config.val_images),
-        progress=True,
-    )
-    if config.limit is not None:
-        val = val.first(config.limit)
-    _log_data("val", val)
+    val = _open_split(config, "val", config.val_split, config.val_annotations, config.val_images)
     if train.categories != val.categories:
         raise DataError(
             f"{train.annotation_file} and {val.annotation_file} list different categories: "
@@ -117,6 +97,31 @@ def open_data(config: DataConfig) -> tuple[CocoDataset, CocoDataset | None]:
             "give both the same list"
         )
     return train, val
+
+
+def _open_split(
+    config: DataConfig,
+    role: str,
+    split: str,
+    annotations: str | None,
+    images: str | None,
+    *,
+    require_boxes: bool = False,
+) -> CocoDataset:
+    dataset = load_coco(
+        Path(config.root),
+        split,
+        annotations=_path(annotations),
+        images=_path(images),
+        require_boxes=require_boxes,
+        progress=True,
+    )
+    if config.limit is not None:
+        dataset = dataset.first(config.limit)
+        if require_boxes and not any(len(dataset[index].target) for index in range(len(dataset))):
+            raise DataError(f"data.limit={config.limit}: the first pictures of {dataset.annotation_file} have no boxes")
+    _log_data(role, dataset)
+    return dataset
 
 
 def _run(config: Config, folder: Path, train: CocoDataset, val: CocoDataset | None, *, resume: bool) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -118,9 +117,9 @@ class WeightAverage:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
         self.updates = 0
-        self._live = _floating(model.state_dict().values())
+        floating = {name: tensor for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
+        self._names, self._live = list(floating), list(floating.values())
         self._average = [tensor.detach().clone() for tensor in self._live]
-        self._names = [name for name, tensor in model.state_dict().items() if tensor.is_floating_point()]
 
     @torch.no_grad()
     def update(self) -> None:
@@ -142,12 +141,7 @@ class WeightAverage:
             tensor.copy_(state[name])
 
 
-def _floating(tensors: Iterable[Tensor]) -> list[Tensor]:
-    return [tensor for tensor in tensors if tensor.is_floating_point()]
-
-
 @torch.no_grad()
 def _copy(to: list[Tensor], source: list[Tensor]) -> None:
-    if to:
-        for a, b in zip(to, source, strict=True):
-            a.copy_(b)
+    for a, b in zip(to, source, strict=True):
+        a.copy_(b)
