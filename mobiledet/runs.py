@@ -88,6 +88,14 @@ def write_json(path: Path, value: Mapping[str, Any] | Sequence[Any]) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file, as text; none where there is no file."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Replace a CSV file as a whole; columns are those of all rows, in order of first appearance.
 

@@ -20,7 +20,7 @@ from mobiledet.data.loader import Batch
 from mobiledet.engine.progress import Progress, Row
 from mobiledet.errors import MissingDependencyError
 from mobiledet.predictor import Predictor
-from mobiledet.runs import write_csv
+from mobiledet.runs import read_csv, write_csv
 from mobiledet.visualization import draw_comparison, draw_target, image_grid, write_image
 
 logger = logging.getLogger(__name__)
@@ -90,7 +90,6 @@ class Reporter:
         self._bar: Any = None
         self._smooth: dict[str, float] = {}
         self._writer = _tensorboard(folder) if tensorboard and main else None
-        self._timings: list[Row] = []
 
     def start_epoch(self, progress: Progress) -> None:
         """Begin a new bar."""
@@ -136,9 +135,10 @@ class Reporter:
             "images_per_second": round(self.clock.images_per_second, 2),
             "waiting_for_data": round(self.clock.waiting_share, 4),
         }
-        self._timings.append(timing)
         write_csv(self.folder / "results.csv", progress.history)
-        write_csv(self.folder / "timing.csv", self._timings)
+        path = self.folder / "timing.csv"
+        earlier = [old for old in read_csv(path) if int(old["epoch"]) < row["epoch"]]
+        write_csv(path, [*earlier, timing])
         parts = [f"{key.partition('/')[2]} {value:.3f}" for key, value in row.items() if key[:5] == "loss/" and value]
         if row.get("val/AP") is not None:
             parts.append(f"AP {row['val/AP']:.3f} AP50 {row['val/AP50']:.3f}")

@@ -409,3 +409,16 @@ def test_a_limit_takes_the_first_pictures_of_both_splits(tiny_shapes, tiny_confi
     folder, status = start_run(config)
     assert status == 0
     assert json.loads((folder / "metrics.json").read_text())["images"] == 3
+
+
+def test_times_of_before_a_resume_are_kept(tiny_shapes, tiny_config, tmp_path, stop_after):
+    def epochs():
+        with (folder / "timing.csv").open() as file:
+            return [row["epoch"] for row in csv.DictReader(file)]
+
+    stop_after(8)  # asked six times in an epoch: three steps, its end, one batch of scoring, the end of that
+    folder, _ = start_run(tiny_config(tiny_shapes, f"train.output={tmp_path}"))
+    assert epochs() == ["1"]
+    stop_after(None)
+    assert resume_run(folder) == 0
+    assert epochs() == ["1", "2"]
