@@ -24,10 +24,15 @@ TRAIN = [
     "faster-coco-eval>=1.6.5",
     "matplotlib>=3.9",
     "pillow>=10.3",
+    "pyyaml>=6.0",
+    "requests>=2.32",
+    "safetensors>=0.4.3",
+    "tflite>=2.18",
     "tqdm>=4.66",
 ]
 
 DEV = [
+    "ai-edge-litert>=2.1; platform_system == 'Linux'",
     "mypy>=1.15",
     "pre-commit>=4.0",
     "pytest>=8.3",

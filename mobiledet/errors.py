@@ -37,3 +37,7 @@ class TrainingError(MobiledetError):
 
 class MissingDependencyError(MobiledetError):
     """A package of an optional extra is not installed."""
+
+
+class DownloadError(MobiledetError):
+    """A file that can't be fetched or isn't the file expected, or an archive that can't be unpacked."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from mobiledet.checkpoint import checkpoint_file, load_checkpoint
+from mobiledet.checkpoint import load_checkpoint
 from mobiledet.config import Config, config_from_plain
 from mobiledet.data.coco import Category, CocoDataset
 from mobiledet.data.loader import Batch, Batches, PictureSet, PlainSampler, Sample, collate
@@ -17,6 +17,7 @@ from mobiledet.errors import CheckpointError, DataError
 from mobiledet.evaluation import detections_to_coco
 from mobiledet.models.build import build_detector
 from mobiledet.models.detector import Detector
+from mobiledet.pretrained.store import resolve_weights
 from mobiledet.structures import Detections, ImageArray, Target
 
 
@@ -91,16 +92,22 @@ class Predictor:
 
 
 def load_predictor(path: str | Path, *, device: torch.device | str = "cpu") -> tuple[Predictor, Config, dict[str, Any]]:
-    """A predictor from a checkpoint (or a run folder, for its ``best.pt``).
+    """A predictor from a checkpoint, a run folder (for its ``best.pt``) or pretrained weights by name.
 
     Returns:
         The predictor, the config it was trained with, and the checkpoint's content, its file under ``path``.
 
     Raises:
-        CheckpointError: the checkpoint is missing, damaged or doesn't fit its own config.
+        CheckpointError: the checkpoint is missing, damaged, no detector, or doesn't fit its own config.
+        DownloadError: pretrained weights aren't here and can't be fetched.
     """
-    path = checkpoint_file(path)
+    path = resolve_weights(path)
     content = load_checkpoint(path)
+    if "config" not in content:
+        raise CheckpointError(
+            f"{path}: a backbone without a detection head, it finds nothing yet; "
+            f"train from it: python tools/train.py configs/finetune_ssd.py model.init={path}"
+        )
     config = config_from_plain(content["config"])
     model = build_detector(config.model)
     content["path"] = path

@@ -31,6 +31,7 @@ ConfigMaker = Callable[..., Config]
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOBILEDET_CACHE", str(tmp_path_factory.getbasetemp() / "mobiledet-cache"))
+    monkeypatch.delenv("MOBILEDET_WEIGHTS", raising=False)
 
 
 @pytest.fixture(scope="session")
@@ -64,10 +65,22 @@ def tiny_config() -> ConfigMaker:
     return make
 
 
+SHARED = Path(os.environ.get("MOBILEDET_TEST_DATA") or CHECKOUT.parent / "shared")
+
+
+@pytest.fixture(scope="session")
+def real_weights() -> Path:
+    """Folder of real TensorFlow Lite files, or a skip."""
+    folder = SHARED / "weights"
+    if not (folder / "ssd_mobilenet_v1_0.75_300_coco_quant.tflite").is_file():
+        pytest.skip(f"no real weights in {folder}; set MOBILEDET_TEST_DATA to the folder that holds weights/")
+    return folder
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """Folder of the real data sets, or a skip."""
-    base = Path(os.environ.get("MOBILEDET_TEST_DATA") or CHECKOUT.parent / "shared") / "data"
+    base = SHARED / "data"
     if not (base / "coco-mini").is_dir():
         pytest.skip(f"no real data in {base}; set MOBILEDET_TEST_DATA to the folder that holds data/coco-mini")
     return base

@@ -59,6 +59,9 @@ FORBIDDEN = {
     "mobiledet.evaluation": ["models", "engine", "data", "ops", "predictor", "checkpoint"],
     "mobiledet.checkpoint": ["models", "engine", "data", "evaluation", "predictor"],
     "mobiledet.predictor": ["engine"],
+    "mobiledet.pretrained": ["engine", "data", "evaluation", "predictor"],
+    "mobiledet.downloads": ["models", "engine", "data", "config", "ops", "evaluation", "predictor", "coco_download"],
+    "mobiledet.coco_download": ["models", "engine", "data", "config", "ops", "evaluation", "predictor"],
     "mobiledet.visualization": ["models", "engine", "predictor", "ops", "checkpoint"],
     "mobiledet.cost": ["engine", "data", "predictor"],
 }
@@ -119,6 +122,10 @@ def python(code):
         ("mobiledet.evaluation", ["torch"]),
         ("mobiledet.visualization", ["torch"]),
         ("mobiledet.data.coco", ["torch"]),
+        ("mobiledet.data.importers.read", ["torch"]),
+        ("mobiledet.downloads", ["torch", "cv2", "numpy", "requests"]),
+        ("mobiledet.coco_download", ["torch", "cv2", "numpy", "requests"]),
+        ("mobiledet.pretrained.sources", ["torch", "cv2", "numpy"]),
     ],
 )
 def test_importing_stays_light(module, absent):

@@ -145,6 +145,8 @@ def bench(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Be
     monkeypatch.chdir(folder)
     monkeypatch.setenv("COLUMNS", "80")  # argparse folds its usage to the terminal
     monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("MOBILEDET_OFFLINE", "1")
+    monkeypatch.delenv("MOBILEDET_WEIGHTS", raising=False)
     return Bench(folder)
 
 
@@ -214,6 +216,18 @@ def pickled_code(bench: Bench) -> None:
 
 def rename_classes(bench: Bench) -> None:
     bench.change(lambda d: [c.update(name=f"thing {c['id']}") for c in d["categories"]], "val")
+
+
+def backbone(bench: Bench) -> None:
+    from mobiledet.checkpoint import save_checkpoint
+    from mobiledet.config import BackboneConfig
+    from mobiledet.models.mobilenet_v1 import MobileNetV1
+    from mobiledet.pretrained.imagenet import ImageNetBackbone
+
+    config = BackboneConfig(alpha=0.25)
+    state = MobileNetV1(alpha=0.25).state_dict()
+    found = ImageNetBackbone(config, (64, 64), (0.0,) * 3, (1.0,) * 3, state, None, folded=False)
+    save_checkpoint(bench.folder / "backbone.pt", {"mobiledet": "0", **found.payload()})
 
 
 def empty_folder(name: str) -> Prepare:
@@ -330,7 +344,6 @@ PREDICTING: dict[str, Mistake] = {
     "drawing there": ("predict", file("out/a.jpg", "mine"), f"run pictures {DETECT}", ["out/a.jpg exists already", "-o"]),
     "output a file": ("predict", file("out", "mine"), f"run pictures {DETECT}", ["'out'", "-o"]),
     "onto the pictures": ("predict", nothing, "run pictures --threads 1 -o pictures", ["pictures/a.jpg exists already"]),
-    "no output": ("predict", nothing, "run pictures", ["-o/--output"]),
     "swapped": ("predict", nothing, f"pictures/a.jpg run/best.pt {DETECT}", ["pictures/a.jpg", "not a checkpoint"]),
     "threshold 7": ("predict", nothing, f"run pictures {DETECT} --threshold 7", ["--threshold must lie between 0 and 1"]),
     "run without best": ("predict", gone("run/best.pt"), f"run pictures {DETECT}", ["'run/best.pt'", "last.pt"]),
@@ -342,15 +355,40 @@ PREDICTING: dict[str, Mistake] = {
     "shapes in a file": ("make_shapes", file("a", "mine"), "a/b", ["a/b", "choose another folder"]),
 }  # fmt: skip
 
+INIT = f"{ON_DATA} model.init="
+
+WEIGHTS: dict[str, Mistake] = {
+    "name misspelt": ("predict", nothing, f"ssd_mobilenet_v1_coco pictures {DETECT}", ["'ssd_mobilenet_v1_coco'", "did you mean 'ssd_mobilenet_v1_"]),
+    "offline": ("eval", nothing, "ssd_mobilenet_v1_075_coco --data data", ["ssd_mobilenet_v1_075_coco can't be fetched", "https://", "weights/ssd_mobilenet_v1_0.75_300_coco_quant.tflite", "MOBILEDET_WEIGHTS"]),
+    "backbone as detector": ("predict", backbone, f"backbone.pt pictures {DETECT}", ["backbone.pt", "finds nothing yet", "model.init=backbone.pt"]),
+    "not converted": ("eval", file("a.tflite", "hello"), "a.tflite --data data", ["a.tflite", "tools/weights.py import a.tflite"]),
+    "unknown weights": ("weights", nothing, "fetch resnet", ["'resnet'", "mobilenetv1_100"]),
+    "fetch misspelt": ("weights", nothing, "fetch mobilenetv1_10", ["did you mean 'mobilenetv1_100'"]),
+    "import of nothing": ("weights", nothing, "import a.tflite -o a.pt", ["'a.tflite'", "name a .tflite or .safetensors file"]),
+    "import of text": ("weights", file("a.tflite", "hello, world"), "import a.tflite -o a.pt", ["a.tflite", "no TensorFlow Lite file (12 bytes)"]),
+    "import of a torso": ("weights", file("a.tflite", b"\x1c\0\0\0TFL3" + bytes(20)), "import a.tflite -o a.pt", ["a.tflite", "damaged", "copy it again"]),
+    "import of no safetensors": ("weights", file("a.safetensors", "hello"), "import a.safetensors -o a.pt", ["a.safetensors", "no safetensors file", "copy it again"]),
+    "import over a file": ("weights", file("a.pt", "mine"), "import a.tflite -o a.pt", ["a.pt exists already", "another"]),
+    "import without output": ("weights", nothing, "import a.tflite", ["-o/--output"]),
+    "weights without a word": ("weights", nothing, "", ["command"]),
+    "init missing": ("train", nothing, f"{INIT}run/bset.pt", ["'run/bset.pt'", "best.pt, last.pt"]),
+    "init misspelt": ("train", nothing, f"{INIT}mobilenetv1-100", ["'mobilenetv1-100'", "did you mean 'mobilenetv1_100'"]),
+    "init of another width": ("train", nothing, f"{INIT}run/best.pt model.backbone.alpha=0.5", ["model.backbone.alpha is 0.5", "run/best.pt has 0.25", "leave it out"]),
+    "init of another scale": ("train", nothing, f"{INIT}run/best.pt model.mean=(0,0,0)", ["model.mean is (0.0, 0.0, 0.0)", "run/best.pt has (127.5"]),
+    "init of text": ("train", file("a.pt", "hello"), f"{INIT}a.pt", ["a.pt", "not a checkpoint"]),
+    "nothing held out": ("train", gone("data/annotations/instances_val.json"), f"{ON_DATA} data.hold_out=1.5", ["data.hold_out", "less than 1", "'1.5'"]),
+}  # fmt: skip
+
 USAGE = {
+    "import without output", "weights without a word",
     "nothing named", "unknown option", "cost of no classes", "cost of nothing", "no batch", "batch in words",
-    "threads below none", "no output", "threshold 7", "shapes of 12",
+    "threads below none", "threshold 7", "shapes of 12",
 }  # fmt: skip
 """Mistakes that argparse sees: status 2."""
 
 CASES = {
     f"{mistake[0]}: {name}": (name, mistake)
-    for table in (CONFIGS, DATA, RUNS, SCORING, PREDICTING)
+    for table in (CONFIGS, DATA, RUNS, SCORING, PREDICTING, WEIGHTS)
     for name, mistake in table.items()
 }
 

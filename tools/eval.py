@@ -15,7 +15,7 @@ from mobiledet.cli import refuse_existing, run_tool
 def main() -> None:
     """Parse arguments, score, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", type=Path, help="best.pt, or a run folder")
+    parser.add_argument("checkpoint", help="best.pt, a run folder, or pretrained weights by name")
     parser.add_argument("--data", type=Path, metavar="ROOT", help="COCO-format folder (default: what it trained on)")
     parser.add_argument("--split", default="val", help="split to score (default: val)")
     parser.add_argument("--annotations", type=Path, help="annotation file, if not where COCO has it")
@@ -35,7 +35,7 @@ def main() -> None:
 
     from tqdm import tqdm
 
-    from mobiledet.data.coco import load_coco
+    from mobiledet.engine.datasets import open_recorded_split, open_split
     from mobiledet.engine.fit import metrics_record
     from mobiledet.engine.precision import choose_device, set_threads
     from mobiledet.evaluation import format_metrics, score_detections
@@ -46,13 +46,15 @@ def main() -> None:
     predictor, config, content = load_predictor(
         arguments.checkpoint, device=choose_device(arguments.device, setting="--device ")
     )
-    dataset = load_coco(
-        arguments.data or Path(config.data.root),
-        arguments.split,
-        annotations=arguments.annotations,
-        images=arguments.images,
-        progress=True,
-    )
+    if arguments.data is None and arguments.annotations is None and arguments.images is None:
+        dataset = open_recorded_split(config, arguments.split)
+    else:
+        dataset = open_split(
+            arguments.data or Path(config.data.root),
+            arguments.split,
+            annotations=arguments.annotations,
+            images=arguments.images,
+        )
     if arguments.limit is not None:
         dataset = dataset.first(arguments.limit)
     if summary := dataset.report.summary():

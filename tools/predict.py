@@ -1,5 +1,6 @@
 """Detect objects in pictures: writes drawn pictures and one detections.json.
 
+    python tools/predict.py ssd_mobilenet_v1_075_coco picture.jpg
     python tools/predict.py runs/ssd_mobilenet_a1/1/best.pt picture.jpg folder/ -o out/
 
 Exit status: 0; 1 when something is wrong with the input. A picture that can't be read is named and the others are
@@ -18,9 +19,11 @@ from mobiledet.cli import EXIT_ERROR, run_tool
 def main() -> int:
     """Parse arguments, detect, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", type=Path, help="best.pt, or a run folder")
+    parser.add_argument("checkpoint", help="best.pt, a run folder, or pretrained weights by name")
     parser.add_argument("pictures", type=Path, nargs="+", help="pictures or folders of pictures")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the results; must not hold any")
+    parser.add_argument(
+        "-o", "--output", type=Path, help="folder for the results; must not hold any (default: runs/predict/<number>)"
+    )
     parser.add_argument("--threshold", type=float, default=0.3, help="least score shown (default: 0.3)")
     parser.add_argument("--threads", type=int, default=0, help="processor threads; 0 takes all cores")
     parser.add_argument("--device", default="auto")
@@ -34,6 +37,7 @@ def main() -> int:
     from mobiledet.engine.precision import choose_device, set_threads
     from mobiledet.prediction_files import write_predictions
     from mobiledet.predictor import load_predictor
+    from mobiledet.runs import create_run_folder
 
     set_threads(arguments.threads)
     paths = find_images(arguments.pictures)
@@ -41,13 +45,9 @@ def main() -> int:
         arguments.checkpoint, device=choose_device(arguments.device, setting="--device ")
     )
     categories = [category["id"] for category in content["categories"]]
-    summary = write_predictions(
-        predictor, paths, arguments.output, category_ids=categories, threshold=arguments.threshold
-    )
-    print(
-        f"{summary.objects} objects in {summary.pictures} pictures: {arguments.output}/, "
-        f"{arguments.output / 'detections.json'}"
-    )
+    output = arguments.output or create_run_folder(Path("runs"), "predict")
+    summary = write_predictions(predictor, paths, output, category_ids=categories, threshold=arguments.threshold)
+    print(f"{summary.objects} objects in {summary.pictures} pictures: {output}/, {output / 'detections.json'}")
     for problem in summary.problems:
         print(f"error: {problem}", file=sys.stderr)
     return EXIT_ERROR if summary.problems else 0

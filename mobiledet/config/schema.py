@@ -27,7 +27,9 @@ class BackboneConfig(Strict):
     """MobileNetV1 (Howard et al. 2017)."""
 
     alpha: Annotated[float, Field(gt=0, le=4)] = 1.0
-    """Width multiplier: every layer has ``max(8, int(alpha * channels))`` channels."""
+    """Width multiplier: every layer has ``max(min_channels, int(alpha * channels))`` channels."""
+    min_channels: PositiveInt = 8
+    """Least channels of a layer; the paper's code has 8, TensorFlow's detection configs 16."""
     padding: Literal["symmetric", "tensorflow"] = "symmetric"
     """How strided convolutions pad: one pixel on each side, or TensorFlow's SAME (asymmetric on even sizes)."""
     norm_momentum: Annotated[float, Field(gt=0, le=1)] = 0.03
@@ -108,6 +110,9 @@ class ModelConfig(Strict):
     """The network sees ``(pixel - mean) / std`` of RGB pixels 0..255."""
     num_classes: PositiveInt | None = None
     """Object classes without background; filled in from the data set."""
+    init: str | None = None
+    """Weights to start from: a checkpoint, a run folder, or a name from tools/weights.py list. They decide width,
+    padding and picture scale, and for the same kind of head its layers and anchors, where these are left alone here."""
 
     @property
     def network_size(self) -> tuple[int, int]:
@@ -154,6 +159,8 @@ class DataConfig(Strict):
     val_annotations: str | None = None
     val_images: str | None = None
     """Explicit files and folders, for data that doesn't follow the layout."""
+    hold_out: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of the training pictures kept apart for scoring, where the data set has no validation split."""
     limit: PositiveInt | None = None
     """Only the first pictures of each split, for trying things out."""
     augment: AugmentConfig = AugmentConfig()
@@ -180,7 +187,10 @@ class OptimizerConfig(Strict):
 class ScheduleConfig(Strict):
     """How long, and how fast at each moment."""
 
-    epochs: PositiveInt = 60
+    epochs: PositiveInt | None = 60
+    """Passes over the training pictures; None chooses them so that about ``pictures`` are seen."""
+    pictures: PositiveInt = 12_000
+    """Length of training where ``epochs`` is None: pictures seen, whatever the size of the data set."""
     batch_size: PositiveInt = 16
     accumulate: PositiveInt = 1
     """Batches whose gradients are averaged into one step."""
@@ -195,6 +205,27 @@ class ScheduleConfig(Strict):
     """Epochs between scorings of the validation split; the last epoch is always scored."""
     patience: PositiveInt | None = None
     """Stop after this many scorings without a better AP; None trains to the end."""
+
+    @property
+    def num_epochs(self) -> int:
+        """Passes over the training pictures.
+
+        Raises:
+            ValueError: they are still to be chosen by the size of the data set.
+        """
+        if self.epochs is None:
+            raise ValueError("schedule.epochs isn't chosen yet")
+        return self.epochs
+
+    def for_pictures(self, count: int) -> ScheduleConfig:
+        """The schedule with ``epochs`` chosen for a data set of ``count`` pictures, if it isn't yet.
+
+        Few pictures are seen more often, but not without end: what is gained by the hundredth time is learned by
+        heart. Of many, each is seen at least 8 times.
+        """
+        if self.epochs is not None:
+            return self
+        return self.model_copy(update={"epochs": min(max(round(self.pictures / max(1, count)), 8), 100)})
 
     @model_validator(mode="after")
     def _check(self) -> ScheduleConfig:

@@ -37,7 +37,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,10 +153,13 @@ def check_coco(
     min_box_size: float = 1.0,
     require_boxes: bool = False,
     progress: bool = False,
+    pictures: Sequence[ImageInfo | ImageError | None] | None = None,
 ) -> CocoColumns:
     """Check a parsed COCO file and its pictures; faults go to the report, what is sound into columns.
 
-    The columns are fit for use once ``report.raise_if_errors()`` has passed.
+    The columns are fit for use once ``report.raise_if_errors()`` has passed. ``pictures`` is for callers that have
+    looked at the pictures already: for each entry of ``images`` what was found, None where nobody looked; no file is
+    opened then.
 
     Raises:
         DataError: the file isn't COCO at all, so that nothing more can be said.
@@ -165,7 +168,7 @@ def check_coco(
     category_ids, names = _check_categories(categories, report)
     image_ids = _check_ids(images, "image", report)
     file_names = _check_file_names(images, image_dir, report)
-    sizes, upright = _check_pictures(images, file_names, image_dir, report, check_images, progress)
+    sizes, upright = _check_pictures(images, file_names, image_dir, report, check_images, progress, pictures)
     found = check_annotations(
         annotations,
         images,
@@ -251,7 +254,13 @@ def _leads_out(name: str, root: str) -> bool:
 
 
 def _check_pictures(
-    images: list[Entry], names: list[str], folder: Path, report: CheckReport, check_all: bool, progress: bool
+    images: list[Entry],
+    names: list[str],
+    folder: Path,
+    report: CheckReport,
+    check_all: bool,
+    progress: bool,
+    known: Sequence[ImageInfo | ImageError | None] | None,
 ) -> tuple[IntArray, NDArray[np.int8]]:
     """Sizes ``(N, 2)`` as the pictures are to be read, and whether that is upright (-1: not looked at)."""
     columns = [[image.get(key) or 0 for image in images] for key in ("height", "width")]
@@ -266,10 +275,12 @@ def _check_pictures(
         return f"images[{row}] (id {images[row].get('id')!r:.40}, {names[row]!r})", size
 
     report.add("image sizes that are not whole numbers", np.flatnonzero(~sound), describe)
-    rows = [row for row, name in enumerate(names) if name and (check_all or absent[row])]
-    found = dict(
-        zip(rows, verify_images([folder / names[row] for row in rows], folder, progress=progress), strict=True)
-    )
+    if known is not None:
+        found = {row: info for row, info in enumerate(known) if info is not None}
+    else:
+        rows = [row for row, name in enumerate(names) if name and (check_all or absent[row])]
+        paths = [folder / names[row] for row in rows]
+        found = dict(zip(rows, verify_images(paths, folder, progress=progress), strict=True))
     failed = {row: result for row, result in found.items() if isinstance(result, ImageError)}
     missing = [row for row in failed if not (folder / names[row]).exists()]
     report.add("missing pictures", missing, lambda row: (describe(row)[0], _where_else(folder, names[row])))

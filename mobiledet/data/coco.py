@@ -10,6 +10,7 @@ import difflib
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from mobiledet.data.checks import CocoColumns, check_coco, collector_paused, rea
 from mobiledet.data.report import CheckReport
 from mobiledet.data.verification import verify_image
 from mobiledet.errors import DataError
-from mobiledet.structures import Target
+from mobiledet.structures import IntArray, Target
 
 _OTHER_TASKS = ("captions_", "person_keypoints_", "stuff_", "panoptic_", "image_info_")
 
@@ -56,7 +57,7 @@ class ImageRecord:
 
 
 class CocoDataset:
-    """A checked split of a COCO data set; make one with `load_coco`.
+    """A checked split of a COCO data set; make one with `load_coco`, or `read_dataset` for other formats.
 
     Attributes:
         categories: K classes by ascending id; label ``k`` is ``categories[k - 1]``.
@@ -91,6 +92,19 @@ class CocoDataset:
         """COCO id of the picture at ``index``."""
         return int(self._columns.image_ids[index])
 
+    def file_name(self, index: int) -> str:
+        """File name of the picture at ``index``, relative to ``image_dir``."""
+        return self._columns.file_names[index]
+
+    def labels(self, index: int | None = None) -> IntArray:
+        """``(M,)`` labels of the boxes of the picture at ``index``, or of all; crowds and ignored boxes included."""
+        rows = slice(None)
+        if index is not None:
+            index = range(len(self))[index]
+            rows = slice(*self._columns.offsets[index : index + 2].tolist())
+        found: IntArray = self._columns.labels[rows].copy()
+        return found
+
     def __getitem__(self, index: int) -> ImageRecord:
         """The picture at ``index``; not read, only described.
 
@@ -116,14 +130,22 @@ class CocoDataset:
 
     def first(self, count: int) -> CocoDataset:
         """The first ``count`` pictures alone, in the file's order, with all classes; for trying things out."""
-        columns, boxes = self._columns, slice(0, int(self._columns.offsets[: count + 1][-1]))
+        return self.subset(range(len(self))[:count])
+
+    def subset(self, indices: Sequence[int]) -> CocoDataset:
+        """Some pictures alone, in the order given, with all classes and their ids; name each at most once."""
+        columns = self._columns
+        rows = np.array([range(len(self))[index] for index in indices], np.int64)
+        counts = np.diff(columns.offsets)[rows]
+        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        boxes = np.repeat(columns.offsets[rows] - offsets[:-1], counts) + np.arange(offsets[-1])
         taken = replace(
             columns,
-            image_ids=columns.image_ids[:count],
-            file_names=columns.file_names[:count],
-            sizes=columns.sizes[:count],
-            upright=columns.upright[:count],
-            offsets=columns.offsets[: count + 1],
+            image_ids=columns.image_ids[rows],
+            file_names=[columns.file_names[row] for row in rows],
+            sizes=columns.sizes[rows],
+            upright=columns.upright[rows],
+            offsets=offsets,
             boxes_xywh=columns.boxes_xywh[boxes],
             labels=columns.labels[boxes],
             iscrowd=columns.iscrowd[boxes],
@@ -236,6 +258,11 @@ def locate_split(root: Path, split: str) -> tuple[Path, Path]:
     """
     annotation_file = _find_annotations(root, split)
     return annotation_file, _find_images(root, split, annotation_file)
+
+
+def split_names(root: Path) -> list[str]:
+    """Splits that a folder in one of these layouts has, with their years."""
+    return sorted(_splits(root))
 
 
 def _explicit(path: Path, root: Path | None, what: str) -> Path:

@@ -17,18 +17,21 @@ from mobiledet import __version__
 from mobiledet.checkpoint import file_digest, load_latest, save_checkpoint
 from mobiledet.config import Config, config_hash
 from mobiledet.data.coco import CocoDataset
-from mobiledet.data.loader import Batch, Batches, EpochSampler, ImageCache, PictureSet
+from mobiledet.data.loader import Batch, Batches, EpochSampler, ImageCache, PictureSet, PlainSampler
 from mobiledet.data.transforms import TrainTransform
 from mobiledet.engine.loop import Trainer, train_one_epoch
 from mobiledet.engine.optim import WeightAverage, build_optimizer, lr_factor
 from mobiledet.engine.precision import Precision, choose_device, choose_precision, process_rank, set_threads
 from mobiledet.engine.progress import Progress, Row
+from mobiledet.engine.random_states import random_states, set_random_states
 from mobiledet.engine.reporting import Reporter
 from mobiledet.engine.stopping import StopRequest
 from mobiledet.errors import CheckpointError, WorkerError
 from mobiledet.evaluation import Metrics, score_detections
 from mobiledet.models.build import build_detector
 from mobiledet.predictor import Predictor
+from mobiledet.pretrained.folded_norms import reinsert_norms
+from mobiledet.pretrained.transfer import InitialWeights, Transfer, load_into
 from mobiledet.runs import write_json
 
 logger = logging.getLogger(__name__)
@@ -36,6 +39,9 @@ logger = logging.getLogger(__name__)
 COCO_FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
 MAX_PREDICTION_BATCH = 16
+
+NORM_PICTURES = 256
+"""Training pictures on which folded norms are measured; a channel sees thousands of places in each."""
 
 SAVE_SECONDS = 600
 """Longest time without a checkpoint; a long epoch is saved in its middle, and resumed there."""
@@ -82,11 +88,30 @@ class Run:
         self.trainer = self._trainer(device)
         self.reporter = Reporter(
             folder,
-            epochs=config.schedule.epochs,
+            epochs=config.schedule.num_epochs,
             batches_per_epoch=self.sampler.batches_per_epoch,
             tensorboard=config.train.tensorboard,
             main=self.rank == 0,
         )
+
+    def start_from(self, weights: InitialWeights) -> Transfer:
+        """Begin with other weights than fresh ones.
+
+        Norms that were folded away are put back with statistics of the training pictures, unless the recipe keeps the
+        backbone's frozen anyway.
+        """
+        with torch.random.fork_rng(devices=[]):
+            transfer = load_into(self.model, weights, self.train.names)
+            if weights.folded:
+                pictures = PictureSet(self.train.first(NORM_PICTURES), size=self.config.model.network_size)
+                batches = Batches(pictures, PlainSampler(len(pictures.dataset), batch_size=16), workers=0)
+                device = self.trainer.device
+                count = reinsert_norms(self.model, (batch.images.to(device) for batch in batches), transfer.loaded)
+                what = f"{count} put back, measured on {len(pictures.dataset)} training pictures"
+                transfer.rows.append(("norms", what))
+        if self.average is not None:
+            self.average.restart()
+        return transfer
 
     def fit(self) -> bool:
         """Train from wherever the run stands to its end.
@@ -107,7 +132,7 @@ class Run:
                 break
             progress.next_epoch(row)
             out_of_patience = schedule.patience is not None and progress.scorings_since_best >= schedule.patience
-            progress.finished = progress.epoch >= schedule.epochs or out_of_patience
+            progress.finished = progress.epoch >= schedule.num_epochs or out_of_patience
             self.reporter.end_epoch(progress, row)
             self.save_last()
             if out_of_patience:
@@ -147,7 +172,7 @@ class Run:
         self.optimizer.load_state_dict(content["optimizer"])
         self.precision.load_state_dict(training["scaler"])
         self.progress = Progress.from_plain(training["progress"])
-        _set_random_states(training["random"])
+        set_random_states(training["random"])
         logger.info("resuming %s after epoch %d, batch %d", self.folder, self.progress.epoch, self.progress.batch)
 
     def save_last(self) -> None:
@@ -163,7 +188,7 @@ class Run:
                 "progress": self.progress.plain(),
                 "ema_updates": self.average.updates if self.average else 0,
                 "scaler": self.precision.state_dict(),
-                "random": _random_states(),
+                "random": random_states(),
                 "threads": self.threads,
                 "precision": self.precision.name,
                 "data": self.train.fingerprint(),
@@ -222,7 +247,7 @@ class Run:
             **{f"loss/{name}": value for name, value in progress.mean_losses().items()},
             "skipped_steps": progress.skipped_steps,
         }
-        last = progress.epoch + 1 == schedule.epochs
+        last = progress.epoch + 1 == schedule.num_epochs
         if self.val is None or not (last or (progress.epoch + 1) % schedule.val_every == 0):
             if self.val is None:
                 self._save_best(None)
@@ -310,26 +335,3 @@ def metrics_record(metrics: Metrics, weights: Path, config: Config) -> dict[str,
         **metrics.to_json_dict(),
         "model": {"file": str(weights), "sha256": file_digest(weights), "config_hash": config_hash(config)},
     }
-
-
-def _random_states() -> dict[str, Any]:
-    """The states of all random generators, as plain data and tensors."""
-    version, internal, gauss = random.getstate()
-    _, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
-    assert isinstance(keys, np.ndarray)
-    return {
-        "python": [version, list(internal), gauss],
-        "numpy": [torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(cached)],
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
-
-
-def _set_random_states(states: dict[str, Any]) -> None:
-    version, internal, gauss = states["python"]
-    random.setstate((version, tuple(internal), gauss))
-    keys, position, has_gauss, cached = states["numpy"]
-    np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), position, has_gauss, cached))
-    torch.set_rng_state(states["torch"])
-    if torch.cuda.is_available() and states["cuda"]:
-        torch.cuda.set_rng_state_all(states["cuda"])

@@ -7,14 +7,17 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from mobiledet.checkpoint import load_checkpoint
 from mobiledet.config import Config, apply_overrides, config_from_plain
-from mobiledet.config.schema import DataConfig
 from mobiledet.cost import detector_cost
-from mobiledet.data.coco import CocoDataset, load_coco
+from mobiledet.data.coco import CocoDataset
+from mobiledet.engine.datasets import open_data
 from mobiledet.engine.fit import Run
 from mobiledet.engine.precision import choose_device, choose_precision, process_rank
 from mobiledet.engine.stopping import StopRequest
-from mobiledet.errors import CheckpointError, ConfigError, DataError
+from mobiledet.errors import CheckpointError, ConfigError
+from mobiledet.pretrained.store import resolve_weights
+from mobiledet.pretrained.transfer import InitialWeights, adopt, read_initial_weights
 from mobiledet.runs import create_run_folder, lock_run_folder, write_json
 
 logger = logging.getLogger(__name__)
@@ -34,12 +37,15 @@ def start_run(config: Config) -> tuple[Path, int]:
     """
     process_rank()  # these two fail, if they must, before a run folder is made
     choose_precision(config.train.precision, choose_device(config.train.device))
-    train, val = open_data(config.data)
+    weights = _initial_weights(config)
+    config = adopt(config, weights) if weights is not None else config
+    train, val = open_data(config.data, seed=config.seed)
     config = with_classes(config, train)
+    config = config.model_copy(update={"schedule": config.schedule.for_pictures(len(train))})
     folder = create_run_folder(Path(config.train.output), config.name)
     with lock_run_folder(folder):
         write_json(folder / "config.json", config.plain())
-        return folder, _run(config, folder, train, val, resume=False)
+        return folder, _run(config, folder, train, val, weights=weights)
 
 
 def resume_run(folder: Path, overrides: Sequence[str] = ()) -> int:
@@ -68,7 +74,7 @@ def resume_run(folder: Path, overrides: Sequence[str] = ()) -> int:
     config = apply_overrides(_recorded_config(recorded), overrides)
     choose_precision(config.train.precision, choose_device(config.train.device))
     with lock_run_folder(folder):
-        train, val = open_data(config.data)
+        train, val = open_data(config.data, seed=config.seed)
         if config.model.num_classes != train.num_classes:
             raise CheckpointError(
                 f"the run has {config.model.num_classes} classes, {train.annotation_file} has {train.num_classes}; "
@@ -77,54 +83,22 @@ def resume_run(folder: Path, overrides: Sequence[str] = ()) -> int:
         return _run(config, folder, train, val, resume=True)
 
 
-def open_data(config: DataConfig) -> tuple[CocoDataset, CocoDataset | None]:
-    """The training and validation splits, checked picture by picture; every fault is reported before training.
-
-    Raises:
-        DataError: they can't be used, or name different classes.
-    """
-    train = _open_split(
-        config, "train", config.train_split, config.train_annotations, config.train_images, require_boxes=True
-    )
-    if config.val_split is None:
-        logger.info("val: none; the last weights are kept as best.pt")
-        return train, None
-    val = _open_split(config, "val", config.val_split, config.val_annotations, config.val_images)
-    if train.categories != val.categories:
-        raise DataError(
-            f"{train.annotation_file} and {val.annotation_file} list different categories: "
-            f"{', '.join(sorted(set(train.names) ^ set(val.names))) or 'same names, other ids'}; "
-            "give both the same list"
-        )
-    return train, val
+def _initial_weights(config: Config) -> InitialWeights | None:
+    name = config.model.init
+    if name is None:
+        return None
+    return read_initial_weights(load_checkpoint(resolve_weights(name)), name)
 
 
-def _open_split(
-    config: DataConfig,
-    role: str,
-    split: str,
-    annotations: str | None,
-    images: str | None,
+def _run(
+    config: Config,
+    folder: Path,
+    train: CocoDataset,
+    val: CocoDataset | None,
     *,
-    require_boxes: bool = False,
-) -> CocoDataset:
-    dataset = load_coco(
-        Path(config.root),
-        split,
-        annotations=_path(annotations),
-        images=_path(images),
-        require_boxes=require_boxes,
-        progress=True,
-    )
-    if config.limit is not None:
-        dataset = dataset.first(config.limit)
-        if require_boxes and not any(len(dataset[index].target) for index in range(len(dataset))):
-            raise DataError(f"data.limit={config.limit}: the first pictures of {dataset.annotation_file} have no boxes")
-    _log_data(role, dataset)
-    return dataset
-
-
-def _run(config: Config, folder: Path, train: CocoDataset, val: CocoDataset | None, *, resume: bool) -> int:
+    weights: InitialWeights | None = None,
+    resume: bool = False,
+) -> int:
     with StopRequest() as stop:
         run = Run(config=config, folder=folder, train=train, val=val, stop=stop)
         cost = detector_cost(run.model)
@@ -147,6 +121,8 @@ def _run(config: Config, folder: Path, train: CocoDataset, val: CocoDataset | No
             run.threads,
             config.data.workers,
         )
+        if weights is not None:
+            logger.info("%s", run.start_from(weights).table())
         if resume:
             run.resume()
             if run.progress.finished:
@@ -183,17 +159,6 @@ def with_classes(config: Config, train: CocoDataset) -> Config:
             "leave it out, it comes from the data"
         )
     return config.model_copy(update={"model": config.model.model_copy(update={"num_classes": train.num_classes})})
-
-
-def _log_data(split: str, dataset: CocoDataset) -> None:
-    logger.info("%s: %d pictures, %d classes (%s)", split, len(dataset), dataset.num_classes, dataset.annotation_file)
-    summary = dataset.report.summary()
-    if summary:
-        logger.info("%s", summary)
-
-
-def _path(text: str | None) -> Path | None:
-    return Path(text) if text is not None else None
 
 
 def _runs_below(folder: Path) -> list[str]:

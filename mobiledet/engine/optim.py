@@ -61,7 +61,7 @@ def build_optimizer(model: Detector, config: OptimizerConfig) -> Optimizer:
 
 def lr_factor(step: int, *, steps_per_epoch: int, config: ScheduleConfig) -> float:
     """Learning rate of a step (counted from 0) as a share of the peak: linear warm-up, then the policy."""
-    total = steps_per_epoch * config.epochs
+    total = steps_per_epoch * config.num_epochs
     warmup = min(config.warmup_steps, max(1, total // 10)) if config.warmup_steps else 0
     if step < warmup:
         return (step + 1) / (warmup + 1)
@@ -120,6 +120,11 @@ class WeightAverage:
         floating = {name: tensor for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
         self._names, self._live = list(floating), list(floating.values())
         self._average = [tensor.detach().clone() for tensor in self._live]
+
+    def restart(self) -> None:
+        """Begin again at the weights as they are now."""
+        self.updates = 0
+        _copy(self._average, self._live)
 
     @torch.no_grad()
     def update(self) -> None:

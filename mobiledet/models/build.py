@@ -37,7 +37,9 @@ def build_detector(config: ModelConfig) -> Detector:
 
 def build_backbone(config: BackboneConfig) -> MobileNetV1:
     """A MobileNetV1 that returns the maps SSD looks at."""
-    return MobileNetV1(alpha=config.alpha, outputs=("conv11", "conv13"), style=_style(config))
+    return MobileNetV1(
+        alpha=config.alpha, min_channels=config.min_channels, outputs=("conv11", "conv13"), style=_style(config)
+    )
 
 
 def _build_ssd(head: HeadConfig, backbone_config: BackboneConfig, backbone: MobileNetV1, num_classes: int) -> SSDHead:

@@ -52,6 +52,7 @@ class MobileNetV1(nn.Module):
 
     Args:
         alpha: Width multiplier, any number above 0.
+        min_channels: Least channels of a layer.
         outputs: Names of the layers whose maps are returned, ``"conv0"`` to ``"conv13"``.
         style: Padding (symmetric, or TensorFlow's SAME) and batch-norm settings.
 
@@ -63,6 +64,7 @@ class MobileNetV1(nn.Module):
         self,
         *,
         alpha: float = 1.0,
+        min_channels: int = MIN_CHANNELS,
         outputs: Sequence[str] = ("conv11", "conv13"),
         style: LayerStyle = DEFAULT_STYLE,
     ) -> None:
@@ -74,7 +76,7 @@ class MobileNetV1(nn.Module):
         info: dict[str, FeatureInfo] = {}
         in_channels, total_stride = 3, 1
         for index, (kind, stride, channels) in enumerate(TABLE_1):
-            out_channels = scale_channels(channels, alpha)
+            out_channels = scale_channels(channels, alpha, min_channels)
             total_stride *= stride
             layer: nn.Module
             if kind == "conv":

@@ -1,0 +1,84 @@
+"""From a weights file of somebody else's to a checkpoint of ours."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from mobiledet import __version__
+from mobiledet.checkpoint import file_digest
+from mobiledet.config import Config
+from mobiledet.errors import CheckpointError
+from mobiledet.pretrained.imagenet import import_classifier, import_timm
+from mobiledet.pretrained.tflite_graph import read_tflite
+from mobiledet.pretrained.tflite_ssd import import_ssd, is_ssd
+
+logger = logging.getLogger(__name__)
+
+
+def import_weights(path: Path, *, labels: Path | None = None, name: str | None = None) -> dict[str, Any]:
+    """Read a TensorFlow Lite detector or classifier, or timm's MobileNetV1.
+
+    Args:
+        path: A ``.tflite`` or ``.safetensors`` file.
+        labels: Text file with a detector's class names, one a line in the order of its outputs.
+        name: Of the config inside; by default the file's own.
+
+    Returns:
+        The content of a checkpoint, for :func:`mobiledet.checkpoint.save_checkpoint`: a detector's, or a backbone's.
+
+    Raises:
+        CheckpointError: it can't be read, or is another network.
+        MissingDependencyError: a package that reads it isn't installed.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"no file {str(path)!r} to import; name a .tflite or .safetensors file")
+    content: dict[str, Any] = {"mobiledet": __version__}
+    if path.suffix == ".safetensors":
+        content |= import_timm(path).payload()
+    else:
+        graph = read_tflite(path)
+        try:
+            if is_ssd(graph):
+                config, state, categories = import_ssd(graph, _read_labels(labels))
+                plain = Config(name=name or _safe(path.stem), model=config).plain()
+                content |= {"config": plain, "categories": categories, "model": state, "ema": None, "epoch": 0}
+                content["folded"] = True
+            else:
+                content |= import_classifier(graph).payload()
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}") from None
+    content["source"] = {"file": path.name, "sha256": file_digest(path)}
+    return content
+
+
+def describe_weights(content: dict[str, Any]) -> str:
+    """One line about what was imported."""
+    if "config" in content:
+        model = content["config"]["model"]
+        height, width = model["input_size"]
+        return (
+            f"SSD on MobileNetV1 alpha {model['backbone']['alpha']:g}, {height}x{width} pixels, "
+            f"{len(content['categories'])} classes"
+        )
+    height, width = content["input_size"]
+    classes = len(content["classifier"]["bias"]) if content["classifier"] else 0
+    what = f"classifier of {classes} classes" if classes else "features without a classifier"
+    return f"MobileNetV1 alpha {content['backbone']['alpha']:g}, {height}x{width} pixels, {what}"
+
+
+def _read_labels(path: Path | None) -> tuple[str, ...] | None:
+    if path is None:
+        return None
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path}: can't be read as a list of class names: {error}") from None
+    return tuple(line.strip() for line in lines if line.strip())
+
+
+def _safe(stem: str) -> str:
+    """A file's name as the name of a recipe."""
+    kept = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in stem).lstrip("._-")
+    return kept or "imported"
