@@ -24,11 +24,13 @@ def main() -> int:
     parser.add_argument(
         "-o", "--output", type=Path, help="folder for the results; must not hold any (default: runs/predict/<number>)"
     )
-    parser.add_argument("--threshold", type=float, default=0.3, help="least score shown (default: 0.3)")
+    parser.add_argument(
+        "--threshold", type=float, help="least score shown (default: what suits the model best, or 0.3)"
+    )
     parser.add_argument("--threads", type=int, default=0, help="processor threads; 0 takes all cores")
     parser.add_argument("--device", default="auto")
     arguments = parser.parse_args()
-    if not 0 <= arguments.threshold <= 1:
+    if arguments.threshold is not None and not 0 <= arguments.threshold <= 1:
         parser.error("--threshold must lie between 0 and 1")
     if arguments.threads < 0:
         parser.error("--threads must be at least 0")
@@ -38,6 +40,7 @@ def main() -> int:
     from mobiledet.prediction_files import write_predictions
     from mobiledet.predictor import load_predictor
     from mobiledet.runs import create_run_folder
+    from mobiledet.thresholds import DEFAULT_THRESHOLD
 
     set_threads(arguments.threads)
     paths = find_images(arguments.pictures)
@@ -46,8 +49,14 @@ def main() -> int:
     )
     categories = [category["id"] for category in content["categories"]]
     output = arguments.output or create_run_folder(Path("runs"), "predict")
-    summary = write_predictions(predictor, paths, output, category_ids=categories, threshold=arguments.threshold)
-    print(f"{summary.objects} objects in {summary.pictures} pictures: {output}/, {output / 'detections.json'}")
+    threshold = arguments.threshold
+    if threshold is None:
+        threshold = content.get("threshold") or DEFAULT_THRESHOLD
+    summary = write_predictions(predictor, paths, output, category_ids=categories, threshold=threshold)
+    print(
+        f"{summary.objects} objects scoring {threshold:g} or more in {summary.pictures} pictures: {output}/, "
+        f"{output / 'detections.json'}"
+    )
     for problem in summary.problems:
         print(f"error: {problem}", file=sys.stderr)
     return EXIT_ERROR if summary.problems else 0

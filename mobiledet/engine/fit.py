@@ -33,6 +33,7 @@ from mobiledet.predictor import Predictor
 from mobiledet.pretrained.folded_norms import reinsert_norms
 from mobiledet.pretrained.transfer import InitialWeights, Transfer, load_into
 from mobiledet.runs import write_json
+from mobiledet.thresholds import best_threshold
 
 logger = logging.getLogger(__name__)
 
@@ -261,24 +262,29 @@ class Run:
         )
         if results is None:
             return None
-        metrics = score_detections(self.val.coco_json(), results)
+        truth = self.val.coco_json()
+        metrics = score_detections(truth, results)
         row |= {f"val/{name}": getattr(metrics, name) for name in COCO_FIGURES}
         if metrics.AP is not None and progress.best_ap is not None and progress.best_ap >= metrics.AP:
             progress.scorings_since_best += 1
             return row
         progress.best_ap, progress.best_epoch, progress.scorings_since_best = metrics.AP, progress.epoch + 1, 0
-        self._save_best(metrics)
+        self._save_best(metrics, best_threshold(truth, results))
         self.reporter.predictions(predictor, self.val)
         return row
 
-    def _save_best(self, metrics: Metrics | None) -> None:
+    def _save_best(self, metrics: Metrics | None, threshold: float | None = None) -> None:
         if self.rank != 0:
             return
         path = self.folder / "best.pt"
         content = {**self._identity(), "model": self._scored_weights(), "ema": None, "epoch": self.progress.epoch + 1}
+        content["threshold"] = threshold
         save_checkpoint(path, content)
         if metrics is not None:
-            write_json(self.folder / "metrics.json", metrics_record(metrics, path, self.config))
+            write_json(
+                self.folder / "metrics.json",
+                {**metrics_record(metrics, path, self.config), "best_f1_threshold": threshold},
+            )
 
     def _predictor(self) -> Predictor:
         """The weights that count, in a model of their own, so that scoring can't disturb training."""

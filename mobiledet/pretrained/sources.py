@@ -28,6 +28,7 @@ class PretrainedSource:
         archive_member: Ending of the file's name inside the archive; None when the address is the file itself.
         sha256: Of the file that ``measured`` is about. Other conversions of the same weights differ in bytes and
             not in values, so another file is used as well, and said to be another.
+        threshold: Of a detector: the score to show from (best F1, measured on the same pictures).
     """
 
     name: str
@@ -42,6 +43,7 @@ class PretrainedSource:
     measured: str
     archive_member: str | None = None
     sha256: str | None = None
+    threshold: float | None = None
 
 
 def _google(alpha: str, megabytes: float, accuracy: str) -> PretrainedSource:
@@ -90,6 +92,7 @@ SOURCES: tuple[PretrainedSource, ...] = (
         published="COCO mAP 16 (TensorFlow detection model zoo)",
         measured="AP 19.9 on 188 pictures picked from COCO val2017",
         sha256="e4b118e5e4531945de2e659742c7c590f7536f8d0ed26d135abcfe83b4779d13",
+        threshold=0.49,
     ),
     PretrainedSource(
         name="ssd_mobilenet_v1_100_coco",
@@ -104,6 +107,7 @@ SOURCES: tuple[PretrainedSource, ...] = (
         published="COCO mAP 18 (TensorFlow detection model zoo)",
         measured="not measured",
         archive_member="detect.tflite",
+        threshold=0.49,  # of its sister above, trained with the same loss
     ),
     _timm("100", 17.0, "75.4"),
     _timm("125", 25.3, "76.9"),

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 WEIGHTS_VARIABLE = "MOBILEDET_WEIGHTS"
 """Folders (separated like PATH) in which weights files are looked for before anything is fetched."""
 
-_CONVERSION = 1
+_CONVERSION = 2
 """Raised when the importers give other weights for the same file, so that old conversions aren't used."""
 
 
@@ -69,6 +69,7 @@ def pretrained_checkpoint(source: PretrainedSource) -> Path:
         )
     content = import_weights(original, name=source.name)
     content["source"] |= {"name": source.name, "url": source.url, "licence": source.licence}
+    content["threshold"] = source.threshold
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

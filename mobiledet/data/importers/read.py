@@ -10,6 +10,7 @@ down in the account.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,7 +21,7 @@ from mobiledet.data.importers.coco_any import read_coco
 from mobiledet.data.importers.detect import FORMATS, detect_in
 from mobiledet.data.importers.holdout import hold_out
 from mobiledet.data.importers.source import Account, Format
-from mobiledet.data.importers.tree import Tree
+from mobiledet.data.importers.tree import Tree, there
 from mobiledet.data.importers.voc import read_voc
 from mobiledet.data.importers.yolo import read_yolo
 from mobiledet.errors import DataError
@@ -65,11 +66,11 @@ def read_dataset(
     Raises:
         DataError: it isn't there, its format can't be told, or nothing usable is left of it.
     """
-    root = Path(root).expanduser()
+    root = Path(os.path.expanduser(root))  # noqa: PTH111 -- Path.expanduser raises where there is no home
     if format is not None and format not in FORMATS:
         raise DataError(f"format {format!r} isn't known; there are {', '.join(FORMATS)}")
     only = None
-    if root.is_file():
+    if there(root) and root.is_file():
         of_file = _FILES.get(root.suffix.lower())
         if of_file is None or (format is not None and format != of_file):
             raise DataError(f"{root} is no {format or 'YOLO yaml or COCO json'}; name the data set's folder")

@@ -80,6 +80,14 @@ def suffix(path: str) -> str:
     return name[dot:].lower() if dot > 0 else ""
 
 
+def there(path: Path) -> bool:
+    """Whether a path exists; one that no system would take, too long or with a zero byte, does not."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
 class Tree:
     """All files below a folder but hidden ones; links to folders are followed.
 
@@ -95,9 +103,9 @@ class Tree:
         Raises:
             DataError: it isn't one, or can't be listed.
         """
-        if not root.is_dir():
-            there = "is a file" if root.exists() else "doesn't exist"
-            raise DataError(f"{root} {there}; name the folder that holds the data set")
+        if not (there(root) and root.is_dir()):
+            what = "is a file" if there(root) else "doesn't exist"
+            raise DataError(f"{root} {what}; name the folder that holds the data set")
         self.root = root
         self.files = sorted(_walk(root))
         self.known = frozenset(self.files)

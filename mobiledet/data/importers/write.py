@@ -15,6 +15,7 @@ from mobiledet.data.coco import CocoDataset
 from mobiledet.data.images import stored_orientation
 from mobiledet.data.importers.holdout import hold_out
 from mobiledet.data.importers.read import ImportedDataset
+from mobiledet.data.importers.tree import there
 from mobiledet.errors import DataError
 
 RECORD = "conversion.json"
@@ -27,11 +28,13 @@ def check_output(output: Path, root: Path) -> None:
     Raises:
         DataError: it is there and not empty, lies inside the data set, or its parent can't be written to.
     """
+    if len(os.fsencode(output.name)) > 200:
+        raise DataError(f"{output.name[:40]}...: the name is too long for a folder; name a shorter one")
     if output.is_symlink() or (output.exists() and not output.is_dir()):
         raise DataError(f"{output} is no folder; name a new one, nothing is overwritten")
     if output.is_dir() and any(output.iterdir()):
         raise DataError(f"{output} is not empty; name a new folder, nothing is overwritten")
-    folder = root if root.is_dir() or not root.exists() else root.parent
+    folder = root.parent if there(root) and root.is_file() else root
     if output.resolve().is_relative_to(folder.resolve()):
         raise DataError(f"{output} lies inside {folder}, which would become part of the data; name a folder elsewhere")
     above = next(parent for parent in output.absolute().parents if parent.exists())

@@ -13,7 +13,7 @@ from mobiledet.data.images import EXTENSIONS
 from mobiledet.data.importers.classes import note_alike
 from mobiledet.data.importers.detect import head
 from mobiledet.data.importers.source import Account, Source, SourceBox, SourcePicture, clean_name
-from mobiledet.data.importers.tree import Tree, split_name, split_of, stem, suffix
+from mobiledet.data.importers.tree import Tree, split_name, split_of, stem, suffix, there
 from mobiledet.data.importers.yolo_rows import RowReader
 from mobiledet.data.importers.yolo_yaml import YoloYaml, find_yaml, read_yaml, resolve
 from mobiledet.errors import DataError
@@ -93,7 +93,7 @@ def _pictures_of_list(tree: Tree, file: Path, account: Account, base: Path) -> l
         name = line.strip().replace("\\", "/")
         if not name:
             continue
-        direct = next((p for p in (file.parent / name, base / name) if suffix(name) in EXTENSIONS and p.exists()), None)
+        direct = next((p for p in (file.parent / name, base / name) if suffix(name) in EXTENSIONS and there(p)), None)
         if direct is not None:
             # Spelled as the tree has it, so that the same picture is known again.
             found.append(tree.root / inside if (inside := _inside(tree, direct)) else direct)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from mobiledet.data.importers.detect import head
 from mobiledet.data.importers.source import Account, clean_name
-from mobiledet.data.importers.tree import Tree, path_parts, split_name
+from mobiledet.data.importers.tree import Tree, path_parts, split_name, there
 from mobiledet.errors import DataError
 
 _PREFERRED = ("data", "dataset")
@@ -95,21 +96,21 @@ def resolve(yaml: YoloYaml, entry: str, account: Account) -> Path | None:
     base_parts = path_parts(yaml.base)
     bases = [home]
     if yaml.base:
-        absolute = Path(yaml.base.replace("\\", "/")).expanduser()
+        absolute = Path(os.path.expanduser(yaml.base.replace("\\", "/")))  # noqa: PTH111 -- never raises
         bases = [absolute if absolute.is_absolute() else home / absolute, home]
         if base_parts:
             bases.append(home / base_parts[-1])
     is_absolute = written.startswith("/") or re.match(r"^[A-Za-z]:", written) is not None
     for start in range(len(parts)) if is_absolute else range(1):
         for base in bases:
-            if parts and (candidate := base.joinpath(*parts[start:])).exists():
-                if is_absolute and Path(written).exists():
+            if parts and there(candidate := base.joinpath(*parts[start:])):
+                if is_absolute and there(Path(written)):
                     candidate = Path(written)
                 elif ".." in written or is_absolute or base not in (bases[0],):
                     account.add("paths in the yaml found elsewhere", f"{yaml.file.name}, {entry}", str(candidate))
                 return candidate
     for outside in (Path(written), *(base / written for base in bases)):
-        if outside.exists():
+        if there(outside):
             return outside
     return home if written in (".", "./") else None
 

@@ -165,6 +165,9 @@ def test_the_program_tells_what_it_did(yolo, tmp_path: Path, monkeypatch, capsys
     ("words", "told"),
     [
         (["{0}/gone", "-o", "{0}/coco"], "doesn't exist"),
+        (["{0}/" + "g" * 3000, "-o", "{0}/coco"], "doesn't exist"),
+        (["~nobody/set", "-o", "{0}/coco"], "doesn't exist"),
+        (["{0}/set", "-o", "{0}/" + "g" * 3000], "too long"),
         (["{0}/set", "-o", "{0}/set/coco"], "lies inside"),
         (["{0}/set", "-o", "{0}/coco", "--format", "voc"], "no readable VOC xml"),
         (["{0}/set", "-o", "{0}/coco", "--format", "coco"], "no json with images"),

@@ -199,6 +199,17 @@ def test_no_names_at_all(folder) -> None:
     assert kinds(imported) == {"class names missing, made up": 1}
 
 
+@pytest.mark.parametrize("entry", ["x" * 3000, "~nobody/images", "/".join("x" * 2000), '"images\\0"'])
+def test_paths_that_no_system_takes(folder, entry: str) -> None:
+    folder.write("data.yaml", f"path: {entry}\nnames: [cat]\ntrain: images\nval: {entry}\ntest: list.txt\n")
+    folder.write("list.txt", f"{'y' * 3000}.jpg\nz\0.jpg\nimages/a.jpg\n")
+    folder.yolo("a", ROW)
+    imported = folder.read()
+    assert list(imported.splits) == ["train", "test"]
+    assert kinds(imported)["splits that are not there"] == 2
+    assert kinds(imported)["entries without a picture"] == 2
+
+
 def test_several_yaml_files(folder) -> None:
     folder.yolo("a", ROW)
     for name in ("one.yaml", "two.yaml"):

@@ -1,0 +1,67 @@
+"""Which score to show from: the one at which a detector is wrong as rarely as it misses."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mobiledet.structures import FloatArray
+
+DEFAULT_THRESHOLD = 0.3
+"""Where nothing was measured."""
+
+
+LOWEST = 0.05
+"""Detections below this aren't looked at: they are most of all, and nobody would show them."""
+
+
+def best_threshold(truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]], *, iou: float = 0.5) -> float | None:
+    """The score threshold with the best F1 (harmonic mean of precision and recall) over all classes together.
+
+    Args:
+        truth: Ground truth as a COCO dict. Crowds and ignored boxes count neither way.
+        results: ``image_id, category_id, bbox (xywh), score`` of every detection.
+        iou: Overlap from which a detection of the right class is right.
+
+    Returns:
+        The threshold, rounded down to two digits; None without objects or without a single right detection.
+    """
+    boxes: dict[tuple[int, int], list[Any]] = defaultdict(list)
+    unclear: dict[tuple[int, int], list[Any]] = defaultdict(list)
+    for annotation in truth["annotations"]:
+        aside = annotation.get("iscrowd", 0) or annotation.get("ignore", 0)
+        (unclear if aside else boxes)[annotation["image_id"], annotation["category_id"]].append(annotation["bbox"])
+    objects = sum(map(len, boxes.values()))
+    scores: list[float] = []
+    right: list[bool] = []
+    taken: dict[tuple[int, int], set[int]] = defaultdict(set)
+    for found in sorted((r for r in results if r["score"] >= LOWEST), key=lambda result: -float(result["score"])):
+        key = (found["image_id"], found["category_id"])
+        overlaps = _ious(found["bbox"], boxes[key])
+        free = [i for i in np.argsort(-overlaps) if overlaps[i] >= iou and i not in taken[key]]
+        if free:
+            taken[key].add(int(free[0]))
+        elif unclear[key] and _ious(found["bbox"], unclear[key]).max() >= iou:
+            continue
+        scores.append(float(found["score"]))
+        right.append(bool(free))
+    if not objects or not any(right):
+        return None
+    hits = np.cumsum(right)
+    f1 = 2 * hits / (np.arange(1, len(hits) + 1) + objects)
+    return float(np.floor(scores[int(f1.argmax())] * 100) / 100)
+
+
+def _ious(box: Sequence[float], others: Sequence[Sequence[float]]) -> FloatArray:
+    """Overlap ``(N,)`` of one box with others, xywh."""
+    if not others:
+        return np.zeros(0, np.float32)
+    a, b = np.asarray(box, np.float64), np.asarray(others, np.float64)
+    low = np.maximum(a[:2], b[:, :2])
+    high = np.minimum(a[:2] + a[2:], b[:, :2] + b[:, 2:])
+    shared = np.clip(high - low, 0, None).prod(axis=1)
+    union = a[2] * a[3] + b[:, 2] * b[:, 3] - shared
+    return np.asarray(shared / np.maximum(union, 1e-9), np.float32)
