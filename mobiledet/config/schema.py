@@ -99,6 +99,8 @@ class ModelConfig(Strict):
     postprocess: PostprocessConfig = PostprocessConfig()
     input_size: SizeField = (300, 300)
     """(height, width) of the network's input before rho."""
+    match_aspect: bool = False
+    """Give ``input_size`` the shape of the training pictures, with as many pixels; done when training starts."""
     rho: Annotated[float, Field(gt=0, le=4)] = 1.0
     """Resolution multiplier: both sides of ``input_size`` are multiplied by it."""
     mean: tuple[float, float, float] = (127.5, 127.5, 127.5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,6 +42,7 @@ def start_run(config: Config) -> tuple[Path, int]:
     config = adopt(config, weights) if weights is not None else config
     train, val = open_data(config.data, seed=config.seed)
     config = with_classes(config, train)
+    config = with_matching_aspect(config, train)
     config = config.model_copy(update={"schedule": config.schedule.for_pictures(len(train))})
     folder = create_run_folder(Path(config.train.output), config.name)
     with lock_run_folder(folder):
@@ -159,6 +161,24 @@ def with_classes(config: Config, train: CocoDataset) -> Config:
             "leave it out, it comes from the data"
         )
     return config.model_copy(update={"model": config.model.model_copy(update={"num_classes": train.num_classes})})
+
+
+def with_matching_aspect(config: Config, train: CocoDataset) -> Config:
+    """The config with ``model.input_size`` in the shape of the pictures, if it asks for that.
+
+    The number of pixels stays about the same, and with it the cost. The median shape counts, but nothing thinner than
+    2:1: a set of wide and tall pictures gets a square.
+    """
+    model = config.model
+    if not model.match_aspect:
+        return config
+    aspects = [train[index].width / train[index].height for index in range(len(train))]
+    aspect = min(max(statistics.median(aspects), 0.5), 2.0)
+    pixels = model.input_size[0] * model.input_size[1]
+    height, width = (max(32, 4 * round(side / 4)) for side in ((pixels / aspect) ** 0.5, (pixels * aspect) ** 0.5))
+    logger.info("input: %dx%d pixels (height x width), in the shape of the pictures", height, width)
+    shaped = model.model_copy(update={"input_size": (height, width), "match_aspect": False})
+    return config.model_copy(update={"model": shaped})
 
 
 def _runs_below(folder: Path) -> list[str]:

@@ -8,8 +8,8 @@ import torch
 
 import mobiledet.engine.launch as launch
 from mobiledet.checkpoint import load_checkpoint, save_checkpoint
-from mobiledet.config import Config, ScheduleConfig, apply_overrides, load_config
-from mobiledet.engine.launch import resume_run, start_run
+from mobiledet.config import Config, ModelConfig, ScheduleConfig, apply_overrides, load_config
+from mobiledet.engine.launch import resume_run, start_run, with_matching_aspect
 from mobiledet.errors import ConfigError
 from mobiledet.models.build import build_detector
 from mobiledet.models.layers import ConvNormAct
@@ -118,6 +118,25 @@ def test_the_chosen_epochs_are_recorded(tiny_config, tiny_shapes, tmp_path):
     folder, _ = start_run(config)
     assert json.loads((folder / "config.json").read_text())["schedule"]["epochs"] == 8
     assert len((folder / "results.csv").read_text().splitlines()) == 9
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"), [((480, 640), (260, 348)), ((64, 640), (212, 424)), ((90, 90), (300, 300))]
+)
+def test_the_input_takes_the_shape_of_the_pictures(shape, expected):
+    class Pictures(list):
+        pass
+
+    class Picture:
+        height, width = shape
+
+    odd = Picture()
+    odd.height, odd.width = 640, 100
+    train = Pictures([Picture(), Picture(), odd])
+    config = Config(model=ModelConfig(match_aspect=True))
+    model = with_matching_aspect(config, train).model
+    assert (model.input_size, model.match_aspect) == (expected, False)
+    assert with_matching_aspect(Config(), train) == Config()
 
 
 def test_a_model_of_another_width_is_refused_before_anything_is_made(tiny_config, tiny_shapes, tmp_path, folded):
