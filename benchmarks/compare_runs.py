@@ -1,6 +1,6 @@
 """AP against minutes of training, several runs in one picture.
 
-    python benchmarks/compare_runs.py runs/finetune_ssd/1 runs/scratch/1 -o compare.png --labels "from COCO" "from nothing"
+    python benchmarks/compare_runs.py runs/a/1 runs/b/1 -o compare.png --labels "from COCO" "from nothing"
 
 Minutes are those of `timing.csv`: training, reading and scoring, on the machine that trained.
 """

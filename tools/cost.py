@@ -31,11 +31,12 @@ def main() -> None:
     from mobiledet.config import load_config
     from mobiledet.cost import classifier_costs, cost_table, detector_cost, layer_table
     from mobiledet.models.build import build_detector
+    from mobiledet.pretrained.sources import with_known_width
     from mobiledet.runs import write_json
 
     costs = {}
     for path in arguments.configs:
-        model = load_config(path).model.model_copy(update={"num_classes": arguments.classes})
+        model = with_known_width(load_config(path).model).model_copy(update={"num_classes": arguments.classes})
         costs[path] = detector_cost(build_detector(model))
     if costs:
         print(cost_table(costs))

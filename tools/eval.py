@@ -41,6 +41,7 @@ def main() -> None:
     from mobiledet.evaluation import format_metrics, score_detections
     from mobiledet.predictor import load_predictor
     from mobiledet.runs import write_json
+    from mobiledet.thresholds import best_threshold
 
     set_threads(arguments.threads)
     predictor, config, content = load_predictor(
@@ -66,10 +67,13 @@ def main() -> None:
             workers=arguments.workers,
             on_batch=lambda count: bar.update(count) is not False,
         )
-    metrics = score_detections(dataset.coco_json(), results or [])
+    truth = dataset.coco_json()
+    metrics, threshold = score_detections(truth, results or []), best_threshold(truth, results or [])
     print(format_metrics(metrics))
+    if threshold is not None:
+        print(f"best F1 over all classes at score {threshold:.2f}")
     if arguments.json is not None:
-        write_json(arguments.json, metrics_record(metrics, content["path"], config))
+        write_json(arguments.json, metrics_record(metrics, threshold, content["path"], config))
     if arguments.results is not None:
         write_json(arguments.results, results or [])
 

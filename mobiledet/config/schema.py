@@ -49,6 +49,8 @@ class _SSDFamily(Strict):
     """Box sizes of the lowest and highest map, as a share of the input's shorter side."""
     reduce_lowest: bool = True
     """Three boxes instead of six on the lowest map, where locations are many (TensorFlow's choice)."""
+    lowest_scale: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Size of the square among those three; None for half of ``scale_min``. TensorFlow's is 0.1 whatever scale_min."""
     scores: Literal["sigmoid", "softmax"] = "sigmoid"
     """One independent sigmoid per class, or a softmax over the classes and background."""
     match_iou: Annotated[float, Field(gt=0, lt=1)] = 0.5

@@ -31,6 +31,7 @@ class AnchorSetting:
         aspect_ratios: widths over heights.
         reduce_lowest: three anchors instead of all on the lowest map.
         match_iou: least overlap at which an anchor answers for an object.
+        lowest_scale: size of the square among the lowest map's three, None for half of ``scale_min``.
     """
 
     num_maps: int
@@ -39,6 +40,7 @@ class AnchorSetting:
     aspect_ratios: tuple[float, ...]
     reduce_lowest: bool
     match_iou: float
+    lowest_scale: float | None = None
 
     @classmethod
     def of(cls, model: ModelConfig) -> AnchorSetting:
@@ -56,6 +58,7 @@ class AnchorSetting:
             scale_max=head.scale_max,
             aspect_ratios=head.aspect_ratios,
             reduce_lowest=head.reduce_lowest,
+            lowest_scale=head.lowest_scale,
             match_iou=head.match_iou,
         )
 
@@ -107,6 +110,7 @@ def anchor_grids(setting: AnchorSetting, network_size: Size) -> list[AnchorGrid]
         scale_max=setting.scale_max,
         aspect_ratios=setting.aspect_ratios,
         reduce_lowest=setting.reduce_lowest,
+        lowest_scale=setting.lowest_scale,
     )
     grids = []
     for shapes, (rows, columns) in zip(shapes_of_maps, map_sizes(network_size, setting.num_maps), strict=True):

@@ -44,6 +44,9 @@ MAX_PREDICTION_BATCH = 16
 NORM_PICTURES = 256
 """Training pictures on which folded norms are measured; a channel sees thousands of places in each."""
 
+SMALL_SPLIT = 300
+"""Pictures up to which a split is scored without processes of its own."""
+
 SAVE_SECONDS = 600
 """Longest time without a checkpoint; a long epoch is saved in its middle, and resumed there."""
 
@@ -257,7 +260,8 @@ class Run:
         results = predictor.predict_dataset(
             self.val,
             batch_size=min(MAX_PREDICTION_BATCH, schedule.batch_size),
-            workers=min(self.config.data.workers, 2),
+            # Starting processes takes longer than reading a few pictures.
+            workers=min(self.config.data.workers, 2) if len(self.val) > SMALL_SPLIT else 0,
             on_batch=lambda _: not self.stop,
         )
         if results is None:
@@ -281,10 +285,7 @@ class Run:
         content["threshold"] = threshold
         save_checkpoint(path, content)
         if metrics is not None:
-            write_json(
-                self.folder / "metrics.json",
-                {**metrics_record(metrics, path, self.config), "best_f1_threshold": threshold},
-            )
+            write_json(self.folder / "metrics.json", metrics_record(metrics, threshold, path, self.config))
 
     def _predictor(self) -> Predictor:
         """The weights that count, in a model of their own, so that scoring can't disturb training."""
@@ -335,9 +336,10 @@ class Run:
         )
 
 
-def metrics_record(metrics: Metrics, weights: Path, config: Config) -> dict[str, Any]:
+def metrics_record(metrics: Metrics, threshold: float | None, weights: Path, config: Config) -> dict[str, Any]:
     """What metrics.json holds: the figures, and exactly which weights and settings they belong to."""
     return {
         **metrics.to_json_dict(),
+        "best_f1_threshold": threshold,
         "model": {"file": str(weights), "sha256": file_digest(weights), "config_hash": config_hash(config)},
     }

@@ -175,7 +175,7 @@ def with_matching_aspect(config: Config, train: CocoDataset) -> Config:
     aspects = [train[index].width / train[index].height for index in range(len(train))]
     aspect = min(max(statistics.median(aspects), 0.5), 2.0)
     pixels = model.input_size[0] * model.input_size[1]
-    height, width = (max(32, 4 * round(side / 4)) for side in ((pixels / aspect) ** 0.5, (pixels * aspect) ** 0.5))
+    height, width = (max(32, 16 * round(side / 16)) for side in ((pixels / aspect) ** 0.5, (pixels * aspect) ** 0.5))
     logger.info("input: %dx%d pixels (height x width), in the shape of the pictures", height, width)
     shaped = model.model_copy(update={"input_size": (height, width), "match_aspect": False})
     return config.model_copy(update={"model": shaped})

@@ -61,6 +61,7 @@ def _build_ssd(head: HeadConfig, backbone_config: BackboneConfig, backbone: Mobi
         scale_max=head.scale_max,
         aspect_ratios=head.aspect_ratios,
         reduce_lowest=head.reduce_lowest,
+        lowest_scale=head.lowest_scale,
     )
     return SSDHead(
         in_channels=in_channels,

@@ -21,12 +21,13 @@ def ssd_anchor_shapes(
     scale_max: float = 0.95,
     aspect_ratios: Sequence[float] = (1.0, 2.0, 1 / 2, 3.0, 1 / 3),
     reduce_lowest: bool = True,
+    lowest_scale: float | None = None,
 ) -> list[list[AnchorShape]]:
     """Shapes of the anchors at each location, map by map.
 
     Map ``k`` of ``m`` has scale ``s_k = scale_min + (scale_max - scale_min) * k / (m - 1)`` (SSD equation 4), every
     aspect ratio at ``s_k``, and one square at ``sqrt(s_k * s_{k+1})``, where ``s_m`` is 1. With ``reduce_lowest``
-    the lowest map has three: half-size square, 2:1 and 1:2.
+    the lowest map has three: a square of ``lowest_scale`` (half of ``s_0`` if None), 2:1 and 1:2.
 
     Returns:
         A list per map of ``(scale, aspect ratio)``.
@@ -36,7 +37,7 @@ def ssd_anchor_shapes(
     shapes: list[list[AnchorShape]] = []
     for k, scale in enumerate(scales[:-1]):
         if k == 0 and reduce_lowest:
-            shapes.append([(scale / 2, 1.0), (scale, 2.0), (scale, 0.5)])
+            shapes.append([(scale / 2 if lowest_scale is None else lowest_scale, 1.0), (scale, 2.0), (scale, 0.5)])
         else:
             shapes.append([(scale, ratio) for ratio in aspect_ratios] + [(math.sqrt(scale * scales[k + 1]), 1.0)])
     return shapes

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -127,8 +128,10 @@ def _tflite_classifier(graph: TFLiteGraph, features: int) -> dict[str, Tensor] |
     pools = [op for op in graph.consumers(features) if op.kind in ("AVERAGE_POOL_2D", "MEAN")]
     if not pools:
         if graph.consumers(features):
+            detector = any(op.kind == "CONCATENATION" for op in graph.ops)
+            remedy = "; a detector must be exported with TFLite_Detection_PostProcess" if detector else ""
             raise CheckpointError(
-                f"not a MobileNetV1 classifier: Conv13 isn't followed by pooling ({graph.describe()})"
+                f"not a MobileNetV1 classifier: Conv13 isn't followed by pooling{remedy} ({graph.describe()})"
             )
         return None
     shape = graph.tensors[pools[0].outputs[0]].shape
@@ -142,11 +145,14 @@ def _tflite_classifier(graph: TFLiteGraph, features: int) -> dict[str, Tensor] |
     if users[0].kind == "CONV_2D":
         layer = folded_conv(graph, users[0], "the classifier", relu6=False)
         return {"weight": layer.weight.flatten(1), "bias": layer.bias}
-    weight = graph.tensors[users[0].inputs[1]].values if users[0].kind == "FULLY_CONNECTED" else None
-    bias = graph.tensors[users[0].inputs[2]].values if users[0].kind == "FULLY_CONNECTED" else None
-    if weight is None or bias is None:
+    weight = graph.constant(users[0], 1) if users[0].kind == "FULLY_CONNECTED" else None
+    if weight is None or weight.ndim != 2:
         raise CheckpointError(f"not a MobileNetV1 classifier: pooling is followed by {users[0].kind}")
-    return {"weight": torch.from_numpy(weight).float(), "bias": torch.from_numpy(bias).float()}
+    bias = graph.constant(users[0], 2)
+    offsets = bias if bias is not None else np.zeros(len(weight))
+    if offsets.shape != weight.shape[:1] or not (np.isfinite(weight).all() and np.isfinite(offsets).all()):
+        raise CheckpointError("the classifier's weights and biases don't fit, or aren't finite")
+    return {"weight": torch.from_numpy(weight).float(), "bias": torch.from_numpy(offsets).float()}
 
 
 def import_timm(path: Path) -> ImageNetBackbone:

@@ -38,10 +38,10 @@ def import_weights(path: Path, *, labels: Path | None = None, name: str | None =
     if path.suffix == ".safetensors":
         content |= import_timm(path).payload()
     else:
-        graph = read_tflite(path)
+        graph, names = read_tflite(path), _read_labels(labels)
         try:
             if is_ssd(graph):
-                config, state, categories = import_ssd(graph, _read_labels(labels))
+                config, state, categories = import_ssd(graph, names)
                 plain = Config(name=name or _safe(path.stem), model=config).plain()
                 content |= {"config": plain, "categories": categories, "model": state, "ema": None, "epoch": 0}
                 content["folded"] = True
@@ -49,6 +49,10 @@ def import_weights(path: Path, *, labels: Path | None = None, name: str | None =
                 content |= import_classifier(graph).payload()
         except CheckpointError as error:
             raise CheckpointError(f"{path}: {error}") from None
+        except Exception as error:  # shapes and connections in a damaged file can be anything
+            raise CheckpointError(
+                f"{path}: a damaged TensorFlow Lite file, or another network ({type(error).__name__}); copy it again"
+            ) from None
     content["source"] = {"file": path.name, "sha256": file_digest(path)}
     return content
 
@@ -72,10 +76,13 @@ def _read_labels(path: Path | None) -> tuple[str, ...] | None:
     if path is None:
         return None
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path}: can't be read as a list of class names: {error}") from None
-    return tuple(line.strip() for line in lines if line.strip())
+    names = tuple(line.strip() for line in lines if line.strip())
+    if not names:
+        raise CheckpointError(f"{path}: holds no class names; write one a line, in the order of the outputs")
+    return names
 
 
 def _safe(stem: str) -> str:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from mobiledet.config import ModelConfig
 
 _GOOGLE = "http://download.tensorflow.org/models/mobilenet_v1_2018_02_22"
 _SLIM_TABLE = "TensorFlow's table of hosted models"
@@ -121,6 +124,14 @@ SOURCES: tuple[PretrainedSource, ...] = (
 def find_source(name: str) -> PretrainedSource | None:
     """The weights of that name, if there are any."""
     return next((source for source in SOURCES if source.name == name), None)
+
+
+def with_known_width(model: ModelConfig) -> ModelConfig:
+    """A model config with the width of the weights it starts from, where their name tells it without fetching them."""
+    source = find_source(model.init or "")
+    if source is None or model.backbone.alpha != type(model.backbone)().alpha:
+        return model
+    return model.model_copy(update={"backbone": model.backbone.model_copy(update={"alpha": source.alpha})})
 
 
 def nearest_name(name: str) -> str | None:

@@ -104,6 +104,11 @@ class TFLiteGraph:
     inputs: tuple[int, ...]
     labels: tuple[str, ...] | None = None
 
+    def constant(self, op: TFLiteOp, place: int) -> Reals | None:
+        """Real values of an operation's input; None where it is left out or computed."""
+        index = op.inputs[place] if place < len(op.inputs) else -1
+        return self.tensors[index].values if index >= 0 else None
+
     def producer(self, tensor: int) -> TFLiteOp | None:
         """The operation that computes a tensor."""
         return next((op for op in self.ops if tensor in op.outputs), None)
@@ -163,12 +168,17 @@ def _read_graph(tflite: Any, model: Any, labels: tuple[str, ...] | None) -> TFLi
     for index in range(graph.OperatorsLength()):
         op = _read_op(tflite, model, graph.Operators(index))
         op = TFLiteOp(**{**vars(op), "inputs": tuple(alias.get(i, i) for i in op.inputs)})
+        if any(not -1 <= i < len(tensors) for i in op.inputs) or any(not 0 <= i < len(tensors) for i in op.outputs):
+            raise CheckpointError(f"a damaged TensorFlow Lite file: operation {index} uses tensors that aren't there")
         if op.kind in _STORAGE_ONLY:
             source, target = op.inputs[0], op.outputs[0]
             alias[target] = source
             continue
         ops.append(op)
-    return TFLiteGraph(tensors, ops, tuple(int(i) for i in graph.InputsAsNumpy()), labels)
+    inputs = tuple(int(i) for i in graph.InputsAsNumpy()) if graph.InputsLength() else ()
+    if any(not 0 <= i < len(tensors) for i in inputs):
+        raise CheckpointError("a damaged TensorFlow Lite file: it takes tensors that aren't there")
+    return TFLiteGraph(tensors, ops, inputs, labels)
 
 
 def _read_tensor(model: Any, tensor: Any, types: dict[int, str]) -> TFLiteTensor:
@@ -186,12 +196,13 @@ def _read_tensor(model: Any, tensor: Any, types: dict[int, str]) -> TFLiteTensor
     values = None
     if buffer.DataLength() and dtype in _DTYPES:
         stored = np.frombuffer(buffer.DataAsNumpy().tobytes(), np.dtype(_DTYPES[dtype]).newbyteorder("<"))
-        values = stored.reshape(shape).astype(np.float64)
-        if len(scale):
-            per_axis = [1] * len(shape)
-            if len(scale) > 1:
-                per_axis[axis] = len(scale)
-            values = scale.reshape(per_axis) * (values - zero_point.reshape(per_axis))
+        with np.errstate(all="ignore"):  # damaged numbers are found where they are used
+            values = stored.reshape(shape).astype(np.float64)
+            if len(scale):
+                per_axis = [1] * len(shape)
+                if len(scale) > 1:
+                    per_axis[axis] = len(scale)
+                values = scale.reshape(per_axis) * (values - zero_point.reshape(per_axis))
     return TFLiteTensor(tensor.Name().decode("utf-8", "replace"), shape, dtype, scale, zero_point, values)
 
 

@@ -93,8 +93,8 @@ def folded_conv(graph: TFLiteGraph, op: TFLiteOp, name: str, *, relu6: bool = Tr
     Raises:
         CheckpointError: something about it is not as in MobileNetV1 or SSD.
     """
-    weight, bias = graph.tensors[op.inputs[1]], graph.tensors[op.inputs[2]] if len(op.inputs) > 2 else None
-    if weight.values is None or (bias is not None and bias.values is None):
+    weight, bias = graph.constant(op, 1), graph.constant(op, 2)
+    if weight is None or (bias is None and len(op.inputs) > 2 and op.inputs[2] >= 0):
         raise CheckpointError(f"{name}: its weights are computed, not stored; convert the model after freezing it")
     if not op.same or op.dilation != (1, 1):
         raise CheckpointError(f"{name}: pads or spreads its kernel unlike TensorFlow's SAME convolution")
@@ -103,12 +103,12 @@ def folded_conv(graph: TFLiteGraph, op: TFLiteOp, name: str, *, relu6: bool = Tr
         raise CheckpointError(f"{name}: is followed by {follows}, MobileNetV1 has {'ReLU6' if relu6 else 'nothing'}")
     # Stored as (out, height, width, in); depthwise as (1, height, width, channels).
     order = (3, 0, 1, 2) if op.kind == "DEPTHWISE_CONV_2D" else (0, 3, 1, 2)
-    kernel = np.ascontiguousarray(weight.values.transpose(order), np.float32)
-    offsets = bias.values if bias is not None else np.zeros(len(kernel))
-    assert offsets is not None
+    with np.errstate(all="ignore"):  # in damaged files; checked below
+        kernel = np.ascontiguousarray(weight.transpose(order), np.float32)
+        offsets = (bias if bias is not None else np.zeros(len(kernel))).astype(np.float32)
     if offsets.shape != kernel.shape[:1] or not (np.isfinite(kernel).all() and np.isfinite(offsets).all()):
         raise CheckpointError(f"{name}: weights {kernel.shape} and biases {offsets.shape} don't fit, or aren't finite")
-    return FoldedConv(torch.from_numpy(kernel), torch.from_numpy(offsets.astype(np.float32)), op.outputs[0])
+    return FoldedConv(torch.from_numpy(kernel), torch.from_numpy(offsets), op.outputs[0])
 
 
 def folded_state(prefix: str, layer: FoldedConv, epsilon: float) -> dict[str, Tensor]:
@@ -138,7 +138,7 @@ def _picture_input(graph: TFLiteGraph) -> tuple[tuple[int, int], float, float]:
     if tensor.dtype == "FLOAT32":
         # Float files take what the training code's preprocessing gives: pixels 0..255 as -1..1.
         return size, 127.5, 127.5
-    if tensor.range is None:
+    if tensor.range is None or not (tensor.scale[0] > 0 and np.isfinite(tensor.range).all()):
         raise CheckpointError(f"takes {tensor.dtype} pictures of unknown scale")
     darkest = 0 if tensor.dtype == "UINT8" else -128
     return size, float(tensor.zero_point[0]) - darkest, 1.0 / float(tensor.scale[0])
@@ -157,7 +157,7 @@ def _next_conv(graph: TFLiteGraph, tensor: int, kind: str, kernel: int, stride: 
 
 
 def _kernel(graph: TFLiteGraph, op: TFLiteOp) -> tuple[int, ...]:
-    return graph.tensors[op.inputs[1]].shape[1:3]
+    return graph.tensors[op.inputs[1]].shape[1:3] if len(op.inputs) > 1 and op.inputs[1] >= 0 else ()
 
 
 def _shape(graph: TFLiteGraph, op: TFLiteOp) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +18,7 @@ from mobiledet.config import ModelConfig, SSDConfig
 from mobiledet.errors import CheckpointError
 from mobiledet.models.build import MIN_EXTRA_CHANNELS
 from mobiledet.models.mobilenet_v1 import scale_channels
-from mobiledet.ops.anchors import AnchorShape, ssd_anchor_shapes
+from mobiledet.ops.anchors import ssd_anchor_shapes
 from mobiledet.pretrained.coco_classes import COCO_SLOTS, coco_categories
 from mobiledet.pretrained.tflite_graph import Reals, TFLiteGraph, TFLiteOp
 from mobiledet.pretrained.tflite_mobilenet import FoldedConv, find_backbone, folded_conv, folded_state
@@ -29,8 +28,10 @@ POSTPROCESS = "TFLite_Detection_PostProcess"
 BOX_SCALES = {"y_scale": 10.0, "x_scale": 10.0, "h_scale": 5.0, "w_scale": 5.0}
 """The Object Detection API's box coder, and ours."""
 
+_DIGITS = (*sorted(itertools.product((1, 2, 3), repeat=2), key=sum), (4, 4), (6, 6))
+"""To how many digits the smallest and the largest scale are rounded, roundest first."""
 
-_UNUSED = ("", "-", "???", "n/a")
+_UNUSED = ("-", "???", "n/a")
 """How label files mark an output without a class."""
 
 
@@ -53,8 +54,8 @@ def import_ssd(
 
     Args:
         graph: Of the file.
-        labels: Class names in the order of the outputs, without background; None takes those packed into the file,
-            and COCO's for a detector with COCO's 90 outputs.
+        labels: Class names in the order of the outputs, with or without a first line for background; None takes
+            those packed into the file, or COCO's for a detector with COCO's 90 outputs.
 
     Raises:
         CheckpointError: it isn't an SSD on MobileNetV1, or one that our network can't reproduce.
@@ -70,11 +71,11 @@ def import_ssd(
     maps = [op.inputs[0] for op in boxes]
     if maps != [op.inputs[0] for op in scores] or maps[:2] != [backbone.output("conv11"), backbone.output("conv13")]:
         raise CheckpointError("its predictors don't look at Conv11, Conv13 and the maps after it, as SSD's do")
-    map_sizes = [(graph.tensors[index].shape[1], graph.tensors[index].shape[2]) for index in maps]
-    anchors = _anchor_settings(graph, end, map_sizes, backbone.input_size)
-    extra = _extra_layers(graph, maps[1:])
     slots = graph.tensors[logits.inputs[0]].shape[-1] - 1
-    categories = _categories(slots, labels or _without_background(graph.labels, slots))
+    _check_predictors(graph, end, boxes, scores, slots)
+    anchors = _anchor_settings(graph, end, boxes, backbone.input_size)
+    extra = _extra_layers(graph, maps[1:])
+    categories = _categories(slots, _without_background(labels or graph.labels, slots))
     config = ModelConfig(
         backbone=backbone.config,
         head=SSDConfig(extra_channels=_extra_channels(extra, backbone.config.alpha), **anchors),
@@ -105,6 +106,8 @@ def stored_anchors(graph: TFLiteGraph) -> Reals:
     values = graph.tensors[end.inputs[2]].values if len(end.inputs) > 2 else None
     if values is None or values.ndim != 2 or values.shape[1] != 4:
         raise CheckpointError("its anchors aren't stored as (number, 4); convert it with export_tflite_ssd_graph")
+    if not (len(values) and np.isfinite(values).all() and values[:, 2:].min() > 0):
+        raise CheckpointError("its anchors aren't all above 0 high and wide; convert it with export_tflite_ssd_graph")
     return values
 
 
@@ -140,6 +143,21 @@ def _predictors(graph: TFLiteGraph, tensor: int, what: str) -> list[TFLiteOp]:
             raise CheckpointError(f"its {what} are predicted by {conv.kind} {kernel}, not by a 1x1 CONV_2D")
         found.append(conv)
     return found
+
+
+def _check_predictors(
+    graph: TFLiteGraph, end: TFLiteOp, boxes: list[TFLiteOp], scores: list[TFLiteOp], slots: int
+) -> None:
+    """Four values a box, and a score for background before those of the classes."""
+    classes = end.options.get("num_classes", slots)
+    if slots < 1 or classes != slots:
+        raise CheckpointError(
+            f"it has {slots + 1} scores a box for {classes} classes; only background and the classes can be taken over"
+        )
+    for index, (box, score) in enumerate(zip(boxes, scores, strict=True)):
+        values, columns = (graph.tensors[op.outputs[0]].shape[-1] for op in (box, score))
+        if values % 4 or values // 4 * (slots + 1) != columns:
+            raise CheckpointError(f"predictor {index}: {values} box values don't fit {columns} scores")
 
 
 def _extra_layers(graph: TFLiteGraph, maps: list[int]) -> list[tuple[FoldedConv, FoldedConv]]:
@@ -184,34 +202,30 @@ def _extra_channels(pairs: list[tuple[FoldedConv, FoldedConv]], alpha: float) ->
 
 
 def _anchor_settings(
-    graph: TFLiteGraph, end: TFLiteOp, map_sizes: list[tuple[int, int]], input_size: tuple[int, int]
+    graph: TFLiteGraph, end: TFLiteOp, boxes: list[TFLiteOp], input_size: tuple[int, int]
 ) -> dict[str, Any]:
-    """Settings of :class:`SSDConfig` whose anchors are the stored ones, to within the step they are stored in."""
-    stored = stored_anchors(graph)
-    step = float(graph.tensors[end.inputs[2]].scale[0]) if len(graph.tensors[end.inputs[2]].scale) else 1e-5
-    counts = _anchors_per_location(len(stored), map_sizes)
-    height, width = input_size
-    to_shorter = np.array([height, width]) / min(input_size)
-    shapes: list[list[AnchorShape]] = []
+    """Settings of :class:`SSDConfig` whose anchors are the stored ones, to within what they are stored to."""
+    stored, tensor = stored_anchors(graph), graph.tensors[end.inputs[2]]
+    step = float(tensor.scale[0]) if len(tensor.scale) else 1e-5
+    if tensor.dtype == "FLOAT16":
+        step = 2.0**-10 * float(np.abs(stored).max())
+    maps = [graph.tensors[op.inputs[0]].shape[1:3] for op in boxes]
+    # The predictor tells how many there are at a location; their total alone may divide in several ways.
+    counts = [graph.tensors[op.outputs[0]].shape[3] // 4 for op in boxes]
+    if len(stored) != sum(rows * columns * count for (rows, columns), count in zip(maps, counts, strict=True)):
+        raise CheckpointError(f"its {len(stored)} anchors aren't {counts} for each location of maps {maps}")
+    share = np.array([min(input_size) / side for side in input_size])
+    sides: list[Reals] = []
     start = 0
-    for (rows, columns), count in zip(map_sizes, counts, strict=True):
+    for (rows, columns), count in zip(maps, counts, strict=True):
         block = stored[start : start + rows * columns * count].reshape(rows * columns, count, 4)
         start += rows * columns * count
-        # All locations of a map have the same shapes; what differs is rounding.
-        sizes = np.median(block[..., 2:], axis=0) * to_shorter
-        shapes.append([(float(np.sqrt(h * w)), float(w / h)) for h, w in sizes])
         _check_centres(block, (rows, columns), step)
-    return _formula(shapes, step)
-
-
-def _anchors_per_location(total: int, map_sizes: list[tuple[int, int]]) -> list[int]:
-    """Six for every location, or three on the lowest map; anything that adds up."""
-    locations = [rows * columns for rows, columns in map_sizes]
-    for count in range(1, 33):
-        for lowest in {count, 3}:
-            if locations[0] * lowest + sum(locations[1:]) * count == total:
-                return [lowest] + [count] * (len(locations) - 1)
-    raise CheckpointError(f"its {total} anchors don't divide over maps of {map_sizes}")
+        # All locations of a map have the same shapes; what differs is rounding.
+        sides.append(np.median(block[..., 2:], axis=0))
+        if np.abs(block[..., 2:] - sides[-1]).max() > step:
+            raise CheckpointError(f"the anchors of its {rows}x{columns} map aren't the same at each location")
+    return _formula(sides, share, step, float(stored.max()) if len(tensor.scale) else math.inf)
 
 
 def _check_centres(block: Reals, map_size: tuple[int, int], step: float) -> None:
@@ -224,66 +238,80 @@ def _check_centres(block: Reals, map_size: tuple[int, int], step: float) -> None
         )
 
 
-def _formula(shapes: list[list[AnchorShape]], step: float) -> dict[str, Any]:
-    """``scale_min``, ``scale_max``, aspect ratios and whether the lowest map is reduced."""
-    reduced = len(shapes[0]) == 3 and len(shapes[-1]) != 3
-    squares = [shape[0][0] for shape in shapes]
+def _formula(sides: list[Reals], share: Reals, step: float, largest: float) -> dict[str, Any]:
+    """``scale_min``, ``scale_max``, aspect ratios and whether the lowest map is reduced: the simplest that fit.
+
+    Args:
+        sides: Of each map's anchors: ``(n, 2)`` height and width as shares of the picture.
+        share: What the shorter side is of height and width.
+        step: What the sides are stored to.
+        largest: What larger sides were cut off at, if they are stored in 8 bits.
+    """
+    if (
+        len({len(map_sides) for map_sides in sides[1:]}) != 1
+        or len(sides[0]) not in (3, len(sides[1]))
+        or min(map(len, sides)) < 2
+    ):
+        raise CheckpointError(f"its anchors don't follow SSD's formula ({[len(s) for s in sides]} at a location)")
+    shaped = np.stack(sides[1:])[:, :-1] / share
+    ratios = [float(ratio) for ratio in np.median(shaped[..., 1] / shaped[..., 0], axis=0)]
+    reduced = len(sides[0]) == 3 and len(sides[1]) != 3
+    scales = [float(np.median(np.sqrt((map_sides / share).prod(axis=1)[:-1]))) for map_sides in sides]
     if reduced:
-        squares[0] *= 2
-    ratios = tuple(_simple_ratio(ratio) for _, ratio in shapes[-1][:-1])
-    settings: dict[str, Any] = {
-        "scale_min": _simple_scale(squares[0], step),
-        "scale_max": _simple_scale(squares[-1], step),
-        "aspect_ratios": ratios,
-        "reduce_lowest": reduced,
-    }
-    if len({len(shape) for shape in shapes[1:]}) != 1 or settings["scale_min"] >= settings["scale_max"]:
-        raise CheckpointError(f"its anchors don't follow SSD's formula (from {settings})")
-    wanted = ssd_anchor_shapes(len(shapes), **settings)
-    far = max(_farthest(ours, theirs) for ours, theirs in zip(wanted, shapes, strict=True))
-    if far > 1.5 * step + 1e-3:
-        raise CheckpointError(f"its anchors don't follow SSD's formula (off by {far:.3f} of the picture at {settings})")
-    return settings
-
-
-def _farthest(ours: Sequence[AnchorShape], theirs: Sequence[AnchorShape]) -> float:
-    """Largest difference of a width or height between two lists of shapes, as a share of the picture."""
-    if len(ours) != len(theirs):
-        return math.inf
-    sides = np.array([[(s * math.sqrt(r), s / math.sqrt(r)) for s, r in shapes] for shapes in (ours, theirs)])
-    return float(np.abs(sides[0] - sides[1]).max())
+        scales[0] = float(np.sqrt((sides[0] / share).prod(axis=1)[1:]).mean())
+    smallest = float(np.sqrt((sides[0][0] / share).prod()))
+    slope, lowest = np.polyfit(np.arange(len(scales)), scales, 1)
+    highest = lowest + slope * (len(scales) - 1)
+    best, nearest = math.inf, {"scale_min": float(lowest), "scale_max": float(highest)}
+    for simple, digits in itertools.product((True, False), _DIGITS):
+        settings: dict[str, Any] = {
+            "scale_min": round(float(lowest), digits[0]),
+            "scale_max": round(float(highest), digits[1]),
+            "aspect_ratios": tuple(_simple_ratio(ratio) if simple else ratio for ratio in ratios),
+            "reduce_lowest": reduced,
+        }
+        if reduced and abs(smallest - settings["scale_min"] / 2) > step + 1e-4:
+            settings["lowest_scale"] = round(smallest, 2)
+        if not 0 < settings["scale_min"] < settings["scale_max"] <= 1:
+            continue
+        far = 0.0
+        for shapes, theirs in zip(ssd_anchor_shapes(len(sides), **settings), sides, strict=True):
+            ours = np.array([(s / math.sqrt(r), s * math.sqrt(r)) for s, r in shapes]) * share
+            far = max(far, float(np.abs(np.minimum(ours, largest) - theirs).max()))
+        if far <= 0.5 * step + 1e-4:
+            return settings
+        if far < best:
+            best, nearest = far, settings
+    if best <= step:
+        return nearest
+    raise CheckpointError(f"its anchors don't follow SSD's formula (off by {best:.3f} of the picture at {nearest})")
 
 
 def _simple_ratio(ratio: float) -> float:
-    """The simple fraction that a measured ratio stands for."""
+    """The simple fraction that a measured ratio is nearest to."""
     candidates = [a / b for a in range(1, 7) for b in range(1, 7)]
-    nearest = min(candidates, key=lambda candidate: abs(math.log(candidate / ratio)))
-    return nearest if abs(math.log(nearest / ratio)) < 0.03 else ratio
-
-
-def _simple_scale(scale: float, step: float) -> float:
-    """The roundest number that a measured scale can stand for."""
-    for digits in (1, 2, 3, 4):
-        if abs(round(scale, digits) - scale) <= max(step, 1e-4):
-            return round(scale, digits)
-    return scale
+    return min(candidates, key=lambda candidate: abs(math.log(candidate / ratio)))
 
 
 def _without_background(labels: tuple[str, ...] | None, slots: int) -> tuple[str, ...] | None:
-    """Packed labels, less the line for background that some files begin with."""
+    """Class names, less the line for background that some files begin with."""
     return labels[1:] if labels is not None and len(labels) == slots + 1 else labels
 
 
 def _categories(slots: int, labels: tuple[str, ...] | None) -> list[_Slot]:
     """Every class that is used; outputs without a class are left out."""
-    if labels is None or (slots == COCO_SLOTS and len(labels) != slots):
-        if slots == COCO_SLOTS:
-            return [_Slot(category["id"], category["name"]) for category in coco_categories()]
-        if labels is None:
-            return [_Slot(slot, f"class_{slot}") for slot in range(1, slots + 1)]
-    if len(labels) != slots:
-        raise CheckpointError(f"it has {slots} classes, but there are {len(labels)} names")
-    used = [_Slot(slot, name) for slot, name in enumerate(labels, 1) if name.casefold() not in _UNUSED]
+    coco = [_Slot(category["id"], category["name"]) for category in coco_categories()]
+    if labels is None:
+        return coco if slots == COCO_SLOTS else [_Slot(slot, f"class_{slot}") for slot in range(1, slots + 1)]
+    if slots == COCO_SLOTS and len(labels) == len(coco):
+        # Label files of COCO often list its 80 classes without the gaps between their ids.
+        used = [_Slot(slot.id, name) for slot, name in zip(coco, labels, strict=True)]
+    elif len(labels) == slots:
+        used = [_Slot(slot, name) for slot, name in enumerate(labels, 1) if name.casefold() not in _UNUSED]
+    else:
+        raise CheckpointError(
+            f"it has {slots} classes, but there are {len(labels)} names; give --labels a text file of {slots} lines"
+        )
     names = [slot.name for slot in used]
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled or not used:

@@ -19,7 +19,7 @@ from mobiledet.models.detector import Detector
 from mobiledet.pretrained.imagenet import KIND, ImageNetBackbone
 
 _BACKBONE = ("alpha", "min_channels", "padding", "norm_epsilon")
-_HEAD = ("extra_channels", "aspect_ratios", "scale_min", "scale_max", "reduce_lowest", "scores")
+_HEAD = ("extra_channels", "aspect_ratios", "scale_min", "scale_max", "reduce_lowest", "lowest_scale", "scores")
 _PICTURE = ("mean", "std")
 _DETECTOR_PICTURE = ("input_size",)
 
@@ -125,7 +125,7 @@ def adopt(config: Config, weights: InitialWeights) -> Config:
     if same_head:
         default_head = type(model.head)()
         updates["head"] = _follow(
-            "model.head", model.head, default_head, weights.config.head, _HEAD, weights, flexible=_HEAD[1:5]
+            "model.head", model.head, default_head, weights.config.head, _HEAD, weights, flexible=_HEAD[1:6]
         )
     return config.model_copy(update={"model": model.model_copy(update=updates)})
 

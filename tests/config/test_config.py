@@ -42,6 +42,7 @@ OTHER = {
     "name": "other",
     "model.backbone.padding": "tensorflow",
     "model.head.extra_channels": "((256, 512), (64, 128))",
+    "model.head.lowest_scale": "0.1",
     "model.head.scores": "softmax",
     "model.head.kind": "ssdlite",
     "model.num_classes": "7",

@@ -121,7 +121,7 @@ def test_the_chosen_epochs_are_recorded(tiny_config, tiny_shapes, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("shape", "expected"), [((480, 640), (260, 348)), ((64, 640), (212, 424)), ((90, 90), (300, 300))]
+    ("shape", "expected"), [((480, 640), (256, 352)), ((64, 640), (208, 432)), ((90, 90), (304, 304))]
 )
 def test_the_input_takes_the_shape_of_the_pictures(shape, expected):
     class Pictures(list):

@@ -43,3 +43,10 @@ def test_ratio_is_width_over_height_also_on_a_tall_picture():
     assert width / height == pytest.approx(2.0)
     assert width * height == pytest.approx((0.5 * 200) ** 2)
     assert ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2) == (100, 200)
+
+
+def test_the_smallest_square_can_have_a_size_of_its_own():
+    usual, own = ssd_anchor_shapes(6, scale_min=0.3), ssd_anchor_shapes(6, scale_min=0.3, lowest_scale=0.1)
+    assert usual[0] == [(0.15, 1.0), (0.3, 2.0), (0.3, 0.5)]
+    assert own[0] == [(0.1, 1.0), (0.3, 2.0), (0.3, 0.5)]
+    assert own[1:] == usual[1:]

@@ -7,10 +7,11 @@ from loopback import Answer, Loopback
 from timm_file import write_timm
 
 from mobiledet.checkpoint import file_digest, load_checkpoint, save_checkpoint
+from mobiledet.config import ModelConfig
 from mobiledet.downloads import cache_folder
 from mobiledet.errors import CheckpointError, DownloadError
 from mobiledet.pretrained import store
-from mobiledet.pretrained.sources import SOURCES, find_source, nearest_name
+from mobiledet.pretrained.sources import SOURCES, find_source, nearest_name, with_known_width
 from mobiledet.pretrained.store import fetch_weights, pretrained_checkpoint, resolve_weights
 
 NAME = "mobilenetv1_100"
@@ -128,6 +129,13 @@ def test_a_name_misspelt_is_answered_and_a_foreign_file_sent_to_the_importer(tmp
     (tmp_path / "a.tflite").write_bytes(b"x")
     with pytest.raises(CheckpointError, match=r"weights\.py import"):
         resolve_weights(tmp_path / "a.tflite")
+
+
+def test_the_width_of_named_weights_is_known_without_them():
+    assert with_known_width(ModelConfig(init="ssd_mobilenet_v1_075_coco")).backbone.alpha == 0.75
+    assert with_known_width(ModelConfig(init="mobilenetv1_125")).backbone.alpha == 1.25
+    assert with_known_width(ModelConfig(init="mine.pt")) == ModelConfig(init="mine.pt")
+    assert with_known_width(ModelConfig()) == ModelConfig()
 
 
 def test_the_list_is_in_order():

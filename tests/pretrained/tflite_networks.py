@@ -1,10 +1,11 @@
-"""The networks that generated files hold: layers in order, random weights that keep activations alive, their storage."""
+"""The networks in generated files: layers in order, random weights that keep activations alive, how they are stored."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -51,7 +52,7 @@ def plan_backbone(alpha: float) -> list[Planned]:
 
 
 def plan_inverted(alpha: float) -> list[Planned]:
-    """As :func:`plan_backbone`, but each block widens, filters, narrows, and is added to its input, as MobileNetV2's."""
+    """As :func:`plan_backbone`, but in MobileNetV2's blocks, which widen, filter, narrow, and add their input."""
     plan = [Planned("conv0", "conv", ("input",), _scaled(32, alpha), 3, 2)]
     for index, (stride, channels) in enumerate(BLOCKS, 1):
         before, name, out = plan[-1], f"conv{index}", _scaled(channels, alpha)
@@ -88,8 +89,9 @@ def plan_classifier(backbone: list[Planned], num_classes: int | None) -> list[Pl
     return plan
 
 
-def draw(plan: Iterable[Planned], size: tuple[int, int], activation: str, seed: int) -> dict[str, Layer]:
-    """Random weights.
+@lru_cache(maxsize=16)
+def draw(plan: tuple[Planned, ...], size: tuple[int, int], activation: str, seed: int) -> dict[str, Layer]:
+    """Random weights. Cached, as most tests write the same network: change nothing in it.
 
     He's scale alone lets a random MobileNet forget its picture after a few layers, for every channel ends up at a level
     of its own. So each channel is put where a trained batch-norm would put it, measured on random pictures.
@@ -248,8 +250,15 @@ def _same_scale(held: dict[str, Stored], prefix: str) -> dict[str, Stored]:
 
 
 def _pictures(size: tuple[int, int], mean: float, std: float) -> torch.Tensor:
-    pixels = make_pictures(8, size, seed=99).astype(np.float32)
+    # Maps of one cell give a channel one value a picture, so small pictures must be many.
+    count = max(4, min(16, 16 * 96 * 128 // (size[0] * size[1])))
+    pixels = _pixels(count, size)
     return torch.from_numpy((pixels - np.float32(mean)) / np.float32(std)).permute(0, 3, 1, 2).contiguous()
+
+
+@lru_cache(maxsize=16)
+def _pixels(count: int, size: tuple[int, int]) -> np.ndarray:
+    return make_pictures(count, size, seed=99).astype(np.float32)
 
 
 def _scaled(channels: int, alpha: float, least: int = 8) -> int:
