@@ -59,7 +59,7 @@ def compare(tflite: Path, pictures: list[Path]) -> list[str]:
     found = total = 0
     anchors = _pixels(stored_anchors(graph), model.network_size)
     for path in pictures:
-        image, _ = fit_image(read_image(path), model.network_size)
+        image, _ = fit_image(read_image(path), model.resize)
         interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image[None])
         interpreter.invoke()
         theirs = _real(interpreter, logistic.inputs[0])[0][:, columns]

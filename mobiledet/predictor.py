@@ -40,13 +40,13 @@ class Predictor:
         """Detections in one RGB picture ``(H, W, 3)`` uint8, in its own pixels, best first."""
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype.name != "uint8":
             raise ValueError(f"a picture is (H, W, 3) uint8 RGB, not {image.shape} {image.dtype}")
-        fitted, geometry = fit_image(image, self.model.network_size)
+        fitted, geometry = fit_image(image, self.model.resize)
         return self.predict_batch(collate([Sample(fitted, Target.empty(), geometry, 0)]))[0]
 
     def predict_batch(self, batch: Batch) -> list[Detections]:
         """Detections of every picture of a batch, in pixels of the pictures as they were read."""
         with torch.inference_mode():
-            found = self.model(batch.images.to(self.device))
+            found = self.model(batch.images_on(self.device))
         return [
             Detections(
                 geometry.to_original(one["boxes"].cpu().numpy()),
@@ -80,7 +80,9 @@ class Predictor:
             DataError: model and data have no class in common, or a picture can't be read.
         """
         category_ids = match_categories(self.names, dataset.categories)
-        pictures = PictureSet(dataset, size=self.model.network_size)
+        pictures = PictureSet(dataset, resize=self.model.resize)
+        if not self.model.resize.fixed:
+            batch_size = 1  # beside a larger picture, a smaller one would be padded, and scored a little differently
         results: list[dict[str, Any]] = []
         for batch in Batches(pictures, PlainSampler(len(dataset), batch_size=batch_size), workers=workers):
             for image_id, detections in zip(batch.image_ids, self.predict_batch(batch), strict=True):

@@ -28,6 +28,32 @@ ImageArray = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
+class ResizeRule:
+    """How large a picture becomes inside the network.
+
+    Attributes:
+        size: ``(height, width)``. Without ``longest_side`` every picture is stretched to it.
+        longest_side: Given, pictures keep their shape: the shorter side becomes the shorter one of ``size``, or less
+            where the longer one would exceed this.
+    """
+
+    size: Size
+    longest_side: int | None = None
+
+    def __call__(self, original: Size) -> Size:
+        """The size ``(height, width)`` for a picture of size ``original``; one that has it already keeps it."""
+        if self.longest_side is None:
+            return self.size
+        scale = min(min(self.size) / min(original), self.longest_side / max(original))
+        return max(1, round(original[0] * scale)), max(1, round(original[1] * scale))
+
+    @property
+    def fixed(self) -> bool:
+        """Whether all pictures get the same size."""
+        return self.longest_side is None
+
+
+@dataclass(frozen=True)
 class ImageGeometry:
     """How a picture was fitted into the network's input, and how to undo it.
 

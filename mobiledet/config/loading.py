@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from mobiledet.config.schema import Config
+from mobiledet.config.schema import Config, FasterRCNNConfig, SSDConfig, SSDLiteConfig
 from mobiledet.errors import ConfigError
 
 
@@ -82,7 +82,18 @@ def apply_overrides(config: Config, overrides: Sequence[str]) -> Config:
         if parts[-1] not in node:
             raise ConfigError(_unknown_key(key, key, node))
         node[parts[-1]] = _parse_value(text, key, node[parts[-1]])
+        if key == "model.head.kind":
+            plain["model"]["head"] = _other_head(plain["model"]["head"])
     return config_from_plain(plain)
+
+
+def _other_head(head: dict[str, Any]) -> dict[str, Any]:
+    """A head's settings after its kind was changed: as they were if the new kind has the same ones, else defaults."""
+    for kind in (SSDConfig, SSDLiteConfig, FasterRCNNConfig):
+        default: dict[str, Any] = kind().model_dump(mode="json")
+        if default["kind"] == head["kind"]:
+            return head if head.keys() == default.keys() else default
+    return head
 
 
 def config_from_plain(plain: Mapping[str, Any]) -> Config:
@@ -127,7 +138,7 @@ def _parse_value(text: str, key: str, current: object) -> object:
 def _explain(error: ValidationError) -> str:
     lines = []
     for item in error.errors():
-        place = ".".join(str(part) for part in item["loc"] if part not in ("ssd", "ssdlite")) or "config"
+        place = ".".join(str(part) for part in item["loc"] if part not in ("ssd", "ssdlite", "faster_rcnn")) or "config"
         if item["type"] == "extra_forbidden":
             lines.append(_unknown_key(place, place, None))
         elif item["type"] == "union_tag_invalid":
@@ -144,7 +155,7 @@ def _explain(error: ValidationError) -> str:
 
 def _unknown_key(key: str, place: str, node: Mapping[str, object] | None) -> str:
     """Say that ``key`` is unknown, and what was probably meant."""
-    every = list(_all_keys(Config().plain()))
+    every = [*_all_keys(Config().plain()), *_all_keys(FasterRCNNConfig().model_dump(), "model.head.")]
     leaf = key.split(".")[-1]
     near = difflib.get_close_matches(key, every, n=1, cutoff=0.75)
     if not near:

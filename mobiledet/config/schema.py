@@ -6,9 +6,12 @@ A config file is Python holding one ``config = Config(...)``. Every class here r
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+if TYPE_CHECKING:
+    from mobiledet.structures import ResizeRule
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -79,7 +82,37 @@ class SSDLiteConfig(_SSDFamily):
     kind: Literal["ssdlite"] = "ssdlite"
 
 
-HeadConfig = Annotated[SSDConfig | SSDLiteConfig, Field(discriminator="kind")]
+class FasterRCNNConfig(Strict):
+    """Faster R-CNN (Ren et al. 2015): proposals from Conv11, each cropped and judged by Conv12 and Conv13."""
+
+    kind: Literal["faster_rcnn"] = "faster_rcnn"
+    anchor_scales: tuple[Annotated[float, Field(gt=0, le=2)], ...] = (0.1, 0.2, 0.4, 0.8)
+    """Sizes of the proposal network's anchors, as a share of the input's shorter side."""
+    aspect_ratios: tuple[Annotated[float, Field(gt=0)], ...] = (0.5, 1.0, 2.0)
+    """Width over height of the anchors."""
+    rpn: Literal["conv", "depthwise"] = "conv"
+    """The proposal network's 3x3 layer: a full convolution, or a depthwise-separable one at a ninth of the cost."""
+    proposals: PositiveInt = 300
+    """Regions of a picture that reach the second stage."""
+    crop_size: Annotated[int, Field(ge=2)] = 14
+    """Side of what RoIAlign cuts out of the feature map for a region; the second stage starts by halving it."""
+    proposal_candidates: PositiveInt = 2000
+    """Best anchors of a picture that enter the non-maximum suppression of proposals."""
+    proposal_iou: Annotated[float, Field(gt=0, le=1)] = 0.7
+    """Two proposals that overlap more are one."""
+    rois_per_image: PositiveInt = 64
+    """Proposals of a picture that the second stage is trained on, at most a quarter of them objects."""
+    rpn_loss_weight: Annotated[float, Field(gt=0)] = 1.0
+    box_loss_weight: Annotated[float, Field(gt=0)] = 1.0
+
+    @model_validator(mode="after")
+    def _check(self) -> FasterRCNNConfig:
+        if not self.anchor_scales or not self.aspect_ratios:
+            raise ValueError("anchor_scales and aspect_ratios must not be empty")
+        return self
+
+
+HeadConfig = Annotated[SSDConfig | SSDLiteConfig | FasterRCNNConfig, Field(discriminator="kind")]
 
 
 class PostprocessConfig(Strict):
@@ -101,6 +134,11 @@ class ModelConfig(Strict):
     postprocess: PostprocessConfig = PostprocessConfig()
     input_size: SizeField = (300, 300)
     """(height, width) of the network's input before rho."""
+    resize: Literal["stretch", "shorter_side"] = "stretch"
+    """Every picture is stretched to ``input_size``; or it keeps its shape and its shorter side gets that of
+    ``input_size``, which only Faster R-CNN can do."""
+    longest_side: PositiveInt = 1024
+    """With ``resize="shorter_side"``: the longer side never exceeds this (before rho)."""
     match_aspect: bool = False
     """Give ``input_size`` the shape of the training pictures, with as many pixels; done when training starts."""
     rho: Annotated[float, Field(gt=0, le=4)] = 1.0
@@ -123,6 +161,27 @@ class ModelConfig(Strict):
         """(height, width) that the network really sees: ``input_size`` times ``rho``, at least 32."""
         height, width = self.input_size
         return max(32, round(height * self.rho)), max(32, round(width * self.rho))
+
+    @property
+    def resize_rule(self) -> ResizeRule:
+        """How large any picture becomes."""
+        from mobiledet.structures import ResizeRule  # brings NumPy, which reading a config needn't load
+
+        longest = max(32, round(self.longest_side * self.rho)) if self.resize == "shorter_side" else None
+        return ResizeRule(self.network_size, longest)
+
+    @model_validator(mode="after")
+    def _check(self) -> ModelConfig:
+        if self.resize == "shorter_side":
+            if self.head.kind != "faster_rcnn":
+                raise ValueError(
+                    f"resize 'shorter_side' gives pictures of many sizes, which {self.head.kind} can't take"
+                )
+            if self.match_aspect:
+                raise ValueError("match_aspect is for resize 'stretch'; with 'shorter_side' pictures keep their shape")
+            if self.longest_side < min(self.input_size):
+                raise ValueError(f"longest_side {self.longest_side} is below the shorter side of {self.input_size}")
+        return self
 
 
 class AugmentConfig(Strict):

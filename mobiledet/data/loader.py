@@ -19,7 +19,7 @@ from mobiledet.data.coco import CocoDataset
 from mobiledet.data.images import read_image
 from mobiledet.data.transforms import TrainTransform, fit_image
 from mobiledet.errors import DataError, ImageError, WorkerError
-from mobiledet.structures import ImageArray, ImageGeometry, Size, Target
+from mobiledet.structures import ImageArray, ImageGeometry, ResizeRule, Target
 
 WORKER_NICENESS = 10
 """Workers step back: the network's threads wait for the slowest of them, so interrupting one delays all."""
@@ -47,16 +47,22 @@ class Batch:
     """Several of them.
 
     Attributes:
-        images: ``(B, 3, H, W)`` uint8 RGB, stored channels-last.
+        images: ``(B, 3, H, W)`` uint8 RGB, stored channels-last; a list of ``(3, H_i, W_i)`` where sizes differ.
         targets: What is in each picture; NumPy, because every tensor passed between processes costs a file handle.
         geometries: How each picture was fitted.
         image_ids: The data set's own ids.
     """
 
-    images: Tensor
+    images: Tensor | list[Tensor]
     targets: list[Target]
     geometries: list[ImageGeometry]
     image_ids: list[int]
+
+    def images_on(self, device: torch.device) -> Tensor | list[Tensor]:
+        """The pictures, moved to a device."""
+        if isinstance(self.images, Tensor):
+            return self.images.to(device, non_blocking=True)
+        return [image.to(device, non_blocking=True) for image in self.images]
 
     def target_tensors(self, device: torch.device | str = "cpu") -> list[dict[str, Tensor]]:
         """Targets as the detector takes them."""
@@ -92,7 +98,7 @@ class PictureSet(Dataset[Sample | ImageError]):
 
     Args:
         dataset: The pictures.
-        size: ``(height, width)`` of the network's input.
+        resize: How large pictures become.
         transform: Random changes; None only fits the picture.
         seed: Start of every sample's random numbers.
         cache: Decoded pictures.
@@ -102,13 +108,13 @@ class PictureSet(Dataset[Sample | ImageError]):
         self,
         dataset: CocoDataset,
         *,
-        size: Size,
+        resize: ResizeRule,
         transform: TrainTransform | None = None,
         seed: int = 0,
         cache: ImageCache | None = None,
     ) -> None:
         self.dataset = dataset
-        self.size = size
+        self.resize = resize
         self.transform = transform
         self.seed = seed
         self.cache = cache
@@ -124,12 +130,12 @@ class PictureSet(Dataset[Sample | ImageError]):
         except ImageError as error:
             return error
         if self.transform is None:
-            fitted, geometry = fit_image(image, self.size)
+            fitted, geometry = fit_image(image, self.resize)
             target = Target(geometry.to_network(record.target.boxes), record.target.labels, record.target.iscrowd)
             return Sample(fitted, target, geometry, record.image_id)
         seed = int(np.random.SeedSequence([self.seed, key.epoch, key.picture]).generate_state(1)[0])
         changed, target = self.transform(image, record.target, seed)
-        geometry = ImageGeometry((image.shape[0], image.shape[1]), self.size)
+        geometry = ImageGeometry((image.shape[0], image.shape[1]), (changed.shape[0], changed.shape[1]))
         return Sample(changed, target, geometry, record.image_id)
 
 
@@ -265,8 +271,13 @@ class Batches:
 
 
 def collate(samples: list[Sample]) -> Batch:
-    """Stack samples; pixels stay channels-last in memory."""
-    images = torch.from_numpy(np.stack([sample.image for sample in samples])).permute(0, 3, 1, 2)
+    """Stack samples that have one size, list others; pixels stay channels-last in memory."""
+    pixels = [sample.image for sample in samples]
+    images: Tensor | list[Tensor]
+    if len({image.shape for image in pixels}) == 1:
+        images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
+    else:
+        images = [torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1) for image in pixels]
     return Batch(
         images,
         [sample.target for sample in samples],

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mobiledet.structures import ImageArray, ImageGeometry, Size, Target
+from mobiledet.structures import ImageArray, ImageGeometry, ResizeRule, Size, Target
 
 # albumentations asks its home page for a newer version on import unless told not to; training opens no connection.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
@@ -63,24 +63,26 @@ class AugmentSettings(Protocol):
         """Least share of a box that a crop must leave."""
 
 
-def fit_image(image: ImageArray, size: Size) -> tuple[ImageArray, ImageGeometry]:
-    """Resize a picture ``(H, W, 3)`` to the network's ``size``, aspect ratio not kept, as SSD does."""
-    geometry = ImageGeometry((image.shape[0], image.shape[1]), size)
-    return _resize(image, size), geometry
+def fit_image(image: ImageArray, resize: ResizeRule) -> tuple[ImageArray, ImageGeometry]:
+    """Resize a picture ``(H, W, 3)`` for the network."""
+    original = (image.shape[0], image.shape[1])
+    size = resize(original)
+    return _resize(image, size), ImageGeometry(original, size)
 
 
 class TrainTransform:
     """Random crop or expansion, resizing, mirroring and colour, by albumentations.
 
     Args:
-        size: ``(height, width)`` of the network's input.
+        resize: How large a picture becomes.
         augment: Chances and strengths.
         fill: RGB of the canvas around an expanded picture.
     """
 
-    def __init__(self, *, size: Size, augment: AugmentSettings, fill: tuple[int, int, int] = (128, 128, 128)) -> None:
-        self.size = size
-        steps: list[Any] = [FitRegion(size=size, augment=augment, fill=fill)]
+    def __init__(
+        self, *, resize: ResizeRule, augment: AugmentSettings, fill: tuple[int, int, int] = (128, 128, 128)
+    ) -> None:
+        steps: list[Any] = [FitRegion(resize=resize, augment=augment, fill=fill)]
         if augment.flip > 0:
             steps.append(A.HorizontalFlip(p=augment.flip))
         if augment.color > 0:
@@ -105,7 +107,7 @@ class TrainTransform:
             seed: Decides everything random; the same seed gives the same result in any process.
 
         Returns:
-            The picture at ``size`` and the boxes left on it, in its pixels.
+            The picture in the network's size and the boxes left on it, in its pixels.
         """
         self._compose.set_random_seed(seed)
         changed = self._compose(image=image, bboxes=target.boxes, index=np.arange(len(target)))
@@ -121,16 +123,16 @@ class FitRegion(A.DualTransform):  # type: ignore[misc]
     """Cut out a region, which may reach beyond the picture, and fit it into the network's input.
 
     Args:
-        size: ``(height, width)`` of the result.
+        resize: How large the result becomes.
         augment: Chances of cropping and expanding.
         fill: RGB where the region lies outside the picture.
     """
 
     _targets = (A.core.type_definitions.Targets.IMAGE, A.core.type_definitions.Targets.BBOXES)
 
-    def __init__(self, *, size: Size, augment: AugmentSettings, fill: tuple[int, int, int]) -> None:
+    def __init__(self, *, resize: ResizeRule, augment: AugmentSettings, fill: tuple[int, int, int]) -> None:
         super().__init__(p=1.0)
-        self.size = size
+        self.resize = resize
         self.augment = augment
         self.fill = fill
 
@@ -155,14 +157,15 @@ class FitRegion(A.DualTransform):  # type: ignore[misc]
         """Cut and resize the picture."""
         x1, y1, x2, y2 = region
         height, width = img.shape[:2]
+        size = self.resize((y2 - y1, x2 - x1))
         inside = img[max(y1, 0) : min(y2, height), max(x1, 0) : min(x2, width)]
         if x1 >= 0 and y1 >= 0 and x2 <= width and y2 <= height:
-            return _resize(inside, self.size)
-        scale_y, scale_x = self.size[0] / (y2 - y1), self.size[1] / (x2 - x1)
+            return _resize(inside, size)
+        scale_y, scale_x = size[0] / (y2 - y1), size[1] / (x2 - x1)
         top, left = round(-y1 * scale_y), round(-x1 * scale_x)
         small_size = (max(1, round(height * scale_y)), max(1, round(width * scale_x)))
-        small = _resize(inside, (min(small_size[0], self.size[0] - top), min(small_size[1], self.size[1] - left)))
-        canvas = np.empty((*self.size, 3), np.uint8)
+        small = _resize(inside, (min(small_size[0], size[0] - top), min(small_size[1], size[1] - left)))
+        canvas = np.empty((*size, 3), np.uint8)
         canvas[:] = self.fill
         canvas[top : top + small.shape[0], left : left + small.shape[1]] = small
         return canvas

@@ -75,7 +75,7 @@ class Run:
         self.model = build_detector(config.model).to(device)
         if config.train.channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)
-        self.model.backbone.freeze(stages=config.train.freeze_stages, norm=config.train.freeze_norm)
+        self.model.freeze(stages=config.train.freeze_stages, norm=config.train.freeze_norm)
         self.average = WeightAverage(self.model, config.train.ema_decay) if config.train.ema_decay else None
         self.precision = Precision(choose_precision(config.train.precision, device), device)
         self.optimizer = build_optimizer(self.model, config.optimizer)
@@ -107,10 +107,11 @@ class Run:
         with torch.random.fork_rng(devices=[]):
             transfer = load_into(self.model, weights, self.train.names)
             if weights.folded:
-                pictures = PictureSet(self.train.first(NORM_PICTURES), size=self.config.model.network_size)
-                batches = Batches(pictures, PlainSampler(len(pictures.dataset), batch_size=16), workers=0)
+                pictures = PictureSet(self.train.first(NORM_PICTURES), resize=self.config.model.resize_rule)
+                size = 16 if pictures.resize.fixed else 1
+                batches = Batches(pictures, PlainSampler(len(pictures.dataset), batch_size=size), workers=0)
                 device = self.trainer.device
-                count = reinsert_norms(self.model, (batch.images.to(device) for batch in batches), transfer.loaded)
+                count = reinsert_norms(self.model, (batch.images_on(device) for batch in batches), transfer.loaded)
                 what = f"{count} put back, measured on {len(pictures.dataset)} training pictures"
                 transfer.rows.append(("norms", what))
         if self.average is not None:
@@ -311,8 +312,8 @@ class Run:
         fill = (round(config.model.mean[0]), round(config.model.mean[1]), round(config.model.mean[2]))
         pictures = PictureSet(
             self.train,
-            size=config.model.network_size,
-            transform=TrainTransform(size=config.model.network_size, augment=config.data.augment, fill=fill),
+            resize=config.model.resize_rule,
+            transform=TrainTransform(resize=config.model.resize_rule, augment=config.data.augment, fill=fill),
             seed=config.seed,
             cache=ImageCache(self.train) if config.data.cache else None,
         )

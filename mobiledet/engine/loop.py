@@ -106,7 +106,7 @@ def train_step(trainer: Trainer, group: list[Batch]) -> dict[str, float] | None:
     totals: dict[str, float] = {}
     finite = True
     for batch in group:
-        images = batch.images.to(trainer.device, non_blocking=True)
+        images = batch.images_on(trainer.device)
         targets = batch.target_tensors(trainer.device)
         with trainer.precision.autocast():
             losses = trainer.call(images, targets)

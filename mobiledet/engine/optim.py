@@ -23,9 +23,9 @@ def parameter_groups(model: Detector, config: OptimizerConfig) -> list[dict[str,
     """
     plain_params: set[Tensor] = set()
     for module in model.modules():
-        if isinstance(module, nn.Conv2d) and module.groups == 1:
+        if isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1):
             plain_params.add(module.weight)
-    backbone = set(model.backbone.parameters())
+    backbone = {parameter for part in model.backbone_parts() for parameter in part.parameters()}
     chosen: dict[str, list[nn.Parameter]] = {
         "backbone": [],
         "backbone/no_decay": [],

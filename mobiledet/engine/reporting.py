@@ -162,10 +162,9 @@ class Reporter:
         path = self.folder / "train_batch.jpg"
         if not self.main or path.exists():
             return
-        pixels = batch.images.permute(0, 2, 3, 1).numpy()
         drawn = [
-            draw_target(np.ascontiguousarray(image), target, names)
-            for image, target in zip(pixels[:16], batch.targets, strict=False)
+            draw_target(np.ascontiguousarray(image.permute(1, 2, 0).numpy()), target, names)
+            for image, target in zip(batch.images[:16], batch.targets, strict=False)
         ]
         write_image(path, image_grid(drawn, columns=min(4, len(drawn)), cell=drawn[0].shape[:2]))
 

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from mobiledet.config.schema import BackboneConfig, HeadConfig, ModelConfig
+from torch import nn
+
+from mobiledet.config.schema import (
+    BackboneConfig,
+    FasterRCNNConfig,
+    ModelConfig,
+    SSDConfig,
+    SSDLiteConfig,
+)
 from mobiledet.errors import ConfigError
 from mobiledet.models.detector import Detector
 from mobiledet.models.extra_layers import ExtraLayers
+from mobiledet.models.faster_rcnn import FasterRCNNHead
 from mobiledet.models.layers import LayerStyle
 from mobiledet.models.mobilenet_v1 import MobileNetV1, scale_channels
 from mobiledet.models.ssd import SSDHead
-from mobiledet.ops.anchors import ssd_anchor_shapes
+from mobiledet.ops.anchors import rpn_anchor_sizes, ssd_anchor_shapes
 from mobiledet.postprocess import Postprocess
 
 MIN_EXTRA_CHANNELS = 16
@@ -24,25 +33,53 @@ def build_detector(config: ModelConfig) -> Detector:
     """
     if config.num_classes is None:
         raise ConfigError("model.num_classes is not set; it comes from the data set, or give it: model.num_classes=80")
-    backbone = build_backbone(config.backbone)
+    head: nn.Module
+    if isinstance(config.head, FasterRCNNConfig):
+        backbone = build_backbone(config.backbone, outputs=("conv11",))
+        head = _build_faster_rcnn(config.head, config, backbone, config.num_classes)
+    else:
+        backbone = build_backbone(config.backbone, outputs=("conv11", "conv13"))
+        head = _build_ssd(config.head, config.backbone, backbone, config.num_classes)
     return Detector(
         backbone=backbone,
-        head=_build_ssd(config.head, config.backbone, backbone, config.num_classes),
+        head=head,
         postprocess=Postprocess(**config.postprocess.model_dump()),
-        network_size=config.network_size,
+        resize=config.resize_rule,
         mean=config.mean,
         std=config.std,
     )
 
 
-def build_backbone(config: BackboneConfig) -> MobileNetV1:
-    """A MobileNetV1 that returns the maps SSD looks at."""
+def build_backbone(config: BackboneConfig, *, outputs: tuple[str, ...], first: str = "conv0") -> MobileNetV1:
+    """A MobileNetV1, or the stretch of it from ``first`` on, that returns the maps ``outputs``."""
     return MobileNetV1(
-        alpha=config.alpha, min_channels=config.min_channels, outputs=("conv11", "conv13"), style=_style(config)
+        alpha=config.alpha, min_channels=config.min_channels, first=first, outputs=outputs, style=_style(config)
     )
 
 
-def _build_ssd(head: HeadConfig, backbone_config: BackboneConfig, backbone: MobileNetV1, num_classes: int) -> SSDHead:
+def _build_faster_rcnn(
+    head: FasterRCNNConfig, model: ModelConfig, backbone: MobileNetV1, num_classes: int
+) -> FasterRCNNHead:
+    return FasterRCNNHead(
+        feature=backbone.feature_info[-1],
+        second_stage=build_backbone(model.backbone, first="conv12", outputs=("conv13",)),
+        anchor_sizes=rpn_anchor_sizes(head.anchor_scales, head.aspect_ratios, min(model.network_size)),
+        num_classes=num_classes,
+        rpn=head.rpn,
+        proposals=head.proposals,
+        crop_size=head.crop_size,
+        proposal_candidates=head.proposal_candidates,
+        proposal_iou=head.proposal_iou,
+        rois_per_image=head.rois_per_image,
+        rpn_loss_weight=head.rpn_loss_weight,
+        box_loss_weight=head.box_loss_weight,
+        style=_style(model.backbone),
+    )
+
+
+def _build_ssd(
+    head: SSDConfig | SSDLiteConfig, backbone_config: BackboneConfig, backbone: MobileNetV1, num_classes: int
+) -> SSDHead:
     style = _style(backbone_config)
     in_channels = [info.channels for info in backbone.feature_info]
     alpha = backbone_config.alpha

@@ -48,16 +48,17 @@ class FeatureInfo:
 
 
 class MobileNetV1(nn.Module):
-    """The feature extractor.
+    """The feature extractor, or a stretch of it: Faster R-CNN runs the last layers on each proposal.
 
     Args:
         alpha: Width multiplier, any number above 0.
         min_channels: Least channels of a layer.
-        outputs: Names of the layers whose maps are returned, ``"conv0"`` to ``"conv13"``.
+        first: Name of the first layer, ``"conv0"`` to ``"conv13"``.
+        outputs: Names of the layers whose maps are returned, in their order; there are no layers after the last.
         style: Padding (symmetric, or TensorFlow's SAME) and batch-norm settings.
 
     Raises:
-        ValueError: ``alpha`` isn't positive or an output has no such name.
+        ValueError: ``alpha`` isn't positive or a layer has no such name.
     """
 
     def __init__(
@@ -65,32 +66,36 @@ class MobileNetV1(nn.Module):
         *,
         alpha: float = 1.0,
         min_channels: int = MIN_CHANNELS,
+        first: str = "conv0",
         outputs: Sequence[str] = ("conv11", "conv13"),
         style: LayerStyle = DEFAULT_STYLE,
     ) -> None:
         super().__init__()
         if not alpha > 0:
             raise ValueError(f"alpha must be above 0, not {alpha}")
+        names = [f"conv{index}" for index in range(len(TABLE_1))]
+        if first not in names or not outputs or any(name not in names[names.index(first) :] for name in outputs):
+            raise ValueError(f"first {first!r} and outputs {tuple(outputs)} must name layers conv0 to conv13, in order")
         self.alpha = alpha
+        self.outputs = tuple(outputs)
+        self.first_index = names.index(first)
         self.layers = nn.ModuleDict()
         info: dict[str, FeatureInfo] = {}
         in_channels, total_stride = 3, 1
-        for index, (kind, stride, channels) in enumerate(TABLE_1):
+        for index, (name, (kind, stride, channels)) in enumerate(zip(names, TABLE_1, strict=True)):
             out_channels = scale_channels(channels, alpha, min_channels)
             total_stride *= stride
-            layer: nn.Module
-            if kind == "conv":
-                layer = ConvNormAct(in_channels, out_channels, kernel_size=3, stride=stride, style=style)
-            else:
-                layer = DepthwiseSeparable(in_channels, out_channels, stride=stride, style=style)
-            name = f"conv{index}"
-            self.layers[name] = layer
             info[name] = FeatureInfo(name, out_channels, total_stride)
+            if index >= self.first_index:
+                if kind == "conv":
+                    self.layers[name] = ConvNormAct(
+                        in_channels, out_channels, kernel_size=3, stride=stride, style=style
+                    )
+                else:
+                    self.layers[name] = DepthwiseSeparable(in_channels, out_channels, stride=stride, style=style)
             in_channels = out_channels
-        unknown = [name for name in outputs if name not in info]
-        if unknown or not outputs:
-            raise ValueError(f"outputs {tuple(outputs)} must name layers conv0 to conv13")
-        self.outputs = tuple(outputs)
+            if set(self.outputs) <= set(info):
+                break
         self.feature_info = [info[name] for name in self.outputs]
         self.frozen_stages = 0
         self.frozen_norm = False
@@ -99,7 +104,7 @@ class MobileNetV1(nn.Module):
         """Feature maps of a batch.
 
         Args:
-            images: ``(B, 3, H, W)`` float, normalised.
+            images: ``(B, 3, H, W)`` float, normalised; or what the layer before ``first`` gives.
 
         Returns:
             Name to ``(B, channels, ceil(H / stride), ceil(W / stride))``, in the order of ``outputs``.
@@ -110,12 +115,10 @@ class MobileNetV1(nn.Module):
             x = layer(x)
             if name in self.outputs:
                 features[name] = x
-                if len(features) == len(self.outputs):
-                    break
         return features
 
     def freeze(self, *, stages: int = 0, norm: bool = False) -> None:
-        """Stop training the first ``stages`` layers, and with ``norm`` every batch-norm of the backbone.
+        """Stop training the layers before ``conv<stages>``, and with ``norm`` every batch-norm.
 
         Frozen norms also stop following the batch: they run on their stored statistics.
         """
@@ -134,7 +137,7 @@ class MobileNetV1(nn.Module):
 
     def _frozen_modules(self) -> list[nn.Module]:
         layers = list(self.layers.values())
-        frozen: list[nn.Module] = layers[: self.frozen_stages]
+        frozen: list[nn.Module] = layers[: max(0, self.frozen_stages - self.first_index)]
         if self.frozen_norm:
             frozen += [module for module in self.modules() if isinstance(module, nn.BatchNorm2d)]
         return frozen

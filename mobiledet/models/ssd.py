@@ -13,16 +13,13 @@ from torch import Tensor, nn
 from mobiledet.models.extra_layers import ExtraLayers
 from mobiledet.models.layers import DEFAULT_STYLE, ConvNormAct, LayerStyle
 from mobiledet.ops.anchors import AnchorShape, grid_anchors
-from mobiledet.ops.boxes import clip_boxes, decode_boxes, encode_boxes, pairwise_coverage, pairwise_iou
+from mobiledet.ops.boxes import CROWD_COVERAGE, clip_boxes, decode_boxes, encode_boxes, pairwise_coverage, pairwise_iou
 from mobiledet.ops.matching import BACKGROUND, match_anchors
 from mobiledet.ops.sampling import hard_negatives
 from mobiledet.structures import Candidates, Size
 
 PRIOR = 0.01
 """Score that an untrained head gives every class, so that the first steps aren't spent on unlearning 0.5."""
-
-CROWD_COVERAGE = 0.5
-"""An anchor that lies this much inside a crowd region is neither object nor background."""
 
 
 class SSDHead(nn.Module):

@@ -1,4 +1,4 @@
-"""Anchor boxes of the SSD head (Liu et al. 2016, section 2.2; TensorFlow's variant of the lowest map)."""
+"""Anchor boxes: SSD's (Liu et al. 2016, section 2.2; TensorFlow's variant of the lowest map) and the RPN's."""
 
 from __future__ import annotations
 
@@ -62,6 +62,42 @@ def grid_anchors(shapes: Sequence[AnchorShape], map_size: Size, image_size: Size
     sizes = torch.tensor([(s * math.sqrt(r) * shorter, s / math.sqrt(r) * shorter) for s, r in shapes])
     centre_y = (torch.arange(map_size[0], dtype=torch.float32) + 0.5) * (height / map_size[0])
     centre_x = (torch.arange(map_size[1], dtype=torch.float32) + 0.5) * (width / map_size[1])
+    return _place(sizes, centre_y, centre_x)
+
+
+def rpn_anchor_sizes(scales: Sequence[float], aspect_ratios: Sequence[float], shorter_side: int) -> list[Size]:
+    """Whole-pixel ``(height, width)`` of the anchors at each location (Ren et al. 2015, section 3.1.1).
+
+    Args:
+        scales: Square root of an anchor's area, as a share of ``shorter_side``.
+        aspect_ratios: Width over height, each at every scale.
+        shorter_side: Of the network's input, in pixels.
+    """
+    return [
+        (max(1, round(scale * shorter_side / math.sqrt(ratio))), max(1, round(scale * shorter_side * math.sqrt(ratio))))
+        for scale in scales
+        for ratio in aspect_ratios
+    ]
+
+
+def rpn_anchors(sizes: Sequence[Size], map_size: Size, stride: int) -> Tensor:
+    """Anchors of a feature map whose cells lie ``stride`` pixels apart, whatever the picture's size.
+
+    Args:
+        sizes: ``(height, width)`` in pixels of each of the ``n`` anchors of a location.
+        map_size: ``(height, width)`` of the feature map.
+        stride: Pixels from one cell to the next.
+
+    Returns:
+        ``(map_height * map_width * n, 4)`` float32 xyxy in pixels: row by row, then column, then size. Not clipped.
+    """
+    centre_y = (torch.arange(map_size[0], dtype=torch.float32) + 0.5) * stride
+    centre_x = (torch.arange(map_size[1], dtype=torch.float32) + 0.5) * stride
+    return _place(torch.tensor([(width, height) for height, width in sizes], dtype=torch.float32), centre_y, centre_x)
+
+
+def _place(sizes: Tensor, centre_y: Tensor, centre_x: Tensor) -> Tensor:
+    """Boxes of each of ``(n, 2)`` widths and heights around every grid point."""
     grid_y, grid_x = torch.meshgrid(centre_y, centre_x, indexing="ij")
     centres = torch.stack([grid_x, grid_y], dim=-1).reshape(-1, 1, 2)
     return torch.cat([centres - sizes / 2, centres + sizes / 2], dim=-1).reshape(-1, 4)

@@ -14,6 +14,10 @@ MAX_LOG_SCALE = math.log(1000.0 / 16)
 """A decoded box is at most 62.5 times its anchor, so that an untrained network can't overflow ``exp``."""
 
 
+CROWD_COVERAGE = 0.5
+"""An anchor or proposal that lies this much inside a crowd region is neither object nor background."""
+
+
 def box_area(boxes: Tensor) -> Tensor:
     """Area ``(..., )`` in square pixels of boxes ``(..., 4)``."""
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])

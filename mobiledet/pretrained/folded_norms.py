@@ -52,12 +52,12 @@ class _Statistics:
         norm.bias.copy_(bias + self.mean)
 
 
-def reinsert_norms(model: Detector, batches: Iterable[Tensor], loaded: set[str]) -> int:
+def reinsert_norms(model: Detector, batches: Iterable[Tensor | list[Tensor]], loaded: set[str]) -> int:
     """Measure every folded layer on pictures and put its norm back.
 
     Args:
         model: Holds folded weights in the layers named by ``loaded``.
-        batches: RGB pixels 0..255 ``(B, 3, H, W)`` at the network's size.
+        batches: uint8 RGB pictures as the model takes them.
         loaded: Names of tensors that came from folded weights; other layers keep their fresh norms.
 
     Returns:
@@ -79,7 +79,7 @@ def reinsert_norms(model: Detector, batches: Iterable[Tensor], loaded: set[str])
     try:
         with torch.no_grad():
             for batch in batches:
-                model.candidates(batch)
+                model(batch)
     finally:
         for hook in hooks:
             hook.remove()

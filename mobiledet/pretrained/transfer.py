@@ -19,15 +19,32 @@ from mobiledet.models.detector import Detector
 from mobiledet.pretrained.imagenet import KIND, ImageNetBackbone
 
 _BACKBONE = ("alpha", "min_channels", "padding", "norm_epsilon")
-_HEAD = ("extra_channels", "aspect_ratios", "scale_min", "scale_max", "reduce_lowest", "lowest_scale", "scores")
 _PICTURE = ("mean", "std")
-_DETECTOR_PICTURE = ("input_size",)
+_DETECTOR_PICTURE = ("input_size", "resize", "longest_side")
+_SSD_ANCHORS = ("aspect_ratios", "scale_min", "scale_max", "reduce_lowest", "lowest_scale")
+_RPN_ANCHORS = ("anchor_scales", "aspect_ratios")
+_FLEXIBLE = (*_SSD_ANCHORS, *_RPN_ANCHORS, "crop_size")
+"""Settings of a head that a recipe may change although the weights were trained with others."""
+
+_HEAD = {
+    "ssd": ("extra_channels", "scores", *_SSD_ANCHORS),
+    "ssdlite": ("extra_channels", "scores", *_SSD_ANCHORS),
+    "faster_rcnn": ("rpn", "crop_size", *_RPN_ANCHORS),
+}
+
+_SECOND_STAGE = "head.second_stage."
+_CLASSES = ("head.cls_predictor", "head.bbox_predictor.")
+"""Begin the names of tensors whose rows belong to classes."""
 
 _PARTS = {
     "backbone": "backbone.",
     "extra layers": "head.extra_layers.",
     "box predictors": "head.bbox_predictors.",
     "class predictors": "head.cls_predictors.",
+    "proposal network": "head.rpn.",
+    "second stage": _SECOND_STAGE,
+    "box predictor": "head.bbox_predictor.",
+    "class predictor": "head.cls_predictor.",
 }
 
 
@@ -119,13 +136,19 @@ def adopt(config: Config, weights: InitialWeights) -> Config:
             "model.backbone", model.backbone, default.backbone, weights.config.backbone, _BACKBONE, weights
         ),
     }
-    fields = _PICTURE + (_DETECTOR_PICTURE if weights.is_detector else ())
+    fields = _PICTURE + (_DETECTOR_PICTURE if same_head else ())
     followed = _follow("model", model, default, weights.config, fields, weights, flexible=_DETECTOR_PICTURE)
     updates |= {name: getattr(followed, name) for name in fields}
     if same_head:
         default_head = type(model.head)()
         updates["head"] = _follow(
-            "model.head", model.head, default_head, weights.config.head, _HEAD, weights, flexible=_HEAD[1:6]
+            "model.head",
+            model.head,
+            default_head,
+            weights.config.head,
+            _HEAD[model.head.kind],
+            weights,
+            flexible=_FLEXIBLE,
         )
     return config.model_copy(update={"model": model.model_copy(update=updates)})
 
@@ -146,29 +169,49 @@ def load_into(model: Detector, weights: InitialWeights, names: Sequence[str]) ->
         carried=tuple(name for name, row in zip(names, sources, strict=True) if row is not None),
         fresh=tuple(name for name, row in zip(names, sources, strict=True) if row is None),
     )
+    used = set()
     for part, prefix in _PARTS.items():
         keys = [key for key in state if key.startswith(prefix)]
         taken = 0
         for key in keys:
-            old = weights.state.get(key)
-            if old is None:
+            old_key = _old_name(key, weights.state)
+            if old_key is None:
                 continue
-            if part == "class predictors" and _is_last(key, state):
-                new = _class_rows(state[key], old, sources, len(weights.names), softmax=_softmax(model))
+            used.add(old_key)
+            old = weights.state[old_key]
+            if key.startswith(_CLASSES) and _is_last(key, state):
+                boxes = key.startswith("head.bbox_predictor.")
+                new = _class_rows(
+                    state[key],
+                    old,
+                    sources,
+                    len(weights.names),
+                    background=_softmax(model) and not boxes,
+                    values=4 if boxes else 1,
+                )
             else:
                 new = old if old.shape == state[key].shape else None
             if new is not None:
                 state[key] = new.to(state[key].dtype)
                 transfer.loaded.add(key)
                 taken += 1
-        transfer.rows.append((part, _what_became(part, taken, len(keys), transfer)))
-    left_out = sorted(key for key in weights.state if key not in state)
+        if keys:
+            transfer.rows.append((part, _what_became(prefix, taken, len(keys), transfer)))
+    left_out = sorted(set(weights.state) - used)
     if left_out:
         transfer.rows.append(
             ("left out", f"{len(left_out)} tensors that this model has no place for: {left_out[0]}, ...")
         )
     model.load_state_dict(state)
     return transfer
+
+
+def _old_name(key: str, old: Mapping[str, Tensor]) -> str | None:
+    """What a tensor is called in other weights: the backbone's last layers may be a head's second stage."""
+    if key in old:
+        return key
+    names = (key.replace(_SECOND_STAGE, "backbone.", 1), key.replace("backbone.", _SECOND_STAGE, 1))
+    return next((name for name in names if name in old), None)
 
 
 def normalized(name: str) -> str:
@@ -206,41 +249,46 @@ def _softmax(model: Detector) -> bool:
 
 def _is_last(key: str, state: Mapping[str, Tensor]) -> bool:
     """Whether a class predictor's tensor belongs to its last layer, whose rows are classes."""
+    if not key.startswith("head.cls_predictors."):
+        return True
     map_prefix = ".".join(key.split(".")[:3])
     return key in [name for name in state if name.startswith(f"{map_prefix}.")][-2:]
 
 
-def _class_rows(new: Tensor, old: Tensor, sources: Sequence[int | None], known: int, *, softmax: bool) -> Tensor | None:
+def _class_rows(
+    new: Tensor, old: Tensor, sources: Sequence[int | None], known: int, *, background: bool, values: int
+) -> Tensor | None:
     """The predictor's rows: for each anchor and class those of the same class before, else fresh ones.
 
     Args:
-        new: ``(n * outputs, ...)`` fresh rows.
-        old: ``(n * old outputs, ...)``.
+        new: ``(n * outputs * values, ...)`` fresh rows, anchor by anchor, class by class.
+        old: ``(n * old outputs * values, ...)``.
         sources: Index of each class among the old ones, or None.
         known: How many old classes there are.
-        softmax: Whether a row for background comes before those of the classes.
+        background: Whether rows for background come before those of the classes.
+        values: Rows of one class: 1, or 4 offsets.
 
     Returns:
         The rows; None when the number of anchors differs.
     """
-    before, after = known + softmax, len(sources) + softmax
-    anchors = new.shape[0] // after
-    if old.shape[0] != anchors * before or old.shape[1:] != new.shape[1:]:
+    before, after = known + background, len(sources) + background
+    anchors = new.shape[0] // (after * values)
+    if old.shape[0] != anchors * before * values or old.shape[1:] != new.shape[1:]:
         return None
-    old_rows = old.reshape(anchors, before, *old.shape[1:])
-    rows = new.reshape(anchors, after, *new.shape[1:]).clone()
-    if softmax:
-        rows[:, 0] = old_rows[:, 0]
+    old_rows = old.reshape(anchors, before, values, *old.shape[1:])
+    rows = new.reshape(anchors, after, values, *new.shape[1:]).clone()
+    if background:
+        rows[:, 0] = old_rows[:, 0].to(rows.dtype)
     for index, source in enumerate(sources):
         if source is not None:
-            rows[:, index + softmax] = old_rows[:, source + softmax].to(rows.dtype)
+            rows[:, index + background] = old_rows[:, source + background].to(rows.dtype)
     return rows.reshape(new.shape)
 
 
-def _what_became(part: str, taken: int, total: int, transfer: Transfer) -> str:
+def _what_became(prefix: str, taken: int, total: int, transfer: Transfer) -> str:
     if taken == 0:
         return "fresh"
-    if part == "class predictors":
+    if prefix.startswith(_CLASSES):
         carried, fresh = transfer.carried, transfer.fresh
         if not fresh:
             return f"loaded: all {len(carried)} classes are known by name"

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from mobiledet.config import (
     AugmentConfig,
     Config,
+    FasterRCNNConfig,
     ModelConfig,
     ScheduleConfig,
     SSDConfig,
@@ -46,6 +47,7 @@ OTHER = {
     "model.head.scores": "softmax",
     "model.head.kind": "ssdlite",
     "model.num_classes": "7",
+    "model.resize": "shorter_side",
     "data.val_split": "none",
     "data.hold_out": "0.2",
     "data.limit": "5",
@@ -73,7 +75,7 @@ def another_value(key, value):
 
 @pytest.mark.parametrize("key", [key for key, _ in leaves(Config().plain())])
 def test_every_setting_can_be_overridden_and_changes_the_hash(key):
-    before = Config()
+    before = Config(model=ModelConfig(head=FasterRCNNConfig())) if key == "model.resize" else Config()
     text = another_value(key, dict(leaves(before.plain()))[key])
     after = apply_overrides(before, [f"{key}={text}"])
     changed = {k for k, v in leaves(after.plain()) if v != dict(leaves(before.plain()))[k]}
@@ -217,6 +219,29 @@ def test_heads_are_a_tagged_union():
     switched = apply_overrides(Config(), ["model.head.kind=ssdlite", "model.head.match_iou=0.4"]).model.head
     assert isinstance(switched, SSDLiteConfig)
     assert switched.match_iou == 0.4
+
+
+def test_another_kind_of_head_begins_at_its_defaults():
+    start = Config(model=ModelConfig(head=SSDConfig(scale_min=0.1)))
+    kept = apply_overrides(start, ["model.head.kind=ssdlite"]).model.head
+    assert kept == SSDLiteConfig(scale_min=0.1)
+    switched = apply_overrides(start, ["model.head.kind=faster_rcnn", "model.head.proposals=50"]).model.head
+    assert switched == FasterRCNNConfig(proposals=50)
+    assert apply_overrides(start, ["model.head.kind=ssd"]) == start
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["model.resize=shorter_side"], "ssd can't take"),
+        (["model.head.kind=faster_rcnn", "model.head.proposal=5"], r"did you mean 'model\.head\.proposals'"),
+        (["model.head.kind=faster_rcnn", "model.head.crop_size=1"], r"model\.head\.crop_size"),
+        (["model.head.kind=faster_rcn"], r"one of 'ssd', 'ssdlite', 'faster_rcnn'"),
+    ],
+)
+def test_wrong_settings_of_another_head(overrides, words):
+    with pytest.raises(ConfigError, match=words):
+        apply_overrides(Config(), overrides)
 
 
 def test_configs_are_frozen():

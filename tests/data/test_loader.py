@@ -28,13 +28,14 @@ from mobiledet.data.loader import (
 )
 from mobiledet.data.transforms import TrainTransform
 from mobiledet.errors import DataError, ImageError, WorkerError
+from mobiledet.structures import ResizeRule
 
 SIZE = (64, 80)
 
 
 def pictures(dataset, *, augment=True, cache=None, seed=7):
-    transform = TrainTransform(size=SIZE, augment=AugmentConfig()) if augment else None
-    return PictureSet(dataset, size=SIZE, transform=transform, seed=seed, cache=cache)
+    transform = TrainTransform(resize=ResizeRule(SIZE), augment=AugmentConfig()) if augment else None
+    return PictureSet(dataset, resize=ResizeRule(SIZE), transform=transform, seed=seed, cache=cache)
 
 
 def digest(batch):

@@ -8,7 +8,7 @@ import pytest
 
 from mobiledet.config import AugmentConfig
 from mobiledet.data.transforms import MIN_BOX_SIDE, TrainTransform, fit_image
-from mobiledet.structures import Target
+from mobiledet.structures import ResizeRule, Target
 
 SIZE = (120, 176)
 FILL = (128, 128, 128)
@@ -67,7 +67,7 @@ def test_boxes_stay_on_their_pixels(case, shape):
     red = (width // 5, height // 4, width // 2, height // 4 + height // 3)
     green = (width * 3 // 5, height // 2, width - 7, height - 4)
     image = painted(height, width, red=red, green=green)
-    transform = TrainTransform(size=SIZE, augment=CASES[case], fill=FILL)
+    transform = TrainTransform(resize=ResizeRule(SIZE), augment=CASES[case], fill=FILL)
     checked = 0
     for seed in range(40):
         changed, left = transform(image, target(red, green), seed)
@@ -90,8 +90,10 @@ def test_boxes_stay_on_their_pixels(case, shape):
 
 def test_without_changes_it_is_just_fitting():
     image = np.random.default_rng(0).integers(0, 256, (50, 90, 3), dtype=np.uint8)
-    changed, left = TrainTransform(size=SIZE, augment=AugmentConfig.none())(image, target((9, 5, 45, 25)), 3)
-    fitted, geometry = fit_image(image, SIZE)
+    changed, left = TrainTransform(resize=ResizeRule(SIZE), augment=AugmentConfig.none())(
+        image, target((9, 5, 45, 25)), 3
+    )
+    fitted, geometry = fit_image(image, ResizeRule(SIZE))
     np.testing.assert_array_equal(changed, fitted)
     np.testing.assert_allclose(left.boxes, geometry.to_network(np.array([[9, 5, 45, 25]], np.float32)), atol=1e-3)
     np.testing.assert_allclose(left.boxes, [[9 * 176 / 90, 12, 45 * 176 / 90, 60]], atol=1e-3)
@@ -100,7 +102,7 @@ def test_without_changes_it_is_just_fitting():
 @pytest.mark.parametrize("shape", [(60, 100), (37, 151), (480, 360)])
 def test_fitting_is_undone_by_its_geometry(shape):
     image = painted(*shape, red=(8, 6, 30, 21))
-    fitted, geometry = fit_image(image, SIZE)
+    fitted, geometry = fit_image(image, ResizeRule(SIZE))
     boxes = geometry.to_network(np.array([[8, 6, 30, 21]], np.float32))
     assert fitted.shape == (*SIZE, 3)
     np.testing.assert_allclose(found_box(fitted, 0), boxes[0], atol=1.5)
@@ -109,21 +111,21 @@ def test_fitting_is_undone_by_its_geometry(shape):
 
 def test_flip_mirrors_pixels_and_boxes():
     image = np.random.default_rng(1).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
-    changed, left = TrainTransform(size=SIZE, augment=only(flip=1))(image, target((10, 20, 50, 40)), 0)
+    changed, left = TrainTransform(resize=ResizeRule(SIZE), augment=only(flip=1))(image, target((10, 20, 50, 40)), 0)
     np.testing.assert_array_equal(changed, image[:, ::-1])
     np.testing.assert_allclose(left.boxes, [[176 - 50, 20, 176 - 10, 40]], atol=1e-3)
 
 
 def test_flip_happens_as_often_as_asked():
     image = painted(*SIZE, red=(10, 20, 50, 40))
-    transform = TrainTransform(size=SIZE, augment=only(flip=0.25))
+    transform = TrainTransform(resize=ResizeRule(SIZE), augment=only(flip=0.25))
     flipped = sum(transform(image, target((10, 20, 50, 40)), seed)[1].boxes[0, 0] > 60 for seed in range(400))
     assert 70 <= flipped <= 130  # 100 expected, standard deviation 8.7
 
 
 def test_colour_changes_pixels_and_no_box():
     image = np.random.default_rng(2).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
-    transform = TrainTransform(size=SIZE, augment=only(color=1))
+    transform = TrainTransform(resize=ResizeRule(SIZE), augment=only(color=1))
     means = []
     for seed in range(10):
         changed, left = transform(image, target((10, 20, 50, 40)), seed)
@@ -135,7 +137,7 @@ def test_colour_changes_pixels_and_no_box():
 
 def test_expanding_shrinks_onto_the_fill_colour():
     image = painted(90, 150, red=(0, 0, 150, 90))
-    transform = TrainTransform(size=SIZE, augment=only(expand=1, expand_max=3.0), fill=(1, 2, 3))
+    transform = TrainTransform(resize=ResizeRule(SIZE), augment=only(expand=1, expand_max=3.0), fill=(1, 2, 3))
     shares = []
     for seed in range(30):
         changed, left = transform(image, target((0, 0, 150, 90)), seed)
@@ -151,7 +153,7 @@ def test_expanding_shrinks_onto_the_fill_colour():
 
 def test_crops_enlarge_and_keep_an_object():
     image = painted(150, 240, red=(100, 60, 160, 110))
-    transform = TrainTransform(size=SIZE, augment=only(crop=1, min_visible=0.3))
+    transform = TrainTransform(resize=ResizeRule(SIZE), augment=only(crop=1, min_visible=0.3))
     factors, kept = [], 0
     for seed in range(60):
         _, left = transform(image, target((100, 60, 160, 110)), seed)
@@ -166,7 +168,7 @@ def test_crops_enlarge_and_keep_an_object():
 def test_a_box_is_dropped_when_too_little_of_it_is_left(min_visible):
     boxes = [(x, y, x + 30, y + 24) for x in range(0, 210, 30) for y in range(0, 120, 24)]
     image = painted(120, 210)
-    transform = TrainTransform(size=SIZE, augment=only(crop=1, min_visible=min_visible))
+    transform = TrainTransform(resize=ResizeRule(SIZE), augment=only(crop=1, min_visible=min_visible))
     smallest = 1.0
     for seed in range(40):
         _, left = transform(image, target(*boxes), seed)
@@ -187,7 +189,7 @@ def test_labels_and_crowds_follow_their_boxes():
     image = np.zeros((120, 200, 3), np.uint8)
     for (x1, y1, x2, y2), label in zip(boxes, labels, strict=True):
         image[y1:y2, x1:x2, 0] = 60 + 12 * label
-    transform = TrainTransform(size=SIZE, augment=only(crop=0.7, expand=0.5, flip=0.5, min_visible=0.5))
+    transform = TrainTransform(resize=ResizeRule(SIZE), augment=only(crop=0.7, expand=0.5, flip=0.5, min_visible=0.5))
     counts = set()
     for seed in range(40):
         changed, left = transform(image, target(*boxes, labels=labels, crowd=crowd), seed)
@@ -205,7 +207,7 @@ def test_labels_and_crowds_follow_their_boxes():
 def test_pictures_without_objects(case):
     image = painted(70, 110)
     for seed in range(10):
-        changed, left = TrainTransform(size=SIZE, augment=CASES[case])(image, Target.empty(), seed)
+        changed, left = TrainTransform(resize=ResizeRule(SIZE), augment=CASES[case])(image, Target.empty(), seed)
         assert changed.shape == (*SIZE, 3)
         assert left.boxes.shape == (0, 4)
         assert (left.boxes.dtype, left.labels.dtype, left.iscrowd.dtype) == (np.float32, np.int64, np.bool_)
@@ -216,7 +218,7 @@ def test_pictures_without_objects(case):
     [((10, 10, 10.2, 60), False), ((10, 10, 60, 10.2), False), ((0, 0, 210, 90), True), ((208, 88, 210, 90), True)],
 )
 def test_boxes_too_thin_to_be_learned_are_dropped(box, stays):
-    _, left = TrainTransform(size=SIZE, augment=AugmentConfig.none())(painted(90, 210), target(box), 0)
+    _, left = TrainTransform(resize=ResizeRule(SIZE), augment=AugmentConfig.none())(painted(90, 210), target(box), 0)
     assert len(left) == stays
     assert ((left.boxes[:, 2:] - left.boxes[:, :2]) >= MIN_BOX_SIDE).all()
 
@@ -225,7 +227,9 @@ def test_boxes_too_thin_to_be_learned_are_dropped(box, stays):
 def test_tiny_pictures(shape):
     box = (0, 0, shape[1], shape[0])
     for seed in range(20):
-        changed, left = TrainTransform(size=SIZE, augment=AugmentConfig())(painted(*shape), target(box), seed)
+        changed, left = TrainTransform(resize=ResizeRule(SIZE), augment=AugmentConfig())(
+            painted(*shape), target(box), seed
+        )
         assert changed.shape == (*SIZE, 3)
         assert len(left) <= 1
 
@@ -238,10 +242,10 @@ def digest(image, left):
 def test_the_same_seed_gives_the_same_bytes():
     image = np.random.default_rng(5).integers(0, 256, (90, 130, 3), dtype=np.uint8)
     objects = target((10, 10, 60, 60), (50, 20, 120, 80))
-    one = TrainTransform(size=SIZE, augment=AugmentConfig())
+    one = TrainTransform(resize=ResizeRule(SIZE), augment=AugmentConfig())
     forward = [digest(*one(image, objects, seed)) for seed in range(20)]
     np.random.seed(99)  # nor does it depend on anybody else's generator, on the order, or on the object used
-    other = TrainTransform(size=SIZE, augment=AugmentConfig())
+    other = TrainTransform(resize=ResizeRule(SIZE), augment=AugmentConfig())
     backward = [digest(*other(image, objects, seed)) for seed in reversed(range(20))]
     assert forward == backward[::-1]
     assert len(set(forward)) >= 19
@@ -252,12 +256,12 @@ def test_the_input_is_left_as_it_was():
     objects = target((10, 10, 60, 60))
     before = digest(image, objects)
     for seed in range(10):
-        TrainTransform(size=SIZE, augment=AugmentConfig())(image, objects, seed)
+        TrainTransform(resize=ResizeRule(SIZE), augment=AugmentConfig())(image, objects, seed)
     assert digest(image, objects) == before
 
 
 def test_strong_reduction_averages_pixels():
     image = np.random.default_rng(0).integers(0, 256, (720, 1056, 3), dtype=np.uint8)
-    fitted, _ = fit_image(image, SIZE)
+    fitted, _ = fit_image(image, ResizeRule(SIZE))
     assert fitted.std() < 15  # 74 / 6, six pixels of each side averaged
     assert cv2.resize(image, SIZE[::-1], interpolation=cv2.INTER_LINEAR).std() > 30  # what skipping pixels would give

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +14,7 @@ from mobiledet.engine.launch import resume_run, start_run, with_matching_aspect
 from mobiledet.errors import ConfigError
 from mobiledet.models.build import build_detector
 from mobiledet.models.layers import ConvNormAct
+from mobiledet.predictor import load_predictor
 from mobiledet.pretrained.tflite_mobilenet import FoldedConv, folded_state
 
 
@@ -157,3 +159,24 @@ def test_the_recipe_for_ones_own_pictures_runs(checkout, tiny_shapes, tmp_path, 
     assert status == 0
     assert (folder / "best.pt").exists()
     assert (folder / "metrics.json").exists()
+
+
+def test_faster_rcnn_starts_from_an_ssd(tiny_config, tiny_shapes, tmp_path, folded, caplog):
+    caplog.set_level("INFO", "mobiledet")
+    words = ["model.head.kind=faster_rcnn", "model.head.crop_size=4", "model.head.proposals=20", "schedule.epochs=1"]
+    folder, status = start_run(recipe(tiny_config, tiny_shapes, tmp_path, f"model.init={folded}", *words))
+    assert status == 0
+    assert "second stage      loaded" in caplog.text
+    assert "proposal network  fresh" in caplog.text
+    assert "27 put back, measured on 12 training pictures" in caplog.text
+    predictor, config, _ = load_predictor(folder)
+    assert config.model.head.kind == "faster_rcnn"
+    assert predictor(np.full((72, 96, 3), 90, np.uint8)).boxes.shape[1] == 4
+
+    caplog.clear()
+    again = f"model.init={folder}"
+    assert start_run(recipe(tiny_config, tiny_shapes, tmp_path, again, *words[:1], words[3], "name=again"))[1] == 0
+    assert "proposal network  loaded" in caplog.text
+    assert "class predictor   loaded: all 8 classes are known by name" in caplog.text
+    assert "box predictor     loaded" in caplog.text
+    assert json.loads((folder.parents[1] / "again/1/config.json").read_text())["model"]["head"]["crop_size"] == 4

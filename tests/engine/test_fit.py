@@ -80,6 +80,15 @@ def rows(folder):
 RECIPES = {
     "plain": ["optimizer.name=adamw", "optimizer.lr=0.002"],
     "accumulated": ["schedule.accumulate=2", "optimizer.name=rmsprop", "optimizer.lr=0.001", "schedule.val_every=2"],
+    "two stages": [
+        "model.head.kind=faster_rcnn",
+        "model.head.proposals=20",
+        "model.head.crop_size=4",
+        "model.resize=shorter_side",
+        "model.longest_side=100",
+        "optimizer.name=adamw",
+        "optimizer.lr=0.002",
+    ],
 }
 
 
@@ -99,8 +108,9 @@ def whole_runs(tiny_shapes, tiny_config, tmp_path_factory):
     return found
 
 
-def test_runs_repeat_exactly(whole_runs):
-    config, expected, _ = whole_runs["plain"]
+@pytest.mark.parametrize("recipe", ["plain", "two stages"])
+def test_runs_repeat_exactly(whole_runs, recipe):
+    config, expected, _ = whole_runs[recipe]
     folder, _ = start_run(config)
     assert outcome(folder) == expected
 
@@ -118,13 +128,14 @@ def test_stopped_once_anywhere(whole_runs, stop_after, moment):
     assert outcome(folder) == expected
 
 
-def test_stopped_again_and_again(whole_runs, stop_after):
-    config, expected, _ = whole_runs["accumulated"]
+@pytest.mark.parametrize(("recipe", "looks"), [("accumulated", 3), ("two stages", 6)])
+def test_stopped_again_and_again(whole_runs, stop_after, recipe, looks):
+    config, expected, _ = whole_runs[recipe]
     stop_after(1)
     folder, status = start_run(config)
     resumes = 0
     while status:
-        stop_after(3)  # fewer would be spent on one scoring, which always starts over
+        stop_after(looks)  # fewer would be spent on one scoring, which always starts over
         status = resume_run(folder)
         resumes += 1
         assert resumes < 12

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from mobiledet.ops.anchors import grid_anchors, ssd_anchor_shapes
+from mobiledet.ops.anchors import grid_anchors, rpn_anchor_sizes, rpn_anchors, ssd_anchor_shapes
 
 
 def test_shapes_of_the_six_maps():
@@ -50,3 +50,32 @@ def test_the_smallest_square_can_have_a_size_of_its_own():
     assert usual[0] == [(0.15, 1.0), (0.3, 2.0), (0.3, 0.5)]
     assert own[0] == [(0.1, 1.0), (0.3, 2.0), (0.3, 0.5)]
     assert own[1:] == usual[1:]
+
+
+def test_rpn_anchors_against_a_table_written_by_hand():
+    sizes = rpn_anchor_sizes((0.1, 0.4), (0.25, 1.0), 200)
+    assert sizes == [(40, 10), (20, 20), (160, 40), (80, 80)]  # (height, width): as large as 20 and 80 pixels squared
+    anchors = rpn_anchors(sizes, (2, 3), 16)
+    assert anchors.shape == (24, 4)
+    expected = [
+        [3, -12, 13, 28],  # centre (8, 8), 10 wide, 40 high
+        [-2, -2, 18, 18],
+        [-12, -72, 28, 88],
+        [-32, -32, 48, 48],
+        [19, -12, 29, 28],  # next column: x moves by the stride, y stays
+    ]
+    torch.testing.assert_close(anchors[:5], torch.tensor(expected, dtype=torch.float32))
+    torch.testing.assert_close(anchors[13], torch.tensor([-2.0, 14, 18, 34]))  # second row, square
+
+
+def test_rpn_anchors_do_not_depend_on_the_pictures_size():
+    sizes = rpn_anchor_sizes((0.2,), (1.0,), 300)
+    small, large = (
+        rpn_anchors(sizes, (4, 5), 16).reshape(4, 5, 4),
+        rpn_anchors(sizes, (9, 7), 16).reshape(9, 7, 4),
+    )
+    assert torch.equal(small, large[:4, :5])
+
+
+def test_no_rpn_anchor_vanishes():
+    assert rpn_anchor_sizes((0.001,), (9.0,), 32) == [(1, 1)]

@@ -17,6 +17,7 @@ from mobiledet.pretrained.imagenet import import_classifier
 from mobiledet.pretrained.importing import import_weights
 from mobiledet.pretrained.tflite_graph import read_tflite
 from mobiledet.pretrained.tflite_ssd import POSTPROCESS, stored_anchors
+from mobiledet.structures import ResizeRule
 
 SSD = "ssd_mobilenet_v1_0.75_300_coco_quant.tflite"
 
@@ -29,7 +30,7 @@ def interpreter(path: Path, **options: object):
 
 
 def pictures(folder: Path, count: int, size: tuple[int, int]):
-    return [fit_image(read_image(path), size)[0] for path in find_images([folder])[:count]]
+    return [fit_image(read_image(path), ResizeRule(size))[0] for path in find_images([folder])[:count]]
 
 
 def pixels(image):

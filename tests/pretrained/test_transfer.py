@@ -4,6 +4,7 @@ import torch
 from mobiledet.config import (
     BackboneConfig,
     Config,
+    FasterRCNNConfig,
     ModelConfig,
     SSDConfig,
     SSDLiteConfig,
@@ -173,3 +174,70 @@ def test_averaged_weights_come_first():
 def test_names_are_compared_as_people_write_them(other):
     assert normalized(other) == "traffic light"
     assert normalized("traffic lights") != "traffic light"
+
+
+TWO_STAGE = FasterRCNNConfig(crop_size=4, proposals=10)
+
+
+def two_stage(num_classes=3, **head):
+    settings = OLD.model_dump() | {"num_classes": num_classes, "head": TWO_STAGE.model_copy(update=head)}
+    return ModelConfig(**settings)
+
+
+def test_faster_rcnn_takes_its_second_stage_from_an_ssds_backbone():
+    source, model = weights(), built(two_stage())
+    transfer = load_into(model, source, ["person", "tree", "lamp"])
+    for name in ("conv12", "conv13"):
+        key = f"layers.{name}.pointwise.conv.weight"
+        assert torch.equal(model.head.second_stage.state_dict()[key], source.state[f"backbone.{key}"])
+    told = dict(transfer.rows)
+    assert told["second stage"].startswith("loaded")
+    assert told["proposal network"] == told["class predictor"] == told["box predictor"] == "fresh"
+    assert "head.cls_predictors" in told["left out"] or "head.bbox_predictors" in told["left out"]
+
+
+def test_an_ssd_takes_its_last_layers_from_a_second_stage():
+    source = weights(two_stage())
+    model = built(OLD)
+    transfer = load_into(model, source, ["a", "b", "c"])
+    key = "layers.conv13.depthwise.conv.weight"
+    assert torch.equal(model.backbone.state_dict()[key], source.state[f"head.second_stage.{key}"])
+    assert dict(transfer.rows)["backbone"].startswith("loaded (")
+
+
+def test_a_backbone_fills_both_stages():
+    state = {f"backbone.{k}": torch.randn_like(v) if v.is_floating_point() else v
+             for k, v in MobileNetV1(alpha=0.25).state_dict().items()}  # fmt: skip
+    model = built(two_stage())
+    told = dict(load_into(model, weights(state=state, names=()), ["a", "b", "c"]).rows)
+    assert told["backbone"].startswith("loaded (")
+    assert told["second stage"].startswith("loaded (")
+    assert "left out" not in told
+
+
+def test_known_classes_keep_their_scores_and_boxes():
+    source = weights(two_stage())
+    fresh, model = built(two_stage(4)), built(two_stage(4))
+    load_into(model, source, ["lamp", "hot-dog", "PERSON", "tree"])
+    old_cls, old_box = source.state["head.cls_predictor.weight"], source.state["head.bbox_predictor.bias"].view(3, 4)
+    new_cls, new_box = model.head.cls_predictor.weight, model.head.bbox_predictor.bias.view(4, 4)
+    assert torch.equal(new_cls[0], old_cls[0]), "background"
+    assert torch.equal(new_cls[2], old_cls[2])
+    assert torch.equal(new_cls[3], old_cls[1])
+    assert torch.equal(new_cls[1], fresh.head.cls_predictor.weight[1])
+    assert torch.equal(new_box[1], old_box[1])
+    assert torch.equal(new_box[2], old_box[0])
+    assert not new_box[[0, 3]].any()
+
+
+def test_the_proposal_networks_kind_is_dictated_by_its_weights():
+    source = weights(two_stage(rpn="depthwise", anchor_scales=(0.2, 0.5)))
+    config = Config(model=ModelConfig(head=FasterRCNNConfig(proposals=77, crop_size=7)))
+    head = adopt(config, source).model.head
+    assert (head.rpn, head.anchor_scales, head.proposals, head.crop_size) == ("depthwise", (0.2, 0.5), 77, 7)
+
+
+def test_another_head_keeps_its_own_input_size():
+    recipe = Config(model=ModelConfig(head=TWO_STAGE, input_size=(600, 600), resize="shorter_side"))
+    model = adopt(recipe, weights()).model
+    assert (model.input_size, model.resize, model.mean) == ((600, 600), "shorter_side", OLD.mean)

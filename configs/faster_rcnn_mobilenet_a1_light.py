@@ -1,0 +1,37 @@
+"""Faster R-CNN on MobileNetV1 1.0 that a laptop can train: smaller crops, fewer proposals.
+
+Command:  python tools/train.py configs/faster_rcnn_mobilenet_a1_light.py data.root=path/to/data \
+              model.init=mobilenet_v1_1.0_224
+"""
+
+from mobiledet.config import (
+    AugmentConfig,
+    BackboneConfig,
+    Config,
+    DataConfig,
+    FasterRCNNConfig,
+    ModelConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    TrainConfig,
+)
+
+config = Config(
+    model=ModelConfig(
+        backbone=BackboneConfig(alpha=1.0),
+        head=FasterRCNNConfig(
+            crop_size=7,
+            proposals=100,
+            proposal_candidates=1000,
+            rpn="depthwise",
+            anchor_scales=(0.06, 0.12, 0.25, 0.5),
+            rois_per_image=64,
+        ),
+        input_size=(384, 384),
+        match_aspect=True,
+    ),
+    data=DataConfig(root="data/mine", hold_out=0.15, augment=AugmentConfig(crop=0.5, expand=0.2, color=0.8)),
+    optimizer=OptimizerConfig(name="adamw", lr=0.0005, weight_decay=0.05, backbone_lr_scale=0.3),
+    schedule=ScheduleConfig(epochs=None, pictures=5_000, batch_size=4, warmup_steps=200, val_every=5),
+    train=TrainConfig(ema_decay=0.99, freeze_stages=4),
+)
