@@ -58,7 +58,7 @@ def plot_costs(costs: Mapping[str, Cost], path: Path) -> None:
             left.legend(
                 handles=[Patch(color=_ONCE, label="once"), Patch(color=_PER_PROPOSAL, label="once per proposal")],
                 fontsize=8,
-                loc="lower right",
+                loc="center right",
             )
     data = io.BytesIO()
     try:

@@ -336,6 +336,8 @@ def _shares_text() -> list[str]:
     for kind, (mult_adds, params) in PAPER_SHARES.items():
         mine = ours[kind]
         lines.append(f"{kind:13}  {mult_adds:16.2%}  {mine[0]:7.2%}    {params:17.2%}  {mine[1]:7.2%}")
+    printed = sum(mult_adds for mult_adds, _ in PAPER_SHARES.values())
+    lines.append(f"{'sum':13}  {printed:16.2%}           (1.19% is surely 1.91%, its digits swapped)")
     return lines
 
 
