@@ -11,7 +11,8 @@ import pytest
 from mobiledet.config import BackboneConfig, FasterRCNNConfig, ModelConfig, SSDConfig
 from mobiledet.cost import classifier_cost, detector_cost
 from mobiledet.cost.chart import plot_costs
-from mobiledet.cost.paper import PAPER_TABLES, paper_costs, paper_text
+from mobiledet.cost.paper import PAPER_TABLES, paper_costs
+from mobiledet.cost.paper_text import paper_text
 from mobiledet.cost.tables import costs_csv, layer_table, separable_ratios, shares_by_kind, stage_table, stages
 from mobiledet.errors import ImageError
 from mobiledet.models.build import build_detector

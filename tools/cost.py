@@ -36,7 +36,8 @@ def main() -> None:
     from mobiledet.config import load_config
     from mobiledet.cost import detector_cost
     from mobiledet.cost.chart import plot_costs
-    from mobiledet.cost.paper import paper_costs, paper_text
+    from mobiledet.cost.paper import paper_costs
+    from mobiledet.cost.paper_text import paper_text
     from mobiledet.cost.tables import cost_table, costs_csv, layer_table, stage_table
     from mobiledet.models.build import build_detector
     from mobiledet.pretrained.sources import with_known_width

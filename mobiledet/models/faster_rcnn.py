@@ -15,12 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
-from torchvision.ops import nms, roi_align
+from torchvision.ops import nms
 
 from mobiledet.models.layers import DEFAULT_STYLE, DepthwiseSeparable, LayerStyle
 from mobiledet.models.mobilenet_v1 import FeatureInfo, MobileNetV1
 from mobiledet.ops.anchors import rpn_anchors
 from mobiledet.ops.boxes import CROWD_COVERAGE, clip_boxes, decode_boxes, encode_boxes, pairwise_coverage, pairwise_iou
+from mobiledet.ops.roi_align import roi_align
 from mobiledet.structures import Candidates, Size
 
 RPN_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
@@ -230,14 +231,7 @@ class FasterRCNNHead(nn.Module):
 
     def _second_stage(self, feature_map: Tensor, boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Class logits ``(R, K + 1)`` and offsets ``(R, K * 4)``, float32, of all boxes of all pictures."""
-        crops = roi_align(
-            feature_map,
-            boxes,
-            output_size=self.crop_size,
-            spatial_scale=1 / self.feature.stride,
-            sampling_ratio=SAMPLES_PER_CELL,
-            aligned=True,
-        )
+        crops = roi_align(feature_map, boxes, size=self.crop_size, stride=self.feature.stride, samples=SAMPLES_PER_CELL)
         judged = self.second_stage(crops)[self.second_stage.outputs[-1]].mean(dim=(2, 3))
         return self.cls_predictor(judged).float(), self.bbox_predictor(judged).float()
 
