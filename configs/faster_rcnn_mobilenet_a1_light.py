@@ -27,6 +27,7 @@ config = Config(
             rpn="depthwise",
             anchor_scales=(0.06, 0.12, 0.25, 0.5),
             rois_per_image=64,
+            box_loss_weight=2.0,
         ),
         input_size=(480, 480),
         match_aspect=True,

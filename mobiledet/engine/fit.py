@@ -44,6 +44,9 @@ MAX_PREDICTION_BATCH = 16
 NORM_PICTURES = 256
 """Training pictures on which folded norms are measured; a channel sees thousands of places in each."""
 
+NORM_PICTURES_OF_PROPOSALS = 32
+"""The same where a second stage sees every proposal of each: as many places, and slow."""
+
 SMALL_SPLIT = 300
 """Pictures up to which a split is scored without processes of its own."""
 
@@ -107,12 +110,13 @@ class Run:
         with torch.random.fork_rng(devices=[]):
             transfer = load_into(self.model, weights, self.train.names)
             if weights.folded:
-                pictures = PictureSet(self.train.first(NORM_PICTURES), resize=self.config.model.resize_rule)
-                size = 16 if pictures.resize.fixed else 1
-                batches = Batches(pictures, PlainSampler(len(pictures.dataset), batch_size=size), workers=0)
-                device = self.trainer.device
-                count = reinsert_norms(self.model, (batch.images_on(device) for batch in batches), transfer.loaded)
-                what = f"{count} put back, measured on {len(pictures.dataset)} training pictures"
+                two_stages = len(self.model.backbone_parts()) > 1
+                dataset = self.train.first(NORM_PICTURES_OF_PROPOSALS if two_stages else NORM_PICTURES)
+                sampler = PlainSampler(len(dataset), batch_size=1 if two_stages else 16)
+                batches = Batches(PictureSet(dataset, resize=self.config.model.resize_rule), sampler)
+                images = (batch.images_on(self.trainer.device) for batch in batches)
+                count = reinsert_norms(self.model, images, transfer.loaded)
+                what = f"{count} put back, measured on {len(dataset)} training pictures"
                 transfer.rows.append(("norms", what))
         if self.average is not None:
             self.average.restart()

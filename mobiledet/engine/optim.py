@@ -25,7 +25,8 @@ def parameter_groups(model: Detector, config: OptimizerConfig) -> list[dict[str,
     for module in model.modules():
         if isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1):
             plain_params.add(module.weight)
-    backbone = {parameter for part in model.backbone_parts() for parameter in part.parameters()}
+    # A second stage of backbone layers learns at the head's rate: it has to learn where objects end, too.
+    backbone = set(model.backbone.parameters())
     chosen: dict[str, list[nn.Parameter]] = {
         "backbone": [],
         "backbone/no_decay": [],
