@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from mobiledet.config import BackboneConfig, ModelConfig, OptimizerConfig, ScheduleConfig, SSDLiteConfig
+from mobiledet.config import (
+    BackboneConfig,
+    FasterRCNNConfig,
+    ModelConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    SSDLiteConfig,
+)
 from mobiledet.engine.optim import NormGuard, WeightAverage, build_optimizer, lr_factor, parameter_groups, set_lr
 from mobiledet.models.build import build_detector
 
@@ -18,7 +25,9 @@ def build(**changes):
     )
 
 
-@pytest.mark.parametrize("changes", [{}, {"head": SSDLiteConfig()}], ids=["ssd", "ssdlite"])
+@pytest.mark.parametrize(
+    "changes", [{}, {"head": SSDLiteConfig()}, {"head": FasterRCNNConfig()}], ids=["ssd", "ssdlite", "faster_rcnn"]
+)
 def test_only_full_convolutions_decay(changes):
     model = build(**changes)
     groups = parameter_groups(model, OptimizerConfig(weight_decay=0.3))
@@ -29,8 +38,8 @@ def test_only_full_convolutions_decay(changes):
         if isinstance(module, nn.BatchNorm2d):
             kinds["norm"] += 1
             assert decay[id(module.weight)] == decay[id(module.bias)] == 0
-        elif isinstance(module, nn.Conv2d):
-            depthwise = module.groups > 1
+        elif isinstance(module, nn.Conv2d | nn.Linear):
+            depthwise = isinstance(module, nn.Conv2d) and module.groups > 1
             kinds["depthwise" if depthwise else "full"] += 1
             assert decay[id(module.weight)] == (0 if depthwise else 0.3)
             if module.bias is not None:
@@ -40,8 +49,9 @@ def test_only_full_convolutions_decay(changes):
     assert min(kinds.values()) > 0
 
 
-def test_the_backbone_has_its_own_rate():
-    model = build()
+@pytest.mark.parametrize("changes", [{}, {"head": FasterRCNNConfig()}], ids=["ssd", "faster_rcnn"])
+def test_the_backbone_has_its_own_rate(changes):
+    model = build(**changes)
     config = OptimizerConfig(lr=0.5, backbone_lr_scale=0.1)
     groups = parameter_groups(model, config)
     assert [group["name"] for group in groups] == ["backbone", "backbone/no_decay", "head", "head/no_decay"]
