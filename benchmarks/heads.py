@@ -4,7 +4,8 @@ python benchmarks/heads.py --threads 1 --rounds 15 --json heads.json
 
 From a picture of 480x640 uint8 pixels to detections in its pixels, for 80 classes. Weights are random, which only
 matters for non-maximum suppression. The detectors take turns, so that a slow moment of the machine hits all of them;
-memory is the peak of a process of its own, less that of one that only imports PyTorch.
+memory is the peak of a process of its own (from
+/proc, so on Linux), less that of one that only imports PyTorch.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import resource
 import statistics
 import sys
 import time
@@ -89,7 +89,9 @@ def peak_memory(name: str | None, threads: int, image: NDArray[np.uint8], answer
         detect = build(name)
         for _ in range(3):
             detect(image)
-    answer.put(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    # Not getrusage: its peak begins with that of the process this one was started from.
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    answer.put(int(status.split("VmHWM:")[1].split()[0]) / 1024)
 
 
 def main() -> None:

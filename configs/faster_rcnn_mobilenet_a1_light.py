@@ -5,8 +5,8 @@ Command:  python tools/train.py configs/faster_rcnn_mobilenet_a1_light.py data.r
 Hardware: 2 CPU cores; 205 pictures took 25.5 minutes beside other work, reading and scoring included
 Cost:     6.4 GMACs with 90 classes (the full one at 300x300: 25.2)
 AP:       blood cells (BCCD) test 0.580, AP50 0.912, from ImageNet weights; SSD from the same: 0.539, 0.902
-Why so:   stride 16 needs more pixels than SSD for small objects: at 336x448 only 42 % of the platelets had a proposal at
-          IoU 0.7. Suppression at IoU 0.5 instead of 0.6 is worth 0.04 AP50: second stages find an object many times.
+Why so:   stride 16 needs more pixels than SSD for small objects: at 336x448 only 42 % of the platelets had a proposal
+          at IoU 0.7. Suppression at IoU 0.5 instead of 0.6 is worth 0.04 AP50: second stages find an object many times.
 """
 
 from mobiledet.config import (
