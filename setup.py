@@ -12,7 +12,7 @@ VERSION = next(
 )
 
 # What running a model needs; no torch, so that it fits on a Raspberry Pi.
-RUN = ["numpy>=1.26", "opencv-python>=4.10"]
+RUN = ["numpy>=1.26", "opencv-python>=4.10", "onnxruntime>=1.20"]
 
 # What training, scoring and running checkpoints need. albumentations 2.0.8 is its last MIT release.
 TRAIN = [
@@ -30,6 +30,12 @@ TRAIN = [
     "tflite>=2.18",
     "tqdm>=4.66",
 ]
+
+# What tools/export.py needs beyond TRAIN.
+EXPORT = ["onnx>=1.17", "onnxscript>=0.5"]
+OPENVINO = ["openvino>=2025.0"]
+NCNN = ["ncnn>=1.0.20240820"]
+EXPORT_ALL = [*EXPORT, *OPENVINO, *NCNN, "nncf>=2.14", "pnnx>=20240819"]
 
 DEV = [
     "ai-edge-litert>=2.1; platform_system == 'Linux'",
@@ -52,7 +58,14 @@ setup(
     packages=find_packages(include=["mobiledet", "mobiledet.*"]),
     package_data={"mobiledet": ["py.typed"]},
     install_requires=RUN,
-    extras_require={"train": TRAIN, "dev": TRAIN + DEV},
+    extras_require={
+        "train": TRAIN,
+        "export": TRAIN + EXPORT,
+        "export-all": TRAIN + EXPORT_ALL,
+        "openvino": OPENVINO,
+        "ncnn": NCNN,
+        "dev": TRAIN + EXPORT_ALL + DEV,
+    },
     classifiers=[
         "Development Status :: 3 - Alpha",
         "Intended Audience :: Developers",

@@ -38,8 +38,8 @@ def compare(tflite: Path, pictures: list[Path]) -> list[str]:
 
     from mobiledet.config import config_from_plain
     from mobiledet.data.images import read_image
-    from mobiledet.data.transforms import fit_image
     from mobiledet.models.build import build_detector
+    from mobiledet.preprocess import fit_image
     from mobiledet.pretrained.importing import import_weights
     from mobiledet.pretrained.tflite_graph import read_tflite
     from mobiledet.pretrained.tflite_ssd import POSTPROCESS, stored_anchors

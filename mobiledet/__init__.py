@@ -2,4 +2,25 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mobiledet.runtime.detector import Detector
+    from mobiledet.structures import Detections
+
 __version__ = "0.1.0"
+
+__all__ = ["Detections", "Detector", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    """``Detector`` and ``Detections``, brought in when first asked for: importing the package stays cheap."""
+    if name == "Detector":
+        from mobiledet.runtime.detector import Detector
+
+        return Detector
+    if name == "Detections":
+        from mobiledet.structures import Detections
+
+        return Detections
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

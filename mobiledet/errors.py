@@ -41,3 +41,7 @@ class MissingDependencyError(MobiledetError):
 
 class DownloadError(MobiledetError):
     """A file that can't be fetched or isn't the file expected, or an archive that can't be unpacked."""
+
+
+class ModelFileError(MobiledetError):
+    """An exported model that is missing, damaged, foreign or can't be made."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torchvision.ops import batched_nms
 
+from mobiledet.ops.suppression import best_boxes
 from mobiledet.structures import Candidates
 
 
@@ -34,17 +34,36 @@ class Postprocess:
             Per picture ``boxes`` ``(N, 4)`` xyxy, ``scores`` ``(N,)`` in falling order and ``labels`` ``(N,)``
             int64 in ``1..K``.
         """
+        boxes, scores, labels = self.fixed(candidates, self.score_threshold, self.iou_threshold)
         return [
-            self._one_picture(boxes, scores) for boxes, scores in zip(candidates.boxes, candidates.scores, strict=True)
+            {"boxes": boxes[picture, found], "scores": scores[picture, found], "labels": labels[picture, found]}
+            for picture, found in enumerate(scores > 0)
         ]
 
-    def _one_picture(self, boxes: Tensor, scores: Tensor) -> dict[str, Tensor]:
-        num_classes = scores.shape[1]
-        flat = scores.flatten()
-        top_scores, top = flat.topk(min(self.candidates, flat.numel()))
-        above = top_scores >= self.score_threshold
-        top_scores, top = top_scores[above], top[above]
-        anchor, label = top // num_classes, top % num_classes
-        top_boxes = boxes[anchor] if boxes.dim() == 2 else boxes[anchor, label]
-        keep = batched_nms(top_boxes, top_scores, label, self.iou_threshold)[: self.max_detections]
-        return {"boxes": top_boxes[keep], "scores": top_scores[keep], "labels": (label[keep] + 1).to(torch.int64)}
+    def fixed(
+        self, candidates: Candidates, score_threshold: Tensor | float, iou_threshold: Tensor | float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Detections of a batch in tensors of fixed shape, which is what an exported graph returns.
+
+        Args:
+            candidates: What the head found.
+            score_threshold: Least score; a scalar tensor can still be changed in an exported graph.
+            iou_threshold: Largest overlap; likewise.
+
+        Returns:
+            Boxes ``(B, N, 4)`` xyxy in network pixels, scores ``(B, N)``, best first, and labels ``(B, N)`` int64 in
+            ``1..K``. Where a picture has fewer than N detections the rest scores 0.
+        """
+        batch, _, num_classes = candidates.scores.shape
+        flat = candidates.scores.reshape(batch, -1)
+        scores, pair = flat.topk(min(self.candidates, flat.shape[1]), dim=1)
+        scores = torch.where(scores >= score_threshold, scores, 0.0)
+        anchor, label = pair // num_classes, pair % num_classes
+        if candidates.boxes.dim() == 4:
+            boxes = candidates.boxes.reshape(batch, -1, 4).gather(1, pair[..., None].expand(-1, -1, 4))
+        else:
+            boxes = candidates.boxes.gather(1, anchor[..., None].expand(-1, -1, 4))
+        # Classes are moved apart, so that boxes of different ones never overlap.
+        apart = boxes + (label * (boxes.amax(dim=(1, 2))[:, None] + 1))[..., None]
+        best, index = best_boxes(apart, scores, iou_threshold, self.max_detections)
+        return boxes.gather(1, index[..., None].expand(-1, -1, 4)), best, label.gather(1, index) + 1

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mobiledet.checkpoint import load_checkpoint
+from mobiledet import __version__
+from mobiledet.checkpoint import file_digest, load_checkpoint
+from mobiledet.class_matching import ClassMatching
 from mobiledet.config import Config, config_from_plain
-from mobiledet.data.coco import Category, CocoDataset
+from mobiledet.cost import detector_cost
+from mobiledet.data.coco import CocoDataset
 from mobiledet.data.loader import Batch, Batches, PictureSet, PlainSampler, Sample, collate
-from mobiledet.data.transforms import fit_image
-from mobiledet.errors import CheckpointError, DataError
-from mobiledet.evaluation import detections_to_coco
+from mobiledet.errors import CheckpointError, ModelFileError
 from mobiledet.models.build import build_detector
 from mobiledet.models.detector import Detector
+from mobiledet.preprocess import check_picture, fit_image
 from mobiledet.pretrained.store import resolve_weights
+from mobiledet.runtime.card import ModelCard
+from mobiledet.runtime.network import Found
 from mobiledet.structures import Detections, ImageArray, Target
 
 
@@ -38,8 +45,7 @@ class Predictor:
 
     def __call__(self, image: ImageArray) -> Detections:
         """Detections in one RGB picture ``(H, W, 3)`` uint8, in its own pixels, best first."""
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype.name != "uint8":
-            raise ValueError(f"a picture is (H, W, 3) uint8 RGB, not {image.shape} {image.dtype}")
+        check_picture(image)
         fitted, geometry = fit_image(image, self.model.resize)
         return self.predict_batch(collate([Sample(fitted, Target.empty(), geometry, 0)]))[0]
 
@@ -79,15 +85,14 @@ class Predictor:
         Raises:
             DataError: model and data have no class in common, or a picture can't be read.
         """
-        category_ids = match_categories(self.names, dataset.categories)
+        matching = ClassMatching(self.names, dataset.categories)
         pictures = PictureSet(dataset, resize=self.model.resize)
         if not self.model.resize.fixed:
             batch_size = 1  # beside a larger picture, a smaller one would be padded, and scored a little differently
         results: list[dict[str, Any]] = []
         for batch in Batches(pictures, PlainSampler(len(dataset), batch_size=batch_size), workers=workers):
             for image_id, detections in zip(batch.image_ids, self.predict_batch(batch), strict=True):
-                known = detections.keep([category_ids[label - 1] is not None for label in detections.labels])
-                results += detections_to_coco(image_id, known, [i if i is not None else -1 for i in category_ids])
+                results += matching.results(image_id, detections)
             if on_batch is not None and not on_batch(len(batch.image_ids)):
                 return None
         return results
@@ -122,22 +127,80 @@ def load_predictor(path: str | Path, *, device: torch.device | str = "cpu") -> t
     return Predictor(model, names, device=device), config, content
 
 
-def match_categories(names: Sequence[str], categories: Sequence[Category]) -> list[int | None]:
-    """The data set's category id of each of the model's classes, by name; None where it has no such class.
+class CheckpointNetwork:
+    """A checkpoint behind the same calls as an exported file.
+
+    Args:
+        path: A checkpoint, a run folder, or pretrained weights by name.
+        threads: Processor threads of PyTorch in this whole process; 0 takes all cores.
+        provider: A device of PyTorch, such as ``"cuda"``; None for the processor.
 
     Raises:
-        DataError: not one name is shared.
+        CheckpointError: the checkpoint is missing, damaged, no detector, or doesn't fit its own config.
+        DownloadError: pretrained weights aren't here and can't be fetched.
+        ModelFileError: there is no such device.
     """
-    by_name = {category.name: category.id for category in categories}
-    ids = [by_name.get(name) for name in names]
-    if all(found is None for found in ids):
-        raise DataError(
-            f"the model's classes ({_some(names)}) and the data's ({_some([c.name for c in categories])}) "
-            "have no name in common; take data with the classes it was trained on"
-        )
-    return ids
+
+    def __init__(self, path: str | Path, *, threads: int = 0, provider: str | None = None) -> None:
+        torch.set_num_threads(threads or os.cpu_count() or 1)
+        self.runtime = f"PyTorch {torch.__version__}"
+        try:
+            device = torch.device(provider or "cpu")
+            torch.zeros(1, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise ModelFileError(f"PyTorch can't use {provider!r} here: {str(error).splitlines()[0]}") from None
+        predictor, config, content = load_predictor(path, device=device)
+        self.predictor = predictor
+        self.card = checkpoint_card(predictor.model, config, content)
+
+    def run(self, pictures: ImageArray, score_threshold: float, iou_threshold: float) -> Found:
+        """Detections in pictures ``(B, H, W, 3)`` of the network's size."""
+        model = self.predictor.model
+        with torch.inference_mode():
+            candidates = model.candidates(self._batch(pictures))
+            found = model.postprocess.fixed(candidates, score_threshold, iou_threshold)
+        return Found(*(tensor.cpu().numpy() for tensor in found))
+
+    def stages(self, pictures: ImageArray, rounds: int) -> dict[str, float]:
+        """Median milliseconds of ``network`` (up to decoded boxes) and ``decode+nms`` (the rest)."""
+        model, times = self.predictor.model, []
+        with torch.inference_mode():
+            for _ in range(rounds):
+                start = time.perf_counter()
+                candidates = model.candidates(self._batch(pictures))
+                middle = time.perf_counter()
+                model.postprocess.fixed(candidates, self.card.score_threshold, self.card.iou_threshold)
+                times.append((middle - start, time.perf_counter() - middle))
+        network, rest = (float(statistics.median(part)) * 1e3 for part in zip(*times, strict=True))
+        return {"network": network, "decode+nms": rest}
+
+    def _batch(self, pictures: ImageArray) -> torch.Tensor:
+        return torch.from_numpy(pictures).to(self.predictor.device).permute(0, 3, 1, 2)
 
 
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:6])
-    return f"{shown}, ... {len(names)} in all" if len(names) > 6 else shown
+def checkpoint_card(model: Detector, config: Config, content: Mapping[str, Any]) -> ModelCard:
+    """The card of a detector as it stands in its checkpoint.
+
+    Args:
+        model: The network.
+        config: The checkpoint's config.
+        content: The checkpoint, its file under ``path``.
+    """
+    cost = detector_cost(model)
+    fill = tuple(round(float(value)) for value in config.model.mean)
+    return ModelCard(
+        names=tuple(category["name"] for category in content["categories"]),
+        category_ids=tuple(category["id"] for category in content["categories"]),
+        resize=model.resize,
+        fill=(fill[0], fill[1], fill[2]),
+        score_threshold=model.postprocess.score_threshold,
+        iou_threshold=model.postprocess.iou_threshold,
+        max_detections=model.postprocess.max_detections,
+        shown_threshold=content.get("threshold"),
+        head=config.model.head.kind,
+        gmacs=round(cost.gmacs, 4),
+        params=round(cost.params_m * 1e6),
+        config=config.plain(),
+        origin={"file": str(content["path"]), "sha256": file_digest(content["path"])},
+        versions={"mobiledet": __version__, "torch": torch.__version__},
+    )

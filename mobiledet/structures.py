@@ -32,24 +32,29 @@ class ResizeRule:
     """How large a picture becomes inside the network.
 
     Attributes:
-        size: ``(height, width)``. Without ``longest_side`` every picture is stretched to it.
+        size: ``(height, width)``. Without ``longest_side`` and ``letterbox`` every picture is stretched to it.
         longest_side: Given, pictures keep their shape: the shorter side becomes the shorter one of ``size``, or less
             where the longer one would exceed this.
+        letterbox: Pictures keep their shape and become as large as fits into ``size``; what they leave of it is filled.
     """
 
     size: Size
     longest_side: int | None = None
+    letterbox: bool = False
 
     def __call__(self, original: Size) -> Size:
         """The size ``(height, width)`` for a picture of size ``original``; one that has it already keeps it."""
-        if self.longest_side is None:
+        if self.letterbox:
+            scale = min(self.size[0] / original[0], self.size[1] / original[1])
+        elif self.longest_side is not None:
+            scale = min(min(self.size) / min(original), self.longest_side / max(original))
+        else:
             return self.size
-        scale = min(min(self.size) / min(original), self.longest_side / max(original))
         return max(1, round(original[0] * scale)), max(1, round(original[1] * scale))
 
     @property
     def fixed(self) -> bool:
-        """Whether all pictures get the same size."""
+        """Whether the network's input is of one size for all pictures."""
         return self.longest_side is None
 
 

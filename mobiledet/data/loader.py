@@ -17,8 +17,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from mobiledet.data.coco import CocoDataset
 from mobiledet.data.images import read_image
-from mobiledet.data.transforms import TrainTransform, fit_image
+from mobiledet.data.transforms import TrainTransform
 from mobiledet.errors import DataError, ImageError, WorkerError
+from mobiledet.preprocess import fit_image
 from mobiledet.structures import ImageArray, ImageGeometry, ResizeRule, Target
 
 WORKER_NICENESS = 10

@@ -10,11 +10,11 @@ import os
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mobiledet.structures import ImageArray, ImageGeometry, ResizeRule, Size, Target
+from mobiledet.preprocess import resize_image
+from mobiledet.structures import ImageArray, ResizeRule, Size, Target
 
 # albumentations asks its home page for a newer version on import unless told not to; training opens no connection.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
@@ -30,9 +30,6 @@ CROP_OVERLAPS = (0.1, 0.3, 0.5, 0.7, 0.9, None)
 CROP_TRIALS = 40
 MIN_BOX_SIDE = 0.5
 """A box thinner than this many network pixels is dropped; it can't be learned or found."""
-
-AREA_SHRINK = 3.0
-"""From this reduction on, pixels are averaged: plain bilinear skips pixels and leaves noise."""
 
 
 class AugmentSettings(Protocol):
@@ -61,13 +58,6 @@ class AugmentSettings(Protocol):
     @property
     def min_visible(self) -> float:
         """Least share of a box that a crop must leave."""
-
-
-def fit_image(image: ImageArray, resize: ResizeRule) -> tuple[ImageArray, ImageGeometry]:
-    """Resize a picture ``(H, W, 3)`` for the network."""
-    original = (image.shape[0], image.shape[1])
-    size = resize(original)
-    return _resize(image, size), ImageGeometry(original, size)
 
 
 class TrainTransform:
@@ -160,11 +150,11 @@ class FitRegion(A.DualTransform):  # type: ignore[misc]
         size = self.resize((y2 - y1, x2 - x1))
         inside = img[max(y1, 0) : min(y2, height), max(x1, 0) : min(x2, width)]
         if x1 >= 0 and y1 >= 0 and x2 <= width and y2 <= height:
-            return _resize(inside, size)
+            return resize_image(inside, size)
         scale_y, scale_x = size[0] / (y2 - y1), size[1] / (x2 - x1)
         top, left = round(-y1 * scale_y), round(-x1 * scale_x)
         small_size = (max(1, round(height * scale_y)), max(1, round(width * scale_x)))
-        small = _resize(inside, (min(small_size[0], size[0] - top), min(small_size[1], size[1] - left)))
+        small = resize_image(inside, (min(small_size[0], size[0] - top), min(small_size[1], size[1] - left)))
         canvas = np.empty((*size, 3), np.uint8)
         canvas[:] = self.fill
         canvas[top : top + small.shape[0], left : left + small.shape[1]] = small
@@ -223,10 +213,3 @@ def _expand_region(rng: np.random.Generator, size: Size, largest: float) -> tupl
     left = -int(rng.random() * (out_width - width))
     top = -int(rng.random() * (out_height - height))
     return left, top, left + out_width, top + out_height
-
-
-def _resize(image: ImageArray, size: Size) -> ImageArray:
-    shrink = min(image.shape[0] / size[0], image.shape[1] / size[1])
-    how = cv2.INTER_AREA if shrink >= AREA_SHRINK else cv2.INTER_LINEAR
-    resized: ImageArray = cv2.resize(image, (size[1], size[0]), interpolation=how)
-    return resized

@@ -15,13 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
-from torchvision.ops import nms
 
 from mobiledet.models.layers import DEFAULT_STYLE, DepthwiseSeparable, LayerStyle
 from mobiledet.models.mobilenet_v1 import FeatureInfo, MobileNetV1
 from mobiledet.ops.anchors import rpn_anchors
 from mobiledet.ops.boxes import CROWD_COVERAGE, clip_boxes, decode_boxes, encode_boxes, pairwise_coverage, pairwise_iou
 from mobiledet.ops.roi_align import roi_align
+from mobiledet.ops.suppression import best_boxes
 from mobiledet.structures import Candidates, Size
 
 RPN_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
@@ -221,13 +221,10 @@ class FasterRCNNHead(nn.Module):
         large = ((boxes[..., 2:] - boxes[..., :2]) >= MIN_PROPOSAL_SIDE).all(dim=-1)
         # A sigmoid is above 0 but for rounding; the floor keeps "found" and "not found" apart.
         scores = logits.sigmoid().clamp(min=1e-6) * large
-        proposals = boxes.new_zeros(len(boxes), self.num_proposals, 4)
-        found = scores.new_zeros(len(boxes), self.num_proposals)
-        for picture in range(len(boxes)):
-            keep = nms(boxes[picture], scores[picture], self.proposal_iou)[: self.num_proposals]
-            proposals[picture, : len(keep)] = boxes[picture, keep]
-            found[picture, : len(keep)] = scores[picture, keep]
-        return proposals, found
+        found, index = best_boxes(boxes, scores, self.proposal_iou, self.num_proposals)
+        proposals = boxes.gather(1, index[:, :, None].expand(-1, -1, 4)) * (found > 0)[:, :, None]
+        missing = self.num_proposals - found.shape[1]
+        return F.pad(proposals, (0, 0, 0, missing)), F.pad(found, (0, missing))
 
     def _second_stage(self, feature_map: Tensor, boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Class logits ``(R, K + 1)`` and offsets ``(R, K * 4)``, float32, of all boxes of all pictures."""

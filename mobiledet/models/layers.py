@@ -67,8 +67,8 @@ class PaddedConv2d(nn.Conv2d):
             input, padding = F.pad(input, (left, right, top, bottom)), (0, 0)
         if self._slow_in_bfloat16(input):
             with torch.autocast("cpu", enabled=False):
-                return F.conv2d(input.float(), weight, None, self.stride, padding, self.dilation, self.groups)
-        return F.conv2d(input, weight, None, self.stride, padding, self.dilation, self.groups)
+                return F.conv2d(input.float(), weight, self.bias, self.stride, padding, self.dilation, self.groups)
+        return F.conv2d(input, weight, self.bias, self.stride, padding, self.dilation, self.groups)
 
     def _slow_in_bfloat16(self, input: Tensor) -> bool:
         """Strided depthwise layers: on a CPU their bfloat16 gradient takes 3 to 20 times as long as in float32."""

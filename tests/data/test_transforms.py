@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from mobiledet.config import AugmentConfig
-from mobiledet.data.transforms import MIN_BOX_SIDE, TrainTransform, fit_image
+from mobiledet.data.transforms import MIN_BOX_SIDE, TrainTransform
+from mobiledet.preprocess import fit_image
 from mobiledet.structures import ResizeRule, Target
 
 SIZE = (120, 176)

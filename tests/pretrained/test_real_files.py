@@ -9,10 +9,10 @@ import torch
 from mobiledet.config import config_from_plain
 from mobiledet.data.coco import load_coco
 from mobiledet.data.images import find_images, read_image
-from mobiledet.data.transforms import fit_image
 from mobiledet.evaluation import score_detections
 from mobiledet.models.build import build_detector
 from mobiledet.predictor import load_predictor
+from mobiledet.preprocess import fit_image
 from mobiledet.pretrained.imagenet import import_classifier
 from mobiledet.pretrained.importing import import_weights
 from mobiledet.pretrained.tflite_graph import read_tflite

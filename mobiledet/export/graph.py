@@ -1,0 +1,78 @@
+"""The network as it is exported: uint8 pictures in, detections of fixed shape out."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from mobiledet.models.detector import Detector
+
+
+class DetectionGraph(nn.Module):
+    """A detector with its normalisation, decoding and suppression inside; what is exported is traced from here.
+
+    Args:
+        model: Trained; it is copied, and batch-norm is folded into the copy's convolutions.
+    """
+
+    def __init__(self, model: Detector) -> None:
+        super().__init__()
+        self.model = _folded(model)
+
+    def forward(self, images: Tensor, score_threshold: Tensor, iou_threshold: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Detections in network pixels.
+
+        Args:
+            images: ``(B, H, W, 3)`` uint8 RGB, in the network's size.
+            score_threshold: Scalar, least score.
+            iou_threshold: Scalar, overlap from which two boxes of one class are one object.
+
+        Returns:
+            Boxes ``(B, N, 4)`` xyxy, scores ``(B, N)`` best first and 0 where there are fewer, labels ``(B, N)``.
+        """
+        candidates = self.model.candidates(images.permute(0, 3, 1, 2))
+        return self.model.postprocess.fixed(candidates, score_threshold, iou_threshold)
+
+
+class CandidateGraph(nn.Module):
+    """The same up to decoded boxes and scores, for runtimes that know no suppression.
+
+    Args:
+        model: As for :class:`DetectionGraph`.
+    """
+
+    def __init__(self, model: Detector) -> None:
+        super().__init__()
+        self.model = _folded(model)
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """RGB pixels 0..255 ``(B, 3, H, W)`` float32 to boxes ``(B, A, 4)`` and scores ``(B, A, K)``."""
+        candidates = self.model.candidates(pixels)
+        return candidates.boxes, candidates.scores
+
+
+def _folded(model: Detector) -> Detector:
+    copied = copy.deepcopy(model).cpu().float().eval()
+    fold_norms(copied)
+    return copied
+
+
+def fold_norms(model: nn.Module) -> None:
+    """Fold every batch-norm that directly follows a convolution into it, in place."""
+    for block in list(model.modules()):
+        children = list(block.named_children())
+        for (name, layer), (next_name, norm) in itertools.pairwise(children):
+            if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                # The fused copy keeps the layer's own class, and with it the way it pads.
+                setattr(block, name, fuse_conv_bn_eval(layer.eval(), norm.eval()))
+                setattr(block, next_name, nn.Identity())
+
+
+def example(graph_input: tuple[int, int], batch: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Inputs of :class:`DetectionGraph` to trace it with."""
+    height, width = graph_input
+    return torch.zeros(batch, height, width, 3, dtype=torch.uint8), torch.tensor(0.01), torch.tensor(0.6)

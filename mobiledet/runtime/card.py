@@ -1,0 +1,89 @@
+"""What an exported model says about itself: everything that is needed to feed it and to read its answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from mobiledet.errors import ModelFileError
+from mobiledet.structures import ResizeRule
+
+KEY = "mobiledet"
+"""Under this name the card travels inside a file."""
+
+FORMAT = "mobiledet model"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """The card of a model.
+
+    Attributes:
+        names: ``K`` class names; ``names[label - 1]`` is the name of a label.
+        category_ids: The training data's id of each class.
+        resize: How large pictures become.
+        fill: RGB of what a letterboxed picture leaves of the input.
+        batch: Pictures that the network takes at once.
+        score_threshold: Least score it was scored with.
+        iou_threshold: Overlap from which two boxes of one class are one object.
+        max_detections: Most detections of a picture.
+        shown_threshold: Score with the best F1, from which detections are worth showing; None where not measured.
+        precision: ``"float32"`` or ``"int8"``.
+        head: Kind of the head.
+        gmacs: Multiply-adds of one picture, in billions.
+        params: Parameters of the network.
+        config: The config it was trained with, as plain types.
+        origin: ``file`` and ``sha256`` of the checkpoint.
+        versions: Of the packages that wrote it.
+    """
+
+    names: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    resize: ResizeRule
+    fill: tuple[int, int, int] = (128, 128, 128)
+    batch: int = 1
+    score_threshold: float = 0.01
+    iou_threshold: float = 0.6
+    max_detections: int = 100
+    shown_threshold: float | None = None
+    precision: str = "float32"
+    head: str = "ssd"
+    gmacs: float = 0.0
+    params: int = 0
+    config: Mapping[str, Any] = field(default_factory=dict)
+    origin: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """As text, on one line."""
+        return json.dumps({"format": FORMAT, "version": VERSION, **asdict(self)}, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str, place: str) -> ModelCard:
+        """The card in ``text``.
+
+        Args:
+            text: What :meth:`to_json` gave.
+            place: The file it comes from, for messages.
+
+        Raises:
+            ModelFileError: It isn't a card, or a newer version's.
+        """
+        try:
+            plain = json.loads(text)
+            if not isinstance(plain, dict) or plain.pop("format", None) != FORMAT:
+                raise ValueError("no card")
+            version = int(plain.pop("version"))
+            if version > VERSION:
+                raise ModelFileError(f"{place}: exported by a newer mobiledet (format {version}); update mobiledet")
+            rule = plain.pop("resize")
+            resize = ResizeRule((int(rule["size"][0]), int(rule["size"][1])), rule["longest_side"], rule["letterbox"])
+            plain |= {key: tuple(plain[key]) for key in ("names", "category_ids", "fill")}
+            return cls(resize=resize, **plain)
+        except (ValueError, TypeError, KeyError, IndexError) as error:
+            raise ModelFileError(
+                f"{place}: what it says about itself is damaged ({error}); copy or export it again"
+            ) from None

@@ -1,0 +1,133 @@
+"""One call for every kind of model: picture in, detections out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+
+from mobiledet.preprocess import check_picture, fit_image
+from mobiledet.runtime.card import ModelCard
+from mobiledet.runtime.network import Found, Network, open_network
+from mobiledet.structures import Detections, ImageArray, ImageGeometry
+
+
+class Detector:
+    """Finds objects in pictures of any size.
+
+    Loading is done once; afterwards one detector may be called from several threads at the same time.
+
+    Args:
+        model: An exported ``.onnx`` file, an OpenVINO or ncnn folder, a checkpoint, a run folder, or pretrained weights
+            by name. PyTorch is needed, and loaded, for the last three only.
+        threads: Processor threads; 0 takes all cores.
+        provider: Where it runs, if not on the processor: an execution provider of ONNX Runtime, a device of OpenVINO
+            or of PyTorch.
+        score_threshold: Least score of a detection; None takes the one the model was scored with, which is low
+            (see ``shown_threshold`` for one that suits the eye).
+        iou_threshold: Overlap from which two boxes of one class are one object; None takes the model's own.
+
+    Raises:
+        ModelFileError: There is no such file, or it is damaged or foreign.
+        MissingDependencyError: The package that runs it isn't installed.
+        MobiledetError: A checkpoint can't be used.
+        ValueError: A threshold outside 0..1, or a negative number of threads.
+
+    Example:
+        >>> detector = Detector("model.onnx", score_threshold=0.4)  # doctest: +SKIP
+        >>> detector(picture).boxes  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        threads: int = 0,
+        provider: str | None = None,
+        score_threshold: float | None = None,
+        iou_threshold: float | None = None,
+    ) -> None:
+        for what, value in (("score_threshold", score_threshold), ("iou_threshold", iou_threshold)):
+            if value is not None and not 0 <= value <= 1:
+                raise ValueError(f"{what} is {value}; it must lie between 0 and 1")
+        self.network: Network = open_network(model, threads=threads, provider=provider)
+        self._score_threshold = score_threshold
+        self._iou_threshold = iou_threshold
+
+    @property
+    def card(self) -> ModelCard:
+        """What the model says about itself."""
+        return self.network.card
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Class names; ``names[label - 1]`` is the name of a label."""
+        return self.card.names
+
+    @property
+    def score_threshold(self) -> float:
+        """Least score of a detection."""
+        return self.card.score_threshold if self._score_threshold is None else self._score_threshold
+
+    @property
+    def iou_threshold(self) -> float:
+        """Overlap from which two boxes of one class are one object."""
+        return self.card.iou_threshold if self._iou_threshold is None else self._iou_threshold
+
+    @overload
+    def __call__(self, images: ImageArray) -> Detections: ...
+
+    @overload
+    def __call__(self, images: Sequence[ImageArray]) -> list[Detections]: ...
+
+    def __call__(self, images: ImageArray | Sequence[ImageArray]) -> Detections | list[Detections]:
+        """Detections in one RGB picture ``(H, W, 3)`` uint8, or in each of a list of them.
+
+        Returns:
+            For each picture the detections in its own pixels, best first.
+
+        Raises:
+            ValueError: A picture has another shape or type.
+        """
+        if isinstance(images, list | tuple):
+            return self._detect(images)
+        check_picture(images)  # type: ignore[arg-type]
+        return self._detect([images])[0]  # type: ignore[list-item]
+
+    def fit(self, image: ImageArray) -> tuple[ImageArray, ImageGeometry]:
+        """A picture in the network's size, and how to undo that."""
+        return fit_image(image, self.card.resize, fill=self.card.fill)
+
+    def read(self, found: Found, geometries: Sequence[ImageGeometry]) -> list[Detections]:
+        """What the network found, in pixels of the pictures as they were given."""
+        detections = []
+        for index, geometry in enumerate(geometries):
+            count = int(np.count_nonzero(found.scores[index] > 0))  # the best come first, nothing scores 0
+            detections.append(
+                Detections(
+                    geometry.to_original(found.boxes[index, :count]),
+                    found.scores[index, :count],
+                    found.labels[index, :count],
+                    self.names,
+                )
+            )
+        return detections
+
+    def _detect(self, images: Sequence[ImageArray]) -> list[Detections]:
+        for image in images:
+            check_picture(image)
+        # Only a checkpoint takes pictures of changing size; it gets them one by one.
+        size = self.card.batch if self.card.resize.fixed else 1
+        detections: list[Detections] = []
+        for start in range(0, len(images), size):
+            fitted = [self.fit(image) for image in images[start : start + size]]
+            pictures = np.zeros((size, *fitted[0][0].shape), np.uint8) if len(fitted) < size else None
+            if pictures is None:
+                pictures = np.stack([picture for picture, _ in fitted]) if size > 1 else fitted[0][0][None]
+            else:
+                pictures[: len(fitted)] = [picture for picture, _ in fitted]
+            found = self.network.run(pictures, self.score_threshold, self.iou_threshold)
+            detections += self.read(found, [geometry for _, geometry in fitted])
+        return detections

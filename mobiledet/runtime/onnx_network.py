@@ -1,0 +1,132 @@
+"""An exported ONNX file, run by ONNX Runtime."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mobiledet.errors import ModelFileError
+from mobiledet.runtime.card import KEY, ModelCard
+from mobiledet.runtime.checksum import is_whole
+from mobiledet.runtime.network import Found, check_batch, need
+from mobiledet.structures import ImageArray
+
+LAST_LAYERS = ("Conv", "Gemm", "MatMul")
+"""Kernels whose last run ends the network; what comes after is decoding and suppression."""
+
+
+class OnnxNetwork:
+    """A network in ONNX Runtime.
+
+    Args:
+        path: The file.
+        threads: Processor threads; 0 takes all cores.
+        provider: An execution provider, such as ``"CUDAExecutionProvider"``; None for the processor.
+
+    Raises:
+        ModelFileError: the file is damaged or foreign, or there is no such provider.
+        MissingDependencyError: ONNX Runtime isn't installed.
+    """
+
+    def __init__(self, path: Path, *, threads: int = 0, provider: str | None = None) -> None:
+        try:
+            import onnxruntime
+        except ImportError:
+            raise need("onnxruntime", None, path) from None
+        self.runtime = f"onnxruntime {onnxruntime.__version__}"
+        self._threads = threads
+        self._provider = provider or "CPUExecutionProvider"
+        if self._provider not in onnxruntime.get_available_providers():
+            there = ", ".join(onnxruntime.get_available_providers())
+            raise ModelFileError(f"ONNX Runtime has no provider {self._provider!r} here; it has {there}")
+        self.path = path
+        content = _read(path)
+        self._session = self._open(content)
+        properties = self._session.get_modelmeta().custom_metadata_map
+        if KEY not in properties:
+            raise ModelFileError(
+                f"{path}: an ONNX file, but not one that tools/export.py wrote; it doesn't say what its numbers mean"
+            )
+        if is_whole(content) is False:
+            raise ModelFileError(f"{path}: damaged, its checksum doesn't match its content; copy or export it again")
+        self.card = ModelCard.from_json(properties[KEY], str(path))
+
+    def run(self, pictures: ImageArray, score_threshold: float, iou_threshold: float) -> Found:
+        """Detections in pictures ``(B, H, W, 3)`` of the network's size."""
+        check_batch(pictures, self.card)
+        return Found(*self._session.run(None, _feeds(pictures, score_threshold, iou_threshold)))
+
+    def stages(self, pictures: ImageArray, rounds: int) -> dict[str, float]:
+        """Median milliseconds of ``network`` and ``decode+nms``: the whole, shared out as ONNX Runtime's profiler does.
+
+        Profiling slows every kernel down a little, so only the shares are taken from it.
+        """
+        feeds = _feeds(pictures, self.card.score_threshold, self.card.iou_threshold)
+        whole = []
+        for _ in range(rounds):
+            start = time.perf_counter()
+            self._session.run(None, feeds)
+            whole.append((time.perf_counter() - start) * 1e3)
+        with tempfile.TemporaryDirectory() as folder:
+            session = self._open(_read(self.path), profile=os.path.join(folder, "profile"))  # noqa: PTH118
+            for _ in range(rounds):
+                session.run(None, feeds)
+            events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        share = _network_share(events)
+        median = float(np.median(whole))
+        return {"network": median * share, "decode+nms": median * (1 - share)}
+
+    def _open(self, content: bytes, *, profile: str | None = None) -> Any:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        if profile is not None:
+            options.enable_profiling = True
+            options.profile_file_prefix = profile
+        try:
+            return onnxruntime.InferenceSession(content, options, providers=[self._provider])
+        except Exception as error:  # its exceptions share no base class of their own
+            reason = " ".join(str(error).split())[:200]
+            raise ModelFileError(
+                f"{self.path}: not an ONNX file, or damaged ({len(content):,} bytes: {reason}); copy or export it again"
+            ) from None
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelFileError(f"{path}: can't be read: {error.strerror}") from None
+
+
+def _feeds(pictures: ImageArray, score_threshold: float, iou_threshold: float) -> dict[str, Any]:
+    return {
+        "images": pictures,
+        "score_threshold": np.array(score_threshold, np.float32),
+        "iou_threshold": np.array(iou_threshold, np.float32),
+    }
+
+
+def _network_share(events: list[dict[str, Any]]) -> float:
+    """Share of the time up to the last layer with weights, over all runs of a profile."""
+    network = total = since_layer = 0.0
+    for event in events:
+        if event.get("cat") == "Session" and event["name"] == "model_run":
+            since_layer = 0.0
+        if event.get("cat") != "Node" or not event["name"].endswith("_kernel_time"):
+            continue
+        total += event["dur"]
+        since_layer += event["dur"]
+        if any(kind in event["args"]["op_name"] for kind in LAST_LAYERS):
+            network += since_layer
+            since_layer = 0.0
+    return network / total if total else 1.0
