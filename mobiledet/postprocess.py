@@ -54,16 +54,28 @@ class Postprocess:
             Boxes ``(B, N, 4)`` xyxy in network pixels, scores ``(B, N)``, best first, and labels ``(B, N)`` int64 in
             ``1..K``. Where a picture has fewer than N detections the rest scores 0.
         """
-        batch, _, num_classes = candidates.scores.shape
-        flat = candidates.scores.reshape(batch, -1)
+        boxes, scores = self._best_anchors(candidates)
+        batch, _, num_classes = scores.shape
+        rows = torch.arange(batch, device=boxes.device)[:, None]
+        flat = scores.reshape(batch, -1)
         scores, pair = flat.topk(min(self.candidates, flat.shape[1]), dim=1)
         scores = torch.where(scores >= score_threshold, scores, 0.0)
         anchor, label = pair // num_classes, pair % num_classes
-        if candidates.boxes.dim() == 4:
-            boxes = candidates.boxes.reshape(batch, -1, 4).gather(1, pair[..., None].expand(-1, -1, 4))
-        else:
-            boxes = candidates.boxes.gather(1, anchor[..., None].expand(-1, -1, 4))
+        boxes = boxes[rows, anchor] if boxes.dim() == 3 else boxes[rows, anchor, label]
         # Classes are moved apart, so that boxes of different ones never overlap.
         apart = boxes + (label * (boxes.amax(dim=(1, 2))[:, None] + 1))[..., None]
         best, index = best_boxes(apart, scores, iou_threshold, self.max_detections)
-        return boxes.gather(1, index[..., None].expand(-1, -1, 4)), best, label.gather(1, index) + 1
+        return boxes[rows, index], best, label.gather(1, index) + 1
+
+    def _best_anchors(self, candidates: Candidates) -> tuple[Tensor, Tensor]:
+        """Boxes and scores of the anchors that can have one of the best pairs at all.
+
+        The best n pairs lie on the n anchors whose best class scores highest. Looking there only halves the time of
+        the search among all pairs, which are 150,000 with 80 classes.
+        """
+        boxes, scores = candidates.boxes, candidates.scores
+        if scores.shape[1] <= self.candidates:
+            return boxes, scores
+        _, index = scores.amax(dim=2).topk(self.candidates, dim=1, sorted=False)
+        rows = torch.arange(len(scores), device=scores.device)[:, None]
+        return boxes[rows, index], scores[rows, index]

@@ -133,7 +133,7 @@ class CheckpointNetwork:
     Args:
         path: A checkpoint, a run folder, or pretrained weights by name.
         threads: Processor threads of PyTorch in this whole process; 0 takes all cores.
-        provider: A device of PyTorch, such as ``"cuda"``; None for the processor.
+        provider: A device of PyTorch, such as ``"cpu"``; None for a GPU if there is one.
 
     Raises:
         CheckpointError: the checkpoint is missing, damaged, no detector, or doesn't fit its own config.
@@ -145,7 +145,7 @@ class CheckpointNetwork:
         torch.set_num_threads(threads or os.cpu_count() or 1)
         self.runtime = f"PyTorch {torch.__version__}"
         try:
-            device = torch.device(provider or "cpu")
+            device = torch.device(provider or ("cuda" if torch.cuda.is_available() else "cpu"))
             torch.zeros(1, device=device)
         except (RuntimeError, AssertionError) as error:
             raise ModelFileError(f"PyTorch can't use {provider!r} here: {str(error).splitlines()[0]}") from None

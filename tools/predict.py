@@ -2,6 +2,7 @@
 
     python tools/predict.py ssd_mobilenet_v1_075_coco picture.jpg
     python tools/predict.py runs/ssd_mobilenet_a1/1/best.pt picture.jpg folder/ -o out/
+    python tools/predict.py model_int8.onnx picture.jpg                # exported models need no PyTorch
 
 Exit status: 0; 1 when something is wrong with the input. A picture that can't be read is named and the others are
 still done.
@@ -19,7 +20,9 @@ from mobiledet.cli import EXIT_ERROR, run_tool
 def main() -> int:
     """Parse arguments, detect, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", help="best.pt, a run folder, or pretrained weights by name")
+    parser.add_argument(
+        "model", help="best.pt, a run folder, a name, or an exported file or folder"
+    )
     parser.add_argument("pictures", type=Path, nargs="+", help="pictures or folders of pictures")
     parser.add_argument(
         "-o", "--output", type=Path, help="folder for the results; must not hold any (default: runs/predict/<number>)"
@@ -28,7 +31,7 @@ def main() -> int:
         "--threshold", type=float, help="least score shown (default: what suits the model best, or 0.3)"
     )
     parser.add_argument("--threads", type=int, default=0, help="processor threads; 0 takes all cores")
-    parser.add_argument("--device", default="auto")
+    parser.add_argument("--device", default="auto", help="of PyTorch, or a provider of the exported model's runtime")
     arguments = parser.parse_args()
     if arguments.threshold is not None and not 0 <= arguments.threshold <= 1:
         parser.error("--threshold must lie between 0 and 1")
@@ -36,23 +39,22 @@ def main() -> int:
         parser.error("--threads must be at least 0")
 
     from mobiledet.data.images import find_images
-    from mobiledet.engine.precision import choose_device, set_threads
     from mobiledet.prediction_files import write_predictions
-    from mobiledet.predictor import load_predictor
     from mobiledet.runs import create_run_folder
+    from mobiledet.runtime.detector import Detector
     from mobiledet.thresholds import DEFAULT_THRESHOLD
 
-    set_threads(arguments.threads)
     paths = find_images(arguments.pictures)
-    predictor, _, content = load_predictor(
-        arguments.checkpoint, device=choose_device(arguments.device, setting="--device ")
+    detector = Detector(
+        arguments.model,
+        threads=arguments.threads,
+        provider=None if arguments.device == "auto" else arguments.device,
     )
-    categories = [category["id"] for category in content["categories"]]
     output = arguments.output or create_run_folder(Path("runs"), "predict")
     threshold = arguments.threshold
     if threshold is None:
-        threshold = content.get("threshold") or DEFAULT_THRESHOLD
-    summary = write_predictions(predictor, paths, output, category_ids=categories, threshold=threshold)
+        threshold = detector.card.shown_threshold or DEFAULT_THRESHOLD
+    summary = write_predictions(detector, paths, output, category_ids=detector.card.category_ids, threshold=threshold)
     print(
         f"{summary.objects} objects scoring {threshold:g} or more in {summary.pictures} pictures: {output}/, "
         f"{output / 'detections.json'}"

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from mobiledet import __version__
-from mobiledet.checkpoint import file_digest, load_latest, save_checkpoint
-from mobiledet.config import Config, config_hash
+from mobiledet.checkpoint import load_latest, save_checkpoint
+from mobiledet.config import Config
 from mobiledet.data.coco import CocoDataset
 from mobiledet.data.loader import Batch, Batches, EpochSampler, ImageCache, PictureSet, PlainSampler
 from mobiledet.data.transforms import TrainTransform
@@ -33,6 +33,7 @@ from mobiledet.predictor import Predictor
 from mobiledet.pretrained.folded_norms import reinsert_norms
 from mobiledet.pretrained.transfer import InitialWeights, Transfer, load_into
 from mobiledet.runs import write_json
+from mobiledet.scoring import metrics_record, weights_record
 from mobiledet.thresholds import best_threshold
 
 logger = logging.getLogger(__name__)
@@ -290,7 +291,9 @@ class Run:
         content["threshold"] = threshold
         save_checkpoint(path, content)
         if metrics is not None:
-            write_json(self.folder / "metrics.json", metrics_record(metrics, threshold, path, self.config))
+            write_json(
+                self.folder / "metrics.json", metrics_record(metrics, threshold, weights_record(path, self.config))
+            )
 
     def _predictor(self) -> Predictor:
         """The weights that count, in a model of their own, so that scoring can't disturb training."""
@@ -339,12 +342,3 @@ class Run:
             max_bad_steps=config.train.max_bad_steps,
             device=device,
         )
-
-
-def metrics_record(metrics: Metrics, threshold: float | None, weights: Path, config: Config) -> dict[str, Any]:
-    """What metrics.json holds: the figures, and exactly which weights and settings they belong to."""
-    return {
-        **metrics.to_json_dict(),
-        "best_f1_threshold": threshold,
-        "model": {"file": str(weights), "sha256": file_digest(weights), "config_hash": config_hash(config)},
-    }

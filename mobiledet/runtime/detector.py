@@ -23,8 +23,8 @@ class Detector:
         model: An exported ``.onnx`` file, an OpenVINO or ncnn folder, a checkpoint, a run folder, or pretrained weights
             by name. PyTorch is needed, and loaded, for the last three only.
         threads: Processor threads; 0 takes all cores.
-        provider: Where it runs, if not on the processor: an execution provider of ONNX Runtime, a device of OpenVINO
-            or of PyTorch.
+        provider: Where it runs: an execution provider of ONNX Runtime, a device of OpenVINO or of PyTorch. None takes
+            the processor, and for checkpoints a GPU if there is one.
         score_threshold: Least score of a detection; None takes the one the model was scored with, which is low
             (see ``shown_threshold`` for one that suits the eye).
         iou_threshold: Overlap from which two boxes of one class are one object; None takes the model's own.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,15 +57,16 @@ def open_network(path: str | Path, *, threads: int = 0, provider: str | None = N
     if threads < 0:
         raise ValueError(f"threads is {threads}; give 0 for all cores, or their number")
     place = Path(path)
-    if place.suffix == ".onnx":
+    kind = exported_format(place)
+    if kind == "onnx":
         from mobiledet.runtime.onnx_network import OnnxNetwork
 
         return OnnxNetwork(_existing(place), threads=threads, provider=provider)
-    if place.suffix == ".xml" or (place / OPENVINO_FILE).is_file():
+    if kind == "openvino":
         from mobiledet.runtime.openvino_network import OpenvinoNetwork
 
         return OpenvinoNetwork(_existing(place), threads=threads, provider=provider)
-    if place.suffix == ".param" or (place / NCNN_FILE).is_file():
+    if kind == "ncnn":
         from mobiledet.runtime.ncnn_network import NcnnNetwork
 
         return NcnnNetwork(_existing(place), threads=threads, provider=provider)
@@ -81,6 +82,18 @@ def open_network(path: str | Path, *, threads: int = 0, provider: str | None = N
             '(python tools/export.py best.pt -o model.onnx), or pip install "mobiledet[train]"'
         ) from None
     return CheckpointNetwork(path, threads=threads, provider=provider)
+
+
+def exported_format(path: str | Path) -> Literal["onnx", "openvino", "ncnn"] | None:
+    """What kind of exported model a path means; None for a checkpoint, a name, or anything else."""
+    place = Path(path)
+    if place.suffix == ".onnx":
+        return "onnx"
+    if place.suffix == ".xml" or (place / OPENVINO_FILE).is_file():
+        return "openvino"
+    if place.suffix == ".param" or (place / NCNN_FILE).is_file():
+        return "ncnn"
+    return None
 
 
 def need(package: str, extra: str | None, place: Path) -> MissingDependencyError:

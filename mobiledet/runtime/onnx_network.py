@@ -21,13 +21,17 @@ LAST_LAYERS = ("Conv", "Gemm", "MatMul")
 """Kernels whose last run ends the network; what comes after is decoding and suppression."""
 
 
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+"""Short names, as PyTorch has them."""
+
+
 class OnnxNetwork:
     """A network in ONNX Runtime.
 
     Args:
         path: The file.
         threads: Processor threads; 0 takes all cores.
-        provider: An execution provider, such as ``"CUDAExecutionProvider"``; None for the processor.
+        provider: An execution provider, such as ``"cuda"`` or ``"CUDAExecutionProvider"``; None for the processor.
 
     Raises:
         ModelFileError: the file is damaged or foreign, or there is no such provider.
@@ -41,7 +45,7 @@ class OnnxNetwork:
             raise need("onnxruntime", None, path) from None
         self.runtime = f"onnxruntime {onnxruntime.__version__}"
         self._threads = threads
-        self._provider = provider or "CPUExecutionProvider"
+        self._provider = PROVIDERS.get((provider or "cpu").lower(), provider)
         if self._provider not in onnxruntime.get_available_providers():
             there = ", ".join(onnxruntime.get_available_providers())
             raise ModelFileError(f"ONNX Runtime has no provider {self._provider!r} here; it has {there}")
