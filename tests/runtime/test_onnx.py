@@ -1,0 +1,247 @@
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+from tiny_detectors import HEADS, SIZE, assert_same, expected, pictures, tiny_detector
+
+from mobiledet.errors import MissingDependencyError, ModelFileError
+from mobiledet.export.onnx_file import trace_onnx, write_onnx
+from mobiledet.runtime.card import KEY, ModelCard
+from mobiledet.runtime.detector import Detector
+from mobiledet.runtime.network import open_network
+from mobiledet.runtime.onnx_network import OnnxNetwork, _network_share
+from mobiledet.structures import ResizeRule
+
+
+@pytest.fixture(scope="module")
+def sigmoid(tmp_path_factory):
+    """Model, card and file of an SSD."""
+    model, card = tiny_detector("sigmoid")
+    path = tmp_path_factory.mktemp("onnx") / "model.onnx"
+    write_onnx(trace_onnx(model, size=SIZE), card, path)
+    return model, card, path
+
+
+@pytest.mark.parametrize("head", [*HEADS, "tensorflow"])
+def test_finds_what_pytorch_finds(head, tmp_path):
+    padding = "tensorflow" if head == "tensorflow" else "symmetric"
+    model, card = tiny_detector("sigmoid" if head == "tensorflow" else head, padding=padding)
+    write_onnx(trace_onnx(model, size=SIZE), card, tmp_path / "m.onnx")
+    network = open_network(tmp_path / "m.onnx", threads=1)
+    for picture in pictures(3):
+        assert_same(network.run(picture[None], 0.01, 0.6), expected(model, picture[None]))
+
+
+@pytest.mark.parametrize("head", ["sigmoid", "faster_rcnn"])
+def test_a_batch_gives_what_single_pictures_give(head, tmp_path):
+    model, card = tiny_detector(head)
+    write_onnx(trace_onnx(model, size=SIZE), card, tmp_path / "one.onnx")
+    write_onnx(trace_onnx(model, size=SIZE, batch=4), replace(card, batch=4), tmp_path / "four.onnx")
+    one, four = (Detector(tmp_path / name, threads=1) for name in ("one.onnx", "four.onnx"))
+    images = list(pictures(6))  # a whole batch, and one with two empty places
+    singles, together = [one(image) for image in images], four(images)
+    assert [len(found) for found in together] == [len(found) for found in singles]
+    assert len({found.boxes.tobytes() for found in together}) == len(images), "every picture has its own detections"
+    for single, found in zip(singles, together, strict=True):
+        np.testing.assert_allclose(found.boxes, single.boxes, atol=1e-2)
+        np.testing.assert_array_equal(found.labels, single.labels)
+
+
+@pytest.mark.parametrize(("score", "iou"), [(0.01, 0.6), (0.2, 0.6), (0.01, 0.1), (0.9999, 0.6)])
+def test_thresholds_are_given_when_running(sigmoid, score, iou):
+    model, _, path = sigmoid
+    picture = pictures(1)
+    found, wanted = OnnxNetwork(path, threads=1).run(picture, score, iou), expected(model, picture, score, iou)
+    np.testing.assert_allclose(found.scores, wanted[1], atol=1e-4)
+    np.testing.assert_array_equal(found.labels[found.scores > 0], wanted[2][wanted[1] > 0])
+
+
+def test_plain_onnx_runtime_may_leave_the_thresholds_out(sigmoid):
+    import onnxruntime
+
+    _, card, path = sigmoid
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    assert [(i.name, i.type, i.shape) for i in session.get_inputs()] == [("images", "tensor(uint8)", [1, *SIZE, 3])]
+    boxes, scores, labels = session.run(None, {"images": pictures(1)})
+    found = OnnxNetwork(path, threads=1).run(pictures(1), card.score_threshold, card.iou_threshold)
+    for ours, theirs in zip(found, (boxes, scores, labels), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_the_card_travels_inside(sigmoid):
+    _, card, path = sigmoid
+    assert OnnxNetwork(path).card == ModelCard.from_json(card.to_json(), "here")
+    assert OnnxNetwork(path).card.names == card.names
+    text = path.read_bytes()
+    assert b"/work" not in text
+    assert b".py" not in text, "no traces of the exporter's own files"
+
+
+def test_detections_are_in_the_pictures_own_pixels(sigmoid):
+    model, _, path = sigmoid
+    detector = Detector(path, threads=1)
+    small = pictures(1)[0]
+    large = small.repeat(3, axis=0).repeat(2, axis=1)  # (192, 192): another shape than the network's
+    found = detector(large)
+    assert len(found) > 5
+    assert found.names == detector.names
+    fitted, geometry = detector.fit(large)
+    assert fitted.shape == (*SIZE, 3)
+    boxes, scores, _ = expected(model, fitted[None])
+    np.testing.assert_allclose(found.boxes, geometry.to_original(boxes[0][scores[0] > 0]), atol=0.02)
+    assert found.boxes.max() > 96
+
+
+def test_letterboxed_pictures_keep_their_shape(sigmoid, tmp_path):
+    model, card, _ = sigmoid
+    letterboxed = replace(card, resize=ResizeRule(SIZE, letterbox=True), fill=(9, 8, 7))
+    write_onnx(trace_onnx(model, size=SIZE), letterboxed, tmp_path / "m.onnx")
+    detector = Detector(tmp_path / "m.onnx", threads=1)
+    fitted, geometry = detector.fit(np.full((128, 64, 3), 200, np.uint8))
+    assert geometry.network_size == (64, 32)
+    assert (fitted[:, :32] == 200).all()
+    assert (fitted[:, 32:] == (9, 8, 7)).all()
+    found = detector(pictures(1)[0].repeat(2, axis=0)[:, :50])
+    assert found.boxes[:, [0, 2]].max() <= 50
+    assert found.boxes[:, [1, 3]].max() <= 128
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.6])
+def test_own_thresholds(sigmoid, threshold):
+    path = sigmoid[2]
+    found = Detector(path, threads=1, score_threshold=threshold)(pictures(1)[0])
+    everything = Detector(path, threads=1)(pictures(1)[0])
+    assert len(found) == int((everything.scores >= threshold).sum()) < len(everything)
+
+
+def test_two_threads_find_what_one_finds(sigmoid):
+    detector = Detector(sigmoid[2], threads=1)
+    images = list(pictures(12))
+    alone = [detector(image).boxes.tobytes() for image in images]
+    with ThreadPoolExecutor(4) as pool:
+        assert [found.boxes.tobytes() for found in pool.map(detector, images * 3)] == alone * 3
+
+
+def test_stages_add_up_to_the_whole(sigmoid):
+    times = OnnxNetwork(sigmoid[2], threads=1).stages(pictures(1), 5)
+    assert set(times) == {"network", "decode+nms"}
+    assert min(times.values()) > 0
+
+
+def test_the_network_ends_with_its_last_layer():
+    def event(name, duration):
+        return {"cat": "Node", "name": f"{name}_kernel_time", "dur": duration, "args": {"op_name": name}}
+
+    run = [event("Cast", 1), event("Conv", 5), event("Relu", 1), event("MatMul", 2), event("TopK", 3)]
+    start = {"cat": "Session", "name": "model_run", "dur": 99}
+    assert _network_share([*run, start, *run, start]) == pytest.approx(9 / 12)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda content: content[: len(content) // 2], "not an ONNX file, or damaged"),
+        (lambda content: b"", "not an ONNX file, or damaged"),
+        (lambda content: b"<html>not found</html>", "not an ONNX file, or damaged"),
+        (lambda content: content.replace(b'"format": "mobiledet model"', b'"format": "something else"'), "damaged"),
+        (lambda content: content.replace(b'"version": 1', b'"version": 9'), "damaged"),
+    ],
+)
+def test_damaged_files_are_refused_in_one_line(sigmoid, tmp_path, spoil, told):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(spoil(sigmoid[2].read_bytes()))
+    with pytest.raises(ModelFileError, match=told) as error:
+        Detector(path)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_one_wrong_bit_in_the_weights_is_found(sigmoid, tmp_path):
+    content = bytearray(sigmoid[2].read_bytes())
+    weights = onnx.load(sigmoid[2]).graph.initializer
+    largest = max((t.raw_data for t in weights), key=len)
+    at = bytes(content).index(largest) + len(largest) // 2
+    content[at] ^= 4
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content)
+    with pytest.raises(ModelFileError, match="damaged, its checksum doesn't match"):
+        Detector(path)
+
+
+def test_foreign_files_are_refused(sigmoid, tmp_path):
+    graph = onnx.load(sigmoid[2])
+    del graph.metadata_props[:]
+    onnx.save(graph, tmp_path / "foreign.onnx")
+    with pytest.raises(ModelFileError, match=r"not one that tools/export\.py wrote"):
+        Detector(tmp_path / "foreign.onnx")
+
+
+def test_newer_formats_are_refused(sigmoid):
+    newer = json.dumps(json.loads(sigmoid[1].to_json()) | {"version": 2})
+    with pytest.raises(ModelFileError, match="newer mobiledet"):
+        ModelCard.from_json(newer, "m.onnx")
+    assert KEY == "mobiledet"
+
+
+@pytest.mark.parametrize(
+    ("picture", "told"),
+    [
+        (np.zeros((64, 96), np.uint8), r"not \(64, 96\) uint8"),
+        (np.zeros((64, 96, 3), np.float32), "float32"),
+        (np.zeros((64, 96, 4), np.uint8), r"\(64, 96, 4\)"),
+        (np.zeros((0, 96, 3), np.uint8), r"\(0, 96, 3\)"),
+        ("picture.jpg", "not str"),
+        ([np.zeros((64, 96, 3), np.uint8), None], "not NoneType"),
+    ],
+)
+def test_wrong_pictures_are_refused(sigmoid, picture, told):
+    with pytest.raises(ValueError, match=told):
+        Detector(sigmoid[2], threads=1)(picture)
+
+
+def test_no_pictures_no_detections(sigmoid):
+    assert Detector(sigmoid[2], threads=1)([]) == []
+
+
+def test_wrong_settings_are_refused(sigmoid, tmp_path):
+    with pytest.raises(ModelFileError, match=r"no model .*tools/export.py"):
+        Detector(tmp_path / "missing.onnx")
+    with pytest.raises(ModelFileError, match=r"no provider 'TPU'.*CPUExecutionProvider"):
+        Detector(sigmoid[2], provider="TPU")
+    with pytest.raises(ValueError, match="threads is -1"):
+        Detector(sigmoid[2], threads=-1)
+    with pytest.raises(ValueError, match=r"score_threshold is 1\.5"):
+        Detector(sigmoid[2], score_threshold=1.5)
+    with pytest.raises(ValueError, match="takes uint8 pictures"):
+        OnnxNetwork(sigmoid[2]).run(np.zeros((1, 10, 10, 3), np.uint8), 0.1, 0.5)
+
+
+def test_missing_packages_are_named(sigmoid, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingDependencyError, match="pip install onnxruntime"):
+        Detector(sigmoid[2])
+    monkeypatch.setitem(sys.modules, "mobiledet.predictor", None)
+    for name in ("torch", "torchvision"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.delitem(sys.modules, "mobiledet.predictor")
+    with pytest.raises(MissingDependencyError, match="export it where it was trained"):
+        Detector(tmp_path / "best.pt")
+
+
+def test_running_needs_no_pytorch(sigmoid):
+    code = (
+        "import sys, numpy; from mobiledet import Detector\n"
+        f"found = Detector({str(sigmoid[2])!r}, threads=1)(numpy.full((70, 50, 3), 90, numpy.uint8))\n"
+        "print(len(found), [name for name in sys.modules if name.partition('.')[0] in "
+        "('torch', 'torchvision', 'onnx', 'pydantic', 'albumentations', 'openvino', 'PIL', 'matplotlib')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split()[1:] == ["[]"]
+    assert done.stderr == ""
