@@ -31,6 +31,9 @@ TRAIN = [
     "tqdm>=4.66",
 ]
 
+# What tools/eval.py needs beyond RUN to score an exported model, on a Raspberry Pi for instance.
+SCORE = ["pillow>=10.3", "pycocotools>=2.0.8", "pydantic>=2.10", "pyyaml>=6.0", "tqdm>=4.66"]
+
 # What tools/export.py needs beyond TRAIN.
 EXPORT = ["onnx>=1.17", "onnxscript>=0.5"]
 OPENVINO = ["openvino>=2025.0"]
@@ -59,6 +62,7 @@ setup(
     package_data={"mobiledet": ["py.typed"]},
     install_requires=RUN,
     extras_require={
+        "score": SCORE,
         "train": TRAIN,
         "export": TRAIN + EXPORT,
         "export-all": TRAIN + EXPORT_ALL,

@@ -15,9 +15,7 @@ from mobiledet.cli import refuse_existing, run_tool
 def main() -> None:
     """Parse arguments, score, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "model", help="best.pt, a run folder, a name, or an exported file or folder"
-    )
+    parser.add_argument("model", help="best.pt, a run folder, a name, or an exported file or folder")
     parser.add_argument("--data", type=Path, metavar="ROOT", help="COCO-format folder (default: what it trained on)")
     parser.add_argument("--split", default="val", help="split to score (default: val)")
     parser.add_argument("--annotations", type=Path, help="annotation file, if not where COCO has it")

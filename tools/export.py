@@ -31,8 +31,12 @@ def main() -> None:
     quantised.add_argument("--int8", action="store_true", help="quantise: smaller and about twice as fast")
     quantised.add_argument("--calibration", type=Path, nargs="+", default=[], help="real pictures, files or folders")
     quantised.add_argument("--calibration-pictures", type=int, default=60, metavar="N", help="how many (default: 60)")
-    quantised.add_argument("--method", choices=["minmax", "percentile"], default="minmax", help="how ranges are chosen")
-    quantised.add_argument("--keep-float", nargs="+", default=[], metavar="LAYER", help="layers to leave as they are")
+    quantised.add_argument(
+        "--method", choices=["minmax", "percentile"], default="minmax", help="how ranges are chosen (onnx)"
+    )
+    quantised.add_argument(
+        "--keep-float", nargs="+", default=[], metavar="LAYER", help="layers to leave as they are (onnx)"
+    )
     proof = parser.add_argument_group("comparison with the checkpoint")
     proof.add_argument("--pictures", type=Path, nargs="+", default=[], help="files or folders (default: generated)")
     proof.add_argument("--data", type=Path, metavar="ROOT", help="score both on this data set, too")

@@ -20,9 +20,7 @@ from mobiledet.cli import EXIT_ERROR, run_tool
 def main() -> int:
     """Parse arguments, detect, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "model", help="best.pt, a run folder, a name, or an exported file or folder"
-    )
+    parser.add_argument("model", help="best.pt, a run folder, a name, or an exported file or folder")
     parser.add_argument("pictures", type=Path, nargs="+", help="pictures or folders of pictures")
     parser.add_argument(
         "-o", "--output", type=Path, help="folder for the results; must not hold any (default: runs/predict/<number>)"

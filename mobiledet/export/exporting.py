@@ -7,6 +7,7 @@ import logging
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -63,8 +64,8 @@ class ExportOptions:
         int8: Quantise.
         calibration: Files and folders of pictures to measure ranges on.
         calibration_pictures: How many of them are taken, evenly spread.
-        method: How ranges are chosen.
-        keep_float: Layers that aren't quantised.
+        method: How ranges are chosen, for ONNX.
+        keep_float: Layers that aren't quantised, for ONNX.
         batch: Pictures at once.
         input_size: ``(height, width)`` for models whose pictures keep their shape; None for the model's own.
         pictures: Files and folders to compare on; none for generated ones.
@@ -142,6 +143,8 @@ def _check(output: Path, options: ExportOptions) -> None:
         raise ModelFileError(f"{output}: {options.format} writes a folder; name one, such as model_{options.format}")
     if options.int8 and options.format == "ncnn":
         raise ModelFileError("INT8 is offered for onnx and openvino, not for ncnn; leave --int8 out, or take another")
+    if options.int8 and options.format == "openvino" and options.keep_float:
+        raise ModelFileError("--keep-float is for onnx; OpenVINO's quantiser chooses by itself")
     if options.int8 and not options.calibration:
         raise ModelFileError("--int8 needs real pictures to measure ranges on: --calibration path/to/pictures")
     if options.batch != 1 and options.format == "ncnn":
@@ -178,18 +181,19 @@ def _make(network: CheckpointNetwork, card: ModelCard, place: Path, options: Exp
 
         logger.info("tracing ...")
         graph = made = trace_onnx(model, size=card.resize.size, batch=card.batch)
+        pictures = _calibration(card, options) if options.int8 else []
         if options.int8:
-            from mobiledet.export.int8 import quantise
-
-            pictures = _calibration(card, options)
             logger.info("measuring ranges on %d pictures ...", len(pictures) * card.batch)
-            made = quantise(graph, pictures, method=options.method, keep_float=options.keep_float)
         if options.format == "onnx":
+            if options.int8:
+                from mobiledet.export.int8 import quantise
+
+                made = quantise(graph, pictures, method=options.method, keep_float=options.keep_float)
             write_onnx(made, card, place)
         else:
-            from mobiledet.export.openvino_folder import write_openvino
+            from mobiledet.export.openvino_folder import quantise_openvino, write_openvino
 
-            write_openvino(made, card, place)
+            write_openvino(quantise_openvino(graph, pictures) if options.int8 else graph, card, place)
         return graph
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
@@ -221,8 +225,6 @@ def _certify(reference: Detector, model: Detector, output: Path, options: Export
     if options.max_ap_loss is not None:
         limits = replace(limits, ap_loss=options.max_ap_loss)
     ap = _score_both(reference, model, options.dataset) if options.dataset is not None else None
-    import onnx
-
     return Certificate(
         file=output.name,
         checkpoint=dict(reference.card.origin),
@@ -232,8 +234,17 @@ def _certify(reference: Detector, model: Detector, output: Path, options: Export
         limits=limits,
         forced=options.force,
         problems=problems(agreement, ap, limits),
-        versions={**reference.card.versions, "onnx": onnx.__version__},
+        versions={**reference.card.versions, **_versions("onnx", "onnxscript", "onnxruntime", "nncf", "pnnx")},
     )
+
+
+def _versions(*packages: str) -> dict[str, str]:
+    """Of those that are installed."""
+    found = {}
+    for package in packages:
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
 
 
 def _score_both(reference: Detector, model: Detector, dataset: CocoDataset) -> dict[str, Any]:

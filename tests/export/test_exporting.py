@@ -128,6 +128,7 @@ def test_pictures_that_keep_their_shape_get_a_canvas(tiny_checkpoint, tmp_path):
         ("m.onnx", {"format": "openvino"}, "openvino writes a folder"),
         ("m", {"format": "ncnn", "int8": True}, "INT8 is offered for onnx and openvino"),
         ("m", {"format": "ncnn", "batch": 2}, "one picture at a time"),
+        ("m", {"format": "openvino", "int8": True, "keep_float": ["x"]}, "--keep-float is for onnx"),
         ("m.onnx", {"int8": True}, "--calibration path/to/pictures"),
         ("m.onnx", {"input_size": (32, 32)}, "this one was trained at 64x96"),
     ],

@@ -1,0 +1,176 @@
+"""An exported OpenVINO folder, run by OpenVINO."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mobiledet.errors import ModelFileError
+from mobiledet.runtime.folder import read_folder_card
+from mobiledet.runtime.network import OPENVINO_FILE, Found, check_batch, need
+from mobiledet.structures import ImageArray
+
+PRECISIONS = ("F32", "BF16", "F16")
+
+META_DEVICES = ("AUTO", "HETERO", "MULTI", "BATCH")
+"""Devices that OpenVINO doesn't list, because they pass the work on to others."""
+
+LAST_LAYERS = ("Convolution", "FullyConnected", "MatMul")
+"""Kinds of nodes whose last run ends the network; what comes after is decoding and suppression."""
+
+
+class OpenvinoNetwork:
+    """A network in OpenVINO.
+
+    It computes in float32, as it was scored. Left to itself OpenVINO takes bfloat16 on processors that have it: 0.6 of
+    the time, and scores that move by 0.003 in the median but by up to 0.3 (SSD, 80 classes, 8 pictures). Ask for it
+    with ``provider="cpu:bf16"``. Layers that are INT8 in the file stay INT8.
+
+    Args:
+        path: The folder, or the ``.xml`` in it.
+        threads: Processor threads; 0 takes all cores.
+        provider: A device of OpenVINO, such as ``"gpu"``; behind a colon another precision, as in ``"cpu:bf16"``.
+
+    Raises:
+        ModelFileError: something is missing, damaged or foreign, or there is no such device.
+        MissingDependencyError: OpenVINO isn't installed.
+    """
+
+    def __init__(self, path: Path, *, threads: int = 0, provider: str | None = None) -> None:
+        openvino = import_openvino(path)
+        self.runtime = f"openvino {openvino.__version__.split('-')[0]}"
+        self.path = path / OPENVINO_FILE if path.is_dir() else path
+        self.card = read_folder_card(self.path.parent, (self.path.name, self.path.with_suffix(".bin").name))
+        self._core = openvino.Core()
+        self._device, self._settings = _device(self._core, provider or "cpu", threads)
+        self._network = self._compile()
+        self._idle: list[Any] = []  # infer requests that no thread uses just now; they share weights and cores
+
+    def run(self, pictures: ImageArray, score_threshold: float, iou_threshold: float) -> Found:
+        """Detections in pictures ``(B, H, W, 3)`` of the network's size."""
+        check_batch(pictures, self.card)
+        try:
+            request = self._idle.pop()
+        except IndexError:
+            request = self._network.create_infer_request()
+        try:
+            # The outputs are copies: a request writes its next ones over these.
+            found = request.infer(_feeds(pictures, score_threshold, iou_threshold), share_inputs=True)
+            return Found(found["boxes"], found["scores"], found["labels"].astype(np.int64, copy=False))
+        finally:
+            self._idle.append(request)
+
+    def stages(self, pictures: ImageArray, rounds: int) -> dict[str, float]:
+        """Median milliseconds of ``network`` and ``decode+nms``: the whole, shared out as OpenVINO's own counters do.
+
+        Counting slows every node down a little, so only the shares are taken from it.
+        """
+        feeds = _feeds(pictures, self.card.score_threshold, self.card.iou_threshold)
+        request, whole = self._network.create_infer_request(), []
+        for _ in range(rounds):
+            start = time.perf_counter()
+            request.infer(feeds, share_inputs=True)
+            whole.append((time.perf_counter() - start) * 1e3)
+        request, shares = self._compile(PERF_COUNT=True).create_infer_request(), []
+        for _ in range(rounds):
+            request.infer(feeds, share_inputs=True)
+            shares.append(_network_share(request.profiling_info))
+        median, share = float(np.median(whole)), float(np.median(shares))
+        return {"network": median * share, "decode+nms": median * (1 - share)}
+
+    def _compile(self, **settings: Any) -> Any:
+        try:
+            return self._core.compile_model(str(self.path), self._device, {**self._settings, **settings})
+        except (RuntimeError, TypeError) as error:  # of its own it has none
+            raise ModelFileError(
+                f"{self.path}: OpenVINO can't run it on {self._device}: {one_line(error)}; "
+                "export it again with this version, or take another device"
+            ) from None
+
+
+@contextmanager
+def without_telemetry() -> Iterator[None]:
+    """Whatever is imported inside does without ``openvino_telemetry``.
+
+    Merely importing OpenVINO would otherwise write an identifier into the user's home and send it to Google Analytics,
+    unasked, from a forked process. OpenVINO itself carries the stand-in that it takes where the package is absent.
+    """
+    name = "openvino_telemetry"
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+
+
+def import_openvino(place: Path) -> Any:
+    """The package ``openvino``, imported so that it doesn't report home.
+
+    Raises:
+        MissingDependencyError: it isn't installed; ``place`` is what it was wanted for.
+    """
+    try:
+        with without_telemetry():
+            import openvino
+    except ImportError:
+        raise need("openvino", "openvino", place) from None
+    return openvino
+
+
+def one_line(error: Exception) -> str:
+    """What OpenVINO says: its last line that says something; those before it name places in its sources."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__)[:200]
+
+
+def _device(core: Any, provider: str, threads: int) -> tuple[str, dict[str, Any]]:
+    """The device that ``provider`` names, and the settings to compile for it with.
+
+    Raises:
+        ModelFileError: there is none such here.
+    """
+    device, _, precision = provider.upper().rpartition(":")
+    if not device or precision not in PRECISIONS:
+        device, precision = provider.upper(), "F32"
+    kind = device.split(":")[0]
+    if device != "CPU":  # which is always there, and looking for others takes time
+        there = core.available_devices
+        if device not in there and kind not in META_DEVICES:
+            raise ModelFileError(
+                f"OpenVINO has no device {provider!r} here; it has {', '.join(there).lower()}, "
+                "each also with ':bf16' or ':f16' behind it"
+            )
+    settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision.lower()}
+    if kind == "CPU":
+        # Pinned, the threads of two processes would sit on the same cores, and half of the machine be idle.
+        settings["ENABLE_CPU_PINNING"] = False
+        if threads:
+            settings["INFERENCE_NUM_THREADS"] = threads
+    return device, settings
+
+
+def _feeds(pictures: ImageArray, score_threshold: float, iou_threshold: float) -> dict[str, Any]:
+    return {
+        "images": pictures,
+        "score_threshold": np.array(score_threshold, np.float32),
+        "iou_threshold": np.array(iou_threshold, np.float32),
+    }
+
+
+def _network_share(nodes: list[Any]) -> float:
+    """Share of the time up to the last layer with weights; ``nodes`` stand in the order they ran in."""
+    network = total = 0.0
+    for node in nodes:
+        total += node.real_time.total_seconds()
+        if node.node_type in LAST_LAYERS:
+            network = total
+    return network / total if total else 1.0

@@ -1,0 +1,286 @@
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+from tiny_detectors import SIZE, assert_same, expected, pictures, tiny_detector
+
+from mobiledet.errors import MissingDependencyError, ModelFileError
+from mobiledet.runtime.network import open_network
+from mobiledet.runtime.openvino_network import OpenvinoNetwork
+
+if find_spec("openvino") is None:  # importorskip would import it, telemetry and all
+    pytest.skip("openvino isn't installed", allow_module_level=True)
+pytest.importorskip("onnxscript")
+
+from mobiledet.export.onnx_file import trace_onnx
+from mobiledet.export.openvino_folder import quantise_openvino, write_openvino
+
+
+@pytest.fixture(scope="module")
+def sigmoid(tmp_path_factory):
+    """Model, graph, card and folder of an SSD."""
+    model, card = tiny_detector("sigmoid")
+    graph, folder = trace_onnx(model, size=SIZE), tmp_path_factory.mktemp("sigmoid") / "model"
+    write_openvino(graph, card, folder)
+    return model, graph, card, folder
+
+
+@pytest.fixture
+def folder(sigmoid, tmp_path):
+    """A copy of the folder, to be damaged."""
+    return shutil.copytree(sigmoid[-1], tmp_path / "copy")
+
+
+def test_it_finds_what_the_checkpoint_finds(sigmoid):
+    model, _, card, folder = sigmoid
+    assert sorted(path.name for path in folder.iterdir()) == ["card.json", "model.bin", "model.xml"]
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["model"]
+    images = pictures(2)
+    network = open_network(folder, threads=1)
+    assert isinstance(network, OpenvinoNetwork)
+    assert network.card == card
+    assert network.runtime.startswith("openvino 20")
+    for index in range(2):
+        image = images[index : index + 1]
+        assert_same(network.run(image, 0.01, 0.6), expected(model, image))
+
+
+def test_the_xml_names_the_model_too(sigmoid):
+    model, *_, folder = sigmoid
+    image = pictures(1)
+    assert_same(open_network(folder / "model.xml", threads=1).run(image, 0.01, 0.6), expected(model, image))
+
+
+@pytest.mark.parametrize(("score", "iou"), [(0.0, 0.6), (0.3, 0.6), (0.01, 0.2), (0.01, 0.95)])
+def test_thresholds_are_given_when_running(sigmoid, score, iou):
+    model, *_, folder = sigmoid
+    image = pictures(1)
+    assert_same(open_network(folder, threads=1).run(image, score, iou), expected(model, image, score, iou))
+
+
+def test_results_outlive_the_next_run(sigmoid):
+    network, images = open_network(sigmoid[-1], threads=1), pictures(2)
+    first = network.run(images[:1], 0.01, 0.6)
+    before = first.boxes.copy()
+    network.run(images[1:], 0.01, 0.6)
+    np.testing.assert_array_equal(first.boxes, before)
+
+
+def test_pictures_may_be_read_only_or_strided(sigmoid):
+    network, images = open_network(sigmoid[-1], threads=1), pictures(1)
+    wanted = network.run(images, 0.01, 0.6)
+    wide = np.zeros((1, SIZE[0], 2 * SIZE[1], 3), np.uint8)
+    wide[:, :, ::2] = images
+    strided = wide[:, :, ::2]
+    strided.flags.writeable = False
+    np.testing.assert_array_equal(network.run(strided, 0.01, 0.6).boxes, wanted.boxes)
+
+
+def test_threads_of_the_caller_dont_mix_up_their_pictures(sigmoid):
+    network, images = open_network(sigmoid[-1], threads=1), pictures(4)
+    alone = [network.run(images[index : index + 1], 0.01, 0.6) for index in range(4)]
+    assert len({one.boxes.tobytes() for one in alone}) == 4
+    with ThreadPoolExecutor(4) as pool:
+        jobs = [(index, pool.submit(network.run, images[index : index + 1], 0.01, 0.6)) for index in [0, 1, 2, 3] * 15]
+    for index, job in jobs:
+        for one, other in zip(job.result(), alone[index], strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_float32_unless_asked_otherwise(sigmoid):
+    folder = sigmoid[-1]
+    exact = OpenvinoNetwork(folder, threads=1)
+    assert exact._network.get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"
+    assert exact._network.get_property("INFERENCE_NUM_THREADS") == 1
+    assert exact._network.get_property("ENABLE_CPU_PINNING") is False
+    rounded = OpenvinoNetwork(folder, provider="cpu:bf16")
+    assert rounded._settings["INFERENCE_PRECISION_HINT"] == "bf16"
+    difference = rounded.run(pictures(1), 0.01, 0.6).scores - exact.run(pictures(1), 0.01, 0.6).scores
+    assert np.abs(difference).max() < 0.1
+
+
+def test_stages_add_up(sigmoid):
+    stages = open_network(sigmoid[-1], threads=1).stages(pictures(1), 5)
+    assert list(stages) == ["network", "decode+nms"]
+    assert min(stages.values()) > 0
+
+
+@pytest.mark.parametrize("head", ["softmax", "faster_rcnn"])
+def test_batches_of_every_head(head, tmp_path):
+    model, card = tiny_detector(head)
+    write_openvino(trace_onnx(model, size=SIZE, batch=3), replace(card, batch=3), tmp_path / "model")
+    network, images = open_network(tmp_path / "model", threads=1), pictures(3)
+    found = network.run(images, 0.01, 0.6)
+    single = [expected(model, images[index : index + 1]) for index in range(3)]
+    assert_same(found, [np.concatenate(parts) for parts in zip(*single, strict=True)])
+    with pytest.raises(ValueError, match=r"takes uint8 pictures \(3, 64, 96, 3\), not \(1, 64, 96, 3\)"):
+        network.run(images[:1], 0.01, 0.6)
+
+
+def test_quantised_by_nncf(sigmoid, tmp_path):
+    if find_spec("nncf") is None:
+        pytest.skip("nncf isn't installed")
+    model, graph, card, _ = sigmoid
+    images = pictures(6)
+    # A generator, as pictures are read; only the first four are wanted.
+    quantised = quantise_openvino(graph, (images[index : index + 1] for index in range(6)), subset=4)
+    names = [node.get_friendly_name() for node in quantised.get_ops() if node.get_type_name() == "FakeQuantize"]
+    layers = [node for node in quantised.get_ops() if node.get_type_name().endswith("Convolution")]
+    assert len(layers) > 30
+    assert len(layers) / 2 < len(names) <= len(layers)
+    for node in quantised.get_ops():
+        if node.get_type_name() == "FakeQuantize":
+            # Nothing but layers reads rounded values: neither boxes nor scores.
+            readers = {one.get_node().get_type_name() for one in node.output(0).get_target_inputs()}
+            assert readers <= {"Convolution", "GroupConvolution"}
+    write_openvino(quantised, replace(card, precision="int8"), tmp_path / "int8")
+    network = open_network(tmp_path / "int8", threads=1)
+    assert network.card.precision == "int8"
+    weights = (tmp_path / "int8" / "model.bin").stat().st_size
+    assert weights < 0.4 * (sigmoid[-1] / "model.bin").stat().st_size
+    boxes, scores, _ = expected(model, images[:1])
+    found = network.run(images[:1], 0.01, 0.6)
+    assert 0 < np.abs(found.scores - scores).max() < 0.1
+    best = np.abs(found.boxes[0] - boxes[0, 0]).max(axis=1)
+    assert best.min() < 3
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ([], "there are none"),
+        ([np.zeros((1, 96, 64, 3), np.uint8)], r"\[0\] are \(1, 96, 64, 3\) uint8; this graph takes \(1, 64, 96, 3\)"),
+        ([pictures(1).astype(np.float32)], "float32"),
+    ],
+)
+def test_calibration_pictures_must_fit(sigmoid, images, message):
+    with pytest.raises(ModelFileError, match=message):
+        quantise_openvino(sigmoid[1], images)
+
+
+def test_quantised_onnx_becomes_quantised_openvino(sigmoid, tmp_path):
+    quantization = pytest.importorskip("onnxruntime.quantization")
+    import onnx
+
+    _, graph, card, folder = sigmoid
+    onnx.save(graph, tmp_path / "float.onnx")
+    feeds = [
+        {"images": one[None], "score_threshold": np.float32(0.01), "iou_threshold": np.float32(0.6)}
+        for one in pictures(4)
+    ]
+
+    class Reader(quantization.CalibrationDataReader):
+        def __init__(self):
+            self.feeds = iter([{name: np.asarray(value) for name, value in feed.items()} for feed in feeds])
+
+        def get_next(self):
+            return next(self.feeds, None)
+
+    quantization.quantize_static(
+        str(tmp_path / "float.onnx"), str(tmp_path / "int8.onnx"), Reader(), op_types_to_quantize=["Conv"]
+    )
+    write_openvino(onnx.load(tmp_path / "int8.onnx"), card, tmp_path / "int8")
+    assert (tmp_path / "int8" / "model.bin").stat().st_size < 0.4 * (folder / "model.bin").stat().st_size
+    found, exact = (open_network(place, threads=1).run(pictures(1), 0.01, 0.6) for place in (tmp_path / "int8", folder))
+    assert 0 < np.abs(found.scores - exact.scores).max() < 0.15
+
+
+def test_nothing_is_overwritten(sigmoid, tmp_path):
+    _, graph, card, _ = sigmoid
+    (tmp_path / "there").mkdir()
+    with pytest.raises(ModelFileError, match="there exists already"):
+        write_openvino(graph, card, tmp_path / "there")
+    assert list((tmp_path / "there").iterdir()) == []
+    with pytest.raises(ModelFileError, match=r"no[/\\]model: can't be written: No such file"):
+        write_openvino(graph, card, tmp_path / "no" / "model")
+
+
+def test_a_failed_write_leaves_nothing(sigmoid, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("mobiledet.export.openvino_folder.write_folder_card", full)
+    with pytest.raises(ModelFileError, match="model: can't be written: No space left on device"):
+        write_openvino(sigmoid[1], sigmoid[2], tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_graph_openvino_cant_read(sigmoid, tmp_path):
+    import onnx
+
+    broken = onnx.ModelProto()
+    broken.CopyFrom(sigmoid[1])
+    broken.graph.node[0].op_type = "NoSuchThing"
+    with pytest.raises(ModelFileError, match="can't read the exported graph") as error:
+        write_openvino(broken, sigmoid[2], tmp_path / "model")
+    assert "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["model.xml", "model.bin"])
+@pytest.mark.parametrize("how", ["cut", "changed", "gone"])
+def test_damage_is_found(folder, name, how):
+    path = folder / name
+    content = path.read_bytes()
+    if how == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(content[: len(content) // 2] if how == "cut" else content[:-400] + b"\x07" + content[-399:])
+    message = "missing; copy or export" if how == "gone" else "damaged, its checksum doesn't match"
+    with pytest.raises(ModelFileError, match=message) as error:
+        OpenvinoNetwork(folder)
+    assert name in str(error.value)
+
+
+def test_a_foreign_folder(folder):
+    (folder / "card.json").unlink()
+    with pytest.raises(ModelFileError, match=r"has no card\.json, so it isn't a model that tools/export\.py wrote"):
+        open_network(folder)
+
+
+def test_what_openvino_refuses_is_one_line(folder):
+    from mobiledet.runtime.folder import write_folder_card
+
+    card = OpenvinoNetwork(folder).card
+    (folder / "model.xml").write_text("<?xml version='1.0'?><net></net>", encoding="utf-8")
+    write_folder_card(folder, card, ("model.xml", "model.bin"))  # the checksum is right, the content is not
+    with pytest.raises(ModelFileError, match=r"model\.xml: OpenVINO can't run it on CPU: .*export it again") as error:
+        OpenvinoNetwork(folder)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("provider", ["XPU", "XPU:bf16", "CPU:fp16", "CPUExecutionProvider"])
+def test_an_unknown_device(sigmoid, provider):
+    with pytest.raises(ModelFileError, match=f"has no device {provider!r} here; it has .*cpu.*':bf16'"):
+        OpenvinoNetwork(sigmoid[-1], provider=provider)
+
+
+def test_openvino_isnt_installed(sigmoid, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(
+        MissingDependencyError, match=r'needs the package openvino.*pip install "mobiledet\[openvino\]"'
+    ):
+        OpenvinoNetwork(sigmoid[-1])
+
+
+def test_running_needs_no_torch_and_reports_to_nobody(sigmoid, tmp_path):
+    code = (
+        "import sys\n"
+        "from mobiledet.runtime.network import open_network\n"
+        f"open_network({str(sigmoid[-1])!r})\n"
+        "print(sorted({name.split('.')[0] for name in sys.modules} & {'torch', 'onnx', 'openvino_telemetry'}))\n"
+        "import openvino\n"
+        "print(hasattr(openvino, 'convert_model'))\n"
+    )
+    environment = {**os.environ, "HOME": str(tmp_path), "CI": "", "TF_BUILD": "", "JENKINS_URL": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.split() == ["[]", "True"]
+    assert list(tmp_path.iterdir()) == []  # the telemetry's identifier lies in ~/intel

@@ -1,0 +1,73 @@
+"""Detectors with random weights that find things, for comparing runtimes with PyTorch."""
+
+import numpy as np
+import torch
+
+from mobiledet.config.schema import BackboneConfig, FasterRCNNConfig, ModelConfig, SSDConfig
+from mobiledet.models.build import build_detector
+from mobiledet.runtime.card import ModelCard
+
+SIZE = (64, 96)
+HEADS = {
+    "sigmoid": SSDConfig(scores="sigmoid"),
+    "softmax": SSDConfig(scores="softmax"),
+    "faster_rcnn": FasterRCNNConfig(proposals=20, crop_size=4, rpn="depthwise"),
+}
+
+
+def tiny_detector(head, *, padding="symmetric"):
+    """A detector of three classes and its card."""
+    config = ModelConfig(
+        num_classes=3,
+        backbone=BackboneConfig(alpha=0.25, padding=padding),
+        input_size=SIZE,
+        head=HEADS[head],
+    )
+    torch.manual_seed(1)
+    model = build_detector(config).eval()
+    with torch.no_grad():
+        # Norms that know their input let the picture through; fresh predictors all but ignore what arrives.
+        for norm in (layer for layer in model.modules() if isinstance(layer, torch.nn.BatchNorm2d)):
+            norm.train().momentum = 1.0
+        model.candidates(torch.from_numpy(pictures(4)).permute(0, 3, 1, 2))
+        for name, parameter in model.eval().head.named_parameters():
+            if "predictor" in name and name.endswith("weight"):
+                parameter.normal_(0, 0.15)
+    card = ModelCard(
+        names=("cat", 'a "dog" <&> ü', "\x01 hat"),
+        category_ids=(1, 5, 9),
+        resize=model.resize,
+        max_detections=model.postprocess.max_detections,
+        head=config.head.kind,
+        config={"model": config.model_dump(mode="json")},
+    )
+    return model, card
+
+
+def pictures(count):
+    """``(count, 64, 96, 3)`` uint8."""
+    coarse = np.random.default_rng(0).integers(0, 256, (count, 8, 12, 3), np.uint8)
+    return coarse.repeat(8, axis=1).repeat(8, axis=2)
+
+
+def expected(model, images, score_threshold=0.01, iou_threshold=0.6):
+    """What PyTorch finds: boxes, scores and labels, each with a leading batch."""
+    with torch.no_grad():
+        candidates = model.candidates(torch.from_numpy(images).permute(0, 3, 1, 2))
+        return [part.numpy() for part in model.postprocess.fixed(candidates, score_threshold, iou_threshold)]
+
+
+def assert_same(found, wanted, *, box=0.01, score=1e-4):
+    """The same detections in every picture, up to rounding."""
+    boxes, scores, labels = wanted
+    assert found.scores.shape == scores.shape
+    assert found.boxes.shape == boxes.shape
+    assert (found.boxes.dtype, found.scores.dtype, found.labels.dtype) == (np.float32, np.float32, np.int64)
+    np.testing.assert_allclose(found.scores, scores, atol=score)
+    for picture in range(len(scores)):
+        count = int((scores[picture] > 0).sum())
+        assert count > 5, "a comparison of nothing"
+        for index in range(count):
+            near = np.abs(found.scores[picture] - scores[picture, index]) <= score
+            near &= np.abs(found.boxes[picture] - boxes[picture, index]).max(axis=1) <= box
+            assert (found.labels[picture, near] == labels[picture, index]).any(), (picture, index)
