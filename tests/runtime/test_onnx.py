@@ -38,6 +38,15 @@ def test_finds_what_pytorch_finds(head, tmp_path):
 
 
 @pytest.mark.parametrize("head", ["sigmoid", "faster_rcnn"])
+@pytest.mark.parametrize("num_classes", [1, 90])
+def test_few_and_many_classes(head, num_classes, tmp_path):
+    model, card = tiny_detector(head, num_classes=num_classes)
+    write_onnx(trace_onnx(model, size=SIZE), card, tmp_path / "m.onnx")
+    picture = pictures(1)
+    assert_same(OnnxNetwork(tmp_path / "m.onnx", threads=1).run(picture, 0.001, 0.6), expected(model, picture, 0.001))
+
+
+@pytest.mark.parametrize("head", ["sigmoid", "faster_rcnn"])
 def test_a_batch_gives_what_single_pictures_give(head, tmp_path):
     model, card = tiny_detector(head)
     write_onnx(trace_onnx(model, size=SIZE), card, tmp_path / "one.onnx")

@@ -8,6 +8,7 @@ from mobiledet.models.build import build_detector
 from mobiledet.runtime.card import ModelCard
 
 SIZE = (64, 96)
+NAMES = ("cat", 'a "dog" <&> ü', "\x01 hat")
 HEADS = {
     "sigmoid": SSDConfig(scores="sigmoid"),
     "softmax": SSDConfig(scores="softmax"),
@@ -15,10 +16,10 @@ HEADS = {
 }
 
 
-def tiny_detector(head, *, padding="symmetric"):
-    """A detector of three classes and its card."""
+def tiny_detector(head, *, padding="symmetric", num_classes=3):
+    """A detector and its card."""
     config = ModelConfig(
-        num_classes=3,
+        num_classes=num_classes,
         backbone=BackboneConfig(alpha=0.25, padding=padding),
         input_size=SIZE,
         head=HEADS[head],
@@ -34,8 +35,8 @@ def tiny_detector(head, *, padding="symmetric"):
             if "predictor" in name and name.endswith("weight"):
                 parameter.normal_(0, 0.15)
     card = ModelCard(
-        names=("cat", 'a "dog" <&> ü', "\x01 hat"),
-        category_ids=(1, 5, 9),
+        names=NAMES if num_classes == 3 else tuple(f"class {k}" for k in range(num_classes)),
+        category_ids=(1, 5, 9) if num_classes == 3 else tuple(range(1, num_classes + 1)),
         resize=model.resize,
         max_detections=model.postprocess.max_detections,
         head=config.head.kind,
