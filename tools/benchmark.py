@@ -11,9 +11,11 @@ while it was measured, the others being done; 130 after Ctrl-C.
 from __future__ import annotations
 
 import argparse
+import signal
+import sys
 from pathlib import Path
 
-from mobiledet.cli import EXIT_ERROR, run_tool
+from mobiledet.cli import EXIT_ERROR, EXIT_SIGNAL, run_tool
 
 
 def main() -> int:
@@ -34,6 +36,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures here")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with charts here")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(EXIT_SIGNAL + number))  # ends the workers on the way out
 
     from mobiledet.benchmark.measuring import Settings
     from mobiledet.benchmark.pictures import DEFAULT_SIZES, parse_sizes

@@ -1,0 +1,103 @@
+"""What the figures were measured on."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    "mobiledet",
+    "numpy",
+    "opencv-python",
+    "opencv-python-headless",
+    "onnxruntime",
+    "openvino",
+    "ncnn",
+    "torch",
+    "torchvision",
+    "ai-edge-litert",
+    "ultralytics",
+)
+
+
+def describe_machine() -> dict[str, Any]:
+    """Processor, cores, memory, system, Python, packages, and how busy it is just now; None where it can't be known."""
+    return {
+        "processor": processor_name(),
+        "cores": usable_cores(),
+        "memory_gib": _memory_gib(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "python": platform.python_version(),
+        "packages": package_versions(),
+        "load_average": load_average(),
+    }
+
+
+def processor_name() -> str:
+    """As the system calls it."""
+    board = _read("/proc/device-tree/model").strip("\0\n ")
+    for line in _read("/proc/cpuinfo").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in ("model name", "Model", "Hardware") and value.strip():
+            return f"{board}, {value.strip()}" if board and board != value.strip() else value.strip()
+    return board or platform.processor() or platform.machine() or "unknown"
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def load_average() -> float | None:
+    """Processes that wanted to run, on average over the last minute."""
+    try:
+        return round(os.getloadavg()[0], 2)
+    except (OSError, AttributeError):
+        return None
+
+
+def package_versions() -> dict[str, str]:
+    """Of the packages that matter here and are installed."""
+    found = {name: package_version(name) for name in PACKAGES}
+    return {name: version for name, version in found.items() if version}
+
+
+def package_version(name: str) -> str:
+    """Version of an installed package; empty for one that isn't there."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def memory_mib() -> tuple[float, float] | None:
+    """Memory this process holds now, and held at most so far, in MiB; None where the system doesn't tell."""
+    status = _read("/proc/self/status")
+    if "VmHWM:" in status:
+        now, peak = (int(status.split(f"{key}:")[1].split()[0]) / 1024 for key in ("VmRSS", "VmHWM"))
+        return round(now, 1), round(peak, 1)
+    try:
+        import resource
+    except ImportError:
+        return None
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if platform.system() == "Darwin" else 2**10)
+    return round(most, 1), round(most, 1)
+
+
+def _memory_gib() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

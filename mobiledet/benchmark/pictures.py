@@ -1,0 +1,101 @@
+"""The pictures that are detected in: drawn, or a folder's, brought to the sizes asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mobiledet.data.images import find_images, read_image
+from mobiledet.errors import MobiledetError
+from mobiledet.structures import ImageArray, Size
+
+COUNT = 4
+"""Pictures of each size; the calls of a block go round them."""
+
+MOST_SIZES, LONGEST_SIDE = 8, 8192
+
+DEFAULT_SIZES = "480x640,720x1280,own"
+
+
+def parse_sizes(text: str) -> tuple[Size | None, ...]:
+    """Sizes written as ``HEIGHTxWIDTH``, commas between; ``own`` is the network's own size, None.
+
+    Raises:
+        MobiledetError: it can't be read so.
+    """
+    sizes: list[Size | None] = []
+    for word in text.split(","):
+        height, _, width = word.strip().lower().partition("x")
+        if word.strip().lower() == "own":
+            size = None
+        elif height.isascii() and height.isdigit() and width.isascii() and width.isdigit():
+            size = (int(height), int(width))
+            if min(size) < 1 or max(size) > LONGEST_SIDE:
+                raise MobiledetError(f"--sizes: {word.strip()!r} is outside 1 to {LONGEST_SIDE} pixels a side")
+        else:
+            raise MobiledetError(f"--sizes: {word.strip()!r} is neither HEIGHTxWIDTH, such as 480x640, nor 'own'")
+        if size in sizes:
+            raise MobiledetError(f"--sizes: {word.strip()!r} is there twice; leave one out")
+        sizes.append(size)
+    if len(sizes) > MOST_SIZES:
+        raise MobiledetError(f"--sizes: {len(sizes)} sizes are too many; name {MOST_SIZES} at most")
+    return tuple(sizes)
+
+
+def size_name(size: Size | None) -> str:
+    """``480x640`` (height first), or ``own``."""
+    return "own" if size is None else f"{size[0]}x{size[1]}"
+
+
+def read_sources(folder: Path | None) -> list[ImageArray]:
+    """The first pictures of a folder; none without one.
+
+    Raises:
+        ImageError: there are none, or one of them can't be read.
+    """
+    return [] if folder is None else [read_image(path) for path in find_images([folder])[:COUNT]]
+
+
+def make_pictures(size: Size, sources: Sequence[ImageArray] = ()) -> list[ImageArray]:
+    """Pictures ``(H, W, 3)`` uint8 RGB of one size: from ``sources``, cropped to its proportions, or drawn."""
+    if sources:
+        return [_fill(source, size) for source in sources]
+    generator = np.random.default_rng(0)
+    return [_draw(size, generator) for _ in range(COUNT)]
+
+
+def _fill(source: ImageArray, size: Size) -> ImageArray:
+    import cv2
+
+    height, width = source.shape[:2]
+    scale = max(size[0] / height, size[1] / width)
+    rows, columns = min(height, max(1, round(size[0] / scale))), min(width, max(1, round(size[1] / scale)))
+    top, left = (height - rows) // 2, (width - columns) // 2
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    filled: ImageArray = cv2.resize(
+        np.ascontiguousarray(source[top : top + rows, left : left + columns]), (size[1], size[0]), interpolation=how
+    )
+    return filled
+
+
+def _draw(size: Size, generator: np.random.Generator) -> ImageArray:
+    """A smooth ground, some shapes of all sizes, and a little noise."""
+    import cv2
+
+    height, width = size
+    ground = generator.integers(40, 216, (3, 4, 3), np.uint8)
+    image = cv2.resize(ground, (width, height), interpolation=cv2.INTER_CUBIC)
+    for _ in range(12):
+        centre = (int(generator.integers(width)), int(generator.integers(height)))
+        radius = max(2, int(min(size) * generator.uniform(0.03, 0.3)))
+        colour = tuple(int(value) for value in generator.integers(0, 256, 3))
+        if generator.random() < 0.5:
+            cv2.circle(image, centre, radius, colour, -1, cv2.LINE_AA)
+        else:
+            corner = (centre[0] + radius, centre[1] + int(radius * generator.uniform(0.5, 2)))
+            cv2.rectangle(image, centre, corner, colour, -1)
+    noise = generator.integers(-12, 13, image.shape)
+    noisy: ImageArray = np.clip(image.astype(np.int16) + noise, 0, 255).astype(np.uint8)
+    return noisy
