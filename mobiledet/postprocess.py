@@ -24,7 +24,7 @@ class Postprocess:
 
     score_threshold: float = 0.01
     iou_threshold: float = 0.6
-    candidates: int = 1000
+    candidates: int = 500
     max_detections: int = 100
 
     def __call__(self, candidates: Candidates) -> list[dict[str, Tensor]]:

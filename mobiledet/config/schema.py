@@ -121,8 +121,9 @@ class PostprocessConfig(Strict):
     score_threshold: Fraction = 0.01
     """Kept low because mAP counts the whole ranking; what is drawn or shown has its own threshold."""
     iou_threshold: Annotated[float, Field(gt=0, le=1)] = 0.6
-    candidates: PositiveInt = 1000
-    """Best (box, class) pairs of a picture that enter non-maximum suppression: fixed, so that it can be exported."""
+    candidates: PositiveInt = 500
+    """Best (box, class) pairs of a picture that enter non-maximum suppression: fixed, so that it can be exported. From
+    400 on, AP and AR no longer changed on COCO, blood cell and chess pictures."""
     max_detections: PositiveInt = 100
 
 

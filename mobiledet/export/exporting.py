@@ -147,6 +147,9 @@ def _check(output: Path, options: ExportOptions) -> None:
         raise ModelFileError("--keep-float is for onnx; OpenVINO's quantiser chooses by itself")
     if options.int8 and not options.calibration:
         raise ModelFileError("--int8 needs real pictures to measure ranges on: --calibration path/to/pictures")
+    for named in (options.calibration, options.pictures):
+        if named:
+            find_images(list(named))  # a wrong path is told before the work, not after it
     if options.batch != 1 and options.format == "ncnn":
         raise ModelFileError(f"ncnn takes one picture at a time, not --batch {options.batch}")
 

@@ -13,12 +13,9 @@ are in docs/deploy.md):
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -27,6 +24,7 @@ from onnx import helper, numpy_helper
 
 from mobiledet.errors import ModelFileError
 from mobiledet.export.onnx_file import INPUTS, constants
+from mobiledet.export.quiet import quiet
 from mobiledet.structures import ImageArray
 
 Method = Literal["minmax", "percentile"]
@@ -69,7 +67,7 @@ def quantise(
     prepared = pixels_as_they_are(last_layers_as_products(graph))
     pixel_range = _pixel_range(prepared)
     kept = _kept_nodes(prepared, keep_float)
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, quiet(""):
         source, target = os.path.join(folder, "float.onnx"), os.path.join(folder, "int8.onnx")  # noqa: PTH118
         onnx.save(onnx.shape_inference.infer_shapes(prepared), source)
         quantize_static(
@@ -261,16 +259,3 @@ def _with_nodes(graph: onnx.ModelProto, nodes: Sequence[onnx.NodeProto]) -> onnx
     del graph.graph.initializer[:]
     graph.graph.initializer.extend(tensors)
     return graph
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The quantiser prints its steps and advises a preparation that has been made already."""
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        root.setLevel(level)

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import os
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +13,7 @@ from onnxscript import opset18
 
 from mobiledet.errors import ModelFileError
 from mobiledet.export.graph import DetectionGraph, example
+from mobiledet.export.quiet import quiet
 from mobiledet.models.detector import Detector
 from mobiledet.runtime.card import KEY, ModelCard
 from mobiledet.runtime.checksum import BLANK, MARK, seal
@@ -42,7 +38,7 @@ def trace_onnx(model: Detector, *, size: Size, batch: int = 1) -> onnx.ModelProt
         ``boxes`` ``(B, N, 4)`` float32 xyxy in network pixels, ``scores`` ``(B, N)`` and ``labels`` ``(B, N)`` int64.
     """
     graph = DetectionGraph(model).eval()
-    with _quiet(), torch.no_grad():
+    with quiet("torch.onnx", "onnxscript", "onnx_ir"), torch.no_grad():
         program = torch.onnx.export(
             graph,
             example(size, batch),
@@ -128,19 +124,3 @@ def _without_traces(graph: onnx.ModelProto) -> onnx.ModelProto:
 def constants(graph: onnx.ModelProto) -> dict[str, Any]:
     """Name to array of every stored tensor."""
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.graph.initializer}
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter tells every step on stdout, and warns of what doesn't concern a user."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

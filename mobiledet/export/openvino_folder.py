@@ -6,10 +6,8 @@ import contextlib
 import io
 import itertools
 import json
-import logging
 import os
 import tempfile
-import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mobiledet.errors import MissingDependencyError, ModelFileError
+from mobiledet.export.quiet import quiet
 from mobiledet.runtime.card import KEY, ModelCard
 from mobiledet.runtime.folder import write_folder_card
 from mobiledet.runtime.network import OPENVINO_FILE
@@ -90,7 +89,7 @@ def quantise_openvino(graph: onnx.ModelProto, pictures: Iterable[ImageArray], *,
     nncf = _import_nncf()
     others = [node.get_friendly_name() for node in model.get_ops() if node.get_type_name() not in LAYERS]
     thresholds = {"score_threshold": np.array(0.01, np.float32), "iou_threshold": np.array(0.6, np.float32)}
-    with _quiet():
+    with quiet("nncf", "torch.utils.cpp_extension"):
         return nncf.quantize(
             model,
             nncf.Dataset(batches, lambda batch: {"images": batch, **thresholds}),
@@ -133,26 +132,10 @@ def _convert(graph: onnx.ModelProto) -> Any:
 
 def _import_nncf() -> Any:
     try:
-        with without_telemetry(), _quiet():
+        with without_telemetry(), quiet("nncf", "torch.utils.cpp_extension"):
             import nncf
     except ImportError:
         raise MissingDependencyError(
             "quantising for OpenVINO needs the package nncf, which is not installed; pip install nncf"
         ) from None
     return nncf
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """NNCF shows bars and tells every step, and has PyTorch look for a compiler of GPU code."""
-    loggers = [logging.getLogger(name) for name in ("nncf", "torch.utils.cpp_extension")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -18,8 +18,8 @@ logger = logging.getLogger(__name__)
 WEIGHTS_VARIABLE = "MOBILEDET_WEIGHTS"
 """Folders (separated like PATH) in which weights files are looked for before anything is fetched."""
 
-_CONVERSION = 2
-"""Raised when the importers give other weights for the same file, so that old conversions aren't used."""
+_CONVERSION = 3
+"""Raised when the importers give other weights or settings for the same file, so that old conversions aren't used."""
 
 
 def resolve_weights(path_or_name: str | Path) -> Path:
