@@ -21,7 +21,7 @@ quickstart: $(VENV)/installed
 	$(BIN)/python tools/quickstart.py
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
