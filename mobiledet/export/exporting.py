@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -107,6 +108,7 @@ def export_model(source: str | Path, output: Path, options: ExportOptions) -> Ce
         MobiledetError: the checkpoint, the pictures or the data can't be used.
     """
     _check(output, options)
+    _check_packages(options)
     reference = Detector(source, threads=options.threads)
     network: Any = reference.network
     if not hasattr(network, "predictor"):
@@ -154,6 +156,19 @@ def _check(output: Path, options: ExportOptions) -> None:
         raise ModelFileError(f"ncnn takes one picture at a time, not --batch {options.batch}")
 
 
+def _check_packages(options: ExportOptions) -> None:
+    wanted = ["ncnn", "pnnx"] if options.format == "ncnn" else ["onnx", "onnxscript", "onnxruntime"]
+    if options.format == "openvino":
+        wanted += ["openvino", "nncf"] if options.int8 else ["openvino"]
+    missing = [package for package in wanted if find_spec(package) is None]
+    if missing:
+        extra = "export" if options.format == "onnx" else "export-all"
+        raise MissingDependencyError(
+            f"exporting to {options.format} needs {' and '.join(missing)}, not installed here; "
+            f'pip install "mobiledet[{extra}]", or in a checkout: pip install -e ".[{extra}]"'
+        )
+
+
 def _card(network: CheckpointNetwork, options: ExportOptions) -> ModelCard:
     """The checkpoint's card, changed to what the exported file will be."""
     card, rule = network.card, network.card.resize
@@ -174,39 +189,29 @@ def _card(network: CheckpointNetwork, options: ExportOptions) -> ModelCard:
 def _make(network: CheckpointNetwork, card: ModelCard, place: Path, options: ExportOptions) -> Any:
     """Write the model to ``place``; returns the float graph, if there is one."""
     model = network.predictor.model
-    try:
-        if options.format == "ncnn":
-            from mobiledet.export.ncnn_folder import write_ncnn
+    if options.format == "ncnn":
+        from mobiledet.export.ncnn_folder import write_ncnn
 
-            write_ncnn(model, card, place)
-            return None
-        from mobiledet.export.onnx_file import trace_onnx, write_onnx
+        write_ncnn(model, card, place)
+        return None
+    from mobiledet.export.onnx_file import trace_onnx, write_onnx
 
-        logger.info("tracing ...")
-        graph = made = trace_onnx(model, size=card.resize.size, batch=card.batch)
-        pictures = _calibration(card, options) if options.int8 else []
+    logger.info("tracing ...")
+    graph = made = trace_onnx(model, size=card.resize.size, batch=card.batch)
+    pictures = _calibration(card, options) if options.int8 else []
+    if options.int8:
+        logger.info("measuring ranges on %d pictures ...", len(pictures) * card.batch)
+    if options.format == "onnx":
         if options.int8:
-            logger.info("measuring ranges on %d pictures ...", len(pictures) * card.batch)
-        if options.format == "onnx":
-            if options.int8:
-                from mobiledet.export.int8 import quantise
+            from mobiledet.export.int8 import quantise
 
-                made = quantise(graph, pictures, method=options.method, keep_float=options.keep_float)
-            write_onnx(made, card, place)
-        else:
-            from mobiledet.export.openvino_folder import quantise_openvino, write_openvino
+            made = quantise(graph, pictures, method=options.method, keep_float=options.keep_float)
+        write_onnx(made, card, place)
+    else:
+        from mobiledet.export.openvino_folder import quantise_openvino, write_openvino
 
-            write_openvino(quantise_openvino(graph, pictures) if options.int8 else graph, card, place)
-        return graph
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package == "mobiledet":
-            raise
-        extra = "export" if options.format == "onnx" else "export-all"
-        raise MissingDependencyError(
-            f"exporting to {options.format} needs the package {package}, which is not installed; "
-            f'pip install "mobiledet[{extra}]", or in a checkout: pip install -e ".[{extra}]"'
-        ) from None
+        write_openvino(quantise_openvino(graph, pictures) if options.int8 else graph, card, place)
+    return graph
 
 
 def _calibration(card: ModelCard, options: ExportOptions) -> list[ImageArray]:

@@ -8,7 +8,7 @@ from tiny_detectors import SIZE, pictures
 from mobiledet import Detector
 from mobiledet.class_matching import detect_dataset
 from mobiledet.data.coco import load_coco
-from mobiledet.errors import CheckpointError, ModelFileError
+from mobiledet.errors import CheckpointError, MissingDependencyError, ModelFileError
 from mobiledet.export import exporting
 from mobiledet.export.certificate import Agreement, read_certificate
 from mobiledet.export.exporting import ExportOptions, export_model
@@ -137,6 +137,15 @@ def test_mistakes_are_told_before_the_work(tiny_checkpoint, tmp_path, output, op
     with pytest.raises(ModelFileError, match=told):
         export_model(tiny_checkpoint("sigmoid"), tmp_path / output, ExportOptions(**options))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_packages_are_told_before_the_work(tiny_checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, "find_spec", lambda name: None if name in ("openvino", "nncf", "onnx") else name)
+    checkpoint = tiny_checkpoint("sigmoid")
+    with pytest.raises(MissingDependencyError, match=r"onnx needs onnx, not installed .*\[export\]"):
+        export_model(checkpoint, tmp_path / "m.onnx", ONE_THREAD)
+    with pytest.raises(MissingDependencyError, match=r"openvino needs onnx and openvino, .*\[export-all\]"):
+        export_model(checkpoint, tmp_path / "m", ExportOptions(format="openvino"))
 
 
 def test_nothing_is_overwritten(tiny_checkpoint, tmp_path):
