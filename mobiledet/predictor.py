@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from mobiledet.preprocess import check_picture, fit_image
 from mobiledet.pretrained.store import resolve_weights
 from mobiledet.runtime.card import ModelCard
 from mobiledet.runtime.network import Found
+from mobiledet.runtime.timing import time_halves
 from mobiledet.structures import Detections, ImageArray, Target
 
 
@@ -163,16 +162,13 @@ class CheckpointNetwork:
 
     def stages(self, pictures: ImageArray, rounds: int) -> dict[str, float]:
         """Median milliseconds of ``network`` (up to decoded boxes) and ``decode+nms`` (the rest)."""
-        model, times = self.predictor.model, []
+        model, card = self.predictor.model, self.card
         with torch.inference_mode():
-            for _ in range(rounds):
-                start = time.perf_counter()
-                candidates = model.candidates(self._batch(pictures))
-                middle = time.perf_counter()
-                model.postprocess.fixed(candidates, self.card.score_threshold, self.card.iou_threshold)
-                times.append((middle - start, time.perf_counter() - middle))
-        network, rest = (float(statistics.median(part)) * 1e3 for part in zip(*times, strict=True))
-        return {"network": network, "decode+nms": rest}
+            return time_halves(
+                lambda: model.candidates(self._batch(pictures)),
+                lambda candidates: model.postprocess.fixed(candidates, card.score_threshold, card.iou_threshold),
+                rounds,
+            )
 
     def _batch(self, pictures: ImageArray) -> torch.Tensor:
         return torch.from_numpy(pictures).to(self.predictor.device).permute(0, 3, 1, 2)

@@ -55,6 +55,7 @@ def main() -> None:
     size = _size(parser, arguments.input_size)
 
     from mobiledet.engine.datasets import open_split
+    from mobiledet.export.certificate import certificate_path
     from mobiledet.export.exporting import ExportOptions, export_model
 
     dataset = None
@@ -79,7 +80,7 @@ def main() -> None:
     )
     certificate = export_model(arguments.checkpoint, arguments.output, options)
     verdict = "kept by --force: " + "; ".join(certificate.problems) if certificate.problems else "passed"
-    print(f"{arguments.output}: {verdict}; certificate: {arguments.output}.certificate.json")
+    print(f"{arguments.output}: {verdict}; certificate: {certificate_path(arguments.output)}")
 
 
 def _size(parser: argparse.ArgumentParser, text: str | None) -> tuple[int, int] | None:

@@ -93,13 +93,14 @@ def parse_peers(text: str | None, models: Sequence[str]) -> tuple[list[str], lis
 
 def read_certificate(contender: Contender) -> Certificate:
     """The certificate beside an exported model; a damaged one is said to be that."""
+    from mobiledet.export.certificate import certificate_path
     from mobiledet.runtime.network import exported_format
 
     if contender.kind != "model" or exported_format(contender.target) is None:
         return Certificate("-")
     model = model_place(contender.target)
     try:
-        content = json.loads(model.with_name(f"{model.name}.certificate.json").read_text(encoding="utf-8"))
+        content = json.loads(certificate_path(model).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return Certificate("none")
     except (OSError, ValueError, RecursionError):

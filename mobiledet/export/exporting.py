@@ -114,13 +114,14 @@ def export_model(source: str | Path, output: Path, options: ExportOptions) -> Ce
     if not hasattr(network, "predictor"):
         raise ModelFileError(f"{source}: exported already; name the checkpoint it was made from")
     card = _card(network, options)
+    pictures = _calibration(card, options) if options.int8 else []
     with _workshop(output) as place:
-        made = _make(network, card, place, options)
+        graph = _make(network, card, place, options, pictures)
         model = Detector(place, threads=options.threads)
         certificate = _certify(reference, model, output, options)
         if certificate.problems and options.int8 and options.format == "onnx":
             logger.info("looking for the layers that do the damage ...")
-            certificate = replace(certificate, layers=_damage(made, _calibration(card, options)[:PROBED], card, place))
+            certificate = replace(certificate, layers=_damage(graph, pictures[:PROBED], card, place))
         for line in certificate.lines():
             logger.info("%s", line)
         if certificate.problems and not options.force:
@@ -186,7 +187,9 @@ def _card(network: CheckpointNetwork, options: ExportOptions) -> ModelCard:
     return replace(card, resize=rule, batch=options.batch, precision=precision)
 
 
-def _make(network: CheckpointNetwork, card: ModelCard, place: Path, options: ExportOptions) -> Any:
+def _make(
+    network: CheckpointNetwork, card: ModelCard, place: Path, options: ExportOptions, pictures: Sequence[ImageArray]
+) -> Any:
     """Write the model to ``place``; returns the float graph, if there is one."""
     model = network.predictor.model
     if options.format == "ncnn":
@@ -198,7 +201,6 @@ def _make(network: CheckpointNetwork, card: ModelCard, place: Path, options: Exp
 
     logger.info("tracing ...")
     graph = made = trace_onnx(model, size=card.resize.size, batch=card.batch)
-    pictures = _calibration(card, options) if options.int8 else []
     if options.int8:
         logger.info("measuring ranges on %d pictures ...", len(pictures) * card.batch)
     if options.format == "onnx":

@@ -93,7 +93,6 @@ class Detector:
         """
         if isinstance(images, list | tuple):
             return self._detect(images)
-        check_picture(images)  # type: ignore[arg-type]
         return self._detect([images])[0]  # type: ignore[list-item]
 
     def fit(self, image: ImageArray) -> tuple[ImageArray, ImageGeometry]:
@@ -123,11 +122,8 @@ class Detector:
         detections: list[Detections] = []
         for start in range(0, len(images), size):
             fitted = [self.fit(image) for image in images[start : start + size]]
-            pictures = np.zeros((size, *fitted[0][0].shape), np.uint8) if len(fitted) < size else None
-            if pictures is None:
-                pictures = np.stack([picture for picture, _ in fitted]) if size > 1 else fitted[0][0][None]
-            else:
-                pictures[: len(fitted)] = [picture for picture, _ in fitted]
+            empty = [np.zeros_like(fitted[0][0])] * (size - len(fitted))
+            pictures = np.stack([*(picture for picture, _ in fitted), *empty])
             found = self.network.run(pictures, self.score_threshold, self.iou_threshold)
             detections += self.read(found, [geometry for _, geometry in fitted])
         return detections

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from mobiledet.runtime.card import ModelCard
 from mobiledet.runtime.folder import read_folder_card
 from mobiledet.runtime.network import NCNN_FILE, Found, check_batch, need
 from mobiledet.runtime.suppression import best_detections
+from mobiledet.runtime.timing import time_halves
 from mobiledet.structures import FloatArray, ImageArray
 
 NCNN_WEIGHTS = "model.ncnn.bin"
@@ -79,15 +79,11 @@ class NcnnNetwork:
 
     def stages(self, pictures: ImageArray, rounds: int) -> dict[str, float]:
         """Median milliseconds of ``network`` (up to decoded boxes) and ``decode+nms`` (the rest)."""
-        times = []
-        for _ in range(rounds):
-            start = time.perf_counter()
-            boxes, scores = self.candidates(pictures[0])
-            middle = time.perf_counter()
-            self._suppress(boxes, scores, self.card.score_threshold, self.card.iou_threshold)
-            times.append((middle - start, time.perf_counter() - middle))
-        network, rest = (float(np.median(part)) * 1e3 for part in zip(*times, strict=True))
-        return {"network": network, "decode+nms": rest}
+        return time_halves(
+            lambda: self.candidates(pictures[0]),
+            lambda found: self._suppress(*found, self.card.score_threshold, self.card.iou_threshold),
+            rounds,
+        )
 
     def _suppress(self, boxes: FloatArray, scores: FloatArray, score_threshold: float, iou_threshold: float) -> Found:
         boxes, scores, labels = best_detections(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from mobiledet.errors import ModelFileError
 from mobiledet.runtime.card import KEY, ModelCard
 from mobiledet.runtime.checksum import is_whole
 from mobiledet.runtime.network import Found, check_batch, need
+from mobiledet.runtime.timing import time_shares
 from mobiledet.structures import ImageArray
 
 LAST_LAYERS = ("Conv", "Gemm", "MatMul")
@@ -72,19 +72,16 @@ class OnnxNetwork:
         Profiling slows every kernel down a little, so only the shares are taken from it.
         """
         feeds = _feeds(pictures, self.card.score_threshold, self.card.iou_threshold)
-        whole = []
-        for _ in range(rounds):
-            start = time.perf_counter()
-            self._session.run(None, feeds)
-            whole.append((time.perf_counter() - start) * 1e3)
+        return time_shares(lambda: self._session.run(None, feeds), rounds, lambda: self._profile(feeds, rounds))
+
+    def _profile(self, feeds: dict[str, Any], rounds: int) -> float:
+        """The network's share of a run."""
         with tempfile.TemporaryDirectory() as folder:
             session = self._open(_read(self.path), profile=os.path.join(folder, "profile"))  # noqa: PTH118
             for _ in range(rounds):
                 session.run(None, feeds)
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-        share = _network_share(events)
-        median = float(np.median(whole))
-        return {"network": median * share, "decode+nms": median * (1 - share)}
+        return _network_share(events)
 
     def _open(self, content: bytes, *, profile: str | None = None) -> Any:
         import onnxruntime

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from mobiledet.errors import ModelFileError
 from mobiledet.runtime.folder import read_folder_card
 from mobiledet.runtime.network import OPENVINO_FILE, Found, check_batch, need
+from mobiledet.runtime.timing import time_shares
 from mobiledet.structures import ImageArray
 
 PRECISIONS = ("F32", "BF16", "F16")
@@ -72,17 +72,18 @@ class OpenvinoNetwork:
         Counting slows every node down a little, so only the shares are taken from it.
         """
         feeds = _feeds(pictures, self.card.score_threshold, self.card.iou_threshold)
-        request, whole = self._network.create_infer_request(), []
-        for _ in range(rounds):
-            start = time.perf_counter()
-            request.infer(feeds, share_inputs=True)
-            whole.append((time.perf_counter() - start) * 1e3)
+        request = self._network.create_infer_request()
+        return time_shares(
+            lambda: request.infer(feeds, share_inputs=True), rounds, lambda: self._profile(feeds, rounds)
+        )
+
+    def _profile(self, feeds: dict[str, Any], rounds: int) -> float:
+        """The network's share of a run."""
         request, shares = self._compile(PERF_COUNT=True).create_infer_request(), []
         for _ in range(rounds):
             request.infer(feeds, share_inputs=True)
             shares.append(_network_share(request.profiling_info))
-        median, share = float(np.median(whole)), float(np.median(shares))
-        return {"network": median * share, "decode+nms": median * (1 - share)}
+        return float(np.median(shares))
 
     def _compile(self, **settings: Any) -> Any:
         try:

@@ -72,3 +72,13 @@ def assert_same(found, wanted, *, box=0.01, score=1e-4):
             near = np.abs(found.scores[picture] - scores[picture, index]) <= score
             near &= np.abs(found.boxes[picture] - boxes[picture, index]).max(axis=1) <= box
             assert (found.labels[picture, near] == labels[picture, index]).any(), (picture, index)
+
+
+def spoil(path, how):
+    """Damage a file of a model's folder: ``"cut"``, ``"changed"`` or ``"gone"``; returns what will be said of it."""
+    content = path.read_bytes()
+    if how == "gone":
+        path.unlink()
+        return "missing; copy or export"
+    path.write_bytes(content[: len(content) // 2] if how == "cut" else content[:-400] + b"\x07" + content[-399:])
+    return "damaged, its checksum doesn't match"
