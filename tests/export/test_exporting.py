@@ -1,5 +1,6 @@
 import json
 import logging
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -48,6 +49,15 @@ def test_a_checkpoint_becomes_a_file_with_its_certificate(tiny_checkpoint, tmp_p
     )
     assert card.gmacs > 0
     assert card.config["model"]["num_classes"] == 3
+
+
+@pytest.mark.parametrize("head", ["sigmoid", "faster_rcnn"])
+def test_a_checkpoint_may_be_called_from_several_threads(tiny_checkpoint, head):
+    detector, images = Detector(tiny_checkpoint(head), threads=1), list(pictures(6))
+    alone = [detector(image).boxes.tobytes() for image in images]
+    fresh = Detector(tiny_checkpoint(head), threads=1)
+    with ThreadPoolExecutor(4) as pool:
+        assert [found.boxes.tobytes() for found in pool.map(fresh, images * 3)] == alone * 3
 
 
 def test_an_exported_file_scores_like_its_checkpoint(tiny_checkpoint, tmp_path, tiny_shapes):

@@ -1,3 +1,4 @@
+import itertools
 import json
 import subprocess
 import sys
@@ -91,6 +92,13 @@ def test_the_card_travels_inside(sigmoid):
     text = path.read_bytes()
     assert b"/work" not in text
     assert b".py" not in text, "no traces of the exporter's own files"
+
+
+def test_norms_are_folded(sigmoid):
+    kinds = [node.op_type for node in onnx.load(sigmoid[2]).graph.node]
+    assert "BatchNormalization" not in kinds
+    following = [after for before, after in itertools.pairwise(kinds) if before == "Conv"]
+    assert not {"Mul", "Add", "Sub"} & set(following)
 
 
 def test_detections_are_in_the_pictures_own_pixels(sigmoid):
