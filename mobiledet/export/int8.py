@@ -113,6 +113,7 @@ def last_layers_as_products(graph: onnx.ModelProto) -> onnx.ModelProto:
     nodes: list[onnx.NodeProto] = []
     turned: dict[str, str] = {}
     replaced: set[str] = set()
+    added: set[str] = set()
     for node in changed.graph.node:
         following = readers.get(node.output[0], [])
         if node.name in replaced:
@@ -132,9 +133,11 @@ def last_layers_as_products(graph: onnx.ModelProto) -> onnx.ModelProto:
         matrix = np.ascontiguousarray(weights[node.input[1]][:, :, 0, 0].T)
         # With a bias of one dimension product and sum would be fused to a Gemm, which is computed in float.
         shift = weights[node.input[2]].reshape(1, 1, 1, -1)
-        changed.graph.initializer.extend(
-            [numpy_helper.from_array(matrix, weight), numpy_helper.from_array(shift, bias)]
-        )
+        # Predictors with equal weights, as fresh ones have, share them in the graph.
+        for name, values in ((weight, matrix), (bias, shift)):
+            if name not in added:
+                changed.graph.initializer.append(numpy_helper.from_array(values, name))
+                added.add(name)
         nodes.append(helper.make_node("MatMul", [turned[source], weight], [product], name=product))
         nodes.append(helper.make_node("Add", [product, bias], [turn.output[0]], name=f"{product}_bias"))
     return _with_nodes(changed, nodes)

@@ -37,6 +37,15 @@ def test_last_layers_become_products_and_give_the_same(graph):
         np.testing.assert_allclose(ours, theirs, atol=1e-3)
 
 
+def test_predictors_that_share_their_bias_have_it_once(graph):
+    """Fresh ones do; ONNX Runtime warned of every further copy."""
+    changed = last_layers_as_products(graph)
+    shared = [node.input[1] for node in changed.graph.node if node.op_type == "Add" and ".4d" in node.input[1]]
+    assert len(shared) > len(set(shared)), "the model at hand shares none"
+    names = [constant.name for constant in changed.graph.initializer]
+    assert len(names) == len(set(names))
+
+
 def test_pixels_need_no_normalisation(graph):
     changed = pixels_as_they_are(graph)
     assert not {"Mul", "Sub"} & set(kinds(changed)[:4])
