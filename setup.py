@@ -12,7 +12,10 @@ VERSION = next(
 )
 
 # What running a model needs; no torch, so that it fits on a Raspberry Pi.
-RUN = ["numpy>=1.26", "opencv-python>=4.10", "onnxruntime>=1.20"]
+RUN = ["numpy>=1.26", "opencv-python>=4.10", "onnxruntime>=1.20", "psutil>=5.9"]
+
+# What the browser view of demo/webcam.py needs beyond RUN.
+SERVE = ["aiohttp>=3.10"]
 
 # What training, scoring and running checkpoints need. albumentations 2.0.8 is its last MIT release.
 TRAIN = [
@@ -48,6 +51,7 @@ DEV = [
     "pytest-xdist>=3.6",
     "ruff==0.17.5",
     "tensorboard>=2.18",
+    "types-psutil>=5.9",
 ]
 
 setup(
@@ -59,16 +63,17 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["mobiledet", "mobiledet.*"]),
-    package_data={"mobiledet": ["py.typed"]},
+    package_data={"mobiledet": ["py.typed"], "mobiledet.video": ["page/*"]},
     install_requires=RUN,
     extras_require={
+        "serve": SERVE,
         "score": SCORE,
         "train": TRAIN,
         "export": TRAIN + EXPORT,
         "export-all": TRAIN + EXPORT_ALL,
         "openvino": OPENVINO,
         "ncnn": NCNN,
-        "dev": TRAIN + EXPORT_ALL + DEV,
+        "dev": TRAIN + EXPORT_ALL + SERVE + DEV,
     },
     classifiers=[
         "Development Status :: 3 - Alpha",

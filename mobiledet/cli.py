@@ -70,4 +70,14 @@ def run_tool(main: Callable[[], int | None]) -> NoReturn:
             file=sys.stderr,
         )
         status = EXIT_ERROR
+    except ImportError as error:
+        # OpenCV without the libraries of a desktop, above all.
+        if "libGL" not in str(error) and "libgthread" not in str(error):
+            raise
+        print(  # noqa: T201
+            f"error: OpenCV can't be loaded ({error}); on Debian: apt install libgl1 libglib2.0-0, "
+            "or without windows: pip install --force-reinstall --no-deps opencv-python-headless",
+            file=sys.stderr,
+        )
+        status = EXIT_ERROR
     sys.exit(status)

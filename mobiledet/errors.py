@@ -45,3 +45,7 @@ class DownloadError(MobiledetError):
 
 class ModelFileError(MobiledetError):
     """An exported model that is missing, damaged, foreign or can't be made."""
+
+
+class SourceError(MobiledetError):
+    """A camera, stream, video or folder that can't be opened or read."""

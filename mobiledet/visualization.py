@@ -121,9 +121,9 @@ def image_grid(
         y, x = top + (inner[0] - size[0]) // 2, left + (inner[1] - size[1]) // 2
         sheet[y : y + size[0], x : x + size[1]] = small
         if captions is not None:
-            text, (used, _, base) = _fit_text(captions[index], scale, inner[1])
+            text, (used, _, base) = fit_text(captions[index], scale, inner[1])
             place = (left + (inner[1] - used) // 2, top + inner[0] + strip - base)
-            _write_text(sheet, text, place, scale, _WHITE)
+            write_text(sheet, text, place, scale, _WHITE)
     return sheet
 
 
@@ -234,7 +234,7 @@ def _draw_tags(canvas: ImageArray, tags: Sequence[Tag]) -> None:
     pad, half = max(1, round(4 * scale)), _line_width(canvas) // 2
     placed: list[tuple[Corners, str, int, Color]] = []
     for _, (x1, y1, x2, y2), full, color in tags:
-        text, (used, tall, base) = _fit_text(full, scale, width - 2 * pad)
+        text, (used, tall, base) = fit_text(full, scale, width - 2 * pad)
         wide, high = used + 2 * pad, tall + base + 2 * pad
         best, least = (0, 0, 0, 0), wide * high / 2
         for x, y in product((x1 - half, x2 + half + 1 - wide), (y1 - high, y1, y2 + 1, y2 - high)):
@@ -249,7 +249,7 @@ def _draw_tags(canvas: ImageArray, tags: Sequence[Tag]) -> None:
     for (left, top, right, bottom), text, rise, color in reversed(placed):
         cv2.rectangle(canvas, (left, top), (right - 1, bottom - 1), color, cv2.FILLED)
         bright = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] > 140
-        _write_text(canvas, text, (left + pad, bottom - rise), scale, _BLACK if bright else _WHITE)
+        write_text(canvas, text, (left + pad, bottom - rise), scale, _BLACK if bright else _WHITE)
 
 
 def _shared(one: Corners, other: Corners) -> int:
@@ -257,12 +257,16 @@ def _shared(one: Corners, other: Corners) -> int:
     return max(0, wide) * max(0, high)
 
 
-def _write_text(canvas: ImageArray, text: str, place: tuple[int, int], scale: float, color: Color) -> None:
+def write_text(canvas: ImageArray, text: str, place: tuple[int, int], scale: float, color: Color) -> None:
+    """Write one line onto ``canvas`` ``(H, W, 3)``; ``place`` is ``(x, y)`` of the left end of its base line."""
     cv2.putText(canvas, text, place, _FONT, scale, color, max(1, round(scale)), cv2.LINE_AA)
 
 
-def _fit_text(text: str, scale: float, room: int) -> tuple[str, tuple[int, int, int]]:
-    """The text, cut short to fit ``room`` pixels, with its width, its height and its depth below the line."""
+def fit_text(text: str, scale: float, room: int) -> tuple[str, tuple[int, int, int]]:
+    """The text, cut short to fit ``room`` pixels, with its width, its height and its depth below the line.
+
+    Letters that this OpenCV can't write are left out.
+    """
     if int(cv2.__version__.split(".")[0]) < 5:  # OpenCV 4 has no letters beyond ASCII
         text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     text = " ".join(text.split())

@@ -124,6 +124,20 @@ FORBIDDEN = {
     "mobiledet.coco_download": ["models", "engine", "data", "config", "ops", "evaluation", "predictor"],
     "mobiledet.visualization": ["models", "engine", "predictor", "ops", "checkpoint"],
     "mobiledet.cost": ["engine", "data", "predictor"],
+    # It runs on boards without PyTorch; only drawing, reading pictures and describing the machine are others' work.
+    "mobiledet.video": [
+        "models",
+        "engine",
+        "config",
+        "ops",
+        "postprocess",
+        "evaluation",
+        "checkpoint",
+        "export",
+        "predictor",
+        "doctor",
+        "pretrained",
+    ],
 }
 
 
@@ -193,6 +207,10 @@ def python(code):
         ("mobiledet.scoring", ["torch", "onnxruntime", "pydantic"]),
         ("mobiledet.export.certificate", ["torch", "cv2"]),
         ("mobiledet.benchmark", ["torch", "cv2", "onnxruntime"]),
+        ("mobiledet.video.session", ["torch", "onnxruntime", "aiohttp", "pydantic"]),
+        ("mobiledet.video.server", ["torch", "aiohttp", "onnxruntime", "pydantic"]),
+        ("mobiledet.video.capture_worker", ["torch", "onnxruntime", "aiohttp", "psutil"]),
+        ("mobiledet.export.ready", ["torch", "onnx", "onnxruntime"]),
     ],
 )
 def test_importing_stays_light(module, absent):

@@ -16,7 +16,7 @@ _NAMES, _FIGURES = 210, 120
 
 _ROW, _BAR = 34, 18
 
-_LETTER = 7.0
+LETTER = 7.0
 """About as wide as a letter of the page's font, in pixels."""
 
 
@@ -41,7 +41,7 @@ def latency_chart(report: Report) -> str:
     parts.append(f'<text class="small" x="{WIDTH - 4}" y="{height - 6}" text-anchor="end">ms</text>')
     for index, row in enumerate(rows):
         parts += _bar(row, 30 + _ROW * index, scale)
-    return _svg(height, "Median milliseconds of a call by stage", parts)
+    return svg(height, "Median milliseconds of a call by stage", parts)
 
 
 def accuracy_chart(report: Report) -> str:
@@ -75,7 +75,7 @@ def accuracy_chart(report: Report) -> str:
     for row, ms, ap in sorted(points, key=lambda point: point[2], reverse=True):
         x, y = left + ms * scale_x, bottom - ap * scale_y
         text = f"{shorten(row.label, 30)} ({ap:.1f})"
-        width = _LETTER * len(text)
+        width = LETTER * len(text)
         start = x + 9 if x + 9 + width < WIDTH else x - 9 - width
         label = _free_line(start, start + width, y + 4, taken)
         if label != y + 4:
@@ -83,7 +83,7 @@ def accuracy_chart(report: Report) -> str:
             parts.append(f'<path class="whisker" d="M{x:.1f} {y:.1f}L{anchor:.1f} {label - 4:.1f}"/>')
         parts.append(f'<circle class="point" cx="{x:.1f}" cy="{y:.1f}" r="5"/>')
         parts.append(f'<text x="{start:.1f}" y="{label:.1f}">{escape(text)}</text>')
-    return _svg(height, "AP over median milliseconds of a call", parts)
+    return svg(height, "AP over median milliseconds of a call", parts)
 
 
 def axis_ticks(longest: float) -> list[float]:
@@ -126,7 +126,7 @@ def _legend(rows: Sequence[Row]) -> list[str]:
     for name in names:
         parts.append(f'<rect class="s{STAGES.index(name)}" x="{x:.0f}" y="4" width="12" height="12"/>')
         parts.append(f'<text class="small" x="{x + 17:.0f}" y="14">{escape(name)}</text>')
-        x += 36 + _LETTER * len(name)
+        x += 36 + LETTER * len(name)
     parts.append(f'<path class="whisker" d="M{x:.0f} 10h18m0 -5v10"/>')
     parts.append(f'<text class="small" x="{x + 24:.0f}" y="14">p95</text>')
     return parts
@@ -143,7 +143,8 @@ def _free_line(start: float, end: float, y: float, taken: list[tuple[float, floa
     return y
 
 
-def _svg(height: float, title: str, parts: Sequence[str]) -> str:
+def svg(height: float, title: str, parts: Sequence[str]) -> str:
+    """The ``<svg>`` element around a chart's parts, ``WIDTH`` wide; ``title`` is for those who can't see it."""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0f}" role="img" '
         f'aria-label="{escape(title)}">' + "".join(parts) + "</svg>"

@@ -41,7 +41,7 @@ def report_page(report: Report) -> str:
     """The page, escaped throughout."""
     first = size_name(report.settings.sizes[0])
     sections = [
-        _section(
+        section(
             f"Latency, pictures of {first}",
             latency_chart(report),
             _table(report.rows, [*time_columns(report), *_ranges()]),
@@ -50,26 +50,32 @@ def report_page(report: Report) -> str:
     ]
     if report.data is not None:
         told = f"AP in points of 100 on {report.data}."
-        sections.append(_section("Accuracy and latency", accuracy_chart(report), told))
+        sections.append(section("Accuracy and latency", accuracy_chart(report), told))
     sections += [
-        _section("What they are", _table(report.rows, kind_columns(report)), *_certificates(report)),
-        _section("Work, memory, size", _table(report.rows, cost_columns())),
-        _section("To be known", _list(report.caveats())),
-        _section("Machine", _machine(report)),
+        section("What they are", _table(report.rows, kind_columns(report)), *_certificates(report)),
+        section("Work, memory, size", _table(report.rows, cost_columns())),
+        section("To be known", bullets(report.caveats())),
+        section("Machine", _machine(report)),
     ]
+    about = (
+        f"<p>{len(report.rows)} detectors, {report.settings.threads} thread{'s' * (report.settings.threads > 1)}, "
+        f"{report.settings.rounds} rounds of {report.settings.calls} calls each.</p>"
+    )
+    heading = f"Detectors on {report.machine['processor']}"
+    return document("mobiledet benchmark", heading, [about, *sections])
+
+
+def document(title: str, heading: str, parts: Sequence[str], *, style: str = "") -> str:
+    """A whole page of the house's style, with more of it in ``style``; ``parts`` are elements, escaped already."""
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>mobiledet benchmark</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
-        f"<h1>Detectors on {escape(report.machine['processor'])}</h1>\n"
-        f"<p>{len(report.rows)} detectors, {report.settings.threads} thread{'s' * (report.settings.threads > 1)}, "
-        f"{report.settings.rounds} rounds of {report.settings.calls} calls each.</p>\n"
-        + "\n".join(sections)
-        + "\n</body>\n</html>\n"
+        f"<title>{escape(title)}</title>\n<style>{STYLE}{style}</style>\n</head>\n<body>\n"
+        f"<h1>{escape(heading)}</h1>\n" + "\n".join(parts) + "\n</body>\n</html>\n"
     )
 
 
-def _section(title: str, *parts: str) -> str:
+def section(title: str, *parts: str) -> str:
     """A chapter; parts that aren't elements are paragraphs."""
     inside = "\n".join(part if part.startswith("<") else f"<p>{escape(part)}</p>" for part in parts if part)
     return f"<section>\n<h2>{escape(title)}</h2>\n{inside}\n</section>"
@@ -121,10 +127,11 @@ def _certificates(report: Report) -> list[str]:
             told.append(f"AP {ap['checkpoint']:.2f} became {ap['model']:.2f}")
         if told:
             lines.append(f"Certificate of {row.label}, {row.certificate.state}: {', '.join(told)}.")
-    return [_list(lines)] if lines else []
+    return [bullets(lines)] if lines else []
 
 
-def _list(lines: Sequence[str]) -> str:
+def bullets(lines: Sequence[str]) -> str:
+    """A list of sentences, escaped."""
     return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
 
 

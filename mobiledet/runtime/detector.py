@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import overload
@@ -94,6 +95,26 @@ class Detector:
         if isinstance(images, list | tuple):
             return self._detect(images)
         return self._detect([images])[0]  # type: ignore[list-item]
+
+    def detect_timed(self, image: ImageArray) -> tuple[Detections, dict[str, float]]:
+        """Detections in one RGB picture ``(H, W, 3)`` uint8, and the milliseconds of the three steps.
+
+        They are ``resize``, ``network`` (with decoding and suppression) and ``read`` (back to the picture's pixels).
+
+        Raises:
+            ValueError: The picture has another shape or type.
+        """
+        check_picture(image)
+        start = time.perf_counter()
+        fitted, geometry = self.fit(image)
+        pictures = np.zeros((self.card.batch if self.card.resize.fixed else 1, *fitted.shape), np.uint8)
+        pictures[0] = fitted
+        resized = time.perf_counter()
+        found = self.network.run(pictures, self.score_threshold, self.iou_threshold)
+        ran = time.perf_counter()
+        detections = self.read(found, [geometry])[0]
+        steps = {"resize": resized - start, "network": ran - resized, "read": time.perf_counter() - ran}
+        return detections, {name: seconds * 1e3 for name, seconds in steps.items()}
 
     def fit(self, image: ImageArray) -> tuple[ImageArray, ImageGeometry]:
         """A picture in the network's size, and how to undo that."""

@@ -1,0 +1,112 @@
+"""Addresses of streams: checked before anything is opened, shown without their passwords."""
+
+from __future__ import annotations
+
+import base64
+import difflib
+import re
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from urllib.parse import quote, unquote, urlsplit
+
+from mobiledet.errors import SourceError
+
+SCHEMES = ("rtsp", "rtsps", "http", "https", "udp", "rtp", "rtmp", "rtmps", "tcp", "srt")
+"""What a stream's address may begin with."""
+
+_USER = re.compile(r"(?<=://)[^/\s]*@")
+
+_LOG_PREFIX = re.compile(r"^(\[[^\]]*\]\s*)+")
+
+
+@dataclass(frozen=True)
+class StreamAddress:
+    """Where a stream is.
+
+    Attributes:
+        url: The whole address, as it is opened.
+        shown: The same without user, password and query, for the screen, logs and reports.
+        host: Its host and port.
+    """
+
+    url: str
+    shown: str
+    host: str
+
+    def scrub(self, text: str) -> str:
+        """A library's words without this address's secrets."""
+        parts = urlsplit(self.url)
+        for secret in (self.url, parts.query, parts.password):
+            for written in {secret, unquote(secret), quote(secret)} if secret else ():
+                text = text.replace(written, self.shown if secret == self.url else "...")
+        return _USER.sub("", text)
+
+    def explain(self, words: str) -> str:
+        """What a user can do, from the last words of FFmpeg."""
+        text = _LOG_PREFIX.sub("", self.scrub(words)).strip()
+        low = text.lower()
+        if "refused" in low:
+            return (
+                f"nothing answers at {self.host} (connection refused); start what sends there, or correct the address"
+            )
+        if "resolve" in low or "name or service" in low:
+            return f"there is no host {urlsplit(self.url).hostname!r}, or no network; correct the address"
+        if "401" in low or "403" in low or "unauthorized" in low:
+            if urlsplit(self.url).username:
+                return "its user or password isn't accepted; correct them in the address"
+            scheme, _, rest = self.shown.partition("://")
+            return f"a user and password are wanted: {scheme}://USER:PASSWORD@{rest}"
+        if "404" in low or "not found" in low:
+            return "there is no such stream there (404); correct the address"
+        if "timed out" in low or "timeout" in low:
+            return f"{self.host} doesn't answer; correct the address, or look after the network"
+        if "unreachable" in low or "no route" in low:
+            return f"{self.host} can't be reached ({text}); look after the network"
+        return f"no video that OpenCV can read{f' ({text[:200]})' if text else ''}; correct the address"
+
+
+def parse_address(text: str) -> StreamAddress:
+    """The address of a stream.
+
+    Raises:
+        SourceError: it isn't one.
+    """
+    shown = _USER.sub("", text)
+    scheme = text.partition("://")[0].lower()
+    if scheme not in SCHEMES:
+        near = difflib.get_close_matches(scheme, SCHEMES, n=1)
+        hint = f"did you mean {near[0]}://?" if near else f"streams begin with {', '.join(SCHEMES)}"
+        raise SourceError(f"{shown}: {scheme}:// is nothing that can be read; {hint}")
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname or "", parts.port
+    except ValueError as error:
+        raise SourceError(f"{shown}: not an address ({error}); write {scheme}://HOST:PORT/PATH") from None
+    if not host and scheme not in ("udp", "rtp"):
+        raise SourceError(f"{shown}: the address names no host; write {scheme}://HOST:PORT/PATH")
+    # Many cameras take their password in the query.
+    path = parts.path + ("?..." if parts.query else "")
+    bracketed = f"[{host}]" if ":" in host else host
+    place = f"{bracketed}:{port}" if port is not None else bracketed
+    return StreamAddress(url=text, shown=f"{scheme}://{place}{path}", host=place)
+
+
+def ask_http(url: str, timeout: float = 3.0) -> str:
+    """Why a web address gives no video, as its server says; empty when it says nothing of use."""
+    parts = urlsplit(url)
+    if parts.scheme.lower() not in ("http", "https"):
+        return ""
+    request = urllib.request.Request(parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl())
+    if parts.username:
+        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        request.add_header("Authorization", "Basic " + base64.b64encode(pair.encode()).decode())
+    try:
+        with urllib.request.urlopen(request, timeout=timeout) as answer:
+            kind = answer.headers.get_content_type()
+            return f"{kind}, a page and no video" if kind.startswith("text/") else ""
+    except urllib.error.HTTPError as error:
+        with error:
+            return f"HTTP error {error.code} {error.reason}"
+    except (OSError, ValueError) as error:
+        return str(error)

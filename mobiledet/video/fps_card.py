@@ -1,0 +1,190 @@
+"""FPS cards: the JSON reports of live runs, read back to be compared."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+from mobiledet.errors import MobiledetError
+
+KIND = "mobiledet-fps-card"
+VERSION = 1
+
+STAGES = ("grab", "resize", "network", "nms", "read", "draw")
+"""In the order of a picture's way. ``nms`` is a part of ``network``."""
+
+_GROUPS = ("machine", "model", "source", "settings", "frames", "fps", "age_ms", "stages_ms", "timeline")
+
+_LARGEST = 50 * 2**20
+
+_MOST = 1e12
+"""No figure here is larger."""
+
+_NUMBERS: tuple[tuple[str, ...], ...] = (
+    ("seconds",),
+    ("start_to_first_boxes_ms",),
+    *((("machine", key)) for key in ("cores", "memory_gib", "load_average")),
+    *((("model", key)) for key in ("classes", "gmacs")),
+    ("source", "fps"),
+    *((("settings", key)) for key in ("threads", "threshold")),
+    *(
+        ("frames", key)
+        for key in ("captured", "processed", "dropped", "skipped", "paused", "shown", "saved", "not_saved")
+    ),
+    *((("frames", key)) for key in ("reconnects", "lost_seconds")),
+    *((("fps", key)) for key in ("overall", "first_minute", "last_minute", "worst_second")),
+    *((group, key) for group in ("age_ms", "shown_age_ms") for key in ("p50", "p95", "max")),
+    *(("stages_ms", stage, key) for stage in STAGES for key in ("p50", "p95")),
+    *((("cpu_percent", key)) for key in ("mean", "max")),
+    *((("memory_mib", key)) for key in ("first_minute", "last_minute", "peak")),
+    *((("temperature_c", key)) for key in ("start", "end", "max")),
+    ("timeline", "step_s"),
+)
+
+SERIES = ("fps", "age_ms", "temperature_c", "memory_mib")
+"""What the timeline may hold, a value for each step."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """The report of one run.
+
+    Attributes:
+        label: What the board is called on the page.
+        content: The JSON as it was read; every figure that `number` and `series` give has been checked.
+    """
+
+    label: str
+    content: Mapping[str, Any]
+
+    def value(self, *keys: str) -> Any:
+        """What stands there; None where nothing does."""
+        found: Any = self.content
+        for key in keys:
+            found = found.get(key) if isinstance(found, Mapping) else None
+        return found
+
+    def number(self, *keys: str) -> float | None:
+        """A figure; None where it isn't known."""
+        value = self.value(*keys)
+        return None if value is None or isinstance(value, bool) else float(value)
+
+    def text(self, *keys: str) -> str:
+        """A text; empty where there is none."""
+        value = self.value(*keys)
+        return "" if value is None else str(value)
+
+    def series(self, name: str) -> list[float | None]:
+        """A line of the timeline; empty where it wasn't measured."""
+        return list(self.value("timeline", name) or [])
+
+    def words(self, *keys: str) -> list[str]:
+        """A list of texts."""
+        return [str(word) for word in self.value(*keys) or []]
+
+    @property
+    def sustained_fps(self) -> float | None:
+        """Of the last minute, or of the whole run where that was short."""
+        last = self.number("fps", "last_minute")
+        return self.number("fps", "overall") if last is None else last
+
+
+def read_card(path: Path) -> Card:
+    """Read a report that ``demo/webcam.py --report`` has written; figures may be missing.
+
+    Raises:
+        MobiledetError: no such file, damaged, something else, or of a newer version.
+    """
+    remedy = "name a JSON file that demo/webcam.py --report has written"
+    try:
+        if path.stat().st_size > _LARGEST:
+            raise MobiledetError(f"{path} is far too large for a report; {remedy}")
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+    except OSError as error:
+        raise MobiledetError(f"{path}: can't be read: {error.strerror}; {remedy}") from None
+    except (ValueError, RecursionError):
+        raise MobiledetError(f"{path} is no JSON, or damaged; {remedy}") from None
+    if not isinstance(content, dict) or content.get("kind") != KIND:
+        raise MobiledetError(f"{path} is no report of a live run; {remedy}")
+    version = content.get("version")
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise MobiledetError(f"{path}: version is {version!r}, not a number; {remedy}")
+    if version > VERSION:
+        raise MobiledetError(
+            f"{path} is of version {version}, this program knows {VERSION}; update mobiledet to compare it"
+        )
+    problem = _problem(content)
+    if problem:
+        raise MobiledetError(f"{path} is damaged: {problem}; {remedy}")
+    card = Card("", content)
+    return replace(card, label=_line(card.text("label") or card.text("machine", "processor") or path.stem))
+
+
+def read_cards(paths: Sequence[Path]) -> list[Card]:
+    """Read several; boards of one name are told apart by their models, or by numbers.
+
+    Raises:
+        MobiledetError: as `read_card`, or there are none.
+    """
+    if not paths:
+        raise MobiledetError("no report given; name one or several JSON files that demo/webcam.py --report has written")
+    cards = [read_card(path) for path in paths]
+    for group in ("model", "source"):
+        counts = Counter(card.label for card in cards)
+        told = [_line(card.text(group, "name")) for card in cards]
+        kinds = Counter(label for label, _ in {(card.label, name) for card, name in zip(cards, told, strict=True)})
+        cards = [
+            replace(card, label=f"{card.label}, {name}") if counts[card.label] > 1 and kinds[card.label] > 1 else card
+            for card, name in zip(cards, told, strict=True)
+        ]
+    counts, used = Counter(card.label for card in cards), Counter[str]()
+    numbered = []
+    for card in cards:
+        used[card.label] += 1
+        more = f" ({used[card.label]})" if counts[card.label] > 1 else ""
+        numbered.append(replace(card, label=card.label + more))
+    return numbered
+
+
+def _refuse(word: str) -> NoReturn:
+    raise ValueError(word)
+
+
+def _line(text: str) -> str:
+    """A text on one line."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+
+
+def _problem(content: Mapping[str, Any]) -> str:
+    """What is wrong with a report's figures; empty when nothing is."""
+    for group in _GROUPS:
+        if not isinstance(content.get(group, {}), dict | None):
+            return f"{group} is {content[group]!r:.40}, not an object"
+    card = Card("", content)
+    for keys in _NUMBERS:
+        value = card.value(*keys)
+        if value is not None and not _sane(value, keys[0]):
+            return f"{'.'.join(keys)} is {value!r:.40}, not a number that can stand there"
+    for name in SERIES:
+        values = card.value("timeline", name)
+        if values is not None and not isinstance(values, list):
+            return f"timeline.{name} is {values!r:.40}, not a list"
+        if any(value is not None and not _sane(value, name) for value in values or []):
+            return f"timeline.{name} holds something that can't stand there"
+    for keys in (("throttled",), ("unseen",), ("source", "size"), ("model", "input_size")):
+        if not isinstance(card.value(*keys), list | None):
+            return f"{'.'.join(keys)} is {card.value(*keys)!r:.40}, not a list"
+    if not isinstance(card.value("machine", "packages"), dict | None):
+        return "machine.packages is not an object"
+    return ""
+
+
+def _sane(value: Any, name: str) -> bool:
+    """Whether it is a number that may stand there; only temperatures are ever below 0."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return (-_MOST if name.startswith("temperature") else 0) <= value <= _MOST

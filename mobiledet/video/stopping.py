@@ -1,0 +1,60 @@
+"""Ctrl-C, SIGTERM and a closed terminal: the first finishes what is being written, the second hurries."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from types import FrameType, TracebackType
+
+from mobiledet.cli import EXIT_SIGNAL
+
+_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+
+
+class Stop:
+    """A context in which signals ask to stop instead of ending the process; to be entered in the main thread.
+
+    Attributes:
+        asked: Set by the first signal, or by anyone.
+        signal: The signal that asked; 0 while none did.
+        hurry: Whether it was asked more than once: what isn't written yet is left out, what is begun is finished.
+    """
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        self.signal = 0
+        self.hurry = False
+        self._before: dict[int, object] = {}
+
+    @property
+    def exit_status(self) -> int:
+        """0, or what shells expect of a program ended by a signal: 130 after Ctrl-C."""
+        return EXIT_SIGNAL + self.signal if self.signal else 0
+
+    def __enter__(self) -> Stop:
+        for name in _SIGNALS:
+            number = getattr(signal, name, None)
+            # A program started with nohup ignores SIGHUP, and should go on doing so.
+            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        if not self.signal:
+            self.signal = number
+            message = b"\nstopping: finishing what is being written\n"
+        else:
+            self.hurry = True
+            message = b"\nhurrying: what isn't written yet is left out\n"
+        self.asked.set()
+        with contextlib.suppress(OSError):  # a closed terminal
+            # os.write, because a logger may hold a lock that the interrupted code already has.
+            os.write(2, message)

@@ -1,0 +1,128 @@
+"""A run second by second: rates over its length, its first and its last minute."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+MINUTE = 60
+_MOST = 600
+"""Rows kept; beyond it two become one, so that a run of any length takes the same memory."""
+
+
+class _Row:
+    """One step of the timeline."""
+
+    __slots__ = ("ages", "count", "memory", "temperature")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.ages = 0.0
+        self.memory: float | None = None
+        self.temperature: float | None = None
+
+    def join(self, later: _Row) -> None:
+        self.count += later.count
+        self.ages += later.ages
+        self.memory = later.memory if later.memory is not None else self.memory
+        self.temperature = later.temperature if later.temperature is not None else self.temperature
+
+
+class Timeline:
+    """Counts pictures by the second since the first boxes; time while paused isn't passed in."""
+
+    def __init__(self) -> None:
+        self._rows: list[_Row] = []
+        self._step = 1
+        self._second = 0
+        self._now = _Row()
+        self._first: list[_Row] = []
+        self._last: deque[_Row] = deque(maxlen=MINUTE)
+        self._worst: int | None = None
+        self._whole = 0
+
+    def add(self, second: float, age_ms: float) -> None:
+        """A picture was processed, ``second`` seconds after the first."""
+        self.advance(second)
+        self._now.count += 1
+        self._now.ages += age_ms
+
+    def note(self, memory_mib: float | None, temperature_c: float | None) -> None:
+        """What the machine reads just now."""
+        self._now.memory, self._now.temperature = memory_mib, temperature_c
+
+    def advance(self, second: float) -> None:
+        """Let time pass; seconds in which nothing was processed count as well."""
+        while self._second < int(second):
+            self._finish()
+
+    def figures(self) -> dict[str, float | None]:
+        """FPS of the first and of the last minute, and of the worst whole second; None for runs too short for it."""
+        long = self._whole >= 2 * MINUTE
+        return {
+            "first_minute": _rate(self._first) if long else None,
+            "last_minute": _rate(list(self._last)) if long else None,
+            "worst_second": None if self._worst is None else float(self._worst),
+        }
+
+    def memory(self) -> dict[str, float | None]:
+        """Mean MiB of the first and of the last minute; None for runs too short for it."""
+        long = self._whole >= 2 * MINUTE
+        return {
+            "first_minute": _mean([row.memory for row in self._first]) if long else None,
+            "last_minute": _mean([row.memory for row in self._last]) if long else None,
+        }
+
+    def plain(self) -> dict[str, Any]:
+        """Equal steps over the whole run, for charts."""
+        rows = self._rows
+        last = self._whole - (len(rows) - 1) * self._step  # seconds in the last row, which may not be full yet
+        steps = [self._step] * (len(rows) - 1) + [last]
+        temperatures = [_rounded(row.temperature) for row in rows]
+        return {
+            "step_s": float(self._step),
+            "fps": [round(row.count / step, 2) for row, step in zip(rows, steps, strict=False)],
+            "age_ms": [round(row.ages / row.count, 2) if row.count else None for row in rows],
+            "memory_mib": [_rounded(row.memory) for row in rows],
+            "temperature_c": temperatures if any(value is not None for value in temperatures) else None,
+        }
+
+    def _finish(self) -> None:
+        """Close the second that has passed."""
+        row, self._now = self._now, _Row()
+        if len(self._first) < MINUTE:
+            self._first.append(_copy(row))
+        self._last.append(_copy(row))
+        # The very first second holds the start.
+        if self._second > 0:
+            self._worst = row.count if self._worst is None else min(self._worst, row.count)
+        if self._whole % self._step == 0:
+            self._rows.append(row)
+        else:
+            self._rows[-1].join(row)
+        self._whole += 1
+        self._second += 1
+        if len(self._rows) > _MOST:
+            for even, odd in zip(self._rows[::2], self._rows[1::2], strict=False):
+                even.join(odd)
+            self._rows = self._rows[::2]
+            self._step *= 2
+
+
+def _copy(row: _Row) -> _Row:
+    other = _Row()
+    other.join(row)
+    return other
+
+
+def _rate(rows: list[_Row]) -> float | None:
+    return round(sum(row.count for row in rows) / len(rows), 2) if rows else None
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return round(sum(known) / len(known), 1) if known else None
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 1)

@@ -1,0 +1,95 @@
+"""Who may ask the view server for anything, and what its answers forbid a browser.
+
+Two dangers: strangers in the network, who are kept out by a token; and foreign pages in the user's own browser, which
+may send requests to this machine, too.
+"""
+
+from __future__ import annotations
+
+import secrets
+from urllib.parse import urlsplit
+
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler, Middleware
+
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    # The address holds the token.
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+    "Server": "mobiledet",
+}
+
+
+async def add_headers(_: web.Request, response: web.StreamResponse) -> None:
+    """What every answer carries, refusals included."""
+    for name, value in _HEADERS.items():
+        response.headers[name] = value
+
+
+class Guard:
+    """Decides who gets an answer.
+
+    Args:
+        host: Where the server listens.
+        port: Its port; cookies are shared by all ports of a host, so it is part of the cookie's name.
+        token: Secret that every request must carry; None on a loopback address only.
+    """
+
+    def __init__(self, *, host: str, port: int, token: str | None) -> None:
+        self._names = {"localhost", "127.0.0.1", "::1", host.lower()}
+        self._cookie = f"mobiledet_{port}"
+        self._token = token
+
+    def middleware(self) -> Middleware:
+        """For the application; answers 403 in place of the handlers."""
+
+        @web.middleware
+        async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+            reason = self.refusal(request)
+            if reason:
+                raise web.HTTPForbidden(text=f"403: {reason}\n")
+            response = await handler(request)
+            if self._token is not None and request.path == "/" and not response.prepared:
+                response.set_cookie(self._cookie, self._token, httponly=True, samesite="Strict", path="/")
+            return response
+
+        return guard
+
+    def refusal(self, request: web.Request) -> str:
+        """Why a request gets no answer; empty for one that does."""
+        if self._token is not None:
+            if not (self._matches(request.query.get("token")) or self._matches(request.cookies.get(self._cookie))):
+                return "the token is missing or wrong; open the address that the program printed"
+        elif _name_of(request.headers.get(hdrs.HOST, "")) not in self._names:
+            # A foreign page whose name was pointed at this machine would otherwise count as one of ours.
+            return "this view is for this machine only; open it as http://localhost"
+        return _foreign(request)
+
+    def _matches(self, given: str | None) -> bool:
+        assert self._token is not None
+        return given is not None and secrets.compare_digest(given.encode("utf-8", "replace"), self._token.encode())
+
+
+def _foreign(request: web.Request) -> str:
+    """Whether a page that isn't ours asks; the page itself may be opened from anywhere."""
+    opened = request.method == hdrs.METH_GET and request.path == "/"
+    if not opened and request.headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
+        return "asked for by another page"
+    origin = request.headers.get(hdrs.ORIGIN)
+    if request.method == hdrs.METH_POST and origin is not None:
+        parts = urlsplit(origin) if "[" not in origin or "]" in origin else urlsplit("")
+        if parts.scheme not in ("http", "https") or parts.netloc.lower() != request.headers.get(hdrs.HOST, "").lower():
+            return "asked for by another page"
+    return ""
+
+
+def _name_of(host: str) -> str:
+    """The name in a Host header. Any port will do: tunnels change it."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0].lower()
+    return host.partition(":")[0].lower()
