@@ -64,6 +64,7 @@ class ReadSource(Source):
         self.skipped = 0
         self._shelf: Mailbox[Frame] | _Shelf = Mailbox() if realtime else _Shelf(AHEAD)
         self._clock = threading.Condition()
+        self._wanted = False
         self._origin: float | None = None
         self._paused_at: float | None = None
         self._thread: threading.Thread | None = None
@@ -105,6 +106,10 @@ class ReadSource(Source):
             EndOfSource: there are no more.
             SourceError: it can't be read.
         """
+        if not self._wanted:
+            with self._clock:
+                self._wanted = True
+                self._clock.notify_all()
         frame = self._shelf.take(timeout)
         if frame is None and self._shelf.closed:
             frame = self._shelf.take(0)  # the last one may have come just before the end
@@ -197,8 +202,12 @@ class ReadSource(Source):
         with self._clock:
             while not self._closing:
                 now = time.monotonic()
+                if not self._wanted:
+                    self._clock.wait()
+                    continue
                 if self._origin is None:
-                    self._origin = now - position  # the clock starts with the first picture
+                    # The clock starts with the first picture that somebody wants; a model may take long to load.
+                    self._origin = now - position
                 if self._paused_at is not None:
                     self._clock.wait()
                     continue

@@ -114,14 +114,23 @@ def test_by_its_own_clock(video, run):
 
 def test_by_a_clock_the_newest_wins(video, run):
     source = run(VideoFileSource(video(12, fps=50), realtime=True))
+    first = source.take(LONG)
     deadline = time.monotonic() + LONG
-    while source.state().captured < 8:
+    while source.state().captured < first.index + 9:
         assert time.monotonic() < deadline
         time.sleep(0.005)
     frame = source.take(1)
-    assert frame.index >= 7
+    assert frame.index >= first.index + 8
     assert number_of(frame.image) == frame.index
     assert source.state().dropped >= 7
+
+
+def test_a_clock_starts_when_somebody_wants_a_picture(video, run):
+    source = run(VideoFileSource(video(12, fps=50), realtime=True))
+    time.sleep(0.5)  # a model is loaded meanwhile
+    frame = source.take(LONG)
+    assert frame.index == 0
+    assert time.monotonic() - frame.grabbed < 0.45, "due when it was wanted"
 
 
 def test_by_a_faster_clock(video, run):
