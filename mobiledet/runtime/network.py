@@ -41,13 +41,14 @@ class Network(Protocol):
         """Median milliseconds of ``network`` and ``decode+nms``; how they were told apart is the runtime's affair."""
 
 
-def open_network(path: str | Path, *, threads: int = 0, provider: str | None = None) -> Network:
+def open_network(path: str | Path, *, threads: int = 0, provider: str | None = None, spin: bool = True) -> Network:
     """Load whatever ``path`` is: an ONNX file, an OpenVINO or ncnn folder, a checkpoint, or pretrained weights by name.
 
     Args:
         path: File, folder or name.
         threads: Processor threads; 0 takes all cores.
         provider: Where it runs: an execution provider of ONNX Runtime, a device of OpenVINO or of PyTorch.
+        spin: Whether ONNX Runtime's threads keep their cores busy while they wait for the next call.
 
     Raises:
         ModelFileError: There is no such file, or it is damaged or foreign.
@@ -61,7 +62,7 @@ def open_network(path: str | Path, *, threads: int = 0, provider: str | None = N
     if kind == "onnx":
         from mobiledet.runtime.onnx_network import OnnxNetwork
 
-        return OnnxNetwork(_existing(place), threads=threads, provider=provider)
+        return OnnxNetwork(_existing(place), threads=threads, provider=provider, spin=spin)
     if kind == "openvino":
         from mobiledet.runtime.openvino_network import OpenvinoNetwork
 

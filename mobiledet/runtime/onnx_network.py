@@ -32,19 +32,20 @@ class OnnxNetwork:
         path: The file.
         threads: Processor threads; 0 takes all cores.
         provider: An execution provider, such as ``"cuda"`` or ``"CUDAExecutionProvider"``; None for the processor.
+        spin: Whether threads that wait for the next call keep their cores busy for some 50 ms.
 
     Raises:
         ModelFileError: the file is damaged or foreign, or there is no such provider.
         MissingDependencyError: ONNX Runtime isn't installed.
     """
 
-    def __init__(self, path: Path, *, threads: int = 0, provider: str | None = None) -> None:
+    def __init__(self, path: Path, *, threads: int = 0, provider: str | None = None, spin: bool = True) -> None:
         try:
             import onnxruntime
         except ImportError:
             raise need("onnxruntime", None, path) from None
         self.runtime = f"onnxruntime {onnxruntime.__version__}"
-        self._threads = threads
+        self._threads, self._spin = threads, spin
         self._provider = PROVIDERS.get((provider or "cpu").lower(), provider)
         if self._provider not in onnxruntime.get_available_providers():
             there = ", ".join(onnxruntime.get_available_providers())
@@ -90,6 +91,8 @@ class OnnxNetwork:
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        if not self._spin:
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if profile is not None:
             options.enable_profiling = True
             options.profile_file_prefix = profile

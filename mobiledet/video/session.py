@@ -78,7 +78,12 @@ class LiveRun:
         self.source.start()
         probe = DisplayProbe() if options.window else None
         self.detector = Detector(
-            options.model, threads=options.threads, provider=options.provider, score_threshold=LOWEST
+            options.model,
+            threads=options.threads,
+            provider=options.provider,
+            score_threshold=LOWEST,
+            # Who reads, draws and encodes needs the cores that would be kept busy, and a board gets hot from it.
+            spin=False,
         )
         self.settings = ViewSettings(
             threshold=_threshold(options.threshold, self.detector),

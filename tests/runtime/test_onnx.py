@@ -28,6 +28,15 @@ def sigmoid(tmp_path_factory):
     return model, card, path
 
 
+@pytest.mark.parametrize("spin", [False, True])
+def test_whether_waiting_threads_keep_cores_busy(sigmoid, spin):
+    model, _, path = sigmoid
+    network = Detector(path, threads=2, spin=spin).network
+    options = network._session.get_session_options()
+    assert options.has_session_config_entry("session.intra_op.allow_spinning") is not spin
+    assert_same(network.run(pictures(1), 0.01, 0.6), expected(model, pictures(1)))
+
+
 @pytest.mark.parametrize("head", [*HEADS, "tensorflow"])
 def test_finds_what_pytorch_finds(head, tmp_path):
     padding = "tensorflow" if head == "tensorflow" else "symmetric"
