@@ -118,7 +118,8 @@ class Meter:
         reading = self._board() if self._board is not None else None
         now = time.monotonic()
         with self._lock:
-            if not state.connected and self._lost_at is None:
+            # Before the first boxes nothing was lost yet.
+            if not state.connected and self._lost_at is None and self._first is not None:
                 self._lost_at = now
             elif state.connected and self._lost_at is not None:
                 self._lost_s += now - self._lost_at

@@ -210,7 +210,7 @@ class LiveRun:
             },
             last=newest[1] if newest is not None and options.report is not None and not stop.hurry else None,
             label=options.label,
-            command=options.command,
+            command=options.command.replace(options.source, self.source.name),  # which leaves passwords out
         )
         if options.report is not None:
             try:

@@ -123,6 +123,17 @@ def test_a_lost_source_is_told(clock):
     assert meter.numbers().source.reconnects == 1
 
 
+def test_opening_is_not_being_lost(clock):
+    state = SimpleNamespace(now=SourceState(connected=False, message="opening"))
+    meter = Meter(started=0, source=lambda: state.now)
+    meter.tick()
+    clock.now += 5
+    state.now = SourceState(connected=True)
+    run(meter, clock, seconds=2, fps=10)
+    meter.tick()
+    assert meter.figures()["frames"]["lost_seconds"] == 0
+
+
 def test_what_the_machine_reads(clock):
     reading = SimpleNamespace(
         cpu_percent=20.0,

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import psutil
 import pytest
+from mjpeg_server import MjpegServer
 from tiny_detectors import SIZE, tiny_detector
 
 from mobiledet.export.onnx_file import trace_onnx, write_onnx
@@ -205,6 +206,18 @@ def test_runs_without_torch(model, clip, tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_stream_and_its_password_that_nobody_reads(model, tmp_path):
+    report, log = tmp_path / "card.json", tmp_path / "o.jsonl"
+    with MjpegServer(fps=30) as server:
+        address = server.url.replace("http://", "http://me:sesame@") + "?key=sesame"
+        words = ("--max-frames", 5, "--report", report, "--detections", log)
+        status, out, err = webcam("--model", model, "--source", address, "--no-window", *words)
+    assert status == 0, err
+    assert "5 of " in out
+    assert json.loads(report.read_text())["source"]["live"]
+    assert "sesame" not in report.read_text() + log.read_text() + out + err
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
