@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from mobiledet.errors import ImageError
-from mobiledet.structures import Detections, FloatArray, ImageArray, Size, Target
+from mobiledet.structures import Detections, FloatArray, ImageArray, IntArray, Size, Target
 
 Color = tuple[int, int, int]
 Corners = tuple[int, int, int, int]
@@ -233,28 +233,31 @@ def _draw_tags(canvas: ImageArray, tags: Sequence[Tag]) -> None:
     scale = min(max(0.36, math.sqrt(height * width) / 1400), 4.0)
     pad, half = max(1, round(4 * scale)), _line_width(canvas) // 2
     placed: list[tuple[Corners, str, int, Color]] = []
+    taken = np.zeros((len(tags), 4), np.int64)
     for _, (x1, y1, x2, y2), full, color in tags:
         text, (used, tall, base) = fit_text(full, scale, width - 2 * pad)
         wide, high = used + 2 * pad, tall + base + 2 * pad
-        best, least = (0, 0, 0, 0), wide * high / 2
-        for x, y in product((x1 - half, x2 + half + 1 - wide), (y1 - high, y1, y2 + 1, y2 - high)):
-            left, top = min(max(x, 0), max(0, width - wide)), min(max(y, 0), max(0, height - high))
-            spot = (left, top, left + wide, top + high)
-            hidden = sum(_shared(spot, other) for other, *_ in placed)
-            # Pushed back into the picture, a tag is less clearly its box's.
-            if (cost := hidden + abs(y - top) * wide / 4) < least:
-                best, least = spot, cost
-        if best[2]:
-            placed.append((best, text, base + pad, color))
+        wanted = np.array(list(product((x1 - half, x2 + half + 1 - wide), (y1 - high, y1, y2 + 1, y2 - high))))
+        corner = np.clip(wanted, 0, (max(0, width - wide), max(0, height - high)))
+        # Pushed back into the picture, a tag is less clearly its box's.
+        cost = _hidden(corner, (wide, high), taken[: len(placed)]) + np.abs(wanted - corner)[:, 1] * wide / 4
+        best = int(cost.argmin())
+        if cost[best] < wide * high / 2:
+            left, top = corner[best].tolist()
+            taken[len(placed)] = spot = (left, top, left + wide, top + high)
+            placed.append((spot, text, base + pad, color))
     for (left, top, right, bottom), text, rise, color in reversed(placed):
         cv2.rectangle(canvas, (left, top), (right - 1, bottom - 1), color, cv2.FILLED)
         bright = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] > 140
         write_text(canvas, text, (left + pad, bottom - rise), scale, _BLACK if bright else _WHITE)
 
 
-def _shared(one: Corners, other: Corners) -> int:
-    wide, high = min(one[2], other[2]) - max(one[0], other[0]), min(one[3], other[3]) - max(one[1], other[1])
-    return max(0, wide) * max(0, high)
+def _hidden(corners: IntArray, size: tuple[int, int], taken: IntArray) -> IntArray:
+    """Pixels that tags ``(M, 4)`` have in common with one of ``size`` (w, h) at each corner ``(N, 2)``: ``(N,)``."""
+    low = np.maximum(corners[:, None], taken[None, :, :2])
+    high = np.minimum(corners[:, None] + np.array(size), taken[None, :, 2:])
+    hidden: IntArray = np.clip(high - low, 0, None).prod(axis=2).sum(axis=1)
+    return hidden
 
 
 def write_text(canvas: ImageArray, text: str, place: tuple[int, int], scale: float, color: Color) -> None:
