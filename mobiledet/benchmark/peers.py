@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from mobiledet.benchmark.machine import package_version
 from mobiledet.benchmark.subjects import About, Subject, median_ms
 from mobiledet.errors import MissingDependencyError, MobiledetError, ModelFileError
+from mobiledet.machine import package_version
 from mobiledet.preprocess import check_picture, fit_image
 from mobiledet.structures import Detections, ImageArray, ImageGeometry, ResizeRule
 

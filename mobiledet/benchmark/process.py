@@ -13,10 +13,9 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import mobiledet
+from mobiledet.child_process import child_variables
 from mobiledet.errors import MobiledetError
 
 WORKER = (sys.executable, "-m", "mobiledet.benchmark.worker")
@@ -69,7 +68,7 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._complaints,
-            env={**os.environ, **worker_variables(threads), **(environment or {})},
+            env={**os.environ, **child_variables(threads), **(environment or {})},
             text=True,
             encoding="utf-8",
         )
@@ -160,19 +159,6 @@ class Worker:
     def _signal(self, name: str) -> None:
         if _CAN_FREEZE and self._process.poll() is None:
             self._process.send_signal(getattr(signal, name))
-
-
-def worker_variables(threads: int) -> dict[str, str]:
-    """Environment of a worker: the usual libraries kept to ``threads``, and this very package found."""
-    names = ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "BLIS")
-    package = str(Path(mobiledet.__file__).resolve().parents[1])
-    path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
-    return {
-        **{f"{name}_NUM_THREADS": str(threads) for name in names},
-        "VECLIB_MAXIMUM_THREADS": str(threads),
-        "PYTHONPATH": path,
-        "PYTHONSAFEPATH": "1",  # a torch.py in the working directory is not meant
-    }
 
 
 def _signal_name(number: int) -> str:

@@ -85,7 +85,7 @@ class Report:
     Attributes:
         rows: In the order they were named.
         settings: How it was measured.
-        machine: See :func:`mobiledet.benchmark.machine.describe_machine`; ``load_average`` is before the start.
+        machine: See :func:`mobiledet.machine.describe_machine`; ``load_average`` is before the start.
         matrix: The float32 matrix product: ``ms``, ``gmacs_per_s`` and ``runtime``; None where it failed.
         pictures: Where the pictures come from.
         data: What AP was measured on; None without.

@@ -11,13 +11,13 @@ from typing import Any
 
 from mobiledet.benchmark.accuracy import open_data
 from mobiledet.benchmark.contenders import choose_contenders, parse_peers
-from mobiledet.benchmark.machine import describe_machine
 from mobiledet.benchmark.measuring import Bench, Settings
 from mobiledet.benchmark.page import report_page
 from mobiledet.benchmark.pictures import read_sources
 from mobiledet.benchmark.report import Report, make_report
 from mobiledet.cli import refuse_existing
 from mobiledet.errors import MobiledetError
+from mobiledet.machine import describe_machine
 from mobiledet.runs import write_json, write_text
 
 logger = logging.getLogger(__name__)

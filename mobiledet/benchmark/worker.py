@@ -18,6 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from mobiledet.child_process import end_with_parent
 from mobiledet.errors import MissingDependencyError, MobiledetError
 
 Opener = Callable[[str, str, int], Any]
@@ -30,7 +31,7 @@ def serve(opener: Opener | None = None) -> None:
     Args:
         opener: Loads the subject; None for :func:`mobiledet.benchmark.subjects.open_subject`.
     """
-    _end_with_parent()
+    end_with_parent()
     if hasattr(signal, "SIGINT"):
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, too, and it ends us
     # Libraries print what they like; only answers may come through the pipe.
@@ -64,7 +65,8 @@ class _Measured:
 
     def load(self, kind: str, target: str, threads: int, picture: str) -> dict[str, Any]:
         """Load, and detect once: what it says about itself, and the memory before and after."""
-        from mobiledet.benchmark import machine, subjects
+        from mobiledet import machine
+        from mobiledet.benchmark import subjects
 
         with contextlib.suppress(ImportError):
             import cv2
@@ -94,7 +96,7 @@ class _Measured:
 
     def memory(self) -> dict[str, Any]:
         """The most memory held so far."""
-        from mobiledet.benchmark.machine import memory_mib
+        from mobiledet.machine import memory_mib
 
         memory = memory_mib()
         return {"peak_mib": memory and memory[1]}
@@ -129,20 +131,6 @@ class _Measured:
 def _send(channel: Any, answer: dict[str, Any]) -> None:
     channel.write(json.dumps(answer) + "\n")
     channel.flush()
-
-
-def _end_with_parent() -> None:
-    """Have Linux end this process with its parent, even while it is stopped and can't notice by itself."""
-    if sys.platform != "linux":
-        return
-    parent = os.getppid()
-    with contextlib.suppress(OSError, AttributeError):
-        import ctypes
-
-        set_parent_death_signal = 1
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
-    if os.getppid() != parent:  # it was too quick
-        os._exit(1)
 
 
 if __name__ == "__main__":

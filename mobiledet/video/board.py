@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mobiledet.benchmark.machine import memory_mib, usable_cores
+from mobiledet.machine import memory_mib, usable_cores
 from mobiledet.video.sensors import ThrottleCount, clock_mhz, firmware_flags, temperature_c, throttle_words
 
 logger = logging.getLogger(__name__)

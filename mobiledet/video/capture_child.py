@@ -20,7 +20,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from mobiledet.benchmark.process import worker_variables
+from mobiledet.child_process import child_variables
 from mobiledet.structures import ImageArray, Size
 
 logger = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ class CaptureChild:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 bufsize=0,
-                env={**_QUIET, **os.environ, **worker_variables(1)},
+                env={**_QUIET, **os.environ, **child_variables(1)},
                 pass_fds=() if self._path else (self._memory,),
                 start_new_session=True,  # Ctrl-C in the terminal is for the parent
             )

@@ -30,6 +30,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from mobiledet.child_process import end_with_parent
 from mobiledet.structures import ImageArray
 from mobiledet.video.capture_devices import CaptureFailedError, Device, load_libraries, open_device
 
@@ -48,7 +49,7 @@ def serve(
         opener: Opens what the job names.
         prepare: Called first; what takes its time here isn't counted as time to open.
     """
-    _end_with_parent()
+    end_with_parent()
     if hasattr(signal, "SIGINT"):
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
     # Libraries print what they like; only our words may come through the pipe.
@@ -197,20 +198,6 @@ def _flush_libraries() -> None:
         import ctypes
 
         ctypes.CDLL(None).fflush(None)
-
-
-def _end_with_parent() -> None:
-    """Have Linux end this process with its parent, even while it is stopped and can't notice by itself."""
-    if sys.platform != "linux":
-        return
-    parent = os.getppid()
-    with contextlib.suppress(OSError, AttributeError):
-        import ctypes
-
-        set_parent_death_signal = 1
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
-    if os.getppid() != parent:  # it was too quick
-        os._exit(1)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from mobiledet import __version__
-from mobiledet.benchmark.machine import describe_machine
+from mobiledet.machine import describe_machine
 from mobiledet.runtime.detector import Detector
 from mobiledet.video.fps_card import KIND, VERSION
 from mobiledet.video.frames import Result
