@@ -170,6 +170,7 @@ def start(arguments: argparse.Namespace, folder: Path) -> int:
         begin = time.perf_counter()
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while not (log.exists() and log.stat().st_size):
+            assert process.poll() is None, "it has ended; run it by hand to see why"
             time.sleep(0.002)
         boxes.append(time.perf_counter() - begin)
         process.wait()
@@ -281,6 +282,9 @@ def soak(arguments: argparse.Namespace, folder: Path) -> int:
         print(f"{row[0] / 60:5.1f} min  {row[1]} MiB  {row[2]} FPS  age {row[3]} ms")
     memory, fps = found["memory_mib"], found["fps"]
     print(f"memory {memory}, fps {fps}, age {found['age_ms']}, frames {found['frames']}")
+    if memory["last_minute"] is None:
+        print("too short to compare the first with the last minute")
+        return 1
     return 0 if memory["last_minute"] <= memory["first_minute"] * 1.03 + 2 else 1
 
 

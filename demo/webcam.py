@@ -16,7 +16,6 @@ import time
 STARTED = time.monotonic()
 
 import argparse  # noqa: E402 - the clock of "start to first boxes" starts before anything is loaded
-import shlex  # noqa: E402
 import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
 
@@ -37,8 +36,11 @@ def main() -> int:
     from mobiledet.video.stopping import Stop
     from mobiledet.video.summary import summary_lines
 
+    model = arguments.model
+    if arguments.device in ("auto", "cpu"):  # elsewhere a name runs in PyTorch, which knows other devices
+        model = ready_model(model, threads=arguments.threads)
     options = LiveOptions(
-        model=ready_model(arguments.model, threads=arguments.threads),
+        model=model,
         model_name=Path(arguments.model).name,
         source=arguments.source,
         source_options=SourceOptions(
@@ -66,7 +68,7 @@ def main() -> int:
         max_frames=arguments.max_frames,
         max_seconds=arguments.max_seconds,
         started=STARTED,
-        command=shlex.join(["python", *sys.argv]),
+        command=["python", *sys.argv],
     )
     live = LiveRun(options)
     with Stop() as stop:

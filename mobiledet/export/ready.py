@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -49,21 +50,20 @@ def ready_model(model: str, *, threads: int = 0) -> str | Path:
             model,
         )
         return model
+    try:
+        exported.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=exported.parent):
+            pass
+    except OSError as error:
+        logger.info("%s runs in PyTorch: %s can't be written to: %s", model, exported.parent, error.strerror)
+        return model
     logger.info("%s is exported once, to %s", model, exported)
     try:
-        _export(model, exported, threads)
+        from mobiledet.export.exporting import ExportOptions, export_model
+
+        export_model(model, exported, ExportOptions(threads=threads))
     except MobiledetError:
         if exported.exists():  # another process was first
             return exported
         raise
     return exported
-
-
-def _export(model: str, exported: Path, threads: int) -> None:
-    from mobiledet.export.exporting import ExportOptions, export_model
-
-    try:
-        exported.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MobiledetError(f"{exported.parent}: can't be made ({error.strerror}); set MOBILEDET_CACHE") from None
-    export_model(model, exported, ExportOptions(threads=threads))

@@ -38,7 +38,7 @@ _LOOK_S = 0.5
 
 _STOOD_STILL_S = 2.0
 
-_LATE_S = 0.45
+_LATE_S = 0.25
 """Least silence that a viewer is told of."""
 
 
@@ -187,6 +187,15 @@ class CaptureSource(Source):
     # The thread that watches over the child.
 
     def _watch_over(self) -> None:
+        try:
+            self._keep_alive()
+        except Exception as error:  # of the system: no thread, no memory
+            logger.debug("watching over %s ended", self.name, exc_info=error)
+            with self._changed:
+                self._fatal = SourceError(f"{self.name}: can't be captured any more: {' '.join(str(error).split())}")
+                self._changed.notify_all()
+
+    def _keep_alive(self) -> None:
         attempt = 0
         while True:
             reason = self._one_child()

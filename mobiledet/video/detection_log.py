@@ -81,7 +81,10 @@ class DetectionLog:
         if not self._closed:
             self._closed = True
             self._queue.put(None)
-        self._thread.join()
+            self._thread.join()
+            if not self._size:  # nothing was detected in: the name stays free for another try
+                with contextlib.suppress(OSError):
+                    self.path.unlink()
         if self.error is not None and not self._told:
             self._told = True
             raise self.error

@@ -85,6 +85,7 @@ class VideoFileSource(ReadSource):
         """Its pictures, from the beginning to the end, once or for ever."""
         begin = 0.0
         while True:
+            given = self._captured
             if self._capture is None:  # another round
                 self._capture = self._open_capture()
             end = begin
@@ -100,7 +101,7 @@ class VideoFileSource(ReadSource):
                 raise SourceError(f"{self.path}: no picture in it can be decoded; copy or download it again")
             if not self._loop:
                 return
-            if end == begin > 0:
+            if self._captured == given:
                 raise SourceError(f"{self.path} can't be read again; was it taken away?")
             begin = end + self.interval
 

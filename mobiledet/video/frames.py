@@ -22,7 +22,8 @@ class Frame:
     Attributes:
         image: ``(height, width, 3)`` uint8 RGB; nobody writes to it.
         index: Its number among the pictures captured, from 0; where numbers are missing, pictures were dropped.
-        grabbed: When the picture arrived from the camera or the network, or had been read from its file.
+        grabbed: When the picture arrived from the camera or the network, was due by a file's own clock, or was taken
+            from a file that is looked at picture by picture.
         position: Seconds into the file, or since the first picture of a live source.
         grab_ms: Milliseconds that reading and decoding it took.
         name: File name, for pictures of a folder.

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mobiledet.video.frames import Result
@@ -57,7 +58,7 @@ class Meter:
         self._source, self._board = source, board
         self._started = started
         self._first: float | None = None
-        self._last = 0.0
+        self._seconds = 0.0
         self._paused_at: float | None = None
         self._paused_s = 0.0
         self._lost_at: float | None = None
@@ -71,9 +72,14 @@ class Meter:
         self._cpu = Percentiles()
         self._cpu_sum = 0.0
         self._temperature: dict[str, float] = {}
+        self._before = 0
         self.processed = 0
         self.passed_over = 0
         """Pictures that came while paused."""
+
+    def begin(self) -> None:
+        """From now on pictures are taken; those that came and went before, while a model was loaded, count apart."""
+        self._before = self._source().dropped
 
     def record(self, result: Result) -> None:
         """A picture has its boxes."""
@@ -81,7 +87,7 @@ class Meter:
         with self._lock:
             if self._first is None:
                 self._first = result.ready
-            self._last = result.ready
+            self._seconds = self._second(result.ready)
             self.processed += 1
             for name, value in stages.items():
                 self._stages[name].add(value)
@@ -114,7 +120,7 @@ class Meter:
 
     def tick(self) -> None:
         """Let time pass and look at source and machine; to be called a few times a second, pictures or not."""
-        state = self._source()
+        state = self._state()
         reading = self._board() if self._board is not None else None
         now = time.monotonic()
         with self._lock:
@@ -135,7 +141,7 @@ class Meter:
         with self._lock:
             if self._numbers is not None and now - self._numbers[0] < _FRESH_S:
                 return self._numbers[1]
-        state = self._source()
+        state = self._state()
         reading = self._board() if self._board is not None else None
         with self._lock:
             if self._paused_at is None:
@@ -166,12 +172,12 @@ class Meter:
 
     def figures(self) -> dict[str, Any]:
         """Everything measured, as plain types: the parts of the report that are about speed."""
-        state = self._source()
+        state = self._state()
         reading = self._board() if self._board is not None else None
         now = time.monotonic()
         with self._lock:
             lost = self._lost_s + (now - self._lost_at if self._lost_at is not None else 0.0)
-            seconds = self._seconds_processed()
+            seconds = self._seconds
             overall = (self.processed - 1) / seconds if self.processed > 1 and seconds > 0 else None
             minutes = self._timeline.figures()
             memory = self._timeline.memory()
@@ -185,6 +191,7 @@ class Meter:
                     "captured": state.captured,
                     "processed": self.processed,
                     "dropped": state.dropped,
+                    "before_start": self._before,
                     "skipped": state.skipped,
                     "paused": self.passed_over,
                     "shown": self._shown_age.count,
@@ -204,10 +211,10 @@ class Meter:
                 "timeline": self._timeline.plain(),
             }
 
-    def stage(self, name: str) -> dict[str, float] | None:
-        """Percentiles of one stage so far."""
-        with self._lock:
-            return self._stages[name].summary()
+    def _state(self) -> SourceState:
+        """How the source is doing; counts from where pictures were first taken."""
+        state = self._source()
+        return replace(state, captured=state.captured - self._before, dropped=state.dropped - self._before)
 
     def _note(self, reading: BoardReading) -> None:
         if reading.cpu_percent is not None:
@@ -225,12 +232,6 @@ class Meter:
         assert self._first is not None
         paused = self._paused_s + (moment - self._paused_at if self._paused_at is not None else 0.0)
         return max(0.0, moment - self._first - paused)
-
-    def _seconds_processed(self) -> float:
-        """From the first boxes to the last."""
-        if self._first is None or not self.processed:
-            return 0.0
-        return self._second(self._last)
 
     def _rate(self, now: float) -> float | None:
         """Pictures per second over the window; the last two are kept for sources slower than that."""

@@ -34,7 +34,7 @@ class LiveOptions:
         max_frames: Stop after so many pictures.
         max_seconds: Stop so long after the first boxes.
         started: When the program was started, on the clock of ``time.monotonic``.
-        command: The command line, for the report.
+        command: The command line's words, for the report.
     """
 
     model: str | Path
@@ -57,4 +57,4 @@ class LiveOptions:
     max_frames: int | None = None
     max_seconds: float | None = None
     started: float = 0.0
-    command: str = ""
+    command: Sequence[str] = ()

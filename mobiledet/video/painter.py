@@ -1,4 +1,4 @@
-"""Draws each result once, for all who show or keep it."""
+"""Draws a result once for all who show or keep it at the same time."""
 
 from __future__ import annotations
 

@@ -96,6 +96,7 @@ class Pipeline:
     def _run(self) -> None:
         try:
             self._warm_up()
+            self.meter.begin()
             self._loop()
         except BaseException as error:
             self.error = error

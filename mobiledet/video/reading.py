@@ -10,7 +10,7 @@ import threading
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mobiledet.errors import SourceError
 from mobiledet.structures import ImageArray, Size
@@ -115,6 +115,9 @@ class ReadSource(Source):
             frame = self._shelf.take(0)  # the last one may have come just before the end
             if frame is None:
                 raise self._error or EndOfSource
+        if frame is not None and not self.live:
+            # It may have been waiting through a pause; from now on somebody is waiting for its boxes.
+            frame = replace(frame, grabbed=time.monotonic())
         return frame
 
     def state(self) -> SourceState:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+import shlex
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
@@ -12,6 +14,8 @@ from mobiledet.runtime.detector import Detector
 from mobiledet.video.fps_card import KIND, VERSION
 from mobiledet.video.frames import Result
 from mobiledet.video.source import Source
+
+logger = logging.getLogger(__name__)
 
 _PROFILED = 10
 """Calls from which the share of suppression in the network's time is taken."""
@@ -24,7 +28,8 @@ UNSEEN_SCREEN = "The screen's own delay, and a browser's, are not in it either."
 NMS_SHARE = (
     f"nms (decoding and suppression) is part of network: its share in a profile of {_PROFILED} calls after the run."
 )
-FILE_AGE = "A file was read picture by picture: age is the time from decoding to boxes, waiting in line included."
+FILE_AGE = "A file was read picture by picture, some ahead: age is the time from taking one of those to its boxes."
+STREAM_AGE = "FFmpeg decodes a stream's pictures before this program gets them: that is neither in the age nor in grab."
 
 
 def make_report(
@@ -36,7 +41,8 @@ def make_report(
     settings: Mapping[str, Any],
     last: Result | None,
     label: str,
-    command: str,
+    command: Sequence[str],
+    address: str,
 ) -> dict[str, Any]:
     """Put a report together.
 
@@ -49,6 +55,7 @@ def make_report(
         last: The last result, whose picture is profiled; None leaves the share unknown.
         label: What the user calls the board.
         command: The command line.
+        address: How the source was named in it; a stream's, with its password, is replaced by its name.
     """
     card, state = detector.card, source.state()
     stages = dict(figures["stages_ms"])
@@ -58,6 +65,8 @@ def make_report(
     unseen = [UNSEEN, UNSEEN_SCREEN]
     if "nms" in stages:
         unseen.append(NMS_SHARE)
+    if "://" in source.name:
+        unseen.append(STREAM_AGE)
     if not source.live:
         unseen.append(FILE_AGE)
     return {
@@ -65,7 +74,7 @@ def make_report(
         "version": VERSION,
         "mobiledet": __version__,
         "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": command,
+        "command": shlex.join(word.replace(address, source.name) if "://" in address else word for word in command),
         "label": label,
         "machine": describe_machine(),
         "model": {
@@ -92,11 +101,15 @@ def make_report(
 
 
 def suppression_share(detector: Detector, result: Result) -> float | None:
-    """The share, 0..1, of decoding and suppression in the network's time; None where the runtime can't tell."""
+    """The share, 0..1, of decoding and suppression in the network's time; None where that can't be told."""
     fitted, _ = detector.fit(result.frame.image)
     pictures = fitted[None]
     if detector.card.resize.fixed and detector.card.batch > 1:
         pictures = pictures.repeat(detector.card.batch, axis=0)
-    times = detector.network.stages(pictures, _PROFILED)
+    try:
+        times = detector.network.stages(pictures, _PROFILED)
+    except Exception as error:  # a model file that is gone, a runtime's own; no reason to lose what was measured
+        logger.debug("no profile", exc_info=error)
+        return None
     part, whole = times.get("decode+nms"), sum(times.values())
     return None if part is None or not whole > 0 else part / whole

@@ -6,7 +6,7 @@ import logging
 import math
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mobiledet.errors import MobiledetError
@@ -31,6 +31,9 @@ LONGEST_STILL = 5.0
 
 _SHARE = 0.4
 """Of a core that encoding a live video may take; its rate is chosen so."""
+
+_LOOK_S = 0.1
+"""How often it is looked whether there is a hurry."""
 
 _EARLY, _LATE = -0.75, 1.0
 """How far, in pictures of the video, one may be off its time: before, it is left out; after, the last is repeated.
@@ -105,20 +108,25 @@ class VideoSaver:
             self._changed.notify_all()
             return True
 
-    def close(self, *, hurry: bool = False) -> None:
-        """Save what waits, unless in a hurry, and end the file. Harmless when done twice.
+    def close(self, *, hurry: Callable[[], bool] = lambda: False) -> None:
+        """Save what waits, and end the file. Harmless when done twice.
+
+        Args:
+            hurry: Asked again and again whether what still waits is to be left out.
 
         Raises:
             MobiledetError: something went wrong on the way, and where what was saved until then is; told once.
         """
         with self._changed:
             self._closing = True
-            self._hurry = self._hurry or hurry
-            if self._hurry:
-                self.missed += len(self._queue)
-                self._queue.clear()
             self._changed.notify_all()
-        self._thread.join()
+        while self._thread.is_alive():
+            if hurry() and not self._hurry:
+                with self._changed:
+                    self._hurry = True
+                    self.missed += len(self._queue)
+                    self._queue.clear()
+            self._thread.join(_LOOK_S)
         if self.error is not None and not self._told:
             self._told = True
             raise MobiledetError(self.summary())

@@ -107,7 +107,7 @@ class LiveRun:
         if save is not None:
             fps = self.source.state().fps
             self.saver = VideoSaver(save, painter=self.painter, fps=fps, live=self.source.live)
-            self._stack.callback(self.saver.close, hurry=True)
+            self._stack.callback(self.saver.close, hurry=lambda: True)
         keepers: list[Keeper] = [keeper for keeper in (self.log, self.saver) if keeper is not None]
         self.pipeline = Pipeline(
             self.source,
@@ -178,9 +178,10 @@ class LiveRun:
 
     def _finish(self, stop: Stop) -> None:
         """Close files, write the report; what goes wrong with one of them doesn't keep the others from it."""
+        figures = self.meter.figures()  # first: a camera goes on while files are finished
         if self.saver is not None:
             try:
-                self.saver.close(hurry=stop.hurry)
+                self.saver.close(hurry=lambda: stop.hurry)
                 logger.info("%s", self.saver.summary())
             except MobiledetError as error:
                 self.problems.append(str(error))
@@ -189,7 +190,6 @@ class LiveRun:
                 self.log.close()
             except MobiledetError as error:
                 self.problems.append(str(error))
-        figures = self.meter.figures()
         figures["frames"] |= {
             "saved": self.saver.saved if self.saver is not None else 0,
             "not_saved": self.saver.missed if self.saver is not None else 0,
@@ -210,9 +210,11 @@ class LiveRun:
             },
             last=newest[1] if newest is not None and options.report is not None and not stop.hurry else None,
             label=options.label,
-            command=options.command.replace(options.source, self.source.name),  # which leaves passwords out
+            command=options.command,
+            address=options.source,
         )
-        if options.report is not None:
+        failed = self.pipeline.error is not None and not self.meter.processed
+        if options.report is not None and not failed:
             try:
                 write_json(options.report, self.report)
             except MobiledetError as error:

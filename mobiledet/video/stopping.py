@@ -5,12 +5,37 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import threading
+import time
 from types import FrameType, TracebackType
 
 from mobiledet.cli import EXIT_SIGNAL
 
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+
+
+class Asked:
+    """Whether to stop: what of ``threading.Event`` a signal handler may touch.
+
+    An Event's lock isn't re-entrant, and a handler that sets it where the main thread just looks at it waits for ever.
+    """
+
+    def __init__(self) -> None:
+        self._set = False
+
+    def is_set(self) -> bool:
+        """Whether somebody asked."""
+        return self._set
+
+    def set(self) -> None:
+        """Ask."""
+        self._set = True
+
+    def wait(self, timeout: float) -> bool:
+        """Wait until somebody asks, or ``timeout`` seconds; a signal is heard within 20 ms."""
+        end = time.monotonic() + timeout
+        while not self._set and (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, 0.02))
+        return self._set
 
 
 class Stop:
@@ -23,7 +48,7 @@ class Stop:
     """
 
     def __init__(self) -> None:
-        self.asked = threading.Event()
+        self.asked = Asked()
         self.signal = 0
         self.hurry = False
         self._before: dict[int, object] = {}

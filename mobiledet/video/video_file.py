@@ -277,7 +277,8 @@ def _without_tag_complaints() -> Iterator[None]:
         yield
         return
     with tempfile.TemporaryFile() as said:
-        sys.stderr.flush()
+        if sys.stderr is not None:
+            sys.stderr.flush()
         os.dup2(said.fileno(), 2)
         try:
             yield

@@ -82,7 +82,10 @@ def _foreign(request: web.Request) -> str:
         return "asked for by another page"
     origin = request.headers.get(hdrs.ORIGIN)
     if request.method == hdrs.METH_POST and origin is not None:
-        parts = urlsplit(origin) if "[" not in origin or "]" in origin else urlsplit("")
+        try:
+            parts = urlsplit(origin)
+        except ValueError:
+            return "asked for by another page"
         if parts.scheme not in ("http", "https") or parts.netloc.lower() != request.headers.get(hdrs.HOST, "").lower():
             return "asked for by another page"
     return ""

@@ -22,12 +22,13 @@ from mobiledet.video.overlay import draw_banner, draw_enlarged, draw_help, draw_
 from mobiledet.video.painter import Painter
 from mobiledet.video.settings import ViewSettings
 from mobiledet.video.snapshots import save_snapshot
+from mobiledet.video.stopping import Asked
 
 _LOG = logging.getLogger(__name__)
 
 _NAME = "mobiledet"  # OpenCV's handle for the window; what people read is its title
 _TURN = 0.02  # seconds between two looks at the keyboard
-_NUMBERS_EVERY = 0.25  # seconds; numbers that change faster can't be read
+_NUMBERS_EVERY = 0.2  # seconds; numbers that change faster can't be read
 _NOTE_FOR = 2.0
 _STEP = 0.05
 _EMPTY: Size = (480, 640)
@@ -69,13 +70,12 @@ class Window:
         numbers: Callable[[], LiveNumbers],
         snapshots: Path,
         on_shown: Callable[[Result, float], None] | None = None,
-        pause: Callable[[bool], None] | None = None,
         screen: Size | None = None,
         hold: bool = False,
     ) -> None:
         self._title, self._results, self._painter, self._settings = title, results, painter, settings
         self._numbers_now, self._snapshots, self._on_shown = numbers, snapshots, on_shown
-        self._pause, self._screen, self._hold = pause, screen, hold
+        self._screen, self._hold = screen, hold
         self._actions: dict[str, Callable[[], None]] = {
             " ": self._toggle_pause,
             "s": self._keep_picture,
@@ -98,7 +98,7 @@ class Window:
         self._ended = False
         self._seen = False
 
-    def run(self, stop: threading.Event, ended: Callable[[], bool]) -> str:
+    def run(self, stop: Asked, ended: Callable[[], bool]) -> str:
         """Show results until something ends it. For the main thread; opens the window, and closes it.
 
         Args:
@@ -121,7 +121,7 @@ class Window:
         finally:
             self._close()
 
-    def _turn_until_over(self, stop: threading.Event, ended: Callable[[], bool]) -> str:
+    def _turn_until_over(self, stop: Asked, ended: Callable[[], bool]) -> str:
         while not stop.is_set():
             # Asked before looking for a result: the last one may be put in between.
             self._ended = ended()
@@ -133,7 +133,7 @@ class Window:
                 self._on_shown(self._result, time.monotonic())
             if reason:
                 return reason
-            if self._ended and not fresh and not self._frozen and not self._hold:
+            if self._ended and not fresh and not (self._hold and self._result is not None):
                 return "end"
         return "stopped"
 
@@ -142,7 +142,7 @@ class Window:
         """Whether the picture on the screen is to stay there."""
         return self._settings.paused and self._result is not None
 
-    def _next_result(self, stop: threading.Event) -> bool:
+    def _next_result(self, stop: Asked) -> bool:
         """Wait a moment for a newer result; whether there is one."""
         if self._frozen or self._results.closed:
             got = None if self._frozen else self._results.get(self._number)
@@ -223,8 +223,6 @@ class Window:
 
     def _toggle_pause(self) -> None:
         self._settings.paused = not self._settings.paused
-        if self._pause is not None:
-            self._pause(self._settings.paused)
 
     def _keep_picture(self) -> None:
         if self._result is None:

@@ -156,6 +156,28 @@ def test_what_the_machine_reads(clock):
     assert meter.numbers().throttled == ("hot",)
 
 
+def test_a_pause_without_a_picture_after_it(clock):
+    """The camera is lost during the pause, and the user leaves."""
+    meter = Meter(started=0)
+    run(meter, clock, seconds=3, fps=20)
+    meter.pause(True)
+    clock.now += 6
+    meter.pause(False)
+    clock.now += 10
+    assert meter.figures()["fps"]["overall"] == pytest.approx(20, rel=0.01)
+
+
+def test_what_came_while_the_model_was_loaded_counts_apart(clock):
+    state = SimpleNamespace(now=SourceState(connected=True, captured=40, dropped=39))
+    meter = Meter(started=0, source=lambda: state.now)
+    meter.begin()
+    run(meter, clock, seconds=1, fps=10)
+    state.now = SourceState(connected=True, captured=52, dropped=41)
+    frames = meter.figures()["frames"]
+    assert (frames["captured"], frames["dropped"], frames["before_start"]) == (13, 2, 39)
+    assert (meter.numbers().source.captured, meter.numbers().source.dropped) == (13, 2)
+
+
 def test_nothing_measured_is_nothing_said(clock):
     meter = Meter(started=0)
     assert meter.numbers().fps is meter.numbers().age_ms is None

@@ -319,7 +319,7 @@ def test_large_pictures_take_less_of_the_queue(tmp_path):
     taken = [video.put(result(0, size=(2000, 3000))) for _ in range(10)]
     gate.open.set()
     assert sum(taken) in (4, 5)
-    video.close(hurry=True)
+    video.close(hurry=lambda: True)
 
 
 def test_any_other_source_waits_for_room(tmp_path):
@@ -348,12 +348,32 @@ def test_whoever_waits_for_room_is_let_go_at_the_end(tmp_path):
     assert gate.entered.wait(20)
     until(lambda: len(done) >= 32)
     gate.open.set()
-    video.close(hurry=True)
+    video.close(hurry=lambda: True)
     thread.join(20)
     assert len(done) == 40
     assert video.saved + video.missed == 40
     assert not video.put(result(0))
     assert len(pictures(tmp_path / "out.avi")[0]) == video.saved >= 1
+
+
+def test_a_hurry_that_comes_while_it_is_finished(tmp_path):
+    """The second Ctrl-C, with many pictures still to be encoded."""
+    gate, asked = Gate(), []
+    video = saver(tmp_path / "out.avi", painter=gate)
+    for index in range(20):
+        video.put(result(index))
+    assert gate.entered.wait(20)
+
+    def hurry():
+        asked.append(time.monotonic())
+        if len(asked) == 4:
+            gate.open.set()  # pictures would now be encoded one by one
+        return len(asked) >= 3
+
+    video.close(hurry=hurry)
+    assert len(asked) >= 3
+    assert video.missed >= 18
+    assert len(pictures(tmp_path / "out.avi")[0]) == video.saved == 20 - video.missed
 
 
 def test_an_error_ends_the_video_and_nothing_else(tmp_path, caplog):
@@ -423,7 +443,7 @@ while not stop.signal and (not limit or log.error is None or (video.error is Non
         time.sleep(0.0005 if limit else 0.02)
 for keeper in (video, log):
     try:
-        keeper.close(**({"hurry": True} if keeper is video else {}))
+        keeper.close(**({"hurry": lambda: True} if keeper is video else {}))
     except MobiledetError as error:
         print(error)
 print("done", video.saved, log.lines)

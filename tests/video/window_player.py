@@ -80,7 +80,6 @@ def main():
         numbers=numbers,
         snapshots=folder,
         on_shown=lambda item, moment: tell(shown=item.frame.index, late_ms=(moment - put[item.frame.index]) * 1e3),
-        pause=lambda paused: tell(pause=paused),
         hold=mode == "still",
     )
     threads = [threading.Thread(target=job) for job in (feed, watch)]
