@@ -138,8 +138,8 @@ def check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> Non
     """Refuse values that make no sense."""
     if arguments.threshold is not None and not 0 <= arguments.threshold <= 1:
         parser.error("--threshold must lie between 0 and 1")
-    if arguments.threads < 0:
-        parser.error("--threads must be at least 0")
+    if not 0 <= arguments.threads <= 256:
+        parser.error("--threads must lie between 0 (all cores) and 256")
     for name in ("width", "height", "fps", "stall", "max_frames", "max_seconds"):
         value = getattr(arguments, name)
         if value is not None and not 0 < value < 1e9:

@@ -49,7 +49,8 @@ def run_tool(main: Callable[[], int | None]) -> NoReturn:
     setup_logging()
     try:
         status = main() or 0
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by whoever started it
+            sys.stdout.flush()
     except MobiledetError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - this is the program's last word
         status = EXIT_ERROR

@@ -15,8 +15,13 @@ from typing import Any
 from mobiledet.errors import MobiledetError, TrainingError
 
 
-def create_run_folder(output: Path, name: str) -> Path:
+def create_run_folder(output: Path, name: str, *, remedy: str = "name another with train.output=FOLDER") -> Path:
     """Make the next free ``<output>/<name>/<number>``.
+
+    Args:
+        output: Where runs are kept.
+        name: Of this kind of run.
+        remedy: What the user can do where it can't be made.
 
     Raises:
         TrainingError: the folder can't be made.
@@ -35,9 +40,7 @@ def create_run_folder(output: Path, name: str) -> Path:
                 continue
             return folder
     except OSError as error:
-        raise TrainingError(
-            f"can't make a run folder in {str(parent)!r}: {error.strerror}; name another with train.output=FOLDER"
-        ) from None
+        raise TrainingError(f"can't make a run folder in {str(parent)!r}: {error.strerror}; {remedy}") from None
 
 
 @contextmanager

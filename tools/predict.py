@@ -48,7 +48,7 @@ def main() -> int:
         threads=arguments.threads,
         provider=None if arguments.device == "auto" else arguments.device,
     )
-    output = arguments.output or create_run_folder(Path("runs"), "predict")
+    output = arguments.output or create_run_folder(Path("runs"), "predict", remedy="name a folder with -o")
     threshold = arguments.threshold
     if threshold is None:
         threshold = detector.card.shown_threshold or DEFAULT_THRESHOLD

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from mobiledet import __version__
 from mobiledet.downloads import cache_folder
-from mobiledet.errors import MissingDependencyError, MobiledetError
-from mobiledet.pretrained.sources import find_source
+from mobiledet.errors import MissingDependencyError, MobiledetError, ModelFileError
+from mobiledet.pretrained.sources import find_source, nearest_name
+from mobiledet.runtime.network import exported_format
 
 logger = logging.getLogger(__name__)
 
@@ -30,11 +31,19 @@ def ready_model(model: str, *, threads: int = 0) -> str | Path:
         threads: Processor threads of the comparison that ends an export.
 
     Raises:
+        ModelFileError: no such file, and no PyTorch that could know better.
         MissingDependencyError: a name, nothing exported yet, and no PyTorch here to do it.
         MobiledetError: the weights can't be fetched.
     """
-    source = None if Path(model).exists() else find_source(model)
+    place = Path(model)
+    source = None if place.exists() else find_source(model)
     if source is None:
+        unknown = exported_format(place) is None and not place.exists() and find_spec("torch") is None
+        if unknown or not model.strip():
+            # Asked for a checkpoint that isn't there, the runtime would ask for PyTorch first.
+            near = nearest_name(model)
+            hint = f"did you mean {near!r}?" if near else "name an exported file or folder"
+            raise ModelFileError(f"no model {model!r}: {hint}")
         return model
     exported = cache_folder() / "exports" / f"{source.name}-{__version__}-{_FORM}.onnx"
     if exported.exists():

@@ -98,7 +98,7 @@ def _board(card: Card) -> str:
         age += f", 95 % below {format_ms(late)}"
     model = " ".join(filter(None, [card.text("model", "name"), card.text("model", "precision")]))
     count = card.number("settings", "threads")
-    threads = "threads unknown" if count is None else "1 thread" if count == 1 else f"{count:g} threads"
+    threads = _threads(count)
     throttled = ", ".join(card.words("throttled"))
     warning = f'<p class="warn">{escape(throttled)}</p>' if throttled else ""
     return (
@@ -107,6 +107,12 @@ def _board(card: Card) -> str:
         f'<p>{escape(age)}</p><p class="soft">{escape(model)}, {escape(_size(card, "model", "input_size"))}, '
         f"{threads}</p>{warning}</div>"
     )
+
+
+def _threads(count: float | None) -> str:
+    if count is None:
+        return "threads unknown"
+    return "a thread for each core" if count == 0 else "1 thread" if count == 1 else f"{count:g} threads"
 
 
 def _facts(cards: Sequence[Card], facts: Sequence[Fact]) -> str:

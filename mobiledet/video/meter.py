@@ -60,7 +60,7 @@ class Meter:
         self._first: float | None = None
         self._seconds = 0.0
         self._paused_at: float | None = None
-        self._paused_s = 0.0
+        self._paused_s = self._resumed = 0.0
         self._lost_at: float | None = None
         self._lost_s = 0.0
         self._recent: deque[_Sample] = deque()
@@ -73,6 +73,7 @@ class Meter:
         self._cpu_sum = 0.0
         self._temperature: dict[str, float] = {}
         self._before = 0
+        self._final: tuple[float, SourceState] | None = None
         self.processed = 0
         self.passed_over = 0
         """Pictures that came while paused."""
@@ -80,6 +81,10 @@ class Meter:
     def begin(self) -> None:
         """From now on pictures are taken; those that came and went before, while a model was loaded, count apart."""
         self._before = self._source().dropped
+
+    def end(self) -> None:
+        """From now on nothing more is taken; what the source gives now doesn't count."""
+        self._final = time.monotonic(), self._state()
 
     def record(self, result: Result) -> None:
         """A picture has its boxes."""
@@ -105,6 +110,8 @@ class Meter:
     def shown(self, result: Result, moment: float) -> None:
         """A picture's boxes were on the screen."""
         with self._lock:
+            if result.frame.grabbed < self._resumed:
+                return  # it stood there through a pause
             self._shown_age.add((moment - result.frame.grabbed) * 1e3)
 
     def pause(self, paused: bool) -> None:
@@ -116,6 +123,7 @@ class Meter:
             elif not paused and self._paused_at is not None:
                 self._paused_s += now - self._paused_at
                 self._paused_at = None
+                self._resumed = now
                 self._recent.clear()
 
     def tick(self) -> None:
@@ -174,10 +182,11 @@ class Meter:
         """Everything measured, as plain types: the parts of the report that are about speed."""
         state = self._state()
         reading = self._board() if self._board is not None else None
-        now = time.monotonic()
+        now = time.monotonic() if self._final is None else self._final[0]
         with self._lock:
             lost = self._lost_s + (now - self._lost_at if self._lost_at is not None else 0.0)
-            seconds = self._seconds
+            # What is lost and doesn't come back counts: there were no pictures.
+            seconds = self._second(now) if self._lost_at is not None else self._seconds
             overall = (self.processed - 1) / seconds if self.processed > 1 and seconds > 0 else None
             minutes = self._timeline.figures()
             memory = self._timeline.memory()
@@ -213,6 +222,8 @@ class Meter:
 
     def _state(self) -> SourceState:
         """How the source is doing; counts from where pictures were first taken."""
+        if self._final is not None:
+            return self._final[1]
         state = self._source()
         return replace(state, captured=state.captured - self._before, dropped=state.dropped - self._before)
 

@@ -133,14 +133,18 @@ class VideoSaver:
 
     def summary(self) -> str:
         """What became of it, in one line, once it is closed."""
+        if self._done is None and self.error is not None:
+            rest = self._file.partial
+            return f"{self.error}; what there is of it: {rest}" if rest.exists() else str(self.error)
         if self._done is None:
-            return str(self.error) if self.error is not None else f"{self.path} wasn't made: there was no picture"
+            return f"{self.path} wasn't made: there was no picture"
         if self.error is not None:
             return f"{self.error}; {self._done} plays up to there"
         file = self._file
         told = f"{self._done}: {file.seconds:.1f} s at {file.fps:g} pictures/s, {self.codec}, {file.codec.plays}"
         if self.missed:
-            told += f"; {self.missed} pictures were not saved, encoding is slower than they came"
+            why = "there was a hurry" if self._hurry else "encoding is slower than they came"
+            told += f"; {self.missed} pictures were not saved, {why}"
         if self.cut_seconds > 1:
             told += f"; pauses and gaps of {self.cut_seconds:.0f} s are left out"
         return told

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +118,7 @@ class LiveRun:
             max_frames=options.max_frames,
             max_seconds=options.max_seconds,
         )
+        self.served = serve is not None
         if serve is not None:
             self._serve(serve)
 
@@ -131,7 +132,9 @@ class LiveRun:
             return False, options.serve, options.save
         if self.source.live:
             return False, _PORT, None
-        save = create_run_folder(Path("runs"), "webcam") / "detections.mp4"
+        folder = create_run_folder(Path("runs"), "webcam", remedy="name a video with --save FOLDER/out.mp4")
+        self._stack.callback(_remove_if_empty, folder)
+        save = folder / "detections.mp4"
         logger.info("saving to %s instead", save)
         return False, None, save
 
@@ -156,7 +159,7 @@ class LiveRun:
     def _show(self, stop: Stop) -> None:
         """Until the end: the window in this thread, or a wait."""
         if not self.window:
-            if self.options.serve is None:
+            if not self.served:
                 logger.info("%s; Ctrl-C stops", self._title())
             while not stop.asked.is_set() and not self.pipeline.wait(0.2):
                 pass
@@ -178,7 +181,7 @@ class LiveRun:
 
     def _finish(self, stop: Stop) -> None:
         """Close files, write the report; what goes wrong with one of them doesn't keep the others from it."""
-        figures = self.meter.figures()  # first: a camera goes on while files are finished
+        self.meter.end()  # a camera goes on while files are finished
         if self.saver is not None:
             try:
                 self.saver.close(hurry=lambda: stop.hurry)
@@ -190,6 +193,7 @@ class LiveRun:
                 self.log.close()
             except MobiledetError as error:
                 self.problems.append(str(error))
+        figures = self.meter.figures()
         figures["frames"] |= {
             "saved": self.saver.saved if self.saver is not None else 0,
             "not_saved": self.saver.missed if self.saver is not None else 0,
@@ -205,7 +209,7 @@ class LiveRun:
                 "threads": options.threads,
                 "threshold": self.settings.threshold,
                 "window": self.window,
-                "serve": options.serve is not None,
+                "serve": self.served,
                 "save": options.save.suffix.lstrip(".") if options.save else None,
             },
             last=newest[1] if newest is not None and options.report is not None and not stop.hurry else None,
@@ -228,6 +232,12 @@ class LiveRun:
         """The capture process, for the board's readings."""
         number = getattr(self.source, "pid", None)
         return [number] if number else []
+
+
+def _remove_if_empty(folder: Path) -> None:
+    """A run that failed before its first picture leaves nothing behind."""
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _threshold(wanted: float | None, detector: Detector) -> float:

@@ -17,6 +17,7 @@ is used where VP8 doesn't open. H.264, which would play everywhere, isn't in Ope
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import sys
@@ -32,6 +33,8 @@ import numpy as np
 from mobiledet.cli import refuse_existing
 from mobiledet.errors import MobiledetError
 from mobiledet.structures import ImageArray, Size
+
+logger = logging.getLogger(__name__)
 
 RESERVE = 32 * 2**20
 """Bytes of the disk that stay free, so that there is room to end the file properly."""
@@ -98,6 +101,7 @@ class VideoFile:
         """Pictures in the file, repeated ones included."""
         self._writer: Any = None
         self._looked = 0.0
+        self._warned = False
 
     @property
     def seconds(self) -> float:
@@ -154,6 +158,9 @@ class VideoFile:
                     f"{self.path}: less than {RESERVE >> 20} MiB left on that disk, so the video ends after "
                     f"{self.seconds:.1f} s; free some, or save elsewhere"
                 )
+        if not self._warned and video_size(image.shape[:2]) != self.size:
+            self._warned = True
+            logger.warning("%s: its pictures differ in size; all are %dx%d, as the first", self.path, *self.size[::-1])
         # OpenCV 5 says False; OpenCV 4 says nothing, there it shows when the file is ended.
         if self._writer.write(fit(image, self.size)) is False:
             raise MobiledetError(

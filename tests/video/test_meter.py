@@ -167,6 +167,44 @@ def test_a_pause_without_a_picture_after_it(clock):
     assert meter.figures()["fps"]["overall"] == pytest.approx(20, rel=0.01)
 
 
+def test_what_comes_after_the_end_does_not_count(clock):
+    state = SimpleNamespace(now=SourceState(connected=True, captured=10))
+    meter = Meter(started=0, source=lambda: state.now)
+    run(meter, clock, seconds=1, fps=10)
+    meter.end()
+    clock.now += 30  # a video is finished
+    state.now = SourceState(connected=True, captured=900, dropped=890)
+    meter.drawn(2.0)
+    figures = meter.figures()
+    assert (figures["frames"]["captured"], figures["frames"]["dropped"]) == (10, 0)
+    assert figures["fps"]["overall"] == pytest.approx(10)
+    assert "draw" in figures["stages_ms"]
+
+
+def test_a_source_that_never_comes_back_counts(clock):
+    state = SimpleNamespace(now=SourceState(connected=True))
+    meter = Meter(started=0, source=lambda: state.now)
+    run(meter, clock, seconds=2, fps=10)
+    state.now = SourceState(connected=False, message="gone")
+    meter.tick()
+    clock.now += 18
+    figures = meter.figures()
+    assert figures["fps"]["overall"] == pytest.approx(1, rel=0.06)
+    assert figures["frames"]["lost_seconds"] == 18
+
+
+def test_a_picture_that_stood_through_a_pause_was_not_shown_late(clock):
+    meter = Meter(started=0)
+    run(meter, clock, seconds=1, fps=10)
+    stood = result(9, grabbed=clock.now)
+    meter.pause(True)
+    clock.now += 60
+    meter.pause(False)
+    meter.shown(stood, clock.now)
+    meter.shown(result(10, grabbed=clock.now), clock.now + 0.05)
+    assert meter.figures()["shown_age_ms"]["max"] == pytest.approx(50)
+
+
 def test_what_came_while_the_model_was_loaded_counts_apart(clock):
     state = SimpleNamespace(now=SourceState(connected=True, captured=40, dropped=39))
     meter = Meter(started=0, source=lambda: state.now)
