@@ -118,6 +118,7 @@ class LiveRun:
             max_frames=options.max_frames,
             max_seconds=options.max_seconds,
         )
+        self._stack.callback(self.pipeline.join)
         self.served = serve is not None
         if serve is not None:
             self._serve(serve)
