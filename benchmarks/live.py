@@ -136,7 +136,8 @@ def age(arguments: argparse.Namespace, folder: Path) -> int:
         print(
             f"age median {found['age_ms']['p50']:.1f} ms, p95 {found['age_ms']['p95']:.1f} ms (one interval and one "
             f"median call: {limit:.1f}){'' if held else '  EXCEEDED'}, {found['fps']['overall']:.1f} FPS, "
-            f"{found['frames']['dropped']} of {found['frames']['captured']} dropped"
+            f"{found['frames']['dropped']} of {found['frames']['captured']} dropped; 95 % of calls took less than "
+            f"{found['stages_ms']['network']['p95']:.1f} ms"
         )
     return status
 
@@ -181,6 +182,7 @@ def start(arguments: argparse.Namespace, folder: Path) -> int:
 
 def stop(arguments: argparse.Namespace, folder: Path) -> int:
     """Ctrl-C at random moments: does it end, is the video whole, is a process left?"""
+    import psutil
     from mjpeg_server import MjpegServer
 
     random.seed(arguments.seed)
@@ -188,7 +190,6 @@ def stop(arguments: argparse.Namespace, folder: Path) -> int:
     with MjpegServer(fps=30, size=(360, 640)) as server:
         for number in range(arguments.times):
             save = folder / f"{number}.mp4"
-            before = processes()
             source = server.url if number % 2 else arguments.clip
             command = webcam(arguments, "--source", source, "--save", save, "--detections", folder / f"{number}.jsonl")
             process = subprocess.Popen(
@@ -196,12 +197,12 @@ def stop(arguments: argparse.Namespace, folder: Path) -> int:
             )
             delay = random.uniform(0.05, 3.0)
             time.sleep(delay)
-            begin = time.perf_counter()
+            begin, children = time.perf_counter(), psutil.Process(process.pid).children(recursive=True)
             os.killpg(process.pid, signal.SIGINT)  # as a terminal does
             words = process.communicate(timeout=60)[1]
             endings.append(time.perf_counter() - begin)
             time.sleep(0.2)
-            orphans = processes() - before
+            orphans = [child.pid for child in children if child.is_running()]
             frames = playable(save) if save.exists() else None
             videos += frames is not None
             rest = [path.name for path in folder.iterdir() if path.name.startswith(".") or "partial" in path.name]
@@ -296,13 +297,6 @@ def playable(path: Path) -> int:
     while capture.read()[0]:
         count += 1
     return count
-
-
-def processes() -> set[int]:
-    """Running Python processes."""
-    import psutil
-
-    return {process.pid for process in psutil.process_iter(["name"]) if "python" in (process.info["name"] or "")}
 
 
 PARTS: dict[str, Callable[[argparse.Namespace, Path], int]] = {
