@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from mobiledet.video.stopping import Asked, Stop
+from mobiledet.video.stopping import Asked
 
 CRUEL = """
 import os, signal, sys, threading, time
