@@ -12,7 +12,8 @@ from typing import Any
 
 from mobiledet.errors import SourceError
 from mobiledet.structures import ImageArray
-from mobiledet.video.reading import Found, ReadSource, usable_fps
+from mobiledet.video.reading import Found, ReadSource
+from mobiledet.video.source import usable_fps
 
 logger = logging.getLogger(__name__)
 

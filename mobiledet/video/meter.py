@@ -99,7 +99,7 @@ class Meter:
             self._age.add(result.age_ms)
             self._recent.append(_Sample(result.ready, result.age_ms, stages))
             self._forget(result.ready)
-            self._timeline.add(self._second(result.ready), result.age_ms)
+            self._timeline.add(self._seconds, result.age_ms)
 
     def drawn(self, milliseconds: float) -> None:
         """A picture was drawn."""
@@ -129,7 +129,7 @@ class Meter:
     def tick(self) -> None:
         """Let time pass and look at source and machine; to be called a few times a second, pictures or not."""
         state = self._state()
-        reading = self._board() if self._board is not None else None
+        reading = self._reading()
         now = time.monotonic()
         with self._lock:
             # Before the first boxes nothing was lost yet.
@@ -150,7 +150,7 @@ class Meter:
             if self._numbers is not None and now - self._numbers[0] < _FRESH_S:
                 return self._numbers[1]
         state = self._state()
-        reading = self._board() if self._board is not None else None
+        reading = self._reading()
         with self._lock:
             if self._paused_at is None:
                 self._forget(now)
@@ -181,7 +181,7 @@ class Meter:
     def figures(self) -> dict[str, Any]:
         """Everything measured, as plain types: the parts of the report that are about speed."""
         state = self._state()
-        reading = self._board() if self._board is not None else None
+        reading = self._reading()
         now = time.monotonic() if self._final is None else self._final[0]
         with self._lock:
             lost = self._lost_s + (now - self._lost_at if self._lost_at is not None else 0.0)
@@ -226,6 +226,9 @@ class Meter:
             return self._final[1]
         state = self._source()
         return replace(state, captured=state.captured - self._before, dropped=state.dropped - self._before)
+
+    def _reading(self) -> BoardReading | None:
+        return self._board() if self._board is not None else None
 
     def _note(self, reading: BoardReading) -> None:
         if reading.cpu_percent is not None:

@@ -74,10 +74,6 @@ class Pipeline:
         self._thread.start()
         self._ticker.start()
 
-    def stop(self) -> None:
-        """Ask it to end; it does after the picture it is at."""
-        self._stop.set()
-
     def ended(self) -> bool:
         """Whether the last result is there."""
         return self._ended.is_set()
@@ -87,7 +83,7 @@ class Pipeline:
         return self._ended.wait(timeout)
 
     def join(self, timeout: float | None = None) -> None:
-        """Stop, and wait until its threads are gone."""
+        """Ask it to end, which it does after the picture it is at, and wait until its threads are gone."""
         self._stop.set()
         for thread in (self._thread, self._ticker):
             if thread.is_alive():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import logging
-import math
 import threading
 import time
 from abc import abstractmethod
@@ -249,8 +248,3 @@ class _Shelf:
         with self._changed:
             self.closed = True
             self._changed.notify_all()
-
-
-def usable_fps(value: float | None, longest: float = 240.0) -> float | None:
-    """Pictures a second if that can be meant: a number in ``0.01..longest``; else None."""
-    return value if value is not None and math.isfinite(value) and 0.01 <= value <= longest else None

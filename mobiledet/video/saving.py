@@ -14,6 +14,7 @@ from mobiledet.structures import ImageArray
 from mobiledet.video.detection_log import DetectionLog
 from mobiledet.video.frames import Result
 from mobiledet.video.painter import Painter
+from mobiledet.video.source import usable_fps
 from mobiledet.video.video_file import VideoFile
 
 __all__ = ["DetectionLog", "VideoSaver"]
@@ -77,7 +78,7 @@ class VideoSaver:
         """What went wrong; the video ends there."""
         self._file = VideoFile(path)
         self._painter = painter
-        self._fps = fps if fps is not None and math.isfinite(fps) and 0.1 <= fps <= 240 else None
+        self._fps = usable_fps(fps, least=0.1)
         self._changed = threading.Condition()
         self._queue: deque[Result] = deque()
         self._closing = self._hurry = self._told = False

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from mobiledet.structures import Size
 from mobiledet.video.frames import Frame
+
+
+def usable_fps(value: float | None, least: float = 0.01) -> float | None:
+    """Pictures a second if that can be meant: a number in ``least..240``; else None."""
+    return value if value is not None and math.isfinite(value) and least <= value <= 240 else None
 
 
 class EndOfSource(Exception):  # noqa: N818 - no error, as StopIteration is none
