@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
 import json
 import os
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mobiledet.errors import MobiledetError, TrainingError
+from mobiledet.file_lock import try_lock
 
 
 def create_run_folder(output: Path, name: str, *, remedy: str = "name another with train.output=FOLDER") -> Path:
@@ -56,11 +56,9 @@ def lock_run_folder(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise TrainingError(f"can't write to run folder {str(folder)!r}: {error.strerror}") from None
     with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not try_lock(handle.fileno()):
             handle.seek(0)
-            raise TrainingError(f"{folder}: process {handle.read().strip() or '?'} is training into it") from None
+            raise TrainingError(f"{folder}: process {handle.read().strip() or '?'} is training into it")
         handle.truncate(0)
         handle.write(str(os.getpid()))
         handle.flush()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import sys
@@ -11,8 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-if sys.platform != "win32":
-    import fcntl
+from mobiledet.file_lock import try_lock
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +47,7 @@ def _acquire(path: Path, waiting: str) -> int:
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            while not _try(handle):
+            while not try_lock(handle):
                 if not told:
                     logger.info("%s", waiting)
                     told = True
@@ -60,15 +58,6 @@ def _acquire(path: Path, waiting: str) -> int:
             os.close(handle)
             raise
         os.close(handle)  # the holder before us took the file away while we waited: start over with the new one
-
-
-def _try(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        # Anything else: a file system without locks, where going on alone is the best there is.
-        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
-    return True
 
 
 def _is_still(path: Path, handle: int) -> bool:
