@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from mobiledet.structures import ImageArray
 from mobiledet.video.addresses import ask_http
+from mobiledet.video.source import usable_fps
 
 _OLDEST_STAMP_S = 1.0
 """A driver's stamp further back than this is of another clock."""
@@ -131,7 +132,7 @@ class _CameraDevice(_OpenCVDevice):
         import cv2
 
         width, height = (int(self._capture.get(p)) for p in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
-        fps = sane_fps(self._capture.get(cv2.CAP_PROP_FPS))
+        fps = usable_fps(self._capture.get(cv2.CAP_PROP_FPS))
         form = _four_characters(self._capture.get(cv2.CAP_PROP_FOURCC))
         return {"size": [height, width], "fps": fps, "note": f"{self._capture.getBackendName()} {form}".strip()}
 
@@ -183,7 +184,7 @@ class _StreamDevice(_OpenCVDevice):
         width, height = (int(self._capture.get(p)) for p in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
         form = _four_characters(self._capture.get(cv2.CAP_PROP_FOURCC))
         # JPEG after JPEG has no speed of its own; FFmpeg then says 25.
-        fps = None if form == "MJPG" else sane_fps(self._capture.get(cv2.CAP_PROP_FPS))
+        fps = None if form == "MJPG" else usable_fps(self._capture.get(cv2.CAP_PROP_FPS))
         return {"size": [height, width], "fps": fps, "note": f"FFmpeg {form}".strip()}
 
     def lost(self) -> str:
@@ -232,11 +233,6 @@ class _Picamera2Device:
 
     def lost(self) -> str:
         return "gives no more pictures"
-
-
-def sane_fps(value: float) -> float | None:
-    """Pictures a second, unless what a driver or a file says can't be meant."""
-    return float(value) if 0 < value <= 480 else None
 
 
 def _four_characters(code: float) -> str:

@@ -66,17 +66,7 @@ class DisplayProbe:
         return self._found[1]
 
     def _look(self) -> None:
-        self._found = _look(probe=True)
-
-
-def display_problem(*, probe: bool = True) -> str | None:
-    """Why no window can be opened, in one line with a remedy; None if nothing speaks against it.
-
-    Args:
-        probe: Also let another process try, which takes a third of a second, and ten seconds at most. Without it, a
-            refused connection or a missing library isn't noticed.
-    """
-    return _look(probe=probe)[0]
+        self._found = _look()
 
 
 def quiet_qt() -> None:
@@ -85,11 +75,11 @@ def quiet_qt() -> None:
     os.environ.setdefault("QT_LOGGING_RULES", "default.info=false")
 
 
-def _look(*, probe: bool) -> tuple[str | None, Size | None]:
+def _look() -> tuple[str | None, Size | None]:
     has_server = sys.platform.startswith(("linux", "freebsd"))
     # Without a screen, another OpenCV wouldn't help.
     problem = (_server_problem() if has_server else None) or _opencv_problem()
-    if problem is None and has_server and probe:
+    if problem is None and has_server:
         return _try_elsewhere()
     return problem, None
 

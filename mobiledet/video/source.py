@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -11,8 +10,11 @@ from mobiledet.video.frames import Frame
 
 
 def usable_fps(value: float | None, least: float = 0.01) -> float | None:
-    """Pictures a second if that can be meant: a number in ``least..240``; else None."""
-    return value if value is not None and math.isfinite(value) and least <= value <= 240 else None
+    """Pictures a second if that can be meant: a number in ``least..480``; else None.
+
+    Streams and cameras that don't know say 0, 1000 or 90000.
+    """
+    return float(value) if value is not None and least <= value <= 480 else None
 
 
 class EndOfSource(Exception):  # noqa: N818 - no error, as StopIteration is none

@@ -8,9 +8,10 @@ import time
 import numpy as np
 import pytest
 
-from mobiledet.video import cameras, capture_devices
+from mobiledet.video import cameras
 from mobiledet.video.cameras import Camera, camera_trouble, list_cameras, no_camera_message
 from mobiledet.video.capture_devices import CaptureFailedError, open_device
+from mobiledet.video.source import usable_fps
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="V4L2 is Linux's")
 
@@ -245,11 +246,15 @@ def test_picamera2_as_its_manual_has_it(monkeypatch):
         open_device({**JOB, "kind": "picamera2", "target": "1"})
 
 
-def test_speeds_that_cannot_be_meant():
-    assert [capture_devices.sane_fps(value) for value in (30, 0, -1, 90000, float("nan"))] == [
-        30,
-        None,
-        None,
-        None,
-        None,
-    ]
+@pytest.mark.parametrize(
+    ("said", "least", "meant"),
+    [
+        (30, 0.01, 30.0),
+        (480.0, 0.01, 480.0),
+        (0.05, 0.01, 0.05),
+        (0.05, 0.1, None),
+        *((value, 0.01, None) for value in (None, 0, -1, 1000, 90000, float("nan"), float("inf"))),
+    ],
+)
+def test_speeds_that_cannot_be_meant(said, least, meant):
+    assert usable_fps(said, least) == meant

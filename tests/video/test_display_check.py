@@ -13,7 +13,7 @@ import cv2
 import pytest
 
 from mobiledet.video import display_check
-from mobiledet.video.display_check import DisplayProbe, display_problem, quiet_qt
+from mobiledet.video.display_check import DisplayProbe, quiet_qt
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks for X11")
 
@@ -60,15 +60,14 @@ def test_without_a_server(monkeypatch, display, words):
         monkeypatch.delenv("DISPLAY", raising=False)
     else:
         monkeypatch.setenv("DISPLAY", display)
-    for problem in (display_problem(probe=False), DisplayProbe().result()):
-        assert re.search(words, one_line(problem))
+    assert re.search(words, one_line(DisplayProbe().result()))
 
 
 def test_an_opencv_without_windows(monkeypatch):
     monkeypatch.setattr(cv2, "currentUIFramework", lambda: "")
     with x_server_stub() as (number, _):
         monkeypatch.setenv("DISPLAY", f"localhost:{number}")
-        problem = one_line(display_problem())
+        problem = one_line(DisplayProbe().result())
     assert "pip install --force-reinstall --no-deps opencv-python" in problem
 
 
@@ -76,7 +75,7 @@ def test_an_opencv_without_windows(monkeypatch):
 def test_a_missing_screen_is_told_before_an_opencv_without_windows(monkeypatch):
     monkeypatch.setattr(cv2, "currentUIFramework", lambda: "")
     monkeypatch.delenv("DISPLAY", raising=False)
-    assert "DISPLAY isn't set" in one_line(display_problem())
+    assert "DISPLAY isn't set" in one_line(DisplayProbe().result())
 
 
 def test_an_opencv_that_does_not_load(tmp_path):
@@ -118,9 +117,8 @@ def test_a_server_that_says_nothing_is_given_up(monkeypatch):
     with x_server_stub() as (number, _):
         monkeypatch.setenv("DISPLAY", f"127.0.0.1:{number}")
         start = time.monotonic()
-        assert "didn't answer within 1 s" in one_line(display_problem())
+        assert "didn't answer within 1 s" in one_line(DisplayProbe().result())
         assert time.monotonic() - start < 20
-        assert display_problem(probe=False) is None
 
 
 class _Stub:
