@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import pytest
 import window_player
+from x_messages import ask_to_close
 
 from mobiledet.video import snapshots
 from mobiledet.video.frames import Newest
@@ -78,14 +79,14 @@ class Player:
         return subprocess.run(["xdotool", *command], env=self.env, capture_output=True, text=True, timeout=PATIENCE)
 
     def focus(self):
-        """Wait until keys reach the window, and the window manager has no more to say about it."""
+        """Wait until keys reach the window, and the window manager has no more to say about it; the window."""
         deadline, calm = time.monotonic() + PATIENCE, 0
         while time.monotonic() < deadline:
             windows = self.do("search", "--onlyvisible", "--name", "player").stdout.split()
             if windows and self.do("getwindowfocus").stdout.strip() == windows[-1]:
                 calm += 1
                 if calm == 3:
-                    return
+                    return int(windows[-1])
             elif windows:
                 calm = 0
                 self.do("windowfocus", windows[-1])
@@ -197,17 +198,10 @@ def test_a_paused_picture_stays_but_obeys(play):
     assert player.end() == "key"
 
 
-def test_closing_the_window_ends_it(play):
-    if shutil.which("openbox") is None:
-        pytest.skip("no window manager")
+def test_closing_the_window_ends_it(play, x_screen):
     player = play("run")
     player.wait_for(lambda line: line.get("shown", 0) >= 2)
-    player.focus()
-    deadline = time.monotonic() + PATIENCE
-    while player.process.poll() is None and time.monotonic() < deadline:
-        player.key("alt+F4")  # lost while the window manager starts
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            player.process.wait(0.5)
+    ask_to_close(x_screen, player.focus())
     assert player.end() == "closed"
     assert player.stderr == ""
 
