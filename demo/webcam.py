@@ -19,7 +19,7 @@ import argparse  # noqa: E402 - the clock of "start to first boxes" starts befor
 import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
 
-from mobiledet.cli import run_tool  # noqa: E402
+from mobiledet.cli import print_lines, run_tool  # noqa: E402
 
 DEFAULT_MODEL = "ssd_mobilenet_v1_075_coco"
 
@@ -73,8 +73,7 @@ def main() -> int:
     live = LiveRun(options)
     with Stop() as stop:
         report = live.run(stop)
-    for line in summary_lines(report):
-        print(line)
+    print_lines(summary_lines(report))
     if live.problems:
         raise MobiledetError("; ".join(live.problems))
     return stop.exit_status

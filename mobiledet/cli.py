@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NoReturn
 
@@ -41,6 +41,22 @@ def refuse_existing(path: Path | None) -> None:
         raise MobiledetError(f"{path}: no permission to write to {str(path.parent)!r}; name another file")
 
 
+def print_lines(lines: Iterable[str]) -> None:
+    """Print to a reader who may be gone, as a closed terminal is; the program goes on to its end all the same."""
+    try:
+        for line in lines:
+            print(line)  # noqa: T201 - what a program has to say
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        _silence()
+
+
+def _silence() -> None:
+    """Let what is printed go nowhere; Python would try once more at its end, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def run_tool(main: Callable[[], int | None]) -> NoReturn:
     """Run a program's ``main`` and exit: 0 or its own status; 1 with one line on stderr for a user's mistake.
 
@@ -58,8 +74,8 @@ def run_tool(main: Callable[[], int | None]) -> NoReturn:
         print("stopped", file=sys.stderr)  # noqa: T201
         status = EXIT_SIGNAL + 2
     except BrokenPipeError:
-        # `tools/cost.py ... | head` closes our output early; that is no error, and Python must not complain of it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # `tools/cost.py ... | head` closes our output early; that is no error.
+        _silence()
         status = 0
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]

@@ -26,7 +26,8 @@ class StreamAddress:
 
     Attributes:
         url: The whole address, as it is opened.
-        shown: The same without user, password and query, for the screen, logs and reports.
+        shown: The same without user, password, query and whatever of its path may be one of them, for the screen, logs
+            and reports.
         host: Its host and port.
     """
 
@@ -37,7 +38,8 @@ class StreamAddress:
     def scrub(self, text: str) -> str:
         """A library's words without this address's secrets."""
         parts = urlsplit(self.url)
-        for secret in (self.url, parts.query, parts.password):
+        secrets = [segment for segment in parts.path.split("/") if _is_secret(segment)]
+        for secret in (self.url, parts.query, parts.password, *secrets):
             for written in {secret, unquote(secret), quote(secret)} if secret else ():
                 text = text.replace(written, self.shown if secret == self.url else "...")
         return _USER.sub("", text)
@@ -78,6 +80,12 @@ def parse_address(text: str) -> StreamAddress:
         near = difflib.get_close_matches(scheme, SCHEMES, n=1)
         hint = f"did you mean {near[0]}://?" if near else f"streams begin with {', '.join(SCHEMES)}"
         raise SourceError(f"{shown}: {scheme}:// is nothing that can be read; {hint}")
+    if re.match(r"[^/@]*:[^/@]*/[^?#]*@", text.partition("://")[2]):
+        # Not shown: what looks like a host and its port may be a user and the beginning of the password.
+        raise SourceError(
+            f"{scheme}://...: an @ after the first slash can't be told from a password's end; write a slash in a "
+            "password as %2F, and an @ in a path as %40"
+        )
     try:
         parts = urlsplit(text)
         host, port = parts.hostname or "", parts.port
@@ -85,11 +93,17 @@ def parse_address(text: str) -> StreamAddress:
         raise SourceError(f"{shown}: not an address ({error}); write {scheme}://HOST:PORT/PATH") from None
     if not host and scheme not in ("udp", "rtp"):
         raise SourceError(f"{shown}: the address names no host; write {scheme}://HOST:PORT/PATH")
-    # Many cameras take their password in the query.
-    path = parts.path + ("?..." if parts.query else "")
+    # Many cameras take their password in the query, and many recorders in the path.
+    path = "/".join("..." if _is_secret(segment) else segment for segment in parts.path.split("/"))
+    path += "?..." if parts.query else ""
     bracketed = f"[{host}]" if ":" in host else host
     place = f"{bracketed}:{port}" if port is not None else bracketed
     return StreamAddress(url=text, shown=f"{scheme}://{place}{path}", host=place)
+
+
+def _is_secret(segment: str) -> bool:
+    """Whether a part of a path may hold a password, as in ``user=admin_password=1234``."""
+    return "=" in segment or "@" in segment
 
 
 def ask_http(url: str, timeout: float = 3.0) -> str:

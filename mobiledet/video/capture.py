@@ -41,6 +41,9 @@ _STOOD_STILL_S = 2.0
 _LATE_S = 0.25
 """Least silence that a viewer is told of."""
 
+_UNKNOWN_LATE_S = 1.5
+"""The same while it isn't known how fast pictures come: after the first one ever. What a driver says is no guide."""
+
 
 @dataclass(frozen=True)
 class _Announced:
@@ -98,6 +101,7 @@ class CaptureSource(Source):
         self._first_grab: float | None = None
         self._size: Size | None = None
         self._fps: float | None = None
+        self._usual_s: float | None = None
         self._lost = ""
         # Of the child of the moment:
         self._child: CaptureChild | None = None
@@ -181,8 +185,8 @@ class CaptureSource(Source):
         if not self._pictures:
             return f"{self.name}: opening"
         silence = now - self._heard
-        usual = statistics.median(self._intervals) if self._intervals else 0.0
-        return f"{self.name}: no picture for {silence:.1f} s" if silence > max(_LATE_S, 3 * usual) else ""
+        late = max(_LATE_S, 3 * self._usual_s) if self._usual_s is not None else _UNKNOWN_LATE_S
+        return f"{self.name}: no picture for {silence:.1f} s" if silence > late else ""
 
     # The thread that watches over the child.
 
@@ -314,6 +318,7 @@ class CaptureSource(Source):
                 self._first_grab = grabbed
             if self._pictures:
                 self._intervals.append(now - self._heard)
+                self._usual_s = statistics.median(self._intervals)
             elif self._captured:
                 self._reconnects += 1
             index = self._base + message["index"]

@@ -85,6 +85,11 @@ class DetectionLog:
             if not self._size:  # nothing was detected in: the name stays free for another try
                 with contextlib.suppress(OSError):
                     self.path.unlink()
+            if self.error is None and self.missed:
+                self.error = MobiledetError(
+                    f"{self.path}: {self.missed} pictures are not in it, the disk was too slow for them; it holds "
+                    f"{self.lines}"
+                )
         if self.error is not None and not self._told:
             self._told = True
             raise self.error

@@ -139,7 +139,14 @@ def _try_elsewhere() -> tuple[str | None, Size | None]:
     quiet_qt()
     command = [sys.executable, "-c", _PROBE, json.dumps([str(place) for place in sys.path]), str(int(PROBE_LIMIT) + 1)]
     try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PROBE_LIMIT, check=False)
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=PROBE_LIMIT,
+            check=False,
+            start_new_session=True,  # Ctrl-C in the terminal is for this program
+        )
     except subprocess.TimeoutExpired:
         return f"the screen {_screen()} didn't answer within {PROBE_LIMIT:g} s; log in again, {_INSTEAD}", None
     except OSError:

@@ -13,7 +13,7 @@ from typing import Any
 from mobiledet.errors import SourceError
 from mobiledet.structures import ImageArray
 from mobiledet.video.reading import Found, ReadSource
-from mobiledet.video.source import usable_fps
+from mobiledet.video.source import is_utf8, usable_fps
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +65,8 @@ class VideoFileSource(ReadSource):
             SourceError: it is missing, no video, or damaged.
         """
         head = check_file(self.path)
+        if not is_utf8(self.path):
+            raise SourceError(f"{self.path.name!r} is no UTF-8, and OpenCV opens no such name; give it another")
         self._capture = self._open_capture()
         if self._capture is None:
             raise SourceError(f"{self.path} {_no_video(head)}")

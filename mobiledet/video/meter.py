@@ -91,7 +91,8 @@ class Meter:
         stages = {"grab": result.frame.grab_ms, **result.stages_ms}
         with self._lock:
             if self._first is None:
-                self._first = result.ready
+                # Pauses before it aren't in the time that counts.
+                self._first, self._paused_s = result.ready, 0.0
             self._seconds = self._second(result.ready)
             self.processed += 1
             for name, value in stages.items():
@@ -134,9 +135,9 @@ class Meter:
         with self._lock:
             # Before the first boxes nothing was lost yet.
             if not state.connected and self._lost_at is None and self._first is not None:
-                self._lost_at = now
+                self._lost_at = self._second(now)
             elif state.connected and self._lost_at is not None:
-                self._lost_s += now - self._lost_at
+                self._lost_s += self._second(now) - self._lost_at
                 self._lost_at = None
             if reading is not None:
                 self._note(reading)
@@ -184,7 +185,7 @@ class Meter:
         reading = self._reading()
         now = time.monotonic() if self._final is None else self._final[0]
         with self._lock:
-            lost = self._lost_s + (now - self._lost_at if self._lost_at is not None else 0.0)
+            lost = self._lost_s + (self._second(now) - self._lost_at if self._lost_at is not None else 0.0)
             # What is lost and doesn't come back counts: there were no pictures.
             seconds = self._second(now) if self._lost_at is not None else self._seconds
             overall = (self.processed - 1) / seconds if self.processed > 1 and seconds > 0 else None

@@ -43,6 +43,7 @@ def make_report(
     label: str,
     command: Sequence[str],
     address: str,
+    load: float | None,
 ) -> dict[str, Any]:
     """Put a report together.
 
@@ -56,6 +57,7 @@ def make_report(
         label: What the user calls the board.
         command: The command line.
         address: How the source was named in it; a stream's, with its password, is replaced by its name.
+        load: Of the machine before the run.
     """
     card, state = detector.card, source.state()
     stages = dict(figures["stages_ms"])
@@ -76,7 +78,7 @@ def make_report(
         "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": shlex.join(word.replace(address, source.name) if "://" in address else word for word in command),
         "label": label,
-        "machine": describe_machine(),
+        "machine": {**describe_machine(), "load_average": load},
         "model": {
             "name": model_name,
             "runtime": detector.network.runtime,

@@ -48,10 +48,11 @@ _QUEUE_BYTES, _QUEUE_LENGTH = 64 * 2**20, 32
 class VideoSaver:
     """Draws and encodes in a thread of its own.
 
-    A file's pictures are all saved, at the file's rate. A live source is saved at a fixed rate, since OpenCV writes no
-    other, with pictures repeated and left out by their time stamps: the video plays as fast as life, whether the
-    detector is slow or the camera stalls. The rate is the source's, at most 30, or less where encoding is too slow for
-    that (`mobiledet.video.video_file` says how slow). Where it still can't keep up, pictures are missed, and counted.
+    A file's pictures are all saved, at the file's rate (30 a second where it tells none that can be meant). A live
+    source is saved at a fixed rate, since OpenCV writes no other, with pictures repeated and left out by their time
+    stamps: the video plays as fast as life, whether the detector is slow or the camera stalls. The rate is the
+    source's, at most 30, or less where encoding is too slow for that (`mobiledet.video.video_file` says how slow).
+    Where it still can't keep up, pictures are missed, and counted.
 
     Args:
         path: A new ``.mp4``, ``.webm`` or ``.avi`` file. It has this name when it is whole, not before.
@@ -68,8 +69,6 @@ class VideoSaver:
         self.live = live
         self.saved = 0
         """Pictures in the video, each counted once."""
-        self.missed = 0
-        """Pictures that came too fast for it, or after it had failed."""
         self.thinned = 0
         """Live pictures that came between two of the video's."""
         self.cut_seconds = 0.0
@@ -81,11 +80,17 @@ class VideoSaver:
         self._fps = usable_fps(fps, least=0.1)
         self._changed = threading.Condition()
         self._queue: deque[Result] = deque()
+        self._offered = 0
         self._closing = self._hurry = self._told = False
         self._room = _QUEUE_LENGTH
         self._done: Path | None = None
         self._thread = threading.Thread(target=self._run, name="video saver", daemon=True)
         self._thread.start()
+
+    @property
+    def missed(self) -> int:
+        """Pictures that came too fast for it, or after it had failed; exact once it is closed."""
+        return self._offered - self.saved - self.thinned - len(self._queue)
 
     @property
     def codec(self) -> str:
@@ -100,10 +105,10 @@ class VideoSaver:
         """
         room = self._room = min(_QUEUE_LENGTH, max(4, _QUEUE_BYTES // max(1, result.frame.image.nbytes)))
         with self._changed:
+            self._offered += 1
             if not self.live:
                 self._changed.wait_for(lambda: len(self._queue) < room or self._closing or self.error is not None)
             if self._closing or self.error is not None or len(self._queue) >= room:
-                self.missed += 1
                 return False
             self._queue.append(result)
             self._changed.notify_all()
@@ -125,7 +130,6 @@ class VideoSaver:
             if hurry() and not self._hurry:
                 with self._changed:
                     self._hurry = True
-                    self.missed += len(self._queue)
                     self._queue.clear()
             self._thread.join(_LOOK_S)
         if self.error is not None and not self._told:
@@ -136,7 +140,8 @@ class VideoSaver:
         """What became of it, in one line, once it is closed."""
         if self._done is None and self.error is not None:
             rest = self._file.partial
-            return f"{self.error}; what there is of it: {rest}" if rest.exists() else str(self.error)
+            named = str(rest) in str(self.error) or not rest.exists()
+            return str(self.error) if named else f"{self.error}; what there is of it: {rest}"
         if self._done is None:
             return f"{self.path} wasn't made: there was no picture"
         if self.error is not None:
@@ -169,7 +174,6 @@ class VideoSaver:
             if self.error is not None:
                 return
             self.error = error
-            self.missed += len(self._queue)
             self._queue.clear()
             self._changed.notify_all()
         logger.warning("%s", error)

@@ -57,7 +57,7 @@ class ViewServer:
         results: Where the newest result is found.
         painter: Draws it.
         settings: What the viewers may change, all of them the same.
-        numbers: The numbers of the moment; asked at most five times a second, from a thread of the server.
+        numbers: The numbers of the moment; asked at most ten times a second, from a thread of the server.
         title: What is seen and by which model, for the top of the page.
         host: Address of this machine to listen at; ``0.0.0.0`` is all of them.
         port: 0 takes any that is free.

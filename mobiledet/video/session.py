@@ -11,6 +11,7 @@ from typing import Any
 
 from mobiledet.cli import refuse_existing
 from mobiledet.errors import MobiledetError
+from mobiledet.machine import load_average
 from mobiledet.runs import create_run_folder, write_json
 from mobiledet.runtime.detector import Detector
 from mobiledet.thresholds import DEFAULT_THRESHOLD, LOWEST
@@ -72,6 +73,7 @@ class LiveRun:
     def _open(self) -> None:
         """Everything that can be at fault is opened before the first picture is looked at."""
         options = self.options
+        self._load = load_average()
         # The source comes first: a camera needs its time, in which the model is loaded.
         self.source = open_source(options.source, options.source_options)
         self._stack.callback(self.source.close)
@@ -197,7 +199,8 @@ class LiveRun:
         figures = self.meter.figures()
         figures["frames"] |= {
             "saved": self.saver.saved if self.saver is not None else 0,
-            "not_saved": self.saver.missed if self.saver is not None else 0,
+            "not_saved": self.saver.missed + self.saver.thinned if self.saver is not None else 0,
+            "thinned": self.saver.thinned if self.saver is not None else 0,
         }
         newest = self.pipeline.results.get()
         options = self.options
@@ -217,6 +220,7 @@ class LiveRun:
             label=options.label,
             command=options.command,
             address=options.source,
+            load=self._load,
         )
         failed = self.pipeline.error is not None and not self.meter.processed
         if options.report is not None and not failed:

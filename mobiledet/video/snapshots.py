@@ -40,11 +40,21 @@ def save_snapshot(folder: Path, image: ImageArray) -> Path:
         for number in count(1):
             path = folder / f"snapshot_{moment}{f'_{number}' if number > 1 else ''}.jpg"
             with contextlib.suppress(FileExistsError):
-                with path.open("xb") as file:
-                    file.write(data.tobytes())
+                _write(path, data.tobytes())
                 break
     except OSError as error:
         raise ImageError(
             f"{folder}: no picture can be written there ({error.strerror}); choose another folder"
         ) from error
     return path
+
+
+def _write(path: Path, data: bytes) -> None:
+    """A new file, whole or not at all."""
+    with path.open("xb") as file:
+        try:
+            file.write(data)
+            file.flush()
+        except BaseException:
+            path.unlink()
+            raise

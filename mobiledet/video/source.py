@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 
 from mobiledet.structures import Size
 from mobiledet.video.frames import Frame
@@ -15,6 +16,15 @@ def usable_fps(value: float | None, least: float = 0.01) -> float | None:
     Streams and cameras that don't know say 0, 1000 or 90000.
     """
     return float(value) if value is not None and least <= value <= 480 else None
+
+
+def is_utf8(path: Path) -> bool:
+    """Whether a file's name can be given to OpenCV, which crashes at one that isn't UTF-8."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class EndOfSource(Exception):  # noqa: N818 - no error, as StopIteration is none

@@ -32,7 +32,8 @@ def summary_lines(report: Mapping[str, Any]) -> list[str]:
     if frames["reconnects"] or frames["lost_seconds"]:
         lines.append(f"source lost for {frames['lost_seconds']:.1f} s, {frames['reconnects']} reconnections")
     if frames["not_saved"]:
-        lines.append(f"{frames['not_saved']} pictures are not in the video")
+        thinned = f", {frames['thinned']} of them since it has fewer a second" if frames["thinned"] else ""
+        lines.append(f"{frames['not_saved']} pictures are not in the video{thinned}")
     if report["throttled"]:
         lines.append(f"the board was slowed down: {', '.join(report['throttled'])}")
     return lines

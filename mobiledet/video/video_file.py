@@ -19,7 +19,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
 import sys
 import tempfile
 import time
@@ -33,11 +32,10 @@ import numpy as np
 from mobiledet.cli import refuse_existing
 from mobiledet.errors import MobiledetError
 from mobiledet.structures import ImageArray, Size
+from mobiledet.video.partial_file import RESERVE, count_pictures, free_bytes, is_empty, place, remove
+from mobiledet.video.source import is_utf8
 
 logger = logging.getLogger(__name__)
-
-RESERVE = 32 * 2**20
-"""Bytes of the disk that stay free, so that there is room to end the file properly."""
 
 SMALLEST, LARGEST = 16, 4096
 """Sides of a video in pixels: some codecs refuse less, or more."""
@@ -87,12 +85,15 @@ class VideoFile:
         ending = path.suffix.lower()
         if ending not in CODECS:
             raise MobiledetError(f"{path}: videos are written as .mp4 (fast), .webm (for browsers) or .avi (large)")
-        if _free(path) < RESERVE:
+        if not is_utf8(path):
+            raise MobiledetError(f"{path.name!r} is no UTF-8, and OpenCV writes no such name; name the video otherwise")
+        if free_bytes(path) < RESERVE:
             raise MobiledetError(
                 f"{path}: less than {RESERVE >> 20} MiB left on that disk; free some, or save elsewhere"
             )
-        self.partial = path.with_name(f".{path.stem[:80]}.{os.getpid()}.partial{ending}")
-        self._trial = path.with_name(f".{path.stem[:80]}.{os.getpid()}.trial{ending}")
+        # A name may have 255 bytes, and a letter up to four of them.
+        self.partial = path.with_name(f".{path.stem[:40]}.{os.getpid()}.partial{ending}")
+        self._trial = path.with_name(f".{path.stem[:40]}.{os.getpid()}.trial{ending}")
         self.codec = self._choose_codec(CODECS[ending])
         self.size: Size | None = None
         """``(height, width)`` of the video, once it is open."""
@@ -126,7 +127,7 @@ class VideoFile:
             writer.release()
             return (time.monotonic() - start) * 1e3 / pictures
         finally:
-            _remove(self._trial)
+            remove(self._trial)
 
     def open(self, size: Size, fps: float) -> None:
         """Begin, for pictures of ``size`` and ``fps`` of them a second.
@@ -153,7 +154,7 @@ class VideoFile:
         now = time.monotonic()
         if now - self._looked > _LOOK_EVERY:
             self._looked = now
-            if _free(self.path) < RESERVE:
+            if free_bytes(self.path) < RESERVE:
                 raise MobiledetError(
                     f"{self.path}: less than {RESERVE >> 20} MiB left on that disk, so the video ends after "
                     f"{self.seconds:.1f} s; free some, or save elsewhere"
@@ -175,21 +176,24 @@ class VideoFile:
             Where it is; None when there was nothing to write.
 
         Raises:
-            MobiledetError: it isn't whole; what still plays of it is named.
+            MobiledetError: it isn't whole, or it can't be told that it is; the file that holds the pictures is named.
         """
         if self._writer is None:
             return None
         self._writer.release()
         self._writer = None
         if not self.written:
-            _remove(self.partial)
+            remove(self.partial)
             return None
-        pictures = _count(self.partial)
+        pictures = count_pictures(self.partial)
         if pictures <= 0:
-            if pictures < 0:
-                _remove(self.partial)
-            kept = "nothing of it plays" if pictures < 0 else f"what plays of it is in {self.partial}"
-            raise MobiledetError(f"{self.path}: can't be ended, {kept}; is the disk or a quota full?")
+            full = "is the disk or a quota full?"
+            if is_empty(self.partial):
+                remove(self.partial)
+                raise MobiledetError(f"{self.path}: nothing of it could be written; {full}")
+            # Never removed: that it can't be opened has other reasons, too, and may be mended.
+            kept = "may not play" if pictures < 0 else "plays, but wasn't ended properly"
+            raise MobiledetError(f"{self.path}: can't be ended; what there is of it, {self.partial}, {kept}; {full}")
         place(self.partial, self.path)
         return self.path
 
@@ -205,7 +209,7 @@ class VideoFile:
                     if done is not False and self._trial.exists() and self._trial.stat().st_size > 0:
                         return codec
         finally:
-            _remove(self._trial)
+            remove(self._trial)
         names = " or ".join(codec.name for codec in codecs)
         others = " or ".join(ending for ending in CODECS if ending != self.path.suffix.lower())
         raise MobiledetError(f"{self.path}: this OpenCV can't write {names} there; try {others}")
@@ -236,28 +240,6 @@ def fit(image: ImageArray, size: Size) -> ImageArray:
         image = cv2.copyMakeBorder(image, top, down - top, left, right - left, kind, value=_BORDER)
     fitted: ImageArray = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     return fitted
-
-
-def place(partial: Path, path: Path) -> None:
-    """Give a finished file its name, unless somebody else has taken that meanwhile.
-
-    Raises:
-        MobiledetError: the name is taken, or the file can't be renamed.
-    """
-    try:
-        try:
-            os.link(partial, path)  # unlike renaming, it never replaces
-            partial.unlink()
-        except FileExistsError:
-            raise
-        except OSError:  # FAT knows no links
-            if path.exists():
-                raise FileExistsError from None
-            partial.rename(path)
-    except FileExistsError:
-        raise MobiledetError(f"{path} was made by another program meanwhile; the video is in {partial}") from None
-    except OSError as error:
-        raise MobiledetError(f"{path}: can't be named so: {error.strerror}; the video is in {partial}") from None
 
 
 def _open(path: Path, codec: Codec, fps: float, size: Size) -> Any:
@@ -297,29 +279,3 @@ def _without_tag_complaints() -> Iterator[None]:
             rest = b"".join(line for line in lines if not line.startswith(b"OpenCV: FFMPEG: "))
             if rest:
                 os.write(2, rest)
-
-
-def _count(path: Path) -> int:
-    """Pictures that the file says it holds; 0 if it plays but wasn't ended properly, -1 if it doesn't even play."""
-    import cv2
-
-    capture = cv2.VideoCapture(str(path))
-    try:
-        if not capture.isOpened() or not capture.read()[0]:
-            return -1
-        return max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
-    finally:
-        capture.release()
-
-
-def _free(path: Path) -> int:
-    """Bytes that can still be written beside ``path``."""
-    try:
-        return shutil.disk_usage(path.absolute().parent).free
-    except OSError:
-        return RESERVE
-
-
-def _remove(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        path.unlink()

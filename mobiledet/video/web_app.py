@@ -37,6 +37,9 @@ from mobiledet.video.web_pictures import Picture, Pictures, encode_jpeg
 logger = logging.getLogger(__name__)
 
 MOST_VIEWERS = 20
+MOST_CONNECTIONS = 128
+"""A browser opens up to six. Each is a file of this process, and cameras, logs and videos need some, too."""
+
 SNAPSHOT_QUALITY = 95
 
 _PAGE = Path(__file__).parent / "page"
@@ -58,7 +61,13 @@ _UNSENT = 128 * 1024
 """Bytes that may wait in the system for a slow viewer; more would be pictures of long ago."""
 
 _LARGEST_WISH = 64 * 1024
-_NUMBERS_LIFE = 0.2
+_AT_ONCE = 16
+"""Connections taken in one go, which aren't counted among each other."""
+
+_WISH_TIME = 5.0
+"""Seconds that a wish may take to arrive."""
+
+_NUMBERS_LIFE = 0.1
 _SHUTDOWN = 0.3
 _BOUNDARY = b"picture"
 
@@ -121,10 +130,11 @@ class WebApp:
             app, access_log=None, logger=_server_logger(), shutdown_timeout=_SHUTDOWN, keepalive_timeout=30
         )
         await runner.setup()
+        listening = await _listen(runner, listener)
         try:
-            await web.SockSite(runner, listener).start()
             yield
         finally:
+            listening.close()
             for transport in list(self._viewers):
                 transport.abort()
             await self._pictures.close()
@@ -189,9 +199,13 @@ class WebApp:
         if request.content_type != "application/json":
             raise web.HTTPUnsupportedMediaType(text="415: send JSON, as application/json\n")
         try:
-            apply_settings(await request.read(), self._settings)
+            apply_settings(await asyncio.wait_for(request.read(), _WISH_TIME), self._settings)
         except WishError as error:
             raise web.HTTPBadRequest(text=f"400: {error}\n") from None
+        except (web.RequestPayloadError, ConnectionError):
+            raise web.HTTPBadRequest(text="400: what was sent is damaged or not whole\n") from None
+        except asyncio.TimeoutError:
+            raise web.HTTPRequestTimeout(text="408: the rest of what was to be sent didn't come\n") from None
         return _json(settings_json(self._settings))
 
     async def _snapshot(self, _: web.Request) -> web.Response:
@@ -251,6 +265,25 @@ async def _send(request: web.Request, response: web.StreamResponse, picture: Pic
     await request.writer.drain()
 
 
+async def _listen(runner: web.AppRunner, listener: socket.socket) -> asyncio.Server:
+    """Take connections, but never more than may be open at a time; aiohttp itself knows no limit."""
+    server = runner.server
+    assert server is not None
+
+    def protocol() -> asyncio.Protocol:
+        return server() if len(server.connections) < MOST_CONNECTIONS else _Refused()
+
+    return await asyncio.get_running_loop().create_server(protocol, sock=listener, backlog=_AT_ONCE)
+
+
+class _Refused(asyncio.Protocol):
+    """A connection too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.abort()
+
+
 def _server_logger() -> logging.Logger:
     """For faults of ours; that somebody sends what is no HTTP is none."""
     own = logging.getLogger(f"{__name__}.server")
@@ -259,7 +292,8 @@ def _server_logger() -> logging.Logger:
 
 
 def _is_no_noise(record: logging.LogRecord) -> bool:
-    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
+    noise = (HttpProcessingError, web.RequestPayloadError, ConnectionError)
+    return record.exc_info is None or not isinstance(record.exc_info[1], noise)
 
 
 def _keep_little_unsent(transport: asyncio.Transport) -> None:

@@ -262,7 +262,7 @@ class Window:
 
     def _open(self) -> None:
         cv2.namedWindow(_NAME, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
-        cv2.setWindowTitle(_NAME, self._title)
+        cv2.setWindowTitle(_NAME, self._title.encode("utf-8", "replace").decode())  # it crashes at a half letter
         self._resize(_EMPTY)
 
     def _resize(self, size: Size) -> None:

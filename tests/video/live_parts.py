@@ -77,7 +77,7 @@ class TickingSource(Source):
         self.box = Mailbox()
         self.captured = 0
         self.over = threading.Event()
-        self.thread = threading.Thread(target=self._run)
+        self.thread = threading.Thread(target=self._run, daemon=True)  # for a test that fails before it closes this
 
     def start(self):
         self.thread.start()

@@ -180,7 +180,7 @@ def test_a_camera_is_set_before_it_is_used(driver):
         (cv2.CAP_PROP_BUFFERSIZE, 1),
     ]
     assert device.about() == {"size": [480, 640], "fps": 30.0, "note": "V4L2 YUYV"}
-    assert not device.present()  # there is no /dev/video3 here
+    assert not open_device({**JOB, "target": "97"}).present()  # there is no /dev/video97
     assert device.lost() == "was unplugged"
 
 

@@ -198,6 +198,24 @@ def test_silence_is_told_before_anything_is_done(fake):
     assert not gone(source.pid)
 
 
+def test_a_slow_camera_is_not_a_lost_one(fake, monkeypatch):
+    monkeypatch.setenv("FAKE_INTERVAL", "0.6")  # though it says 100 a second
+    source = fake("on")
+    take(source)
+    while source.state().captured < 3:
+        assert source.state().message == ""
+        time.sleep(0.01)
+
+
+def test_how_fast_pictures_come_is_remembered_when_it_comes_back(fake, monkeypatch):
+    monkeypatch.setattr(capture, "BACK_OFF_S", (0.1,))
+    monkeypatch.setattr(capture, "_UNKNOWN_LATE_S", 1000.0)
+    source = fake("5:lost", "1:hang", stall_s=60.0)
+    take(source)
+    wait_for(lambda: source.state().reconnects == 1)
+    wait_for(lambda: source.state().message.startswith("camera 0: no picture for 0."))
+
+
 def test_a_stopped_child_is_replaced(fake):
     source = fake("on", stall_s=0.5)
     take(source)

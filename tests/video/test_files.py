@@ -126,11 +126,11 @@ def test_by_a_clock_the_newest_wins(video, run):
 
 
 def test_a_clock_starts_when_somebody_wants_a_picture(video, run):
-    source = run(VideoFileSource(video(12, fps=50), realtime=True))
-    time.sleep(0.5)  # a model is loaded meanwhile
+    source = run(VideoFileSource(video(12, fps=2), realtime=True))
+    time.sleep(0.7)  # a model is loaded meanwhile
     frame = source.take(LONG)
     assert frame.index == 0
-    assert time.monotonic() - frame.grabbed < 0.45, "due when it was wanted"
+    assert time.monotonic() - frame.grabbed < 0.65, "due when it was wanted"
 
 
 def test_by_a_faster_clock(video, run):

@@ -97,6 +97,49 @@ def test_pauses_are_not_counted(clock):
     assert figures["fps"]["worst_second"] >= 19
 
 
+def test_a_pause_before_the_first_picture_takes_nothing_from_the_run(clock):
+    meter = Meter(started=0)
+    meter.pause(True)
+    clock.now += 4
+    meter.pause(False)
+    run(meter, clock, seconds=8, fps=10)
+    figures = meter.figures()
+    assert figures["seconds"] == pytest.approx(7.9)
+    assert figures["fps"]["overall"] == pytest.approx(10)
+
+
+def test_numbers_of_the_moment_start_anew_after_a_pause(clock):
+    meter = Meter(started=0)
+    run(meter, clock, seconds=4, fps=20)
+    meter.pause(True)
+    clock.now += 1
+    meter.pause(False)
+    run(meter, clock, seconds=0.5, fps=20, age=0.2)
+    assert meter.numbers().fps == pytest.approx(20), "the second's rest isn't a slow picture"
+    assert meter.numbers().age_ms == pytest.approx(200)
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_what_is_lost_during_a_pause_was_not_missed(clock, comes_back):
+    state = SimpleNamespace(now=SourceState(connected=True))
+    meter = Meter(started=0, source=lambda: state.now)
+    run(meter, clock, seconds=2, fps=10)
+    meter.pause(True)
+    state.now = SourceState(connected=False, message="gone")
+    for _ in range(300):
+        clock.now += 0.2
+        meter.tick()
+    meter.pause(False)
+    if comes_back:
+        state.now = SourceState(connected=True)
+        meter.tick()
+        run(meter, clock, seconds=2, fps=10)
+    assert meter.figures()["frames"]["lost_seconds"] == 0
+    clock.now += 3
+    meter.tick()
+    assert meter.figures()["frames"]["lost_seconds"] == (0 if comes_back else 3)
+
+
 def test_first_and_last_minute(clock):
     meter = Meter(started=0)
     run(meter, clock, seconds=61, fps=30)

@@ -1,6 +1,7 @@
 """From what a user writes to the source that is meant, or to one line that helps."""
 
 import os
+import re
 import sys
 
 import cv2
@@ -184,3 +185,36 @@ def test_causes_are_told_without_secrets(words, told):
     assert told in address.explain(words)
     assert "secret" not in address.explain(words)
     assert "token" not in address.explain(words)
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("rtsp://cam/user=admin_password=secret_channel=1.sdp", "rtsp://cam/..."),
+        ("rtsp://cam:554/live/main;pwd=secret/1", "rtsp://cam:554/live/.../1"),
+        ("rtsp://cam/me:secret@1/2", "rtsp://cam/.../2"),
+        ("http://cam:80/video.mjpg?mail=secret@b.c", "http://cam:80/video.mjpg?..."),
+    ],
+)
+def test_secrets_in_the_path_are_not_shown(address, shown):
+    parsed = parse_address(address)
+    assert (parsed.url, parsed.shown) == (address, shown)
+    segment = next(part for part in address.split("/") if "secret" in part).split("?")[-1]
+    for words in (f"can't open {address}", f"odd: {segment} in it"):
+        assert "secret" not in parsed.explain(words)
+
+
+@pytest.mark.parametrize("address", ["rtsp://me:12/34secret@cam/1", "rtsp://me:pass/secret@cam/1"])
+def test_a_password_with_a_slash_is_no_port(address):
+    with pytest.raises(SourceError, match="as %2F") as caught:
+        parse_address(address)
+    assert not re.search("me:|12|pass/|secret", str(caught.value))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="names are text elsewhere")
+def test_a_video_whose_name_opencv_crashes_at(tmp_path):
+    path = tmp_path / os.fsdecode(b"c\xff.mp4")
+    path.write_bytes(b"\0\0\0\x18ftypmp42")
+    source = open_source(str(path))
+    with pytest.raises(SourceError, match=r"'c\\udcff\.mp4' is no UTF-8"):
+        source.start()

@@ -174,7 +174,7 @@ def test_no_thread_is_left():
     run.start()
     run.wait(20)
     run.join()
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
 
 
 def test_the_first_call_is_made_before_the_first_picture():

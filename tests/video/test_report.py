@@ -32,6 +32,7 @@ def report(stages, *, command=("python", "webcam.py"), address="clip.mp4", name=
         label="",
         command=command,
         address=address,
+        load=0.25,
     )
     return json.loads(json.dumps(made, allow_nan=False))
 

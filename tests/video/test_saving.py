@@ -15,7 +15,7 @@ import pytest
 
 from mobiledet.errors import MobiledetError
 from mobiledet.structures import Detections
-from mobiledet.video import saving, video_file
+from mobiledet.video import detection_log, saving, video_file
 from mobiledet.video.detection_log import DetectionLog
 from mobiledet.video.frames import Frame, Result
 from mobiledet.video.painter import Painter
@@ -157,7 +157,7 @@ def test_what_cannot_be_written_is_refused_before_the_run(tmp_path, monkeypatch)
     monkeypatch.setitem(video_file.CODECS, ".mp4", (video_file.Codec("WHAT", "Nonsense", "nowhere"),))
     with pytest.raises(MobiledetError, match=r"can't write Nonsense there; try \.webm or \.avi"):
         saver(tmp_path / "b.mp4")
-    monkeypatch.setattr(video_file, "_free", lambda path: 5)
+    monkeypatch.setattr(video_file, "free_bytes", lambda path: 5)
     with pytest.raises(MobiledetError, match="less than 32 MiB left"):
         saver(tmp_path / "b.avi")
     assert list(tmp_path.iterdir()) == [taken]
@@ -241,8 +241,9 @@ def test_fit_gives_bgr():
     assert fit(image, (4, 6))[0, 0].tolist() == [0, 0, 255]
 
 
-def feed(video, stamps):
-    """Put pictures at these moments, no faster than they are taken."""
+def feed(video, stamps, took=1.0):
+    """Put pictures at these moments, no faster than they are taken; a slow machine saves as many a second."""
+    video._file.milliseconds = lambda image: took
     for index, stamp in enumerate(stamps):
         video.put(result(index, grabbed=1000 + stamp))
         until(lambda: not video._queue)
@@ -398,7 +399,7 @@ def test_an_error_ends_the_video_and_nothing_else(tmp_path, caplog):
 
 def test_it_ends_before_the_disk_is_full(tmp_path, monkeypatch):
     room = [2**40]
-    monkeypatch.setattr(video_file, "_free", lambda path: room[0])
+    monkeypatch.setattr(video_file, "free_bytes", lambda path: room[0])
     monkeypatch.setattr(video_file, "_LOOK_EVERY", -1)
     video = saver(tmp_path / "out.mp4")
     for index in range(5):
@@ -571,10 +572,9 @@ def test_a_log_overwrites_nothing(tmp_path):
     assert path.read_text() == "precious"
 
 
-def test_a_slow_encoder_lowers_the_rate(tmp_path, monkeypatch):
-    monkeypatch.setattr(VideoFile, "milliseconds", lambda *_: 50.0)
+def test_a_slow_encoder_lowers_the_rate(tmp_path):
     video = saver(tmp_path / "out.avi", live=True)
-    feed(video, [0.0, 0.5, 1.0])
+    feed(video, [0.0, 0.5, 1.0], took=50.0)
     video.close()
     images, fps = pictures(tmp_path / "out.avi")
     assert fps == pytest.approx(saving._SHARE * 20)
@@ -585,3 +585,70 @@ def test_encoding_is_really_timed(tmp_path):
     file = VideoFile(Path(tmp_path / "a.webm"))
     assert 0 < file.milliseconds(np.zeros((48, 64, 3), np.uint8)) < 1000
     assert list(tmp_path.iterdir()) == []
+
+
+def test_options_meant_for_a_stream_do_not_spoil_the_check(tmp_path, monkeypatch):
+    options = "video_codec;mjpeg|input_format;mpjpeg"
+    monkeypatch.setenv("OPENCV_FFMPEG_CAPTURE_OPTIONS", options)
+    video = saver(tmp_path / "out.mp4")
+    for index in range(5):
+        video.put(result(index))
+    video.close()
+    assert os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] == options
+    monkeypatch.delenv("OPENCV_FFMPEG_CAPTURE_OPTIONS")
+    assert numbers(tmp_path / "out.mp4") == list(range(5))
+
+
+def test_what_cannot_be_checked_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(video_file, "count_pictures", lambda path: -1)
+    video = saver(tmp_path / "out.mp4")
+    video.put(result(0))
+    with pytest.raises(MobiledetError, match="can't be ended") as caught:
+        video.close()
+    (kept,) = tmp_path.iterdir()
+    assert numbers(kept) == [0]
+    assert str(caught.value).count(str(kept)) == 1
+
+
+def test_every_picture_is_accounted_for_when_one_fails(tmp_path):
+    class Faulty(Painter):
+        def paint(self, result):
+            if result.frame.index == 3:
+                time.sleep(0.2)
+                raise RuntimeError("out of ink")
+            return super().paint(result)
+
+    video = saver(tmp_path / "out.avi", painter=Faulty(ViewSettings()))
+    for index in range(10):
+        video.put(result(index))
+    with pytest.raises(MobiledetError, match="out of ink"):
+        video.close()
+    assert (video.saved, video.missed, video.thinned) == (3, 7, 0)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="names are text elsewhere")
+def test_a_name_that_opencv_crashes_at(tmp_path):
+    with pytest.raises(MobiledetError, match=r"'v\\udcff\.avi' is no UTF-8"):
+        VideoFile(tmp_path / os.fsdecode(b"v\xff.avi"))
+
+
+def test_a_long_name_in_large_letters(tmp_path):
+    video = saver(tmp_path / ("\u732b" * 80 + ".mp4"))
+    video.put(result(1))
+    video.close()
+    assert numbers(next(tmp_path.iterdir())) == [1]
+
+
+def test_pictures_missing_in_the_log_are_told(tmp_path, monkeypatch):
+    hold = threading.Event()
+    write = DetectionLog._write
+    monkeypatch.setattr(detection_log, "_WAITING", 5)
+    monkeypatch.setattr(DetectionLog, "_write", lambda self, line: hold.wait(20) and write(self, line))
+    log = DetectionLog(tmp_path / "out.jsonl", settings=ViewSettings())
+    for index in range(20):
+        log.put(result(index))
+    hold.set()
+    with pytest.raises(MobiledetError, match=rf"{log.missed} pictures are not in it.*it holds {20 - log.missed}$"):
+        log.close()
+    assert log.missed >= 13
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == log.lines == 20 - log.missed

@@ -20,6 +20,9 @@ from mobiledet.export.onnx_file import trace_onnx, write_onnx
 WEBCAM = Path(__file__).resolve().parents[2] / "demo" / "webcam.py"
 FRAMES = 24
 
+# Makes its input the terminal of its session, as a window of a terminal program is.
+TERMINAL = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
@@ -244,7 +247,6 @@ def test_stopped_in_the_middle_every_file_is_whole(model, clip, tmp_path, number
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < end
         time.sleep(0.02)
-    children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == status, err
@@ -256,4 +258,54 @@ def test_stopped_in_the_middle_every_file_is_whole(model, clip, tmp_path, number
     assert all(json.loads(line)["detections"] is not None for line in lines)
     assert json.loads(report.read_text())["frames"]["processed"] == len(lines)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["card.json", "o.jsonl", "o.mp4"]
-    assert not any(child.is_running() for child in children)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends signals")
+def test_stopped_in_the_middle_no_process_is_left(model, tmp_path):
+    log = tmp_path / "o.jsonl"
+    with MjpegServer() as camera:
+        process = subprocess.Popen(
+            command("--model", model, "--source", camera.url, "--no-window", "--detections", log),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(),
+        )
+        end = time.monotonic() + 60
+        while not log.exists() or log.read_text().count("\n") < 6:
+            assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        (child,) = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert not child.is_running()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a terminal")
+def test_a_closed_terminal_ends_it_with_everything_whole(model, clip, tmp_path):
+    import pty
+
+    video, log, report = tmp_path / "o.mp4", tmp_path / "o.jsonl", tmp_path / "card.json"
+    words = ("--loop", "--realtime", "--save", video, "--detections", log, "--report", report)
+    mine, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", TERMINAL, *command("--model", model, "--source", clip, "--no-window", *words)],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=environment(),
+        start_new_session=True,
+    )
+    os.close(theirs)
+    end = time.monotonic() + 60
+    while not log.exists() or log.read_text().count("\n") < 6:
+        assert process.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    os.close(mine)
+    assert process.wait(60) == 128 + signal.SIGHUP
+    assert frames_of(video) > 0
+    lines = len(log.read_text(encoding="utf-8").splitlines())
+    assert json.loads(report.read_text())["frames"]["processed"] == lines

@@ -18,6 +18,7 @@ import pytest
 import window_player
 from x_messages import ask_to_close
 
+from mobiledet.errors import ImageError
 from mobiledet.video import snapshots
 from mobiledet.video.frames import Newest
 from mobiledet.video.numbers import LiveNumbers
@@ -444,6 +445,28 @@ def test_pictures_reach_opencv_in_its_order_of_colours(gui, tmp_path):
     gui.keys = ["q"]
     window(results, tmp_path).run(Asked(), lambda: False)
     assert tuple(gui.pictures[-1][300, 600]) == (0, 100, 200)
+
+
+def test_a_snapshot_that_cannot_be_finished_leaves_nothing(tmp_path, monkeypatch):
+    class Full:
+        def __init__(self, file):
+            self.file = file
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.file.close()
+
+        def write(self, data):
+            self.file.write(data[:100])
+            raise OSError(28, "No space left on device")
+
+    opened = Path.open
+    monkeypatch.setattr(Path, "open", lambda path, mode: Full(opened(path, mode)))
+    with pytest.raises(ImageError, match="No space left"):
+        save_snapshot(tmp_path, np.zeros((20, 30, 3), np.uint8))
+    assert not list(tmp_path.iterdir())
 
 
 def test_snapshots_never_replace_each_other(tmp_path, monkeypatch):

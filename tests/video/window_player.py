@@ -75,7 +75,7 @@ def main():
 
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     window = Window(
-        title="player – Fenster",
+        title="player – Fenster \udcff",  # of a file whose name isn't UTF-8; OpenCV crashes at that
         results=results,
         painter=Painter(settings),
         settings=settings,

@@ -1,6 +1,6 @@
 "use strict";
 
-const POLL_MS = 500;
+const POLL_MS = 250;
 const PATIENCE_MS = 3000; // for an answer, and for a picture to begin
 const SEND_MS = 120; // between two wishes while the slider moves
 
