@@ -17,9 +17,10 @@ STARTED = time.monotonic()
 
 import argparse  # noqa: E402 - the clock of "start to first boxes" starts before anything is loaded
 import sys  # noqa: E402
+from dataclasses import replace  # noqa: E402
 from pathlib import Path  # noqa: E402
 
-from mobiledet.cli import print_lines, run_tool  # noqa: E402
+from mobiledet.cli import print_lines, run_tool, thread_count  # noqa: E402
 
 DEFAULT_MODEL = "ssd_mobilenet_v1_075_coco"
 
@@ -32,16 +33,13 @@ def main() -> int:
     from mobiledet.export.ready import ready_model
     from mobiledet.video.opening import SourceOptions
     from mobiledet.video.options import LiveOptions
-    from mobiledet.video.session import LiveRun
+    from mobiledet.video.session import LiveRun, check_options
     from mobiledet.video.stopping import Stop
     from mobiledet.video.summary import summary_lines
 
-    model = arguments.model
-    if arguments.device in ("auto", "cpu"):  # elsewhere a name runs in PyTorch, which knows other devices
-        model = ready_model(model, threads=arguments.threads)
     options = LiveOptions(
-        model=model,
-        model_name=Path(arguments.model).name,
+        model=arguments.model,
+        model_name=model_name(arguments.model),
         source=arguments.source,
         source_options=SourceOptions(
             width=arguments.width,
@@ -70,6 +68,9 @@ def main() -> int:
         started=STARTED,
         command=["python", *sys.argv],
     )
+    check_options(options)
+    if arguments.device in ("auto", "cpu"):  # elsewhere a name runs in PyTorch, which knows other devices
+        options = replace(options, model=ready_model(arguments.model, threads=arguments.threads))
     live = LiveRun(options)
     with Stop() as stop:
         report = live.run(stop)
@@ -77,6 +78,12 @@ def main() -> int:
     if live.problems:
         raise MobiledetError("; ".join(live.problems))
     return stop.exit_status
+
+
+def model_name(model: str) -> str:
+    """What a model is called in titles and reports: a run's number alone says nothing."""
+    path = Path(model)
+    return f"{path.parent.name}/{path.name}" if path.name.isdigit() and path.parent.name else path.name
 
 
 def parse() -> argparse.Namespace:
@@ -90,7 +97,9 @@ def parse() -> argparse.Namespace:
         default="camera:0",
         help="camera:N, a device, rtsp:// or http://, a video, a picture, a folder, picamera2 (default: camera:0)",
     )
-    parser.add_argument("--threads", type=int, default=0, help="processor threads of the network; 0 takes all cores")
+    parser.add_argument(
+        "--threads", type=thread_count, default=0, help="processor threads of the network; 0 takes all cores"
+    )
     parser.add_argument("--device", default="auto", help="where the network runs, as in tools/predict.py")
     seen = parser.add_argument_group("what is shown")
     seen.add_argument("--threshold", type=float, help="least score (default: what suits the model best, or 0.3)")
@@ -137,8 +146,6 @@ def check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> Non
     """Refuse values that make no sense."""
     if arguments.threshold is not None and not 0 <= arguments.threshold <= 1:
         parser.error("--threshold must lie between 0 and 1")
-    if not 0 <= arguments.threads <= 256:
-        parser.error("--threads must lie between 0 (all cores) and 256")
     for name in ("width", "height", "fps", "stall", "max_frames", "max_seconds"):
         value = getattr(arguments, name)
         if value is not None and not 0 < value < 1e9:

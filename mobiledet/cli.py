@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import sys
@@ -9,13 +10,28 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NoReturn
 
-from mobiledet.errors import MobiledetError
+from mobiledet.errors import MobiledetError, install_extra
 
 EXIT_ERROR = 1
 """Exit status when the input is at fault (argparse itself uses 2)."""
 
 EXIT_SIGNAL = 128
 """A run stopped by signal ``n`` exits with ``128 + n``, as shells expect: 130 for Ctrl-C, 143 for SIGTERM."""
+
+
+MOST_THREADS = 256
+"""More would take minutes to start, and no machine this is made for has as many cores."""
+
+
+def thread_count(text: str) -> int:
+    """For ``argparse``: a number of processor threads, 0 for all cores."""
+    number = int(text)
+    if not 0 <= number <= MOST_THREADS:
+        raise argparse.ArgumentTypeError(f"{number} threads: give 0 (all cores) to {MOST_THREADS}")
+    return number
+
+
+thread_count.__name__ = "number of threads"  # as argparse calls it in its complaint about words
 
 
 def setup_logging(*, quiet: bool = False) -> None:
@@ -57,10 +73,14 @@ def _silence() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def run_tool(main: Callable[[], int | None]) -> NoReturn:
+def run_tool(main: Callable[[], int | None], *, extra: str = "train") -> NoReturn:
     """Run a program's ``main`` and exit: 0 or its own status; 1 with one line on stderr for a user's mistake.
 
     A bug still shows its traceback, so that it can be reported.
+
+    Args:
+        main: The program; gives its exit status, or None for 0.
+        extra: Of ``setup.py``: has the packages that the program needs beyond the base install.
     """
     setup_logging()
     try:
@@ -82,8 +102,7 @@ def run_tool(main: Callable[[], int | None]) -> NoReturn:
         if package == "mobiledet":
             raise
         print(  # noqa: T201
-            f"error: the package {package!r} is not installed; get it with: "
-            'pip install "mobiledet[train]", or in a checkout: pip install -e ".[train]"',
+            f"error: the package {package!r} is not installed; get it with: {install_extra(extra)}",
             file=sys.stderr,
         )
         status = EXIT_ERROR

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mobiledet.errors import DataError, ImageError, MissingDependencyError
+from mobiledet.errors import DataError, ImageError, MissingDependencyError, install_extra
 from mobiledet.visualization import write_bytes
 
 
@@ -32,8 +32,7 @@ def plot_history(rows: Sequence[Mapping[str, float | int | None]], path: Path, t
         from matplotlib.figure import Figure
         from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
     except ImportError as error:
-        remedy = 'pip install "mobiledet[train]"'
-        raise MissingDependencyError(f"curves need matplotlib, which is missing; {remedy}") from error
+        raise MissingDependencyError(f"curves need matplotlib, which is missing; {install_extra('train')}") from error
 
     def curve(key: str) -> NDArray[np.float64]:
         return np.array([np.nan if (value := row.get(key)) is None else value for row in rows], np.float64)

@@ -49,3 +49,8 @@ class ModelFileError(MobiledetError):
 
 class SourceError(MobiledetError):
     """A camera, stream, video or folder that can't be opened or read."""
+
+
+def install_extra(extra: str) -> str:
+    """What to type for the packages of an extra of ``setup.py``, for the end of a message; PyPI has no mobiledet."""
+    return f'pip install -e ".[{extra}]", in the folder of mobiledet'

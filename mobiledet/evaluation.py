@@ -19,7 +19,7 @@ from typing import Any, Literal, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from mobiledet.errors import DataError, MissingDependencyError
+from mobiledet.errors import DataError, MissingDependencyError, install_extra
 from mobiledet.structures import Detections
 
 Backend = Literal["auto", "faster-coco-eval", "pycocotools"]
@@ -266,7 +266,7 @@ def _load(backend: Backend) -> tuple[Any, Any]:
             cocoeval = importlib.import_module("pycocotools.cocoeval")
             return importlib.import_module("pycocotools.coco").COCO, cocoeval.COCOeval
     wanted = "faster-coco-eval or pycocotools" if backend == "auto" else backend
-    raise MissingDependencyError(f'scoring needs {wanted}, which is missing; pip install "mobiledet[train]"')
+    raise MissingDependencyError(f"scoring needs {wanted}, which is missing; {install_extra('score')}")
 
 
 def _run(

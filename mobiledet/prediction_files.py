@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +14,8 @@ from mobiledet.errors import ImageError, MobiledetError
 from mobiledet.runs import write_json
 from mobiledet.structures import Detections, ImageArray
 from mobiledet.visualization import draw_detections, write_image
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -40,6 +44,8 @@ def write_predictions(
         category_ids: The data set's id of each label, ``category_ids[label - 1]``.
         threshold: Least score that is drawn and written.
 
+    Where it is ended early, by Ctrl-C or a full disk, ``detections.json`` holds what was found until then.
+
     Raises:
         MobiledetError: the folder can't be written, or already holds something that would be overwritten.
     """
@@ -53,17 +59,25 @@ def write_predictions(
     except OSError as error:
         raise MobiledetError(f"can't make folder {str(output)!r}: {error.strerror}; name another with -o") from None
     summary, records = PredictionSummary(), []
-    for path, target in zip(paths, targets, strict=True):
-        try:
-            image = read_image(path)
-        except ImageError as error:
-            summary.problems.append(str(error))
-            continue
-        found = predict(image).above(threshold)
-        write_image(target, draw_detections(image, found))
-        records.append(_record(path, target, image, found, category_ids))
-        summary.pictures += 1
-        summary.objects += len(found)
+    try:
+        for path, target in zip(paths, targets, strict=True):
+            try:
+                image = read_image(path)
+            except ImageError as error:
+                summary.problems.append(str(error))
+                continue
+            found = predict(image).above(threshold)
+            write_image(target, draw_detections(image, found))
+            records.append(_record(path, target, image, found, category_ids))
+            summary.pictures += 1
+            summary.objects += len(found)
+    except BaseException:
+        # Ctrl-C or a full disk after an hour: what was found until then is the user's.
+        if records:
+            with contextlib.suppress(MobiledetError):
+                write_json(record_path, records)
+                logger.warning("%d of %d pictures are in %s", len(records), len(paths), record_path)
+        raise
     write_json(record_path, records)
     return summary
 

@@ -333,7 +333,8 @@ SCORING: dict[str, Mistake] = {
     "results into nowhere": ("eval", nothing, f"{SCORE} --results out/a.json", ["out/a.json", "no folder 'out'; make it"]),
     "no batch": ("eval", nothing, f"{SCORE} --batch-size 0", ["--batch-size must be at least 1"]),
     "batch in words": ("eval", nothing, f"{SCORE} --batch-size two", ["--batch-size", "'two'"]),
-    "threads below none": ("eval", nothing, f"{SCORE} --threads -1", ["--threads at least 0"]),
+    "a hundred thousand threads": ("predict", nothing, f"run pictures {DETECT} --threads 100000", ["100000 threads", "256"]),
+    "threads below none": ("eval", nothing, f"{SCORE} --threads -1", ["-1 threads"]),
     "eval without GPU": ("eval", nothing, f"{SCORE} --device cuda", ["cuda", "no such device"]),
 }  # fmt: skip
 
@@ -382,7 +383,7 @@ WEIGHTS: dict[str, Mistake] = {
 USAGE = {
     "import without output", "weights without a word",
     "nothing named", "unknown option", "cost of no classes", "cost of nothing", "no batch", "batch in words",
-    "threads below none", "threshold 7", "shapes of 12",
+    "threads below none", "a hundred thousand threads", "threshold 7", "shapes of 12",
 }  # fmt: skip
 """Mistakes that argparse sees: status 2."""
 

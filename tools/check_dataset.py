@@ -18,7 +18,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from mobiledet.cli import refuse_existing, run_tool
+from mobiledet.cli import refuse_existing, run_tool, thread_count
 
 
 def main() -> int:
@@ -31,13 +31,13 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
     parser.add_argument("--format", choices=("voc", "yolo", "coco"), help="format of the data (default: found out)")
     parser.add_argument("--limit", type=int, metavar="N", help="look only at the first N pictures of each split")
-    parser.add_argument("--threads", type=int, default=0, help="processor threads of --model; 0 takes all cores")
+    parser.add_argument(
+        "--threads", type=thread_count, default=0, help="processor threads of --model; 0 takes all cores"
+    )
     parser.add_argument("--device", default="auto", help="where --model runs")
     arguments = parser.parse_args()
     if arguments.limit is not None and arguments.limit < 1:
         parser.error("--limit must be at least 1")
-    if arguments.threads < 0:
-        parser.error("--threads must be at least 0")
     refuse_existing(arguments.json)
 
     from mobiledet.config import ModelConfig, load_config

@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from mobiledet.cli import refuse_existing, run_tool
+from mobiledet.cli import refuse_existing, run_tool, thread_count
 
 
 def main() -> None:
@@ -25,11 +25,11 @@ def main() -> None:
     parser.add_argument("--results", type=Path, metavar="FILE", help="write the detections here, as COCO results")
     parser.add_argument("--batch-size", type=int, default=16, help="of checkpoints; exported models have their own")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=0, help="processor threads; 0 takes all cores")
+    parser.add_argument("--threads", type=thread_count, default=0, help="processor threads; 0 takes all cores")
     parser.add_argument("--device", default="auto", help="of PyTorch, or a provider of the exported model's runtime")
     arguments = parser.parse_args()
-    if arguments.batch_size < 1 or arguments.workers < 0 or arguments.threads < 0 or (arguments.limit or 1) < 1:
-        parser.error("--batch-size must be at least 1, --limit likewise; --workers and --threads at least 0")
+    if arguments.batch_size < 1 or arguments.workers < 0 or (arguments.limit or 1) < 1:
+        parser.error("--batch-size must be at least 1, --limit likewise; --workers at least 0")
     for path in (arguments.json, arguments.results):
         refuse_existing(path)
 
@@ -77,4 +77,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_tool(main)
+    run_tool(main, extra="score")

@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mobiledet.cli import run_tool
+from mobiledet.cli import run_tool, thread_count
 
 
 def main() -> None:
@@ -44,12 +44,12 @@ def main() -> None:
     proof.add_argument("--limit", type=int, metavar="N", help="only the first N pictures of it")
     proof.add_argument("--max-ap-loss", type=float, metavar="POINTS", help="default: 0.5, with --int8 1.5")
     proof.add_argument("--force", action="store_true", help="keep the file even if it finds too little")
-    parser.add_argument("--threads", type=int, default=0, help="processor threads; 0 takes all cores")
+    parser.add_argument("--threads", type=thread_count, default=0, help="processor threads; 0 takes all cores")
     arguments = parser.parse_args()
     if arguments.batch < 1 or arguments.calibration_pictures < 1 or (arguments.limit or 1) < 1:
         parser.error("--batch, --calibration-pictures and --limit must be at least 1")
-    if arguments.threads < 0 or (arguments.max_ap_loss or 0) < 0:
-        parser.error("--threads and --max-ap-loss must be at least 0")
+    if (arguments.max_ap_loss or 0) < 0:
+        parser.error("--max-ap-loss must be at least 0")
     if not arguments.int8 and (arguments.calibration or arguments.keep_float):
         parser.error("--calibration and --keep-float are for --int8")
     size = _size(parser, arguments.input_size)
@@ -93,4 +93,4 @@ def _size(parser: argparse.ArgumentParser, text: str | None) -> tuple[int, int] 
 
 
 if __name__ == "__main__":
-    run_tool(main)
+    run_tool(main, extra="export")

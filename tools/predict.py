@@ -14,7 +14,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from mobiledet.cli import EXIT_ERROR, run_tool
+from mobiledet.cli import EXIT_ERROR, run_tool, thread_count
 
 
 def main() -> int:
@@ -28,13 +28,11 @@ def main() -> int:
     parser.add_argument(
         "--threshold", type=float, help="least score shown (default: what suits the model best, or 0.3)"
     )
-    parser.add_argument("--threads", type=int, default=0, help="processor threads; 0 takes all cores")
+    parser.add_argument("--threads", type=thread_count, default=0, help="processor threads; 0 takes all cores")
     parser.add_argument("--device", default="auto", help="of PyTorch, or a provider of the exported model's runtime")
     arguments = parser.parse_args()
     if arguments.threshold is not None and not 0 <= arguments.threshold <= 1:
         parser.error("--threshold must lie between 0 and 1")
-    if arguments.threads < 0:
-        parser.error("--threads must be at least 0")
 
     from mobiledet.data.images import find_images
     from mobiledet.prediction_files import write_predictions

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mobiledet.cost.counting import Cost
 from mobiledet.cost.tables import stages
-from mobiledet.errors import ImageError, MissingDependencyError
+from mobiledet.errors import ImageError, MissingDependencyError, install_extra
 from mobiledet.visualization import write_bytes
 
 _ONCE, _PER_PROPOSAL, _PARAMS = "#3b76af", "#e0532f", "#7a9e5f"
@@ -29,8 +29,9 @@ def plot_costs(costs: Mapping[str, Cost], path: Path) -> None:
         from matplotlib.figure import Figure
         from matplotlib.patches import Patch
     except ImportError as error:
-        remedy = 'pip install "mobiledet[train]"'
-        raise MissingDependencyError(f"the chart needs matplotlib, which is missing; {remedy}") from error
+        raise MissingDependencyError(
+            f"the chart needs matplotlib, which is missing; {install_extra('train')}"
+        ) from error
 
     rows = [stages(cost) for cost in costs.values()]
     heights = [0.22 * len(row) + 1.1 for row in rows]

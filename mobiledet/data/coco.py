@@ -290,7 +290,13 @@ def _find_annotations(root: Path, split: str) -> Path:
     known = sorted({re.sub(r"(?<=[a-z])\d{4}$", "", key) for key in present})
     close = difflib.get_close_matches(split, known, n=1)
     guess = f"; did you mean {close[0]!r}?" if close else ""
-    there = f"there is {', '.join(map(repr, known))}" if known else f"there is only {_listing(root)}"
+    there = (
+        f"there is {', '.join(map(repr, known))}"
+        if known
+        else f"there is only {_listing(root)}"
+        if any(root.iterdir())
+        else "the folder is empty"
+    )
     raise DataError(
         f"{root} has no annotations for split {split!r}: looked for annotations/instances_{split}2017.json, "
         f"annotations/instances_{split}.json, annotations/{split}.json and {split}/_annotations.coco.json; "
@@ -325,7 +331,7 @@ def _find_images(root: Path, split: str, annotation_file: Path) -> Path:
 
 def _listing(root: Path) -> str:
     entries = sorted(entry.name + "/" * entry.is_dir() for entry in root.iterdir())
-    return ", ".join(entries[:12]) + (f" and {len(entries) - 12} more" if len(entries) > 12 else "") or "nothing"
+    return ", ".join(entries[:12]) + (f" and {len(entries) - 12} more" if len(entries) > 12 else "")
 
 
 def _is_labelled_upright(path: Path, size: tuple[int, int]) -> bool:

@@ -67,7 +67,9 @@ def read_image(path: str | Path, *, apply_orientation: bool = True) -> ImageArra
     except cv2.error as error:
         raise ImageError(f"{path} can't be decoded: {error.err}; {BROKEN}") from error
     if bgr is None:
-        raise ImageError(f"{path} can't be decoded: its content is damaged; {BROKEN}")
+        raise ImageError(
+            f"{path} can't be decoded: its content is damaged, or of a kind that OpenCV can't read; {BROKEN}"
+        )
     rgb: ImageArray = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
     return _turn_upright(rgb, stored_orientation(data)) if apply_orientation else rgb
 

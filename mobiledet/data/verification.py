@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from mobiledet.data.images import BROKEN, ImageInfo, check_container, read_bytes, stored_orientation
-from mobiledet.errors import ImageError, MissingDependencyError
+from mobiledet.errors import ImageError, MissingDependencyError, install_extra
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ def verify_image(path: str | Path) -> ImageInfo:
     try:
         from PIL import Image
     except ImportError as error:
-        raise MissingDependencyError("checking pictures needs Pillow: pip install 'mobiledet[train]'") from error
+        raise MissingDependencyError(f"checking pictures needs Pillow: {install_extra('score')}") from error
 
     data = read_bytes(path)
     kind = check_container(path, data)

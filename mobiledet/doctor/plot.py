@@ -11,7 +11,7 @@ import numpy as np
 
 from mobiledet.doctor.anchors import AnchorGrid
 from mobiledet.doctor.inputs import TINY
-from mobiledet.errors import MissingDependencyError
+from mobiledet.errors import MissingDependencyError, install_extra
 from mobiledet.structures import FloatArray, Size
 from mobiledet.visualization import write_bytes
 
@@ -48,8 +48,9 @@ def plot_boxes(
         from matplotlib.figure import Figure
         from matplotlib.ticker import NullFormatter
     except ImportError as error:
-        remedy = 'pip install "mobiledet[train]"'
-        raise MissingDependencyError(f"the plot of boxes needs matplotlib, which is missing; {remedy}") from error
+        raise MissingDependencyError(
+            f"the plot of boxes needs matplotlib, which is missing; {install_extra('train')}"
+        ) from error
 
     figure = Figure(figsize=(13, 5.8), layout="constrained")
     figure.suptitle(_printable(title), fontsize=12)

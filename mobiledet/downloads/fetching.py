@@ -17,7 +17,7 @@ from mobiledet.downloads.locks import locked
 from mobiledet.downloads.part import Part
 from mobiledet.downloads.remote import Remote, is_offline
 from mobiledet.downloads.transfer import Interrupted, Transfer, Trouble
-from mobiledet.errors import DownloadError, MissingDependencyError
+from mobiledet.errors import DownloadError, MissingDependencyError, install_extra
 
 logger = logging.getLogger(__name__)
 
@@ -69,8 +69,7 @@ def fetch(
         import requests  # noqa: F401
     except ImportError as error:
         raise MissingDependencyError(
-            f'fetching {what} needs requests: pip install "mobiledet[train]"; or save {remote.address} as '
-            f"{target.absolute()}"
+            f"fetching {what} needs requests: {install_extra('train')}; or save {remote.address} as {target.absolute()}"
         ) from error
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

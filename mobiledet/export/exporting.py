@@ -17,7 +17,7 @@ import numpy as np
 from mobiledet.class_matching import detect_dataset
 from mobiledet.data.images import find_images, read_image
 from mobiledet.data.shapes import draw_picture
-from mobiledet.errors import MissingDependencyError, ModelFileError
+from mobiledet.errors import MissingDependencyError, ModelFileError, install_extra
 from mobiledet.evaluation import score_detections
 from mobiledet.export.certificate import (
     FLOAT_LIMITS,
@@ -165,8 +165,7 @@ def _check_packages(options: ExportOptions) -> None:
     if missing:
         extra = "export" if options.format == "onnx" else "export-all"
         raise MissingDependencyError(
-            f"exporting to {options.format} needs {' and '.join(missing)}, not installed here; "
-            f'pip install "mobiledet[{extra}]", or in a checkout: pip install -e ".[{extra}]"'
+            f"exporting to {options.format} needs {' and '.join(missing)}, not installed here; " + install_extra(extra)
         )
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from mobiledet import __version__
 from mobiledet.downloads import cache_folder
-from mobiledet.errors import MissingDependencyError, MobiledetError, ModelFileError
-from mobiledet.pretrained.sources import find_source, nearest_name
+from mobiledet.errors import MissingDependencyError, MobiledetError
+from mobiledet.pretrained.sources import find_source, no_such_model
 from mobiledet.runtime.network import exported_format
 
 logger = logging.getLogger(__name__)
@@ -41,9 +41,7 @@ def ready_model(model: str, *, threads: int = 0) -> str | Path:
         unknown = exported_format(place) is None and not place.exists() and find_spec("torch") is None
         if unknown or not model.strip():
             # Asked for a checkpoint that isn't there, the runtime would ask for PyTorch first.
-            near = nearest_name(model)
-            hint = f"did you mean {near!r}?" if near else "name an exported file or folder"
-            raise ModelFileError(f"no model {model!r}: {hint}")
+            raise no_such_model(model)
         return model
     exported = cache_folder() / "exports" / f"{source.name}-{__version__}-{_FORM}.onnx"
     if exported.exists():

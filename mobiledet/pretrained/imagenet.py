@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mobiledet.config import BackboneConfig
-from mobiledet.errors import CheckpointError, MissingDependencyError
+from mobiledet.errors import CheckpointError, MissingDependencyError, install_extra
 from mobiledet.models.layers import LayerStyle
 from mobiledet.models.mobilenet_v1 import TABLE_1, MobileNetV1, MobileNetV1Classifier, scale_channels
 from mobiledet.pretrained.tflite_graph import TFLiteGraph
@@ -167,7 +167,7 @@ def import_timm(path: Path) -> ImageNetBackbone:
         from safetensors.torch import load_file
     except ImportError:
         raise MissingDependencyError(
-            'reading timm\'s weights needs the package safetensors: pip install "mobiledet[train]"'
+            f"reading timm's weights needs the package safetensors: {install_extra('train')}"
         ) from None
     try:
         tensors = load_file(path)

@@ -6,6 +6,8 @@ import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from mobiledet.errors import ModelFileError
+
 if TYPE_CHECKING:
     from mobiledet.config import ModelConfig
 
@@ -138,3 +140,10 @@ def nearest_name(name: str) -> str | None:
     """The name that was probably meant."""
     near = difflib.get_close_matches(name, [source.name for source in SOURCES], n=1, cutoff=0.6)
     return near[0] if near else None
+
+
+def no_such_model(model: str) -> ModelFileError:
+    """The error for what is neither a file nor a name."""
+    near = nearest_name(model)
+    hint = f"did you mean {near!r}?" if near else "name an exported file or folder"
+    return ModelFileError(f"no model {model!r}: {hint}")

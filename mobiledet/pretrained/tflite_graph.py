@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mobiledet.errors import CheckpointError, MissingDependencyError
+from mobiledet.errors import CheckpointError, MissingDependencyError, install_extra
 
 Reals: TypeAlias = NDArray[np.float64]
 
@@ -138,7 +138,7 @@ def read_tflite(path: Path) -> TFLiteGraph:
         import tflite
     except ImportError:
         raise MissingDependencyError(
-            'reading TensorFlow Lite files needs the package tflite: pip install "mobiledet[train]"'
+            f"reading TensorFlow Lite files needs the package tflite: {install_extra('train')}"
         ) from None
     try:
         data = path.read_bytes()

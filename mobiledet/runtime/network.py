@@ -8,7 +8,8 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mobiledet.errors import MissingDependencyError, ModelFileError
+from mobiledet.errors import MissingDependencyError, ModelFileError, install_extra
+from mobiledet.pretrained.sources import find_source, no_such_model
 from mobiledet.runtime.card import ModelCard
 from mobiledet.structures import FloatArray, ImageArray, IntArray
 
@@ -78,9 +79,16 @@ def open_network(path: str | Path, *, threads: int = 0, provider: str | None = N
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("mobiledet"):
             raise
+        if not place.exists() and find_source(str(path)) is None:
+            raise no_such_model(str(path)) from None
+        if place.suffix == ".tflite":
+            raise ModelFileError(
+                f"{place}: a TensorFlow Lite file is imported first (python tools/weights.py import) and then exported "
+                "(python tools/export.py), on a computer with PyTorch"
+            ) from None
         raise MissingDependencyError(
             f"{path}: a checkpoint needs {error.name}, which is not installed; export it where it was trained "
-            '(python tools/export.py best.pt -o model.onnx), or pip install "mobiledet[train]"'
+            f"(python tools/export.py best.pt -o model.onnx), or {install_extra('train')}"
         ) from None
     return CheckpointNetwork(path, threads=threads, provider=provider)
 
@@ -99,7 +107,7 @@ def exported_format(path: str | Path) -> Literal["onnx", "openvino", "ncnn"] | N
 
 def need(package: str, extra: str | None, place: Path) -> MissingDependencyError:
     """The error for a runtime that isn't installed."""
-    how = f'pip install "mobiledet[{extra}]"' if extra else f"pip install {package}"
+    how = install_extra(extra) if extra else f"pip install {package}"
     return MissingDependencyError(f"{place}: running it needs the package {package}, which is not installed; {how}")
 
 

@@ -77,7 +77,9 @@ def parse_address(text: str) -> StreamAddress:
     shown = _USER.sub("", text)
     scheme = text.partition("://")[0].lower()
     if scheme not in SCHEMES:
-        near = difflib.get_close_matches(scheme, SCHEMES, n=1)
+        # The same letters in another order come first: rstp means rtsp, not rtp.
+        near = [known for known in SCHEMES if sorted(known) == sorted(scheme)]
+        near += difflib.get_close_matches(scheme, SCHEMES, n=1)
         hint = f"did you mean {near[0]}://?" if near else f"streams begin with {', '.join(SCHEMES)}"
         raise SourceError(f"{shown}: {scheme}:// is nothing that can be read; {hint}")
     if re.match(r"[^/@]*:[^/@]*/[^?#]*@", text.partition("://")[2]):

@@ -70,7 +70,7 @@ class CaptureSource(Source):
         job: What to capture.
         name: What users know it by, passwords left out.
         stall_s: Seconds of silence after which it is taken for lost; None for what suits its kind.
-        check: Called by `start`; raises `SourceError` for what can be told at once.
+        check: Called by `check` and `start`; raises `SourceError` for what can be told at once.
         address: Of a stream, to keep its secrets out of messages.
         command: What is started as the child.
     """
@@ -112,14 +112,18 @@ class CaptureSource(Source):
         self._pictures = 0
         self._intervals: collections.deque[float] = collections.deque(maxlen=9)
 
+    def check(self) -> None:
+        """Refuse a camera that isn't there, as `start` does."""
+        if self._check is not None:
+            self._check()
+
     def start(self) -> None:
         """Begin to capture; what only opening it can tell is told by `take`.
 
         Raises:
             SourceError: there is no such camera.
         """
-        if self._check is not None:
-            self._check()
+        self.check()
         # The system ends a child with the thread that started it, so that must be one that lives as long.
         self._watcher = threading.Thread(target=self._watch_over, name="capture", daemon=True)
         self._watcher.start()

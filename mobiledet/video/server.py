@@ -18,7 +18,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
-from mobiledet.errors import MissingDependencyError, MobiledetError
+from mobiledet.errors import MissingDependencyError, MobiledetError, install_extra
 from mobiledet.video.frames import Newest, Result
 from mobiledet.video.numbers import LiveNumbers
 from mobiledet.video.painter import Painter
@@ -48,6 +48,20 @@ def is_loopback(host: str) -> bool:
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
     return False
+
+
+def need_aiohttp() -> None:
+    """Make sure that the view can be served.
+
+    Raises:
+        MissingDependencyError: aiohttp isn't installed.
+    """
+    try:
+        import aiohttp  # noqa: F401
+    except ImportError:
+        raise MissingDependencyError(
+            "serving the view to browsers needs aiohttp, which is missing; get it with: " + install_extra("serve")
+        ) from None
 
 
 class ViewServer:
@@ -107,16 +121,10 @@ class ViewServer:
         """
         if self._thread is not None:
             raise RuntimeError("this server was started already")
-        try:
-            from mobiledet.video.web_app import WebApp
-            from mobiledet.video.web_guard import Guard
-        except ModuleNotFoundError as error:
-            if (error.name or "").startswith("mobiledet"):
-                raise
-            raise MissingDependencyError(
-                "serving the view to browsers needs aiohttp, which is missing; get it with: "
-                'pip install "mobiledet[serve]", or in a checkout: pip install -e ".[serve]"'
-            ) from None
+        need_aiohttp()
+        from mobiledet.video.web_app import WebApp
+        from mobiledet.video.web_guard import Guard
+
         listener = _listen(self._host, self._port)
         self._port = listener.getsockname()[1]
         try:

@@ -33,6 +33,21 @@ _PORT = 8080
 """Of the browser view that stands in for a window."""
 
 
+def check_options(options: LiveOptions) -> None:
+    """Refuse what can be known to fail before a model is made ready, which may take half a minute.
+
+    Raises:
+        MobiledetError: there is no such source, a file can't be written, or serving needs a package.
+    """
+    for path in (options.save, options.detections, options.report):
+        refuse_existing(path)
+    open_source(options.source, options.source_options).check()
+    if options.serve is not None:
+        from mobiledet.video.server import need_aiohttp
+
+        need_aiohttp()
+
+
 class LiveRun:
     """One run of a detector over a source, with everything that shows and keeps its results.
 
@@ -58,8 +73,7 @@ class LiveRun:
         Raises:
             MobiledetError: something asked for can't be had, or the source broke; what was written by then is whole.
         """
-        for path in (self.options.save, self.options.detections, self.options.report):
-            refuse_existing(path)
+        check_options(self.options)
         with self._stack:
             self._open()
             self.pipeline.start()

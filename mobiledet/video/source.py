@@ -72,6 +72,13 @@ class Source(ABC):
     name: str
     live: bool
 
+    def check(self) -> None:  # noqa: B027 - most sources can't tell
+        """Refuse at once what needn't be opened to know that it isn't there.
+
+        Raises:
+            SourceError: there is no such camera.
+        """
+
     @abstractmethod
     def start(self) -> None:
         """Begin to capture, in the background.

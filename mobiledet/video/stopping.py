@@ -76,9 +76,11 @@ class Stop:
         if not self.signal:
             self.signal = number
             message = b"\nstopping: finishing what is being written\n"
-        else:
+        elif not self.hurry:
             self.hurry = True
             message = b"\nhurrying: what isn't written yet is left out\n"
+        else:
+            return  # what is begun is finished, however often it is asked
         self.asked.set()
         with contextlib.suppress(OSError):  # a closed terminal
             # os.write, because a logger may hold a lock that the interrupted code already has.

@@ -177,7 +177,7 @@ def test_says_what_was_looked_for_and_what_is_there(tmp_coco, tmp_path: Path) ->
     for words in ("'trian'", "annotations/instances_trian2017.json", "there is 'train'", "did you mean 'train'?"):
         assert words in str(caught.value)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="there is only nothing"):
+    with pytest.raises(DataError, match="the folder is empty"):
         locate_split(tmp_path / "empty", "train")
     with pytest.raises(DataError, match="gone is not a folder"):
         locate_split(tmp_path / "gone", "train")

@@ -160,3 +160,43 @@ def test_a_killed_run_leaves_no_process(start, folder):
     training.send(signal.SIGKILL, group=False)
     assert training.wait() == -signal.SIGKILL
     wait_for(lambda: not alive(workers), 15)
+
+
+# Takes a second to save, and ends at once when it is asked twice.
+SLOW_TOOL = """
+import os, signal, sys, time
+from pathlib import Path
+asked = []
+def handle(number, frame):
+    if asked:
+        os._exit(99)
+    asked.append(number)
+signal.signal(signal.SIGINT, handle)
+signal.signal(signal.SIGTERM, handle)
+Path(sys.argv[1], "begun").touch()
+while not asked:
+    time.sleep(0.01)
+time.sleep(1)
+Path(sys.argv[1], "saved").touch()
+sys.exit(128 + asked[0])
+"""
+
+QUICKSTART = """
+import runpy, sys
+from pathlib import Path
+tool = runpy.run_path(sys.argv[1])
+tool["_call"].__globals__["HERE"] = Path(sys.argv[2])
+sys.exit(tool["_call"]("slow.py", sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_quickstart_lets_its_training_save(checkout, tmp_path, number, status):
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools" / "slow.py").write_text(SLOW_TOOL)
+    command = [sys.executable, "-c", QUICKSTART, str(checkout / "tools" / "quickstart.py"), str(tmp_path)]
+    with subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL) as process:
+        wait_for((tmp_path / "begun").exists)
+        os.killpg(process.pid, number)
+        assert process.wait(30) == status
+    assert (tmp_path / "saved").exists()

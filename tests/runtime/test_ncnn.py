@@ -197,7 +197,7 @@ def test_packages_that_arent_installed(sigmoid, monkeypatch, tmp_path):
     with pytest.raises(MissingDependencyError, match="needs the package pnnx"):
         write_ncnn(sigmoid[0], sigmoid[1], tmp_path / "model")
     monkeypatch.setitem(sys.modules, "ncnn", None)
-    with pytest.raises(MissingDependencyError, match=r'needs the package ncnn.*pip install "mobiledet\[ncnn\]"'):
+    with pytest.raises(MissingDependencyError, match=r'needs the package ncnn.*pip install -e "\.\[ncnn\]"'):
         NcnnNetwork(sigmoid[-1])
 
 

@@ -261,8 +261,18 @@ def test_missing_packages_are_named(sigmoid, tmp_path, monkeypatch):
     for name in ("torch", "torchvision"):
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.delitem(sys.modules, "mobiledet.predictor")
+    (tmp_path / "best.pt").touch()
     with pytest.raises(MissingDependencyError, match="export it where it was trained"):
         Detector(tmp_path / "best.pt")
+    with pytest.raises(MissingDependencyError, match="needs torch"):
+        Detector("ssd_mobilenet_v1_075_coco")
+    with pytest.raises(ModelFileError, match="did you mean 'ssd_mobilenet_v1_075_coco'"):
+        Detector("ssd_mobilenet_v1_075_coc")
+    with pytest.raises(ModelFileError, match="name an exported file"):
+        Detector(tmp_path / "m.onnx.typo")
+    (tmp_path / "coco.tflite").touch()
+    with pytest.raises(ModelFileError, match="is imported first"):
+        Detector(tmp_path / "coco.tflite")
 
 
 def test_running_needs_no_pytorch(sigmoid):

@@ -257,9 +257,7 @@ def test_an_unknown_device(sigmoid, provider):
 
 def test_openvino_isnt_installed(sigmoid, monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(
-        MissingDependencyError, match=r'needs the package openvino.*pip install "mobiledet\[openvino\]"'
-    ):
+    with pytest.raises(MissingDependencyError, match=r'needs the package openvino.*pip install -e "\.\[openvino\]"'):
         OpenvinoNetwork(sigmoid[-1])
 
 

@@ -556,7 +556,7 @@ def test_without_aiohttp_the_remedy_is_named(scene, monkeypatch):
     monkeypatch.setitem(sys.modules, "aiohttp", None)
     for name in ("web_app", "web_guard"):
         monkeypatch.delitem(sys.modules, f"mobiledet.video.{name}")
-    with pytest.raises(MissingDependencyError, match=r'pip install "mobiledet\[serve\]", .* -e "\.\[serve\]"'):
+    with pytest.raises(MissingDependencyError, match=r'pip install -e "\.\[serve\]"'):
         scene.serve()
 
 
