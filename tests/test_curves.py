@@ -55,5 +55,5 @@ def test_history_refuses_what_it_cannot_draw(tmp_path: Path) -> None:
 
 def test_history_without_matplotlib_names_the_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(MissingDependencyError, match=r'pip install "mobiledet\[train\]"'):
+    with pytest.raises(MissingDependencyError, match=r'pip install -e "\.\[train\]"'):
         plot_history(history(2), tmp_path / "a.png", "a run")

@@ -481,7 +481,7 @@ def test_offline_nothing_is_tried(server: Loopback, target: Path, monkeypatch: p
 
 def test_without_requests(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "requests", None)
-    with pytest.raises(MissingDependencyError, match=r'pip install "mobiledet\[train\]"'):
+    with pytest.raises(MissingDependencyError, match=r'pip install -e "\.\[train\]"'):
         get("http://127.0.0.1:9/w", target)
 
 

@@ -9,6 +9,7 @@ from mobiledet.benchmark.charts import accuracy_chart, latency_chart
 from mobiledet.benchmark.pictures import size_name
 from mobiledet.benchmark.report import Report, Row
 from mobiledet.benchmark.table import LONGEST_NAME, Column, cost_columns, kind_columns, shorten, time_columns
+from mobiledet.wording import count
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2024; --soft: #62696f; --line: #d9dde0; --paper: #ffffff; --tint: #f4f6f7;
@@ -59,7 +60,7 @@ def report_page(report: Report) -> str:
     ]
     about = (
         f"<p>{len(report.rows)} detectors, {report.settings.threads} thread{'s' * (report.settings.threads > 1)}, "
-        f"{report.settings.rounds} rounds of {report.settings.calls} calls each.</p>"
+        f"{count(report.settings.rounds, 'round')} of {count(report.settings.calls, 'call')} each.</p>"
     )
     heading = f"Detectors on {report.machine['processor']}"
     return document("mobiledet benchmark", heading, [about, *sections])

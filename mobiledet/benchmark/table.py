@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from mobiledet.benchmark.pictures import size_name
 from mobiledet.benchmark.report import STAGES, Report, Row
+from mobiledet.wording import count
 
 WIDTH = 120
 
@@ -29,8 +30,8 @@ def report_text(report: Report) -> str:
     machine = report.machine
     lines = [
         f"{machine['processor']}, {machine['cores']} cores; {machine['system']}; Python {machine['python']}; "
-        f"{report.settings.threads} thread{'s' * (report.settings.threads > 1)}, {report.settings.rounds} rounds of "
-        f"{report.settings.calls} calls",
+        f"{report.settings.threads} thread{'s' * (report.settings.threads > 1)}, "
+        f"{count(report.settings.rounds, 'round')} of {count(report.settings.calls, 'call')}",
         "",
         f"milliseconds, {report.pictures}; stages are for {first}",
         *table_lines(report.rows, time_columns(report)),

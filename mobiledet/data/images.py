@@ -136,7 +136,11 @@ def check_container(path: str | Path, data: bytes) -> str:
     """
     kind = _kind(data)
     if kind is None:
-        hint = "fetch the real file with `git lfs pull`" if data.startswith(b"version https://git-lfs") else BROKEN
+        hint = BROKEN
+        if data.startswith(b"version https://git-lfs"):
+            hint = "fetch the real file with `git lfs pull`"
+        elif data.startswith((b"GIF8", b"%PDF")) or data[4:8] == b"ftyp":  # HEIC and AVIF, as telephones write them
+            hint = "save it as one of these"
         raise ImageError(f"{path} is not a JPEG, PNG, BMP, WebP or TIFF: it starts with {data[:24]!r}; {hint}")
     if (kind == "JPEG" and not _jpeg_ends(data)) or (kind == "PNG" and not _png_ends(data)):
         raise ImageError(f"{path} is cut short: the {kind} has no end after {len(data)} bytes; {BROKEN}")

@@ -16,7 +16,7 @@ from mobiledet.doctor.inputs import boxes_in_network, describe_inputs
 from mobiledet.doctor.page import duplicate_page, sample_page, suspect_page
 from mobiledet.doctor.pictures import describe_pictures, look_at_pictures
 from mobiledet.doctor.plot import plot_boxes
-from mobiledet.doctor.report import Report, Section, count
+from mobiledet.doctor.report import Report, Section
 from mobiledet.doctor.sizes import describe_sizes
 from mobiledet.doctor.statistics import describe_classes, describe_splits
 from mobiledet.doctor.suspects import Suspect, find_suspects, find_unlabelled, shared_classes
@@ -24,6 +24,7 @@ from mobiledet.errors import MobiledetError
 from mobiledet.runs import write_json, write_text
 from mobiledet.structures import Detections, ImageArray
 from mobiledet.visualization import write_image
+from mobiledet.wording import count
 
 logger = logging.getLogger(__name__)
 

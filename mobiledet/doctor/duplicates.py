@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from mobiledet.doctor.collection import Collection
 from mobiledet.doctor.pictures import PLAIN, PictureFacts
-from mobiledet.doctor.report import Section, count
+from mobiledet.doctor.report import Section
 from mobiledet.structures import BoolArray, FloatArray
+from mobiledet.wording import count
 
 HASH_BITS = 40
 """Hashes that differ in at most this many of 256 bits make a pair a candidate, and pictures of one view.

@@ -10,8 +10,9 @@ import numpy as np
 
 from mobiledet.doctor.anchors import AnchorSetting, anchor_grids, best_overlaps, best_shape_overlaps
 from mobiledet.doctor.collection import Collection
-from mobiledet.doctor.report import Section, Table, count, percent
+from mobiledet.doctor.report import Section, Table, percent
 from mobiledet.structures import BoolArray, FloatArray, IntArray, Size
+from mobiledet.wording import count
 
 ACCEPTED = 0.05
 """Share of boxes that may stay without a matching anchor, or tiny, before it is called too many."""

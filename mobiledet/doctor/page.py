@@ -22,11 +22,11 @@ from mobiledet.doctor.drawing import (
     shorten,
 )
 from mobiledet.doctor.duplicates import Pair
-from mobiledet.doctor.report import count
 from mobiledet.doctor.suspects import Suspect
 from mobiledet.errors import ImageError
 from mobiledet.structures import ImageArray
 from mobiledet.visualization import draw_detections
+from mobiledet.wording import count
 
 SAMPLES, SUSPECTS, PAIRS = 24, 24, 16
 

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from mobiledet.data.images import read_bytes
 from mobiledet.doctor.collection import Collection
-from mobiledet.doctor.report import Section, count
+from mobiledet.doctor.report import Section
 from mobiledet.errors import ImageError
 from mobiledet.structures import BoolArray, FloatArray, IntArray
+from mobiledet.wording import count
 
 HASH_SIDE = 16
 """The difference hash compares neighbours on a grid of this side: 256 bits."""

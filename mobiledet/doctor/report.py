@@ -171,11 +171,6 @@ def percent(share: float) -> str:
     return f"{round(value, 1):g} %" if value < 10 else f"{value:.0f} %"
 
 
-def count(number: int, what: str, plural: str = "") -> str:
-    """A number and its noun: 1 box, 2 boxes, 1,234 pictures."""
-    return f"{number:,} {what if number == 1 else plural or what + 's'}"
-
-
 def _wrap(text: str, first: str = "") -> list[str]:
     return textwrap.wrap(
         text,

@@ -9,8 +9,9 @@ from itertools import combinations
 import numpy as np
 
 from mobiledet.doctor.collection import Collection
-from mobiledet.doctor.report import Level, Section, Table, count, percent
+from mobiledet.doctor.report import Level, Section, Table, percent
 from mobiledet.structures import BoolArray, IntArray
+from mobiledet.wording import count
 
 FEW_BOXES = 10
 """A class with fewer boxes than this to train on is hardly learned."""

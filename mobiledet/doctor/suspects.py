@@ -10,9 +10,10 @@ import numpy as np
 from mobiledet.data.images import read_image
 from mobiledet.doctor.collection import Collection
 from mobiledet.doctor.duplicates import Duplicates
-from mobiledet.doctor.report import Section, count, percent
+from mobiledet.doctor.report import Section, percent
 from mobiledet.errors import DataError, ImageError
 from mobiledet.structures import Detections, FloatArray, ImageArray, IntArray
+from mobiledet.wording import count
 
 LABELLED_SHARE = 0.95
 """From this share of pictures with boxes on, one without is suspect rather than background."""

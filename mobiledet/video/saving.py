@@ -16,6 +16,7 @@ from mobiledet.video.frames import Result
 from mobiledet.video.painter import Painter
 from mobiledet.video.source import usable_fps
 from mobiledet.video.video_file import VideoFile
+from mobiledet.wording import count
 
 __all__ = ["DetectionLog", "VideoSaver"]
 
@@ -150,7 +151,7 @@ class VideoSaver:
         told = f"{self._done}: {file.seconds:.1f} s at {file.fps:g} pictures/s, {self.codec}, {file.codec.plays}"
         if self.missed:
             why = "there was a hurry" if self._hurry else "encoding is slower than they came"
-            told += f"; {self.missed} pictures were not saved, {why}"
+            told += f"; {count(self.missed, 'picture')} not saved, {why}"
         if self.cut_seconds > 1:
             told += f"; pauses and gaps of {self.cut_seconds:.0f} s are left out"
         return told

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mobiledet.wording import count
+
 
 def summary_lines(report: Mapping[str, Any]) -> list[str]:
     """Counts, FPS, age and stages; nothing that wasn't measured."""
     frames, fps, stages = report["frames"], report["fps"], report["stages_ms"]
     live = report["source"]["live"]
     # A file is read a few pictures ahead, which says nothing; of a camera's pictures some were dropped.
-    count = f"{frames['processed']} of {frames['captured']}" if live else f"{frames['processed']}"
+    pictures = f"{frames['processed']} of {frames['captured']}" if live else f"{frames['processed']}"
     lines = [
-        f"{count} pictures processed in {report['seconds']:.1f} s"
+        f"{pictures} pictures processed in {report['seconds']:.1f} s"
         + (f", {frames['dropped']} dropped" if live else "")
         + (f", {frames['skipped']} unreadable" if frames["skipped"] else "")
     ]
@@ -33,7 +35,7 @@ def summary_lines(report: Mapping[str, Any]) -> list[str]:
         lines.append(f"source lost for {frames['lost_seconds']:.1f} s, {frames['reconnects']} reconnections")
     if frames["not_saved"]:
         thinned = f", {frames['thinned']} of them since it has fewer a second" if frames["thinned"] else ""
-        lines.append(f"{frames['not_saved']} pictures are not in the video{thinned}")
+        lines.append(f"{count(frames['not_saved'], 'picture')} not in the video{thinned}")
     if report["throttled"]:
         lines.append(f"the board was slowed down: {', '.join(report['throttled'])}")
     return lines

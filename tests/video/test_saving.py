@@ -311,7 +311,7 @@ def test_a_live_source_never_waits(tmp_path):
     assert 4 <= sum(taken) < 100
     assert video.missed == 100 - sum(taken)
     assert video.saved == sum(taken)
-    assert f"{video.missed} pictures were not saved" in video.summary()
+    assert f"{video.missed} pictures not saved" in video.summary()
 
 
 def test_large_pictures_take_less_of_the_queue(tmp_path):

@@ -20,8 +20,13 @@ from mobiledet.export.onnx_file import trace_onnx, write_onnx
 WEBCAM = Path(__file__).resolve().parents[2] / "demo" / "webcam.py"
 FRAMES = 24
 
-# Makes its input the terminal of its session, as a window of a terminal program is.
-TERMINAL = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+# Makes its input the terminal of its session, as a window of a terminal program is. These tests may run under nohup.
+TERMINAL = """
+import fcntl, os, signal, sys, termios
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 
 
 @pytest.fixture(scope="module")
