@@ -25,13 +25,9 @@ MOST_THREADS = 256
 
 def thread_count(text: str) -> int:
     """For ``argparse``: a number of processor threads, 0 for all cores."""
-    number = int(text)
-    if not 0 <= number <= MOST_THREADS:
-        raise argparse.ArgumentTypeError(f"{number} threads: give 0 (all cores) to {MOST_THREADS}")
-    return number
-
-
-thread_count.__name__ = "number of threads"  # as argparse calls it in its complaint about words
+    if not text.isdecimal() or int(text) > MOST_THREADS:
+        raise argparse.ArgumentTypeError(f"{text} is no number of threads; give 0 (all cores) to {MOST_THREADS}")
+    return int(text)
 
 
 def setup_logging(*, quiet: bool = False) -> None:

@@ -290,13 +290,10 @@ def _find_annotations(root: Path, split: str) -> Path:
     known = sorted({re.sub(r"(?<=[a-z])\d{4}$", "", key) for key in present})
     close = difflib.get_close_matches(split, known, n=1)
     guess = f"; did you mean {close[0]!r}?" if close else ""
-    there = (
-        f"there is {', '.join(map(repr, known))}"
-        if known
-        else f"there is only {_listing(root)}"
-        if any(root.iterdir())
-        else "the folder is empty"
-    )
+    listing = _listing(root)
+    there = f"there is only {listing}" if listing else "the folder is empty"
+    if known:
+        there = f"there is {', '.join(map(repr, known))}"
     raise DataError(
         f"{root} has no annotations for split {split!r}: looked for annotations/instances_{split}2017.json, "
         f"annotations/instances_{split}.json, annotations/{split}.json and {split}/_annotations.coco.json; "
