@@ -76,6 +76,15 @@ def frames_of(path):
     return count
 
 
+def wait_for_lines(process, log):
+    """Until it has looked at some pictures."""
+    end = time.monotonic() + 60
+    while not log.exists() or log.read_text().count("\n") < 6:
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
 def test_a_file_from_start_to_end(model, clip, tmp_path):
     video, log, report = tmp_path / "o.avi", tmp_path / "o.jsonl", tmp_path / "card.json"
     words = ("--save", video, "--detections", log, "--report", report, "--threads", 1, "--threshold", 0.05)
@@ -247,11 +256,7 @@ def test_stopped_in_the_middle_every_file_is_whole(model, clip, tmp_path, number
         text=True,
         env=environment(),
     )
-    end = time.monotonic() + 60
-    while not log.exists() or log.read_text().count("\n") < 6:
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    wait_for_lines(process, log)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == status, err
@@ -276,11 +281,7 @@ def test_stopped_in_the_middle_no_process_is_left(model, tmp_path):
             text=True,
             env=environment(),
         )
-        end = time.monotonic() + 60
-        while not log.exists() or log.read_text().count("\n") < 6:
-            assert process.poll() is None, process.communicate()[1]
-            assert time.monotonic() < end
-            time.sleep(0.02)
+        wait_for_lines(process, log)
         (child,) = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
@@ -304,11 +305,7 @@ def test_a_closed_terminal_ends_it_with_everything_whole(model, clip, tmp_path):
         start_new_session=True,
     )
     os.close(theirs)
-    end = time.monotonic() + 60
-    while not log.exists() or log.read_text().count("\n") < 6:
-        assert process.poll() is None
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    wait_for_lines(process, log)
     os.close(mine)
     assert process.wait(60) == 128 + signal.SIGHUP
     assert frames_of(video) > 0
