@@ -338,6 +338,38 @@ def test_the_child_has_a_session_of_its_own(fake):
     assert os.getsid(source.pid) == source.pid  # Ctrl-C in the terminal doesn't reach it
 
 
+def test_a_standstill_of_the_whole_program_is_no_silence_of_the_camera(tmp_path):
+    code = f"""
+import sys
+from mobiledet.video import capture
+from mobiledet.video.capture_child import CaptureJob
+capture._STOOD_STILL_S = 0.3
+command = [sys.executable, {str(FAKE)!r}, {str(tmp_path / "counter")!r}, "on"]
+source = capture.CaptureSource(CaptureJob("camera", "0"), name="camera 0", command=command, stall_s=1.0)
+source.start()
+while source.take(1) is None: pass
+pid = source.pid
+print(pid, flush=True)
+sys.stdin.readline()
+while source.take(1) is None: pass
+print(source.state().reconnects, source.pid == pid, flush=True)
+source.close()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        child = int(parent.stdout.readline())
+        for pid in (child, parent.pid):
+            os.kill(pid, signal.SIGSTOP)  # as a laptop does that is closed
+        time.sleep(2)
+        os.kill(parent.pid, signal.SIGCONT)
+        time.sleep(0.3)
+        os.kill(child, signal.SIGCONT)
+        parent.stdin.write("\n")
+        parent.stdin.flush()
+        assert parent.stdout.readline() == "0 True\n"
+
+
 @pytest.mark.parametrize("program", ["on", "3:hang"])
 def test_the_child_ends_with_its_parent(tmp_path, program):
     code = f"""

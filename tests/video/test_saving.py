@@ -279,6 +279,24 @@ def test_jitter_neither_repeats_nor_drops(tmp_path):
     assert numbers(tmp_path / "out.avi") == list(range(31))
 
 
+def test_gaps_are_not_filled_by_one_who_is_behind(tmp_path):
+    hold = threading.Event()
+
+    class Slow(Painter):
+        def paint(self, result):
+            assert hold.wait(20)
+            return super().paint(result)
+
+    video = saver(tmp_path / "out.avi", live=True, fps=10.0, painter=Slow(ViewSettings()))
+    video._file.milliseconds = lambda image: 1.0
+    for index in range(30):
+        assert video.put(result(index, grabbed=1000.0 + index))  # ten pictures of the video apart
+    hold.set()
+    video.close()
+    assert video.saved == 30
+    assert 8 < video.cut_seconds < 15, "while more than half of its room was full"
+
+
 def test_a_stall_stands_still_but_not_for_ever(tmp_path):
     video = saver(tmp_path / "out.avi", live=True, fps=10.0)
     feed(video, [0.0, 0.1, 2.1, 300.0, 300.1])
