@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
 from mobiledet.cli import EXIT_SIGNAL, run_tool
+from mobiledet.signals import handling, unignored
 
 HERE = Path(__file__).resolve().parent.parent
 SHOWN = 24
@@ -53,14 +53,11 @@ def _call(tool: str, *words: str) -> int:
     shown = words if len(words) < 8 else (*words[:2], "...", *words[-2:])
     print(f"\n$ python tools/{tool} {' '.join(shown)}", flush=True)
     # In a session of its own a tool hears of Ctrl-C from here only, and once; training takes its time to save then.
-    with subprocess.Popen([sys.executable, str(HERE / "tools" / tool), *words], start_new_session=True) as process:
-        heard = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
-        before = {number: signal.signal(number, lambda which, _: process.send_signal(which)) for number in heard}
-        try:
-            status = process.wait()
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    with (
+        subprocess.Popen([sys.executable, str(HERE / "tools" / tool), *words], start_new_session=True) as process,
+        handling(unignored("SIGINT", "SIGTERM"), lambda number, _: process.send_signal(number)),
+    ):
+        status = process.wait()
     return EXIT_SIGNAL - status if status < 0 else status
 
 

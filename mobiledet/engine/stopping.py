@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import signal
+from contextlib import ExitStack
 from types import FrameType, TracebackType
 
 from mobiledet.cli import EXIT_SIGNAL
+from mobiledet.signals import handling
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +23,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal = 0
-        self._before: dict[int, object] = {}
+        self._signals = ExitStack()
 
     def __bool__(self) -> bool:
         return self.signal != 0
@@ -32,15 +34,13 @@ class StopRequest:
         return EXIT_SIGNAL + self.signal
 
     def __enter__(self) -> StopRequest:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._handle)
+        self._signals.enter_context(handling((signal.SIGINT, signal.SIGTERM), self._handle))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+        self._signals.close()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         if self.signal:

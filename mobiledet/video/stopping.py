@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import time
 from types import FrameType, TracebackType
 
 from mobiledet.cli import EXIT_SIGNAL
-
-_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+from mobiledet.signals import handling, unignored
 
 
 class Asked:
@@ -51,7 +49,7 @@ class Stop:
         self.asked = Asked()
         self.signal = 0
         self.hurry = False
-        self._before: dict[int, object] = {}
+        self._signals = contextlib.ExitStack()
 
     @property
     def exit_status(self) -> int:
@@ -59,18 +57,13 @@ class Stop:
         return EXIT_SIGNAL + self.signal if self.signal else 0
 
     def __enter__(self) -> Stop:
-        for name in _SIGNALS:
-            number = getattr(signal, name, None)
-            # A program started with nohup ignores SIGHUP, and should go on doing so.
-            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-                self._before[number] = signal.signal(number, self._handle)
+        self._signals.enter_context(handling(unignored("SIGINT", "SIGTERM", "SIGHUP"), self._handle))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+        self._signals.close()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         if not self.signal:
