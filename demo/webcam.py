@@ -17,7 +17,6 @@ STARTED = time.monotonic()
 
 import argparse  # noqa: E402 - the clock of "start to first boxes" starts before anything is loaded
 import sys  # noqa: E402
-from dataclasses import replace  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 from mobiledet.cli import print_lines, run_tool, thread_count  # noqa: E402
@@ -33,12 +32,11 @@ def main() -> int:
     from mobiledet.export.ready import ready_model
     from mobiledet.video.opening import SourceOptions
     from mobiledet.video.options import LiveOptions
-    from mobiledet.video.session import LiveRun, check_options
+    from mobiledet.video.session import LiveRun
     from mobiledet.video.stopping import Stop
     from mobiledet.video.summary import summary_lines
 
     options = LiveOptions(
-        model=arguments.model,
         model_name=model_name(arguments.model),
         source=arguments.source,
         source_options=SourceOptions(
@@ -68,12 +66,12 @@ def main() -> int:
         started=STARTED,
         command=["python", *sys.argv],
     )
-    check_options(options)
-    if arguments.device in ("auto", "cpu"):  # elsewhere a name runs in PyTorch, which knows other devices
-        options = replace(options, model=ready_model(arguments.model, threads=arguments.threads))
     live = LiveRun(options)
+    model = arguments.model
+    if arguments.device in ("auto", "cpu"):  # elsewhere a name runs in PyTorch, which knows other devices
+        model = ready_model(model, threads=arguments.threads)
     with Stop() as stop:
-        report = live.run(stop)
+        report = live.run(model, stop)
     print_lines(summary_lines(report))
     if live.problems:
         raise MobiledetError("; ".join(live.problems))

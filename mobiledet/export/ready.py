@@ -40,7 +40,7 @@ def ready_model(model: str, *, threads: int = 0) -> str | Path:
     if source is None:
         unknown = exported_format(place) is None and not place.exists() and find_spec("torch") is None
         if unknown or not model.strip():
-            # Asked for a checkpoint that isn't there, the runtime would ask for PyTorch first.
+            # The runtime would say the same, but only once a camera is open; and an empty name is a folder to it.
             raise no_such_model(model)
         return model
     exported = cache_folder() / "exports" / f"{source.name}-{__version__}-{_FORM}.onnx"

@@ -14,8 +14,7 @@ class LiveOptions:
     """What a live run is asked to do.
 
     Attributes:
-        model: What `mobiledet.Detector` takes.
-        model_name: What the user called it, for titles and reports.
+        model_name: What the user called the model, for titles and reports.
         source: What `open_source` takes.
         source_options: How the source is read.
         threads: Processor threads of the network; 0 takes all cores.
@@ -37,7 +36,6 @@ class LiveOptions:
         command: The command line's words, for the report.
     """
 
-    model: str | Path
     model_name: str
     source: str
     source_options: SourceOptions = field(default_factory=SourceOptions)

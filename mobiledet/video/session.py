@@ -33,38 +33,37 @@ _PORT = 8080
 """Of the browser view that stands in for a window."""
 
 
-def check_options(options: LiveOptions) -> None:
-    """Refuse what can be known to fail before a model is made ready, which may take half a minute.
+class LiveRun:
+    """One run of a detector over a source, with everything that shows and keeps its results.
+
+    What can be known to fail is refused when it is made: a model may take half a minute to be ready.
+
+    Args:
+        options: What is asked for.
 
     Raises:
         MobiledetError: there is no such source, a file can't be written, or serving needs a package.
     """
-    for path in (options.save, options.detections, options.report):
-        refuse_existing(path)
-    open_source(options.source, options.source_options).check()
-    if options.serve is not None:
-        from mobiledet.video.server import need_aiohttp
-
-        need_aiohttp()
-
-
-class LiveRun:
-    """One run of a detector over a source, with everything that shows and keeps its results.
-
-    Args:
-        options: What is asked for.
-    """
 
     def __init__(self, options: LiveOptions) -> None:
+        for path in (options.save, options.detections, options.report):
+            refuse_existing(path)
         self.options = options
+        self.source = open_source(options.source, options.source_options)
+        self.source.check()
+        if options.serve is not None:
+            from mobiledet.video.server import need_aiohttp
+
+            need_aiohttp()
         self._stack = ExitStack()
         self.problems: list[str] = []
         """Files that couldn't be finished, and why; the others are."""
 
-    def run(self, stop: Stop) -> dict[str, Any]:
+    def run(self, model: str | Path, stop: Stop) -> dict[str, Any]:
         """Run until the source ends, a limit is reached or somebody stops it; in the main thread.
 
         Args:
+            model: What `mobiledet.Detector` takes.
             stop: Asks to stop.
 
         Returns:
@@ -73,9 +72,8 @@ class LiveRun:
         Raises:
             MobiledetError: something asked for can't be had, or the source broke; what was written by then is whole.
         """
-        check_options(self.options)
         with self._stack:
-            self._open()
+            self._open(model)
             self.pipeline.start()
             self._show(stop)
             self.pipeline.join()
@@ -84,17 +82,16 @@ class LiveRun:
             raise self.pipeline.error
         return self.report
 
-    def _open(self) -> None:
+    def _open(self, model: str | Path) -> None:
         """Everything that can be at fault is opened before the first picture is looked at."""
         options = self.options
         self._load = load_average()
         # The source comes first: a camera needs its time, in which the model is loaded.
-        self.source = open_source(options.source, options.source_options)
         self._stack.callback(self.source.close)
         self.source.start()
         probe = DisplayProbe() if options.window else None
         self.detector = Detector(
-            options.model,
+            model,
             threads=options.threads,
             provider=options.provider,
             score_threshold=LOWEST,
