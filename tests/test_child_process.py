@@ -5,9 +5,9 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
+from processes import gone
 
 CHILD = """
 import time
@@ -24,13 +24,6 @@ child.stdout.readline()
 print(child.pid, flush=True)
 time.sleep(600)
 """
-
-
-def gone(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux does that")

@@ -59,7 +59,7 @@ def report_page(report: Report) -> str:
         section("Machine", _machine(report)),
     ]
     about = (
-        f"<p>{len(report.rows)} detectors, {report.settings.threads} thread{'s' * (report.settings.threads > 1)}, "
+        f"<p>{len(report.rows)} detectors, {count(report.settings.threads, 'thread')}, "
         f"{count(report.settings.rounds, 'round')} of {count(report.settings.calls, 'call')} each.</p>"
     )
     heading = f"Detectors on {report.machine['processor']}"

@@ -30,7 +30,7 @@ def report_text(report: Report) -> str:
     machine = report.machine
     lines = [
         f"{machine['processor']}, {machine['cores']} cores; {machine['system']}; Python {machine['python']}; "
-        f"{report.settings.threads} thread{'s' * (report.settings.threads > 1)}, "
+        f"{count(report.settings.threads, 'thread')}, "
         f"{count(report.settings.rounds, 'round')} of {count(report.settings.calls, 'call')}",
         "",
         f"milliseconds, {report.pictures}; stages are for {first}",

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mjpeg_server import MjpegServer
+from processes import gone
 
 from mobiledet.errors import SourceError
 from mobiledet.video import capture
@@ -62,13 +63,6 @@ def wait_for(condition):
         assert time.monotonic() < deadline
         time.sleep(0.005)
     return found
-
-
-def gone(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
 
 
 def test_pictures_arrive_whole_in_order_and_stamped(fake, monkeypatch):

@@ -46,6 +46,12 @@ def run(meter, clock, *, seconds, fps, age=0.02, start=0):
         meter.record(result(start + index, grabbed=clock.now - age, ready=clock.now))
 
 
+def pause(meter, clock, *, seconds):
+    meter.pause(True)
+    clock.now += seconds
+    meter.pause(False)
+
+
 def test_rates_ages_and_stages(clock):
     meter = Meter(started=99.5)
     run(meter, clock, seconds=4, fps=20)
@@ -99,9 +105,7 @@ def test_pauses_are_not_counted(clock):
 
 def test_a_pause_before_the_first_picture_takes_nothing_from_the_run(clock):
     meter = Meter(started=0)
-    meter.pause(True)
-    clock.now += 4
-    meter.pause(False)
+    pause(meter, clock, seconds=4)
     run(meter, clock, seconds=8, fps=10)
     figures = meter.figures()
     assert figures["seconds"] == pytest.approx(7.9)
@@ -111,9 +115,7 @@ def test_a_pause_before_the_first_picture_takes_nothing_from_the_run(clock):
 def test_numbers_of_the_moment_start_anew_after_a_pause(clock):
     meter = Meter(started=0)
     run(meter, clock, seconds=4, fps=20)
-    meter.pause(True)
-    clock.now += 1
-    meter.pause(False)
+    pause(meter, clock, seconds=1)
     run(meter, clock, seconds=0.5, fps=20, age=0.2)
     assert meter.numbers().fps == pytest.approx(20), "the second's rest isn't a slow picture"
     assert meter.numbers().age_ms == pytest.approx(200)
@@ -203,9 +205,7 @@ def test_a_pause_without_a_picture_after_it(clock):
     """The camera is lost during the pause, and the user leaves."""
     meter = Meter(started=0)
     run(meter, clock, seconds=3, fps=20)
-    meter.pause(True)
-    clock.now += 6
-    meter.pause(False)
+    pause(meter, clock, seconds=6)
     clock.now += 10
     assert meter.figures()["fps"]["overall"] == pytest.approx(20, rel=0.01)
 
@@ -240,9 +240,7 @@ def test_a_picture_that_stood_through_a_pause_was_not_shown_late(clock):
     meter = Meter(started=0)
     run(meter, clock, seconds=1, fps=10)
     stood = result(9, grabbed=clock.now)
-    meter.pause(True)
-    clock.now += 60
-    meter.pause(False)
+    pause(meter, clock, seconds=60)
     meter.shown(stood, clock.now)
     meter.shown(result(10, grabbed=clock.now), clock.now + 0.05)
     assert meter.figures()["shown_age_ms"]["max"] == pytest.approx(50)
