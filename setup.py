@@ -12,7 +12,17 @@ VERSION = next(
 )
 
 # What running a model needs; no torch, so that it fits on a Raspberry Pi.
-RUN = ["numpy>=1.26", "opencv-python>=4.10", "onnxruntime>=1.20", "psutil>=5.9"]
+RUN = [
+    "filelock>=3.16",
+    "jinja2>=3.1",
+    "matplotlib>=3.9",
+    "numpy>=1.26",
+    "onnxruntime>=1.20",
+    "opencv-python>=4.10",
+    "pillow>=10.3",
+    "psutil>=5.9",
+    "tqdm>=4.66",
+]
 
 # What the browser view of demo/webcam.py needs beyond RUN.
 SERVE = ["aiohttp>=3.10"]
@@ -25,17 +35,14 @@ TRAIN = [
     "albumentations==2.0.8",
     "pycocotools>=2.0.8",
     "faster-coco-eval>=1.6.5",
-    "matplotlib>=3.9",
-    "pillow>=10.3",
     "pyyaml>=6.0",
     "requests>=2.32",
     "safetensors>=0.4.3",
     "tflite>=2.18",
-    "tqdm>=4.66",
 ]
 
 # What tools/eval.py needs beyond RUN to score an exported model, on a Raspberry Pi for instance.
-SCORE = ["pillow>=10.3", "pycocotools>=2.0.8", "pydantic>=2.10", "pyyaml>=6.0", "tqdm>=4.66"]
+SCORE = ["pycocotools>=2.0.8", "pydantic>=2.10", "pyyaml>=6.0"]
 
 # What tools/export.py needs beyond TRAIN.
 EXPORT = ["onnx>=1.17", "onnxscript>=0.5"]
@@ -63,7 +70,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["mobiledet", "mobiledet.*"]),
-    package_data={"mobiledet": ["py.typed"], "mobiledet.video": ["page/*"]},
+    package_data={"mobiledet": ["py.typed"], "mobiledet.apps.live": ["page/*"]},
     install_requires=RUN,
     extras_require={
         "serve": SERVE,

@@ -11,7 +11,7 @@ import argparse
 import io
 from pathlib import Path
 
-from mobiledet.cli import refuse_existing, run_tool
+from mobiledet.cli.common import refuse_existing, run_tool
 from mobiledet.errors import DataError
 
 
@@ -37,7 +37,7 @@ def main() -> None:
 
 def read_curve(run: Path) -> list[tuple[float, float]]:
     """(minutes, AP) of every scoring of a run."""
-    from mobiledet.runs import read_csv
+    from mobiledet.utils.files import read_csv
 
     seconds, minutes_at = 0.0, {}
     for row in read_csv(run / "timing.csv"):
@@ -54,7 +54,7 @@ def draw(path: Path, labels: list[str], curves: list[list[tuple[float, float]]])
     """One line a run, its best point marked."""
     from matplotlib.figure import Figure
 
-    from mobiledet.visualization import write_bytes
+    from mobiledet.draw.boxes import write_bytes
 
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.add_subplot(title="AP on the validation split", xlabel="minutes of training", ylabel="AP")

@@ -52,7 +52,7 @@ def build(name: str) -> Detect:
         return detect
     from mobiledet.config import load_config
     from mobiledet.models.build import build_detector
-    from mobiledet.predictor import Predictor
+    from mobiledet.runtime.pytorch import Predictor
 
     config = load_config(name).model.model_copy(update={"num_classes": 80})
     return Predictor(build_detector(config), [str(label) for label in range(80)])
@@ -62,7 +62,7 @@ def cost(name: str) -> float:
     """Billions of multiply-adds of the picture."""
     import torch
 
-    from mobiledet.cost import count_layers
+    from mobiledet.models.cost import count_layers
 
     if name in PEERS:
         from torchvision.models import get_model

@@ -50,7 +50,7 @@ config = Config(
 PROGRAM = """
 import runpy, sys
 sys.path.insert(0, {repository!r})
-import mobiledet.engine.fit as fit
+import mobiledet.train.run as fit
 fit.SAVE_SECONDS = 0.5
 score = fit.Run._score
 def told(run):
@@ -187,7 +187,7 @@ def wait_for_moment(training: Training, folder: Path, aim: str, rng: random.Rand
 
 def compare(folder: Path, reference: Path) -> list[str]:
     """What differs between a finished run and the uninterrupted one."""
-    from mobiledet.checkpoint import file_digest, load_checkpoint
+    from mobiledet.weights.checkpoint import file_digest, load_checkpoint
 
     found = []
     for name in ("last.pt", "best.pt"):

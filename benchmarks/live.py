@@ -77,7 +77,7 @@ def throughput(arguments: argparse.Namespace, folder: Path) -> int:
     import cv2
 
     from mobiledet import Detector
-    from mobiledet.visualization import draw_detections
+    from mobiledet.draw.boxes import draw_detections
 
     detector = Detector(arguments.model, threads=arguments.threads, score_threshold=0.05)
     pictures = []

@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
 
-    from mobiledet.benchmark.peers import open_peer
+    from mobiledet.apps.benchmark.peers import open_peer
     from mobiledet.data.images import find_images, read_image
     from mobiledet.runtime.detector import Detector
 
@@ -77,10 +77,10 @@ def exported(alpha: float, size: int, pictures: Sequence[Any], folder: Path) -> 
     import torch
 
     from mobiledet.config.schema import BackboneConfig, ModelConfig
-    from mobiledet.cost import detector_cost
     from mobiledet.export.int8 import quantise
-    from mobiledet.export.onnx_file import trace_onnx, write_onnx
+    from mobiledet.export.onnx import trace_onnx, write_onnx
     from mobiledet.models.build import build_detector
+    from mobiledet.models.cost import detector_cost
     from mobiledet.preprocess import fit_image
     from mobiledet.runtime.card import ModelCard
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from mobiledet.cli import run_tool
+from mobiledet.cli.common import run_tool
 
 
 def main() -> None:
@@ -40,9 +40,9 @@ def compare(tflite: Path, pictures: list[Path]) -> list[str]:
     from mobiledet.data.images import read_image
     from mobiledet.models.build import build_detector
     from mobiledet.preprocess import fit_image
-    from mobiledet.pretrained.importing import import_weights
-    from mobiledet.pretrained.tflite_graph import read_tflite
-    from mobiledet.pretrained.tflite_ssd import POSTPROCESS, stored_anchors
+    from mobiledet.weights.importing import import_weights
+    from mobiledet.weights.tflite_graph import read_tflite
+    from mobiledet.weights.tflite_ssd import POSTPROCESS, stored_anchors
 
     content = import_weights(tflite)
     model = build_detector(config_from_plain(content["config"]).model).eval()

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from mobiledet.cli import refuse_existing, run_tool
+from mobiledet.cli.common import refuse_existing, run_tool
 
 
 def main() -> None:
@@ -40,7 +40,7 @@ def main() -> None:
     arguments = parser.parse_args()
     refuse_existing(arguments.json)
 
-    from mobiledet.runs import write_json
+    from mobiledet.utils.files import write_json
 
     with tempfile.TemporaryDirectory() as folder:
         data, split = arguments.data, arguments.split
@@ -60,11 +60,11 @@ def measure(data: Path, split: str, arguments: argparse.Namespace, folder: Path)
     import torch
 
     from mobiledet.config import apply_overrides, load_config
-    from mobiledet.engine.fit import Run
-    from mobiledet.engine.launch import open_data, with_classes
-    from mobiledet.engine.loop import train_step
-    from mobiledet.engine.stopping import StopRequest
     from mobiledet.models.build import build_detector
+    from mobiledet.train.loop import train_step
+    from mobiledet.train.run import Run
+    from mobiledet.train.start import open_data, with_classes
+    from mobiledet.train.stopping import StopRequest
 
     config = apply_overrides(
         load_config(Path(__file__).resolve().parent.parent / "configs/ssd_mobilenet_a1.py"),

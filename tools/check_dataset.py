@@ -1,87 +1,10 @@
 """Look at a data set before training on it: what there is, what fits the anchors, what is twice, what looks wrong.
 
-    python tools/check_dataset.py path/to/data
-    python tools/check_dataset.py path/to/data -o check --config configs/ssd_mobilenet_a1.py
-    python tools/check_dataset.py path/to/data --model runs/ssd_mobilenet_a1/1      # finds unlabelled objects too
-
-COCO, Pascal VOC and YOLO are told apart by themselves. Writes report.txt, report.json, samples.jpg, boxes.png and,
-where there is something to show, suspects.jpg and duplicates.jpg. Changes nothing in the data.
-
-Exit status: 0 ready to train, maybe with advice; 1 can't be read, or a mistake in the command; 2 wrong arguments;
-3 faults that need a decision, such as labels that had to be left out, the same picture in train and val, a val split
-without boxes, a class in val that train lacks.
+See :mod:`mobiledet.cli.check`.
 """
 
-from __future__ import annotations
-
-import argparse
-from pathlib import Path
-from typing import Any
-
-from mobiledet.cli import refuse_existing, run_tool, thread_count
-
-
-def main() -> int:
-    """Parse arguments, read, examine, print the report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, help="folder of the data set")
-    parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="new folder (default: check_<name>)")
-    parser.add_argument("--config", metavar="FILE", help="recipe whose input and anchors count (default: SSD-300)")
-    parser.add_argument("--model", metavar="CHECKPOINT", help="detector that looks for unlabelled objects")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
-    parser.add_argument("--format", choices=("voc", "yolo", "coco"), help="format of the data (default: found out)")
-    parser.add_argument("--limit", type=int, metavar="N", help="look only at the first N pictures of each split")
-    parser.add_argument(
-        "--threads", type=thread_count, default=0, help="processor threads of --model; 0 takes all cores"
-    )
-    parser.add_argument("--device", default="auto", help="where --model runs")
-    arguments = parser.parse_args()
-    if arguments.limit is not None and arguments.limit < 1:
-        parser.error("--limit must be at least 1")
-    refuse_existing(arguments.json)
-
-    from mobiledet.config import ModelConfig, load_config
-    from mobiledet.data.importers.read import read_dataset
-    from mobiledet.doctor.checkup import examine, free_folder, refuse_filled
-    from mobiledet.runs import write_json
-
-    if arguments.output is not None:
-        refuse_filled(arguments.output)
-    model = load_config(arguments.config).model if arguments.config else ModelConfig()
-    finder: dict[str, Any] = _finder(arguments) if arguments.model else {}
-    found = read_dataset(arguments.data, format=arguments.format, progress=True)
-    splits = found.splits
-    if arguments.limit is not None:
-        splits = {name: dataset.first(arguments.limit) for name, dataset in splits.items()}
-    name = found.root.resolve().name or "data"
-    pictures = sum(len(dataset) for dataset in splits.values())
-    folder = arguments.output or free_folder(name)
-    report = examine(
-        splits,
-        folder,
-        title=f"{name}: {found.format.upper()}, {pictures:,} pictures in {', '.join(splits)}",
-        model=model,
-        account=found.account,
-        limited=arguments.limit,
-        progress=True,
-        **finder,
-    )
-    if arguments.json is not None:
-        write_json(arguments.json, report.to_json())
-    text, _, verdict = report.to_text().rstrip().rpartition("\n")
-    print(f"{text}\nwritten to {folder}/\n\n{verdict}")
-    return report.exit_status
-
-
-def _finder(arguments: argparse.Namespace) -> dict[str, Any]:
-    from mobiledet.engine.precision import choose_device, set_threads
-    from mobiledet.predictor import load_predictor
-
-    set_threads(arguments.threads)
-    device = choose_device(arguments.device, setting="--device ")
-    predictor, _, _ = load_predictor(arguments.model, device=device)
-    return {"detect": predictor, "detected_names": predictor.names}
-
+from mobiledet.cli import check
+from mobiledet.cli.common import run_tool
 
 if __name__ == "__main__":
-    run_tool(main)
+    run_tool(check.main)

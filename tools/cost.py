@@ -1,68 +1,10 @@
 """What a model costs: multiply-adds (GMACs) of one picture, and parameters.
 
-python tools/cost.py configs/*.py --classes 90 --json costs.json --csv layers.csv --chart costs.png
-python tools/cost.py configs/ssd_mobilenet_a1.py --classes 90 -v        # layer by layer
-python tools/cost.py --paper                                            # the paper's tables beside ours, cell by cell
+See :mod:`mobiledet.cli.cost`.
 """
 
-from __future__ import annotations
-
-import argparse
-from pathlib import Path
-
-from mobiledet.cli import refuse_existing, run_tool
-
-
-def main() -> None:
-    """Parse arguments, count, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("configs", nargs="*", help="config files")
-    parser.add_argument("--classes", type=int, default=80, help="object classes without background (default: 80)")
-    parser.add_argument("--paper", action="store_true", help="the paper's tables beside our figures")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write a row per layer here")
-    parser.add_argument("--chart", type=Path, metavar="FILE", help="draw a bar per stage: .png, .svg or .pdf")
-    parser.add_argument("-v", "--verbose", action="store_true", help="also every stage and every layer")
-    arguments = parser.parse_args()
-    if not arguments.configs and not arguments.paper:
-        parser.error("name config files, or --paper")
-    if not arguments.configs and (arguments.csv or arguments.chart or arguments.verbose):
-        parser.error("--csv, --chart and --verbose are about config files: name some")
-    if arguments.classes < 1:
-        parser.error("--classes must be at least 1")
-    for path in (arguments.json, arguments.csv, arguments.chart):
-        refuse_existing(path)
-
-    from mobiledet.config import load_config
-    from mobiledet.cost import detector_cost
-    from mobiledet.cost.chart import plot_costs
-    from mobiledet.cost.paper import paper_costs
-    from mobiledet.cost.paper_text import paper_text
-    from mobiledet.cost.tables import cost_table, costs_csv, layer_table, stage_table
-    from mobiledet.models.build import build_detector
-    from mobiledet.pretrained.sources import with_known_width
-    from mobiledet.runs import write_json
-    from mobiledet.visualization import write_bytes
-
-    costs = {}
-    for path in arguments.configs:
-        model = with_known_width(load_config(path).model).model_copy(update={"num_classes": arguments.classes})
-        costs[path] = detector_cost(build_detector(model))
-    if costs:
-        print(cost_table(costs))
-    if arguments.verbose:
-        for name, cost in costs.items():
-            print(f"\n{name}\n{stage_table(cost)}\n\n{layer_table(cost)}")
-    if arguments.paper:
-        print(paper_text())
-    if arguments.json is not None:
-        figures = {name: cost.to_json_dict() for name, cost in costs.items()}
-        write_json(arguments.json, {**figures, **({"paper": paper_costs()} if arguments.paper else {})})
-    if arguments.csv is not None:
-        write_bytes(arguments.csv, costs_csv(costs).encode())
-    if arguments.chart is not None:
-        plot_costs(costs, arguments.chart)
-
+from mobiledet.cli import cost
+from mobiledet.cli.common import run_tool
 
 if __name__ == "__main__":
-    run_tool(main)
+    run_tool(cost.main)

@@ -1,80 +1,10 @@
 """Score a checkpoint or an exported model on a COCO-format data set: the twelve COCO figures and AP by class.
 
-python tools/eval.py runs/ssd_mobilenet_a1/1/best.pt --data path/to/coco --split val --json metrics.json
+See :mod:`mobiledet.cli.eval`.
 """
 
-from __future__ import annotations
-
-import argparse
-import sys
-from pathlib import Path
-
-from mobiledet.cli import refuse_existing, run_tool, thread_count
-
-
-def main() -> None:
-    """Parse arguments, score, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="best.pt, a run folder, a name, or an exported file or folder")
-    parser.add_argument("--data", type=Path, metavar="ROOT", help="COCO-format folder (default: what it trained on)")
-    parser.add_argument("--split", default="val", help="split to score (default: val)")
-    parser.add_argument("--annotations", type=Path, help="annotation file, if not where COCO has it")
-    parser.add_argument("--images", type=Path, help="picture folder, if not where COCO has it")
-    parser.add_argument("--limit", type=int, metavar="N", help="score only the first N pictures")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
-    parser.add_argument("--results", type=Path, metavar="FILE", help="write the detections here, as COCO results")
-    parser.add_argument("--batch-size", type=int, default=16, help="of checkpoints; exported models have their own")
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--threads", type=thread_count, default=0, help="processor threads; 0 takes all cores")
-    parser.add_argument("--device", default="auto", help="of PyTorch, or a provider of the exported model's runtime")
-    arguments = parser.parse_args()
-    if arguments.batch_size < 1 or arguments.workers < 0 or (arguments.limit or 1) < 1:
-        parser.error("--batch-size must be at least 1, --limit likewise; --workers at least 0")
-    for path in (arguments.json, arguments.results):
-        refuse_existing(path)
-
-    from tqdm import tqdm
-
-    from mobiledet.config import config_from_plain
-    from mobiledet.engine.datasets import open_recorded_split, open_split
-    from mobiledet.evaluation import format_metrics, score_detections
-    from mobiledet.runs import write_json
-    from mobiledet.scoring import metrics_record, open_contestant
-    from mobiledet.thresholds import best_threshold
-
-    model = open_contestant(
-        arguments.model,
-        device=arguments.device,
-        threads=arguments.threads,
-        batch_size=arguments.batch_size,
-        workers=arguments.workers,
-    )
-    config = config_from_plain(model.config)
-    if arguments.data is None and arguments.annotations is None and arguments.images is None:
-        dataset = open_recorded_split(config, arguments.split)
-    else:
-        dataset = open_split(
-            arguments.data or Path(config.data.root),
-            arguments.split,
-            annotations=arguments.annotations,
-            images=arguments.images,
-        )
-    if arguments.limit is not None:
-        dataset = dataset.first(arguments.limit)
-    if summary := dataset.report.summary():
-        print(summary, file=sys.stderr)
-    with tqdm(total=len(dataset), unit="img", disable=not sys.stderr.isatty(), leave=False) as bar:
-        results = model.results(dataset, bar.update)
-    truth = dataset.coco_json()
-    metrics, threshold = score_detections(truth, results), best_threshold(truth, results)
-    print(format_metrics(metrics))
-    if threshold is not None:
-        print(f"best F1 over all classes at score {threshold:.2f}")
-    if arguments.json is not None:
-        write_json(arguments.json, metrics_record(metrics, threshold, model.record))
-    if arguments.results is not None:
-        write_json(arguments.results, results)
-
+from mobiledet.cli import eval
+from mobiledet.cli.common import run_tool
 
 if __name__ == "__main__":
-    run_tool(main, extra="score")
+    run_tool(eval.main, extra="score")

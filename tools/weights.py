@@ -1,73 +1,10 @@
 """Pretrained weights: see which there are, fetch them, or convert a file of your own.
 
-    python tools/weights.py list
-    python tools/weights.py fetch ssd_mobilenet_v1_075_coco
-    python tools/weights.py import detect.tflite -o coco.pt [--labels labels.txt]
-
-A name works wherever a checkpoint path does. `import` reads TensorFlow Object Detection API SSD MobileNetV1 detectors
-and ImageNet MobileNetV1 classifiers (.tflite), and timm's mobilenetv1_* (.safetensors).
+See :mod:`mobiledet.cli.weights`.
 """
 
-from __future__ import annotations
-
-import argparse
-from pathlib import Path
-
-from mobiledet.cli import refuse_existing, run_tool
-
-
-def main() -> None:
-    """Parse arguments, list, fetch or convert."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="names, what they are, size, licence, scores")
-    fetch = commands.add_parser("fetch", help="download and convert, so that they are there without a network later")
-    fetch.add_argument("names", nargs="+", metavar="NAME")
-    convert = commands.add_parser("import", help="convert a .tflite or .safetensors file to a checkpoint")
-    convert.add_argument("file", type=Path)
-    convert.add_argument("-o", "--output", type=Path, required=True, help="checkpoint to write, such as coco.pt")
-    convert.add_argument("--labels", type=Path, help="text file with a detector's class names, one a line")
-    arguments = parser.parse_args()
-
-    if arguments.command == "list":
-        _list()
-    elif arguments.command == "fetch":
-        _fetch(arguments.names)
-    else:
-        refuse_existing(arguments.output)
-        from mobiledet.checkpoint import save_checkpoint
-        from mobiledet.pretrained.importing import describe_weights, import_weights
-
-        content = import_weights(arguments.file, labels=arguments.labels)
-        save_checkpoint(arguments.output, content)
-        print(f"{arguments.output}: {describe_weights(content)}")
-
-
-def _list() -> None:
-    from mobiledet.pretrained.sources import SOURCES
-    from mobiledet.pretrained.store import local_file
-
-    for source in SOURCES:
-        here = local_file(source)
-        kind = "COCO detector, 80 classes" if source.what == "detector" else "ImageNet backbone"
-        print(f"{source.name}: {kind}, alpha {source.alpha:g}, {source.input_size} pixels")
-        print(f"    published {source.published}; {source.measured}")
-        print(f"    {source.licence}, {source.megabytes:g} MB, {here or 'not here yet: ' + source.url}")
-
-
-def _fetch(names: list[str]) -> None:
-    from mobiledet.errors import CheckpointError
-    from mobiledet.pretrained.sources import SOURCES, find_source, nearest_name
-    from mobiledet.pretrained.store import pretrained_checkpoint
-
-    for name in names:
-        source = find_source(name)
-        if source is None:
-            near = nearest_name(name)
-            hint = f"did you mean {near!r}?" if near else f"there are {', '.join(s.name for s in SOURCES)}"
-            raise CheckpointError(f"no pretrained weights {name!r}: {hint}")
-        print(f"{name}: {pretrained_checkpoint(source)}")
-
+from mobiledet.cli import weights
+from mobiledet.cli.common import run_tool
 
 if __name__ == "__main__":
-    run_tool(main)
+    run_tool(weights.main)

@@ -12,8 +12,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from mobiledet.data.faults import CheckReport, Describe
 from mobiledet.data.json_numbers import four_floats, repeats, whole_numbers
-from mobiledet.data.report import CheckReport, Describe
 from mobiledet.structures import BoolArray, IntArray
 
 CLIP_TOLERANCE = 1.0

@@ -47,9 +47,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobiledet.data.annotation_checks import Entry, Floats, check_annotations
+from mobiledet.data.faults import CheckReport
 from mobiledet.data.images import ImageInfo
 from mobiledet.data.json_numbers import repeats, whole_numbers
-from mobiledet.data.report import CheckReport
 from mobiledet.data.verification import verify_images
 from mobiledet.errors import DataError, ImageError
 from mobiledet.structures import BoolArray, IntArray

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from mobiledet.data.checks import CocoColumns, check_coco, collector_paused, read_json
-from mobiledet.data.report import CheckReport
+from mobiledet.data.faults import CheckReport
 from mobiledet.data.verification import verify_image
 from mobiledet.errors import DataError
 from mobiledet.structures import IntArray, Target

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from mobiledet.class_matching import detect_dataset
 from mobiledet.data.images import find_images, read_image
 from mobiledet.data.shapes import draw_picture
 from mobiledet.errors import MissingDependencyError, ModelFileError, install_extra
-from mobiledet.evaluation import score_detections
-from mobiledet.export.certificate import (
+from mobiledet.evaluate.metrics import score_detections
+from mobiledet.evaluate.predictions import detect_dataset
+from mobiledet.export.agreement import (
     FLOAT_LIMITS,
     INT8_LIMITS,
     Certificate,
@@ -28,15 +28,15 @@ from mobiledet.export.certificate import (
     problems,
 )
 from mobiledet.preprocess import fit_image
-from mobiledet.runs import write_json
 from mobiledet.runtime.card import ModelCard
 from mobiledet.runtime.detector import Detector
 from mobiledet.structures import ImageArray, ResizeRule, Size
+from mobiledet.utils.files import write_json
 
 if TYPE_CHECKING:
     from mobiledet.data.coco import CocoDataset
     from mobiledet.export.int8 import Method
-    from mobiledet.predictor import CheckpointNetwork
+    from mobiledet.runtime.pytorch import CheckpointNetwork
 
 logger = logging.getLogger(__name__)
 
@@ -192,11 +192,11 @@ def _make(
     """Write the model to ``place``; returns the float graph, if there is one."""
     model = network.predictor.model
     if options.format == "ncnn":
-        from mobiledet.export.ncnn_folder import write_ncnn
+        from mobiledet.export.ncnn import write_ncnn
 
         write_ncnn(model, card, place)
         return None
-    from mobiledet.export.onnx_file import trace_onnx, write_onnx
+    from mobiledet.export.onnx import trace_onnx, write_onnx
 
     logger.info("tracing ...")
     graph = made = trace_onnx(model, size=card.resize.size, batch=card.batch)
@@ -209,7 +209,7 @@ def _make(
             made = quantise(graph, pictures, method=options.method, keep_float=options.keep_float)
         write_onnx(made, card, place)
     else:
-        from mobiledet.export.openvino_folder import quantise_openvino, write_openvino
+        from mobiledet.export.openvino import quantise_openvino, write_openvino
 
         write_openvino(quantise_openvino(graph, pictures) if options.int8 else graph, card, place)
     return graph
@@ -288,8 +288,8 @@ def _pictures(card: ModelCard, options: ExportOptions) -> list[ImageArray]:
 def _damage(graph: Any, pictures: Sequence[ImageArray], card: ModelCard, place: Path) -> list[dict[str, Any]]:
     """How far the scores move when only one layer is rounded, for each, worst first."""
     from mobiledet.export.int8 import layer_names, quantise
-    from mobiledet.export.onnx_file import write_onnx
-    from mobiledet.runtime.onnx_network import OnnxNetwork
+    from mobiledet.export.onnx import write_onnx
+    from mobiledet.runtime.onnx import OnnxNetwork
 
     def scores(made: Any, name: str) -> Any:
         path = place.with_name(name)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from mobiledet.models.detector import Detector
+from mobiledet.models.detection_model import Detector
 
 
 class DetectionGraph(nn.Module):

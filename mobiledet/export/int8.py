@@ -23,7 +23,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from mobiledet.errors import ModelFileError
-from mobiledet.export.onnx_file import INPUTS, constants
+from mobiledet.export.onnx import INPUTS, constants
 from mobiledet.export.quiet import quiet
 from mobiledet.structures import ImageArray
 
@@ -48,7 +48,7 @@ def quantise(
     """An INT8 graph of a float one.
 
     Args:
-        graph: As :func:`mobiledet.export.onnx_file.trace_onnx` gives it.
+        graph: As :func:`mobiledet.export.onnx.trace_onnx` gives it.
         pictures: Real pictures in the network's size, batches ``(B, H, W, 3)`` uint8; 50 to 100 do.
         method: How the range of an activation is chosen from what was seen.
         keep_float: Names of layers (see :func:`layer_names`) that stay as they are.

@@ -12,14 +12,14 @@ from mobiledet.config.schema import (
     SSDLiteConfig,
 )
 from mobiledet.errors import ConfigError
-from mobiledet.models.detector import Detector
+from mobiledet.models.detection_model import Detector
 from mobiledet.models.extra_layers import ExtraLayers
 from mobiledet.models.faster_rcnn import FasterRCNNHead
 from mobiledet.models.layers import LayerStyle
 from mobiledet.models.mobilenet_v1 import MobileNetV1, scale_channels
+from mobiledet.models.postprocess import Postprocess
 from mobiledet.models.ssd import SSDHead
 from mobiledet.ops.anchors import rpn_anchor_sizes, ssd_anchor_shapes
-from mobiledet.postprocess import Postprocess
 
 MIN_EXTRA_CHANNELS = 16
 """TensorFlow's floor for the extra layers of a thin SSD."""

@@ -20,8 +20,8 @@ from mobiledet.models.layers import DEFAULT_STYLE, DepthwiseSeparable, LayerStyl
 from mobiledet.models.mobilenet_v1 import FeatureInfo, MobileNetV1
 from mobiledet.ops.anchors import rpn_anchors
 from mobiledet.ops.boxes import CROWD_COVERAGE, clip_boxes, decode_boxes, encode_boxes, pairwise_coverage, pairwise_iou
+from mobiledet.ops.nms import best_boxes
 from mobiledet.ops.roi_align import roi_align
-from mobiledet.ops.suppression import best_boxes
 from mobiledet.structures import Candidates, Size
 
 RPN_WEIGHTS = (1.0, 1.0, 1.0, 1.0)

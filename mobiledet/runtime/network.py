@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobiledet.errors import MissingDependencyError, ModelFileError, install_extra
-from mobiledet.pretrained.sources import find_source, no_such_model
 from mobiledet.runtime.card import ModelCard
 from mobiledet.structures import FloatArray, ImageArray, IntArray
+from mobiledet.weights.catalogue import find_source, no_such_model
 
 OPENVINO_FILE = "model.xml"
 NCNN_FILE = "model.ncnn.param"
@@ -61,21 +61,21 @@ def open_network(path: str | Path, *, threads: int = 0, provider: str | None = N
     place = Path(path)
     kind = exported_format(place)
     if kind == "onnx":
-        from mobiledet.runtime.onnx_network import OnnxNetwork
+        from mobiledet.runtime.onnx import OnnxNetwork
 
         return OnnxNetwork(_existing(place), threads=threads, provider=provider, spin=spin)
     if kind == "openvino":
-        from mobiledet.runtime.openvino_network import OpenvinoNetwork
+        from mobiledet.runtime.openvino import OpenvinoNetwork
 
         return OpenvinoNetwork(_existing(place), threads=threads, provider=provider)
     if kind == "ncnn":
-        from mobiledet.runtime.ncnn_network import NcnnNetwork
+        from mobiledet.runtime.ncnn import NcnnNetwork
 
         return NcnnNetwork(_existing(place), threads=threads, provider=provider)
     if place.suffix == ".bin":
         raise ModelFileError(f"{place}: only the weights of a model; name the folder that holds it")
     try:
-        from mobiledet.predictor import CheckpointNetwork
+        from mobiledet.runtime.pytorch import CheckpointNetwork
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("mobiledet"):
             raise

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mobiledet.data.checks import check_coco
-from mobiledet.data.report import ERRORS, REPAIRS, CheckReport
+from mobiledet.data.faults import ERRORS, REPAIRS, CheckReport
 from mobiledet.errors import DataError
 
 Change = Callable[[dict[str, Any]], object]

@@ -8,7 +8,7 @@ import pytest
 @pytest.fixture(scope="session", autouse=True)
 def traced_once():
     """Tracing takes seconds, and most tests here are about what comes after it: the same network is traced once."""
-    from mobiledet.export import onnx_file
+    from mobiledet.export import onnx as onnx_file
 
     trace, made = onnx_file.trace_onnx, {}
 
@@ -29,8 +29,8 @@ def tiny_checkpoint(tmp_path_factory):
     """``tiny_checkpoint(head)``: the file of a detector of three classes."""
     from tiny_detectors import tiny_detector
 
-    from mobiledet.checkpoint import save_checkpoint
     from mobiledet.config import Config, ModelConfig
+    from mobiledet.weights.checkpoint import save_checkpoint
 
     made = {}
 

@@ -7,14 +7,14 @@ import pytest
 from tiny_detectors import SIZE, pictures
 
 from mobiledet import Detector
-from mobiledet.class_matching import detect_dataset
 from mobiledet.data.coco import load_coco
+from mobiledet.draw.boxes import write_image
 from mobiledet.errors import CheckpointError, MissingDependencyError, ModelFileError
+from mobiledet.evaluate.predictions import detect_dataset
+from mobiledet.evaluate.scoring import open_contestant
 from mobiledet.export import exporting
-from mobiledet.export.certificate import Agreement, read_certificate
+from mobiledet.export.agreement import Agreement, read_certificate
 from mobiledet.export.exporting import ExportOptions, export_model
-from mobiledet.scoring import open_contestant
-from mobiledet.visualization import write_image
 
 ONE_THREAD = ExportOptions(threads=1)
 

@@ -6,7 +6,7 @@ from tiny_detectors import SIZE, pictures, tiny_detector
 
 from mobiledet.errors import ModelFileError
 from mobiledet.export.int8 import PIXELS, last_layers_as_products, layer_names, pixels_as_they_are, quantise
-from mobiledet.export.onnx_file import trace_onnx
+from mobiledet.export.onnx import trace_onnx
 
 BATCHES = [picture[None] for picture in pictures(12)]
 

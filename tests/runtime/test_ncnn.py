@@ -12,9 +12,9 @@ from tiny_detectors import SIZE, assert_same, expected, pictures, spoil, tiny_de
 
 from mobiledet.errors import MissingDependencyError, ModelFileError
 from mobiledet.export.graph import CandidateGraph
-from mobiledet.export.ncnn_folder import write_ncnn
+from mobiledet.export.ncnn import write_ncnn
 from mobiledet.runtime.folder import write_folder_card
-from mobiledet.runtime.ncnn_network import NcnnNetwork
+from mobiledet.runtime.ncnn import NcnnNetwork
 from mobiledet.runtime.network import open_network
 
 pytest.importorskip("ncnn")

@@ -11,11 +11,11 @@ import pytest
 from tiny_detectors import HEADS, SIZE, assert_same, expected, pictures, tiny_detector
 
 from mobiledet.errors import MissingDependencyError, ModelFileError
-from mobiledet.export.onnx_file import trace_onnx, write_onnx
+from mobiledet.export.onnx import trace_onnx, write_onnx
 from mobiledet.runtime.card import KEY, ModelCard
 from mobiledet.runtime.detector import Detector
 from mobiledet.runtime.network import open_network
-from mobiledet.runtime.onnx_network import OnnxNetwork, _network_share
+from mobiledet.runtime.onnx import OnnxNetwork, _network_share
 from mobiledet.structures import ResizeRule
 
 
@@ -257,10 +257,10 @@ def test_missing_packages_are_named(sigmoid, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(MissingDependencyError, match="pip install onnxruntime"):
         Detector(sigmoid[2])
-    monkeypatch.setitem(sys.modules, "mobiledet.predictor", None)
+    monkeypatch.setitem(sys.modules, "mobiledet.runtime.pytorch", None)
     for name in ("torch", "torchvision"):
         monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.delitem(sys.modules, "mobiledet.predictor")
+    monkeypatch.delitem(sys.modules, "mobiledet.runtime.pytorch")
     (tmp_path / "best.pt").touch()
     with pytest.raises(MissingDependencyError, match="export it where it was trained"):
         Detector(tmp_path / "best.pt")

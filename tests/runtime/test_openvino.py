@@ -12,14 +12,14 @@ from tiny_detectors import SIZE, assert_same, expected, pictures, spoil, tiny_de
 
 from mobiledet.errors import MissingDependencyError, ModelFileError
 from mobiledet.runtime.network import open_network
-from mobiledet.runtime.openvino_network import OpenvinoNetwork
+from mobiledet.runtime.openvino import OpenvinoNetwork
 
 if find_spec("openvino") is None:  # importorskip would import it, telemetry and all
     pytest.skip("openvino isn't installed", allow_module_level=True)
 pytest.importorskip("onnxscript")
 
-from mobiledet.export.onnx_file import trace_onnx
-from mobiledet.export.openvino_folder import quantise_openvino, write_openvino
+from mobiledet.export.onnx import trace_onnx
+from mobiledet.export.openvino import quantise_openvino, write_openvino
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +205,7 @@ def test_a_failed_write_leaves_nothing(sigmoid, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mobiledet.export.openvino_folder.write_folder_card", full)
+    monkeypatch.setattr("mobiledet.export.openvino.write_folder_card", full)
     with pytest.raises(ModelFileError, match="model: can't be written: No space left on device"):
         write_openvino(sigmoid[1], sigmoid[2], tmp_path / "model")
     assert list(tmp_path.iterdir()) == []

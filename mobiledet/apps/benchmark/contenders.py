@@ -1,0 +1,156 @@
+"""What a command wants compared, and what is known of it before anything runs: names, sizes, certificates."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mobiledet.errors import MobiledetError
+
+PEERS = {"litert": "ai_edge_litert", "torchvision": "torchvision", "ultralytics": "ultralytics"}
+"""Name to the package that must be there."""
+
+INSTALL = {"litert": "ai-edge-litert", "torchvision": "torchvision", "ultralytics": "ultralytics"}
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One row of the comparison.
+
+    Attributes:
+        label: How it is called; no two are called alike.
+        kind: ``"model"``, ``"litert"``, ``"torchvision"``, ``"ultralytics"`` or ``"matrix"``.
+        target: Path or name as it was given; empty for peers that bring their own model.
+    """
+
+    label: str
+    kind: str
+    target: str = ""
+
+    @property
+    def is_peer(self) -> bool:
+        """Whether somebody else's code runs it."""
+        return self.kind in PEERS
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What the parity certificate beside a model says.
+
+    Attributes:
+        state: ``"passed"``, ``"forced"`` (kept although it failed), ``"failed"``, ``"none"``, ``"damaged"``,
+            ``"other model"`` (made for another checkpoint), or ``"-"`` where there is nothing to certify.
+        figures: Those of its figures that are sound.
+        checkpoint: SHA-256 of the checkpoint it was compared with, if it says.
+    """
+
+    state: str
+    figures: dict[str, Any] = field(default_factory=dict)
+    checkpoint: str | None = None
+
+
+def choose_contenders(models: Sequence[str], peers: Sequence[str]) -> list[Contender]:
+    """Rows for models and peers, in the order given; the same model twice shows how far its figures can be trusted."""
+    names = _short_names(models)
+    rows = [
+        Contender(name, "litert" if Path(model).suffix == ".tflite" else "model", model)
+        for name, model in zip(names, models, strict=True)
+    ]
+    return rows + [Contender(peer, peer) for peer in peers if peer != "litert"]
+
+
+def parse_peers(text: str | None, models: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The peers that ``--peers`` means.
+
+    Args:
+        text: Names with commas between, or ``all``; None for none.
+        models: The models of the command; LiteRT runs those that end in ``.tflite``.
+
+    Returns:
+        Those that can be run, and a line for each that can't.
+
+    Raises:
+        MobiledetError: there is no such peer, or ``litert`` has nothing to run.
+    """
+    words = [word.strip() for word in (text or "").split(",") if word.strip()]
+    for word in words:
+        if word != "all" and word not in PEERS:
+            raise MobiledetError(f"--peers: there is no {word!r}; there are all, {', '.join(PEERS)}")
+    has_tflite = any(Path(model).suffix == ".tflite" for model in models)
+    if "litert" in words and not has_tflite:
+        raise MobiledetError("--peers litert: none of the models ends in .tflite; name one beside the others")
+    wanted = [peer for peer in PEERS if peer in words or ("all" in words and (peer != "litert" or has_tflite))]
+    missing = [peer for peer in wanted if importlib.util.find_spec(PEERS[peer]) is None]
+    lines = [f"{peer} is left out: it is not installed; pip install {INSTALL[peer]}" for peer in missing]
+    return [peer for peer in wanted if peer not in missing], lines
+
+
+def read_certificate(contender: Contender) -> Certificate:
+    """The certificate beside an exported model; a damaged one is said to be that."""
+    from mobiledet.export.agreement import certificate_path
+    from mobiledet.runtime.network import exported_format
+
+    if contender.kind != "model" or exported_format(contender.target) is None:
+        return Certificate("-")
+    model = model_place(contender.target)
+    try:
+        content = json.loads(certificate_path(model).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return Certificate("none")
+    except (OSError, ValueError, RecursionError):
+        return Certificate("damaged")
+    if not isinstance(content, dict) or not isinstance(content.get("passed"), bool):
+        return Certificate("damaged")
+    state = "passed" if content["passed"] else "forced" if content.get("forced") is True else "failed"
+    keys = ("matched_share", "largest_box_difference", "largest_score_difference")
+    figures: dict[str, Any] = {key: content[key] for key in keys if _is_number(content.get(key))}
+    ap = content.get("ap")
+    if isinstance(ap, dict):
+        figures["ap"] = {key: ap[key] for key in ("checkpoint", "model", "difference") if _is_number(ap.get(key))}
+    origin = content.get("checkpoint")
+    digest = origin.get("sha256") if isinstance(origin, dict) else None
+    return Certificate(state, figures, digest if isinstance(digest, str) else None)
+
+
+def model_place(target: str) -> Path:
+    """The file or folder that is a model, whichever of its files was named."""
+    place = Path(target)
+    return place.parent if place.suffix in (".xml", ".param") else place
+
+
+def bytes_of(place: Path) -> int | None:
+    """Size of a file, or of all files in a folder; None where there is neither."""
+    try:
+        if place.is_dir():
+            return sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
+        return place.stat().st_size
+    except OSError:
+        return None
+
+
+def _short_names(models: Sequence[str]) -> list[str]:
+    """The last part of each path, more of it where two are alike, and a number where that doesn't help."""
+    names = [Path(model).name or model for model in models]
+    for parts in (2, 3):
+        meant = set(zip(names, map(Path, models), strict=True))
+        twice = {name for name, count in Counter(name for name, _ in meant).items() if count > 1}
+        names = [
+            "/".join(Path(model).parts[-parts:]) if name in twice else name
+            for name, model in zip(names, models, strict=True)
+        ]
+    seen: Counter[str] = Counter()
+    numbered = []
+    for name in names:
+        seen[name] += 1
+        numbered.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return numbered
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,315 @@
+"""The measuring itself: every contender in a worker of its own, all taking turns in rounds."""
+
+from __future__ import annotations
+
+import logging
+import random
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mobiledet.apps.benchmark.accuracy import average_precision
+from mobiledet.apps.benchmark.contenders import Certificate, Contender, bytes_of, model_place, read_certificate
+from mobiledet.apps.benchmark.peers import describe_tflite
+from mobiledet.apps.benchmark.pictures import make_pictures, size_name
+from mobiledet.apps.benchmark.process import WORKER, ModelRefusedError, Worker, WorkerFailedError
+from mobiledet.apps.benchmark.subjects import About
+from mobiledet.errors import DataError, MobiledetError
+from mobiledet.structures import ImageArray, Size
+
+if TYPE_CHECKING:
+    from mobiledet.data.coco import CocoDataset
+
+logger = logging.getLogger(__name__)
+
+MATRIX = Contender("matrix product", "matrix")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How it is measured.
+
+    Attributes:
+        threads: Processor threads of every worker.
+        rounds: Turns that each contender has; one more, the first, isn't counted.
+        calls: Calls of a turn, for each size of picture; one more, the first, isn't counted.
+        stage_rounds: Turns for the stages.
+        starts: Cold starts of each; the first fills the system's file cache and counts only if it is the only one.
+        sizes: ``(height, width)`` of the pictures; None is the network's own size.
+        timeout: Seconds a worker may take for one answer.
+        seed: Of the order within rounds.
+        command: What is started as a worker.
+    """
+
+    threads: int = 1
+    rounds: int = 10
+    calls: int = 5
+    stage_rounds: int = 5
+    starts: int = 3
+    sizes: tuple[Size | None, ...] = ((480, 640), (720, 1280), None)
+    timeout: float = 60.0
+    seed: int = 0
+    command: tuple[str, ...] = WORKER
+
+
+@dataclass
+class Outcome:
+    """What was measured of one contender.
+
+    Attributes:
+        contender: Which.
+        about: What it said about itself; None where it never opened.
+        certificate: The one beside it.
+        file_bytes: Its size on disk.
+        starts: Milliseconds from the start of its process to its first detection, each time.
+        before_mib: Memory of the worker before the model and its runtime were loaded.
+        peak_mib: The most memory it held during the timed calls.
+        cores: Cores its calls kept busy, round by round.
+        times: Size of the pictures to rounds of milliseconds.
+        stages: Blocks of milliseconds by stage, for the first size.
+        ap: In points of 100.
+        problem: Why it is incomplete.
+    """
+
+    contender: Contender
+    about: About | None = None
+    certificate: Certificate = field(default_factory=lambda: Certificate("-"))
+    file_bytes: int | None = None
+    starts: list[float] = field(default_factory=list)
+    before_mib: float | None = None
+    peak_mib: float | None = None
+    cores: list[float] = field(default_factory=list)
+    times: dict[str, list[list[float]]] = field(default_factory=dict)
+    stages: list[dict[str, float | None]] = field(default_factory=list)
+    ap: float | None = None
+    problem: str | None = None
+
+
+class Bench:
+    """Workers and what they answered. To be used as a context: whatever happens, no worker outlives it.
+
+    Args:
+        contenders: What is compared.
+        settings: How.
+        sources: Pictures to detect in; none for drawn ones.
+        on_step: Told what is being done, now and then.
+    """
+
+    def __init__(
+        self,
+        contenders: Sequence[Contender],
+        settings: Settings,
+        *,
+        sources: Sequence[ImageArray] = (),
+        on_step: Callable[[str], object] = lambda _: None,
+    ) -> None:
+        self.settings = settings
+        self.outcomes = [Outcome(contender) for contender in (*contenders, MATRIX)]
+        self._sources = sources
+        self._tell = on_step
+        self._workers: dict[str, Worker] = {}
+        self._saved: dict[str, list[str]] = {}
+
+    def __enter__(self) -> Bench:
+        self._folder = tempfile.TemporaryDirectory(prefix="mobiledet-benchmark-")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for worker in self._workers.values():
+            worker.close()
+        self._folder.cleanup()
+
+    @property
+    def running(self) -> list[Outcome]:
+        """Those whose worker is still there."""
+        return [outcome for outcome in self.outcomes if outcome.contender.label in self._workers]
+
+    def open_all(self) -> None:
+        """Start every worker, one after the other, ``starts`` times; the last one stays.
+
+        Raises:
+            MobiledetError: a model can't be opened; peers that can't are left out.
+        """
+        for number in range(1, self.settings.starts + 1):
+            for outcome in list(self.outcomes):
+                if outcome.problem is None and (outcome.contender is not MATRIX or number == self.settings.starts):
+                    self._tell(f"start {number} of {self.settings.starts}: {outcome.contender.label}")
+                    self._open(outcome, keep=number == self.settings.starts)
+
+    def time_all(self) -> None:
+        """The rounds: whole calls, all contenders in turn, in another order each time."""
+        order = random.Random(self.settings.seed)
+        for number in range(self.settings.rounds + 1):
+            self._tell(f"round {number} of {self.settings.rounds}")
+            for outcome in self._shuffled(order):
+                self._time(outcome, counts=number > 0)
+        for outcome in self.running:
+            if (answer := self._ask(outcome, {"do": "memory"})) is not None:
+                outcome.peak_mib = answer["peak_mib"]
+
+    def stage_all(self) -> None:
+        """The stages, likewise in turns. Telling them apart can take memory of its own, so that comes first."""
+        order = random.Random(self.settings.seed + 1)
+        for number in range(1, self.settings.stage_rounds + 1):
+            self._tell(f"stages, round {number} of {self.settings.stage_rounds}")
+            for outcome in self._shuffled(order):
+                if outcome.contender is MATRIX:
+                    continue
+                picture = self._pictures(outcome, self.settings.sizes[0])[0]
+                request = {"do": "stages", "picture": picture, "rounds": self.settings.calls}
+                if (answer := self._ask(outcome, request)) is not None:
+                    outcome.stages.append(answer["ms"])
+        for outcome in self.running:
+            if outcome.about is not None and outcome.about.gmacs is None:
+                answer = self._ask(outcome, {"do": "count"})
+                if answer is not None and answer["gmacs"] is not None:
+                    outcome.about = replace(outcome.about, gmacs=answer["gmacs"])
+
+    def check_classes(self, dataset: CocoDataset) -> None:
+        """Make sure, before the long part, that some model knows some of the data's classes.
+
+        Raises:
+            DataError: none does.
+        """
+        from mobiledet.evaluate.predictions import match_categories
+
+        reason = None
+        named = [outcome.about.names for outcome in self.outcomes if outcome.about is not None and outcome.about.names]
+        for names in named:
+            try:
+                match_categories(names, dataset.categories)
+                return
+            except DataError as error:  # noqa: PERF203 - few are tried
+                reason = str(error)
+        raise DataError(reason or "--data: no model here knows the names of its classes; leave --data out")
+
+    def score_all(self, dataset: CocoDataset, data: dict[str, Any]) -> None:
+        """AP of every model that has class names.
+
+        Args:
+            dataset: The pictures, for the scoring.
+            data: ``root``, ``split`` and ``limit``, for the workers.
+        """
+        for outcome in self.running:
+            if outcome.about is None or not outcome.about.names:
+                continue
+            self._tell(f"AP on {len(dataset)} pictures: {outcome.contender.label}")
+            results = Path(self._folder.name) / "results.json"
+            request = {"do": "score", "data": data, "names": outcome.about.names, "results": str(results)}
+            if self._ask(outcome, request) is None:
+                continue
+            try:
+                outcome.ap = average_precision(dataset, results)
+            except MobiledetError as error:  # the measuring is not thrown away for it
+                outcome.problem = f"{outcome.contender.label}: no AP: {error}"
+
+    def _open(self, outcome: Outcome, *, keep: bool) -> None:
+        contender = outcome.contender
+        # Any size will do for a first call; the network's own isn't known yet.
+        size = next((size for size in self.settings.sizes if size is not None), (480, 640))
+        picture = self._save(size)[0]
+        worker = Worker(
+            contender.label,
+            threads=self.settings.threads,
+            command=self.settings.command,
+            environment={"YOLO_CONFIG_DIR": self._folder.name},
+        )
+        self._workers[contender.label] = worker
+        request = {"do": "load", "kind": contender.kind, "target": contender.target, "threads": self.settings.threads}
+        try:
+            answer = worker.ask({**request, "picture": picture}, timeout=self.settings.timeout)
+        except ModelRefusedError as error:
+            if contender.kind == "model" or (contender.target and not error.missing):
+                raise
+            self._give_up(outcome, error)
+            return
+        except WorkerFailedError as error:
+            self._give_up(outcome, error)
+            return
+        outcome.starts.append(round(1e3 * (worker.answered - worker.started), 2))
+        outcome.about, outcome.before_mib = _about(answer["about"]), answer["before_mib"]
+        if keep:
+            self._describe(outcome)
+        else:
+            worker.close()
+            del self._workers[contender.label]
+
+    def _describe(self, outcome: Outcome) -> None:
+        """What can be said of a contender that opened, without its worker."""
+        contender = outcome.contender
+        assert outcome.about is not None
+        if contender.kind == "litert":
+            outcome.about = describe_tflite(outcome.about, Path(contender.target))
+        if contender.target:
+            outcome.file_bytes = bytes_of(Path(outcome.about.file or model_place(contender.target)))
+        found = read_certificate(contender)
+        if found.checkpoint and outcome.about.checkpoint and found.checkpoint != outcome.about.checkpoint:
+            found = replace(found, state="other model")
+        outcome.certificate = found
+
+    def _time(self, outcome: Outcome, *, counts: bool) -> None:
+        sizes = self.settings.sizes[:1] if outcome.contender is MATRIX else self.settings.sizes
+        for size in sizes:
+            request = {"do": "time", "pictures": self._pictures(outcome, size), "calls": self.settings.calls}
+            answer = self._ask(outcome, request)
+            if answer is None:
+                return
+            if counts:
+                outcome.times.setdefault(size_name(size), []).append(answer["ms"])
+                outcome.cores.append(round(answer["cores"], 3))
+
+    def _ask(self, outcome: Outcome, request: dict[str, Any]) -> dict[str, Any] | None:
+        """An answer; None when the contender is out, now or since long."""
+        worker = self._workers.get(outcome.contender.label)
+        if worker is None:
+            return None
+        try:
+            return worker.ask(request, timeout=self.settings.timeout)
+        except ModelRefusedError as error:
+            if request["do"] != "score":
+                self._give_up(outcome, error)
+            else:
+                outcome.problem = f"{outcome.contender.label}: no AP: {error}"
+        except WorkerFailedError as error:
+            self._give_up(outcome, error)
+        return None
+
+    def _give_up(self, outcome: Outcome, error: MobiledetError) -> None:
+        outcome.problem = " ".join(str(error).split())
+        logger.warning("%s", outcome.problem)
+        self._workers.pop(outcome.contender.label).close()
+
+    def _shuffled(self, order: random.Random) -> list[Outcome]:
+        running = self.running
+        order.shuffle(running)
+        return running
+
+    def _pictures(self, outcome: Outcome, size: Size | None) -> list[str]:
+        assert outcome.about is not None
+        return self._save(outcome.about.input_size if size is None else size)
+
+    def _save(self, size: Size) -> list[str]:
+        """Files of the pictures of a size; a matrix has none, and a size of 0."""
+        if min(size) < 1:
+            size = (1, 1)
+        name = size_name(size)
+        if name not in self._saved:
+            self._saved[name] = []
+            for index, picture in enumerate(make_pictures(size, self._sources)):
+                path = Path(self._folder.name) / f"{name}-{index}.npy"
+                np.save(path, picture)
+                self._saved[name].append(str(path))
+        return self._saved[name]
+
+
+def _about(plain: dict[str, Any]) -> About:
+    """From JSON, where tuples are lists."""
+    height, width = plain.pop("input_size")
+    return About(**{**plain, "input_size": (height, width), "names": tuple(plain.pop("names"))})

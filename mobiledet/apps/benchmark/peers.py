@@ -1,0 +1,280 @@
+"""Detectors that others wrote, run as their own documentation does, with the same pictures and threads as ours."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mobiledet.apps.benchmark.subjects import About, Subject, median_ms
+from mobiledet.errors import MissingDependencyError, MobiledetError, ModelFileError
+from mobiledet.preprocess import check_picture, fit_image
+from mobiledet.structures import Detections, ImageArray, ImageGeometry, ResizeRule
+from mobiledet.utils.machine import package_version
+
+RANDOM = "random weights: speed only"
+
+POSTPROCESS = "TFLite_Detection_PostProcess"
+
+YOLO_YEARS = ("26", "12", "11", "v8")
+"""Generations of Ultralytics' nano model, newest first."""
+
+
+def open_peer(kind: str, target: str, threads: int) -> Subject:
+    """Load a peer.
+
+    Args:
+        kind: ``"litert"``, ``"torchvision"`` or ``"ultralytics"``.
+        target: The ``.tflite`` file for LiteRT.
+        threads: Processor threads.
+
+    Raises:
+        MobiledetError: it isn't installed, or its file can't be used.
+    """
+    makers: dict[str, Callable[[], Subject]] = {
+        "litert": lambda: LiteRt(Path(target), threads),
+        "torchvision": lambda: TorchvisionSsdlite(threads),
+        "ultralytics": lambda: UltralyticsNano(threads),
+    }
+    try:
+        return makers[kind]()
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{target or kind} is left out: the package {error.name or kind} can't be imported ({error}); "
+            f"pip install {'ai-edge-litert' if kind == 'litert' else kind}"
+        ) from None
+
+
+class LiteRt:
+    """A TensorFlow Lite SSD with its own post-processing, run by LiteRT.
+
+    Args:
+        path: The file; it takes uint8 pictures.
+        threads: Of XNNPACK.
+
+    Raises:
+        ModelFileError: it is damaged, or no such detector.
+    """
+
+    def __init__(self, path: Path, threads: int) -> None:
+        from ai_edge_litert import interpreter as litert
+
+        if not path.is_file():
+            raise ModelFileError(f"no model {str(path)!r}; correct the name")
+        try:
+            self._interpreter = litert.Interpreter(str(path), num_threads=threads)
+            self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ModelFileError(f"{path}: LiteRT can't open it ({reason}); fetch or export it again") from None
+        given, self._outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+        shape = tuple(int(side) for side in given[0]["shape"])
+        if len(given) != 1 or len(shape) != 4 or shape[0] != 1 or shape[3] != 3 or given[0]["dtype"] != np.uint8:
+            raise ModelFileError(f"{path}: takes {shape} {given[0]['dtype'].__name__}; only (1, H, W, 3) uint8 is run")
+        if len(self._outputs) != 4 or len(self._outputs[0]["shape"]) != 3 or self._outputs[0]["shape"][-1] != 4:
+            raise ModelFileError(f"{path}: doesn't end in {POSTPROCESS}; only detectors that do are run")
+        self._input = given[0]["index"]
+        self._resize = ResizeRule((shape[1], shape[2]))
+        most = int(self._outputs[0]["shape"][1])
+        self.about = About(
+            runtime=f"LiteRT {package_version('ai-edge-litert')}",
+            precision="uint8",
+            input_size=self._resize.size,
+            note=f"its own post-processing, timed as part of the network; {most} detections at most, also for AP",
+        )
+
+    def call(self, picture: ImageArray) -> Detections:
+        """See :class:`Subject`."""
+        check_picture(picture)
+        fitted, geometry = fit_image(picture, self._resize)
+        return self._read(self._run(fitted), geometry)
+
+    def stages(self, picture: ImageArray, rounds: int) -> dict[str, float | None]:
+        """See :class:`Subject`."""
+        fitted, _ = fit_image(picture, self._resize)
+        return {
+            "whole": median_ms(lambda: self.call(picture), rounds),
+            "resize": median_ms(lambda: fit_image(picture, self._resize), rounds),
+            "network": median_ms(lambda: self._run(fitted), rounds),
+            "decode+nms": None,
+        }
+
+    def detect(self, pictures: Sequence[ImageArray]) -> list[Detections]:
+        """See :class:`Subject`."""
+        return [self.call(picture) for picture in pictures]
+
+    def count(self) -> float | None:
+        """See :class:`Subject`; the file tells the parent."""
+        return None
+
+    def _run(self, fitted: ImageArray) -> list[Any]:
+        self._interpreter.set_tensor(self._input, fitted[None])
+        self._interpreter.invoke()
+        return [self._interpreter.get_tensor(output["index"])[0] for output in self._outputs]
+
+    def _read(self, outputs: list[Any], geometry: ImageGeometry) -> Detections:
+        shares, classes, scores, count = outputs
+        height, width = geometry.network_size
+        boxes = shares[:, [1, 0, 3, 2]] * np.array([width, height, width, height], np.float32)
+        kept = (np.arange(len(scores)) < count) & (scores > 0)
+        labels = classes[kept].astype(np.int64) + 1  # it counts classes from 0, without background
+        return Detections(geometry.to_original(boxes[kept]), scores[kept], labels)
+
+
+class TorchvisionSsdlite:
+    """torchvision's smallest detector, ``ssdlite320_mobilenet_v3_large``, as it stands, with random weights.
+
+    Args:
+        threads: Of PyTorch.
+    """
+
+    def __init__(self, threads: int) -> None:
+        import torch
+        import torchvision
+
+        torch.set_num_threads(threads)
+        torch.manual_seed(0)
+        self._torch = torch
+        self._model: Any = torchvision.models.get_model(
+            "ssdlite320_mobilenet_v3_large", weights=None, weights_backbone=None
+        ).eval()
+        self.about = About(runtime=f"torchvision {torchvision.__version__}", input_size=(320, 320), note=RANDOM)
+
+    def call(self, picture: ImageArray) -> object:
+        """See :class:`Subject`."""
+        with self._torch.inference_mode():
+            return self._model([self._tensor(picture)])
+
+    def stages(self, picture: ImageArray, rounds: int) -> dict[str, float | None]:
+        """See :class:`Subject`; ``resize`` has its normalisation, too."""
+        model, marks = self._model, []
+        whole = median_ms(lambda: self.call(picture), rounds)
+        with self._torch.inference_mode():
+            for _ in range(rounds):
+                start = time.perf_counter()
+                images, _ = model.transform([self._tensor(picture)])
+                resized = time.perf_counter()
+                features = list(model.backbone(images.tensors).values())
+                outputs = model.head(features)
+                ran = time.perf_counter()
+                anchors = model.anchor_generator(images, features)
+                found = model.postprocess_detections(outputs, anchors, images.image_sizes)
+                model.transform.postprocess(found, images.image_sizes, [picture.shape[:2]])
+                marks.append((resized - start, ran - resized, time.perf_counter() - ran))
+        resize, network, decode = (1e3 * float(value) for value in np.median(marks, axis=0))
+        return {"whole": whole, "resize": resize, "network": network, "decode+nms": decode}
+
+    def detect(self, pictures: Sequence[ImageArray]) -> list[Detections]:
+        """See :class:`Subject`."""
+        return _nothing(pictures)
+
+    def count(self) -> float | None:
+        """See :class:`Subject`."""
+        from mobiledet.models.cost import count_layers
+
+        layers = count_layers(self._model, lambda pixels: self._model(list(pixels)), self.about.input_size)
+        return round(sum(layer.mult_adds for layer in layers) / 1e9, 4)
+
+    def _tensor(self, picture: ImageArray) -> Any:
+        return self._torch.from_numpy(picture).permute(2, 0, 1).float() / 255
+
+
+class UltralyticsNano:
+    """Ultralytics' newest nano detector, with random weights; nothing is fetched and nothing is sent.
+
+    Args:
+        threads: Of PyTorch.
+    """
+
+    def __init__(self, threads: int) -> None:
+        # Before its import: it would look for a network, install packages and send statistics.
+        os.environ.update(YOLO_OFFLINE="true", YOLO_AUTOINSTALL="false", YOLO_VERBOSE="false")
+        import torch
+        import ultralytics
+        from ultralytics.utils import torch_utils
+
+        ultralytics.settings.update({"sync": False})
+        torch.set_num_threads(threads)
+        if hasattr(torch_utils, "NUM_THREADS"):
+            torch_utils.NUM_THREADS = threads  # what it sets PyTorch to, whatever PyTorch was told
+        torch.manual_seed(0)
+        models = Path(ultralytics.__file__).parent / "cfg" / "models"
+        name = next((year for year in YOLO_YEARS if list(models.glob(f"*/yolo{year}.yaml"))), None)
+        if name is None:
+            raise MobiledetError(f"ultralytics {ultralytics.__version__} has none of its models that are known here")
+        self._torch, self._threads, self._input = torch, threads, (640, 640)
+        self._model: Any = ultralytics.YOLO(f"yolo{name}n.yaml", task="detect", verbose=False)
+        self.about = About(
+            runtime=f"ultralytics {ultralytics.__version__}",
+            input_size=(640, 640),
+            note=f"yolo{name}n, {RANDOM}; pictures keep their proportions",
+        )
+
+    def call(self, picture: ImageArray) -> Any:
+        """See :class:`Subject`. It takes the colours for BGR, which costs the same."""
+        found = self._model.predict(picture, device="cpu", imgsz=640, verbose=False, save=False)[0]
+        if self._torch.get_num_threads() != self._threads:
+            self._torch.set_num_threads(self._threads)
+        return found
+
+    def stages(self, picture: ImageArray, rounds: int) -> dict[str, float | None]:
+        """See :class:`Subject`; by its own stopwatch."""
+        scale = 640 / max(picture.shape[:2])  # it keeps a picture's shape, filled up to multiples of its stride
+        height, width = (32 * math.ceil(round(side * scale) / 32) for side in picture.shape[:2])
+        self._input = (height, width)
+        whole = median_ms(lambda: self.call(picture), rounds)
+        speeds = [self.call(picture).speed for _ in range(rounds)]
+        names = {"resize": "preprocess", "network": "inference", "decode+nms": "postprocess"}
+        stages = {ours: float(np.median([speed[its] for speed in speeds])) for ours, its in names.items()}
+        return {"whole": whole, **stages}
+
+    def detect(self, pictures: Sequence[ImageArray]) -> list[Detections]:
+        """See :class:`Subject`."""
+        return _nothing(pictures)
+
+    def count(self) -> float | None:
+        """See :class:`Subject`."""
+        from mobiledet.models.cost import count_layers
+
+        network = self._model.model
+        layers = count_layers(network, network, self._input)
+        return round(sum(layer.mult_adds for layer in layers) / 1e9, 4)
+
+
+def describe_tflite(about: About, path: Path) -> About:
+    """What the file itself tells, read without LiteRT: class names and multiply-adds; ``about`` where it can't be."""
+    try:
+        from mobiledet.weights.coco_classes import COCO_SLOTS, coco_categories
+        from mobiledet.weights.tflite_graph import read_tflite
+
+        graph = read_tflite(path)
+    except (MobiledetError, ImportError):
+        return about
+    end = next((op for op in graph.ops if op.kind == POSTPROCESS), None)
+    slots = int(end.options.get("num_classes", 0)) if end is not None else 0
+    labels = graph.labels[1:] if graph.labels and len(graph.labels) == slots + 1 else graph.labels
+    if labels and len(labels) == slots:
+        names = tuple(labels)
+    elif slots == COCO_SLOTS:
+        by_id = {category["id"]: category["name"] for category in coco_categories()}
+        names = tuple(by_id.get(slot, f"unused {slot}") for slot in range(1, slots + 1))
+    else:
+        names = ()
+    total = 0
+    for op in graph.ops:
+        if op.kind in ("CONV_2D", "DEPTHWISE_CONV_2D"):
+            _, height, width, channels = graph.tensors[op.outputs[0]].shape
+            weights = graph.tensors[op.inputs[1]].shape
+            depth = weights[3] if op.kind == "CONV_2D" else 1
+            total += height * width * channels * weights[1] * weights[2] * depth
+    return replace(about, names=names, gmacs=round(total / 1e9, 4) or None)
+
+
+def _nothing(pictures: Sequence[ImageArray]) -> list[Detections]:
+    raise MobiledetError(f"random weights find nothing worth scoring in {len(pictures)} pictures")

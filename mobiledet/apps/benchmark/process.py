@@ -1,0 +1,168 @@
+"""The parent's side of a worker: start it, ask it, put it to sleep between questions, end it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mobiledet.errors import MobiledetError
+from mobiledet.utils.processes import child_variables
+
+WORKER = (sys.executable, "-m", "mobiledet.apps.benchmark.worker")
+
+_CAN_FREEZE = hasattr(signal, "SIGSTOP") and hasattr(signal, "SIGCONT")
+
+
+class ModelRefusedError(MobiledetError):
+    """A model can't be opened or used, for a reason the user can do something about.
+
+    Attributes:
+        missing: whether it is for want of a package.
+    """
+
+    def __init__(self, message: str, *, missing: bool = False) -> None:
+        super().__init__(message)
+        self.missing = missing
+
+
+class WorkerFailedError(MobiledetError):
+    """A worker crashed, or didn't answer in time; it is gone."""
+
+
+class Worker:
+    """One process that measures one subject.
+
+    Between two questions it is stopped (``SIGSTOP``, where the system has that): threads that a runtime leaves
+    spinning, in wait for the next call, would take time from whoever is measured meanwhile.
+
+    Args:
+        label: Name of what it measures, for messages.
+        threads: Processor threads it may use.
+        command: What is started.
+        environment: Variables it gets beside this process's own.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        *,
+        threads: int,
+        command: Sequence[str] = WORKER,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.label = label
+        self.started = time.perf_counter()
+        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the worker lives
+        self._process = subprocess.Popen(
+            list(command),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._complaints,
+            env={**os.environ, **child_variables(threads), **(environment or {})},
+            text=True,
+            encoding="utf-8",
+        )
+        self._answers: queue.SimpleQueue[tuple[float, str | None]] = queue.SimpleQueue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        self.alive = True
+        self.answered = 0.0
+        """When the last answer came, on the clock of ``time.perf_counter``."""
+
+    def ask(self, request: Mapping[str, Any], *, timeout: float) -> dict[str, Any]:
+        """Have a request answered.
+
+        Args:
+            request: ``do`` and its arguments.
+            timeout: Seconds it may take, and may pass between two reports of progress.
+
+        Raises:
+            ModelRefusedError: the worker says why it can't.
+            WorkerFailedError: it crashed or hangs; it has been ended.
+        """
+        try:
+            self._wake()
+            assert self._process.stdin is not None
+            with contextlib.suppress(OSError):  # a dead worker is noticed below
+                self._process.stdin.write(json.dumps(request) + "\n")
+                self._process.stdin.flush()
+            while "progress" in (answer := self._next_answer(timeout)):
+                pass
+        except BaseException:
+            self.close()
+            raise
+        self._freeze()
+        if "failed" in answer:
+            self.close()
+            raise WorkerFailedError(f"{self.label}: {answer['failed']}")
+        if "error" in answer:
+            raise ModelRefusedError(str(answer["error"]), missing=bool(answer.get("missing")))
+        return answer
+
+    def close(self) -> None:
+        """End it, whatever it is doing; harmless when it is gone."""
+        if not self.alive:
+            return
+        self.alive = False
+        self._process.kill()  # works on a stopped process, too
+        self._process.wait()
+        self._reader.join()
+        for pipe in (self._process.stdin, self._process.stdout):
+            with contextlib.suppress(OSError):
+                assert pipe is not None
+                pipe.close()
+        self._complaints.close()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        with contextlib.suppress(OSError, ValueError):
+            for line in self._process.stdout:
+                self._answers.put((time.perf_counter(), line))
+        self._answers.put((time.perf_counter(), None))
+
+    def _next_answer(self, timeout: float) -> dict[str, Any]:
+        try:
+            self.answered, line = self._answers.get(timeout=timeout)
+        except queue.Empty:
+            raise WorkerFailedError(
+                f"{self.label}: no answer within {timeout:g} s; give it more with --timeout, or leave it out"
+            ) from None
+        if line is None:
+            raise WorkerFailedError(f"{self.label}: its process {self._last_words()}")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def _last_words(self) -> str:
+        status = self._process.wait()
+        how = f"was ended by {_signal_name(-status)}" if status < 0 else f"ended with status {status}"
+        self._complaints.seek(0)
+        lines = self._complaints.read().decode("utf-8", "replace").split("\n")
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        return f"{how}: {last[:300]}" if last else how
+
+    def _freeze(self) -> None:
+        self._signal("SIGSTOP")
+
+    def _wake(self) -> None:
+        self._signal("SIGCONT")
+
+    def _signal(self, name: str) -> None:
+        if _CAN_FREEZE and self._process.poll() is None:
+            self._process.send_signal(getattr(signal, name))
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

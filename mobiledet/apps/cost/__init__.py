@@ -1,0 +1,1 @@
+"""Cost reports: tables, charts and the paper's figures."""

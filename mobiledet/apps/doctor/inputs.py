@@ -1,0 +1,296 @@
+"""Boxes against anchors: at the input size asked for, at others, and with anchors that fit the boxes better."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+
+from mobiledet.apps.doctor.anchors import AnchorSetting, anchor_grids, best_overlaps, best_shape_overlaps
+from mobiledet.apps.doctor.collection import Collection
+from mobiledet.apps.doctor.report import Section, Table, percent
+from mobiledet.structures import BoolArray, FloatArray, IntArray, Size
+from mobiledet.utils.text import count
+
+ACCEPTED = 0.05
+"""Share of boxes that may stay without a matching anchor, or tiny, before it is called too many."""
+
+TINY = 8
+"""A box narrower or lower than this many network pixels is hardly to be found."""
+
+SIDES = (160, 224, 300, 384, 448, 512)
+"""Square inputs that are tried, and whose areas the others are given."""
+
+_SQUARE_ENOUGH = 1.15  # pictures nearer to a square than this get no input of their own
+_MULTIPLE = 16
+_SAMPLE = 8000  # boxes that a search looks at
+_SCALES = (0.04, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2, 0.25, 0.3)
+_RATIOS = (1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
+_MOST_RATIOS = 9
+_WORTH = 0.01  # share of boxes that one more ratio must bring
+_GROUPS = (0, 8, 16, 32, 64, 128, np.inf)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How the boxes fare at one input size.
+
+    Attributes:
+        size: ``(height, width)`` of the network's input.
+        cost: its pixels, and so about its multiply-adds, over those of the input asked for.
+        unmatched: share of boxes that no anchor overlaps enough.
+        misshapen: share of boxes whose size and shape no anchor has, wherever it stood: more pixels can't help these.
+        tiny: share of boxes narrower or lower than `TINY` network pixels.
+    """
+
+    size: Size
+    cost: float
+    unmatched: float
+    misshapen: float
+    tiny: float
+
+    @property
+    def would_do(self) -> bool:
+        """Whether nearly all boxes are matched and large enough."""
+        return self.unmatched <= ACCEPTED and self.tiny <= ACCEPTED
+
+
+def boxes_in_network(collection: Collection, size: Size) -> FloatArray:
+    """``(M', 4)`` xyxy in network pixels of all boxes but crowds, in order."""
+    real = ~collection.iscrowd
+    scale = (np.array(size) / collection.sizes[collection.picture[real]])[:, [1, 0, 1, 0]]
+    return (collection.boxes[real] * scale).astype(np.float32)
+
+
+def fit_boxes(boxes: FloatArray, size: Size, setting: AnchorSetting, *, reference: Size) -> Fit:
+    """How boxes ``(M, 4)``, at least one, in the network pixels of ``size`` fare there."""
+    grids = anchor_grids(setting, size)
+    sides = (boxes[:, 2:] - boxes[:, :2]).min(axis=1)
+    return Fit(
+        size,
+        size[0] * size[1] / (reference[0] * reference[1]),
+        float((best_overlaps(boxes, grids) < setting.match_iou).mean()),
+        float((best_shape_overlaps(boxes, grids) < setting.match_iou).mean()),
+        float((sides < TINY).mean()),
+    )
+
+
+def candidate_sizes(sizes: Sequence[Size] | IntArray, chosen: Size) -> list[Size]:
+    """Inputs to try: squares, the one asked for, and some of the pictures' own proportions.
+
+    Args:
+        sizes: ``(N, 2)`` heights and widths of the pictures.
+        chosen: the input asked for.
+    """
+    heights, widths = np.asarray(sizes, np.float64).T
+    aspect = float(np.clip(np.median(widths / heights), 1 / 4, 4))
+    candidates = {(side, side) for side in SIDES} | {chosen}
+    if max(aspect, 1 / aspect) > _SQUARE_ENOUGH:
+        root = aspect**0.5
+        rounded = [
+            tuple(max(1, round(s / _MULTIPLE)) * _MULTIPLE for s in (side / root, side * root)) for side in SIDES
+        ]
+        candidates |= {(height, width) for height, width in rounded}
+    return sorted(candidates, key=lambda size: (size[0] * size[1], size))
+
+
+def better_anchors(boxes: FloatArray, size: Size, setting: AnchorSetting) -> AnchorSetting:
+    """A setting that matches more of the boxes: another least scale, full anchors on the lowest map, more ratios.
+
+    Searched greedily on a sample, step by step as long as a step brings a hundredth of the boxes or more.
+    """
+    sample = boxes[:: max(1, len(boxes) // _SAMPLE)]
+
+    def missed(trial: AnchorSetting) -> float:
+        return float((best_overlaps(sample, anchor_grids(trial, size)) < trial.match_iou).mean())
+
+    best, least = setting, missed(setting)
+    pool = [value for ratio in _RATIOS for value in (ratio, 1 / ratio)]
+    while least > ACCEPTED / 2:
+        trials = [
+            replace(best, scale_min=scale, reduce_lowest=reduce)
+            for scale in _SCALES
+            if scale < best.scale_max
+            for reduce in (True, False)
+        ]
+        if len(best.aspect_ratios) < _MOST_RATIOS:
+            new = [r for r in pool if all(abs(r / known - 1) > 0.05 for known in best.aspect_ratios)]
+            trials += [replace(best, aspect_ratios=(*best.aspect_ratios, ratio)) for ratio in new]
+        scores = [missed(trial) for trial in trials]
+        step = int(np.argmin(scores))
+        if least - scores[step] < _WORTH:
+            break
+        best, least = trials[step], scores[step]
+    return best
+
+
+def describe_inputs(collection: Collection, setting: AnchorSetting, chosen: Size) -> Section:
+    """Boxes and anchors at the chosen input, other inputs, and better anchors."""
+    section = Section("Boxes and anchors")
+    boxes = boxes_in_network(collection, chosen)
+    section.data = {"input_size": list(chosen), "match_iou": setting.match_iou}
+    if not len(boxes):
+        section.say("There are no boxes to hold against the anchors.")
+        return section
+    overlaps = best_overlaps(boxes, anchor_grids(setting, chosen))
+    unmatched = overlaps < setting.match_iou
+    here = fit_boxes(boxes, chosen, setting, reference=chosen)
+    low, middle = np.percentile(overlaps, (10, 50))
+    section.say(
+        f"At an input of {_size(chosen)} pixels (height x width), {percent(here.unmatched)} of "
+        f"{count(len(boxes), 'box', 'boxes')} overlap no anchor by IoU {setting.match_iou:g} or more (SSD then gives "
+        f"each the best one left, which teaches it little). Best IoU with an anchor: median {middle:.2f}, a tenth of "
+        f"them below {low:.2f}. {percent(here.tiny)} of the boxes are narrower or lower than {TINY} network pixels."
+    )
+    section.data |= {"unmatched": here.unmatched, "misshapen": here.misshapen, "tiny": here.tiny}
+    section.data["best_iou"] = {f"p{q}": round(float(np.percentile(overlaps, q)), 4) for q in (5, 10, 25, 50, 75, 90)}
+    _by_size(section, boxes, unmatched)
+    _by_class(section, collection, unmatched, boxes)
+    better = better_anchors(boxes, chosen, setting) if here.unmatched > ACCEPTED else setting
+    sizes = candidate_sizes(collection.sizes, chosen)
+    inputs = {size: boxes_in_network(collection, size) for size in sizes}
+    fits = [fit_boxes(inputs[size], size, setting, reference=chosen) for size in sizes]
+    others = fits if better == setting else [fit_boxes(inputs[s], s, better, reference=chosen) for s in sizes]
+    _other_inputs(section, fits, others, here)
+    words = better.overrides(setting)
+    _advise_input(section, fits, others, words, here)
+    if here.unmatched > ACCEPTED:
+        _advise_anchors(section, boxes, here, words, next(fit for fit in others if fit.size == here.size))
+    return section
+
+
+def _by_size(section: Section, boxes: FloatArray, unmatched: BoolArray) -> None:
+    extent = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
+    rows, data = [], []
+    for low, high in pairwise(_GROUPS):
+        inside = (extent >= low) & (extent < high)
+        name = f"{low:g} to {high:g}" if np.isfinite(high) else f"{low:g} and more"
+        if inside.any():
+            share = float(unmatched[inside].mean())
+            rows.append((name, f"{inside.sum():,}", percent(float(inside.mean())), percent(share)))
+            data.append({"size": name, "boxes": int(inside.sum()), "unmatched": share})
+    section.say(Table(("size (root of area, network pixels)", "boxes", "of all", "without anchor"), tuple(rows)))
+    section.data["by_size"] = data
+
+
+def _by_class(
+    section: Section,
+    collection: Collection,
+    unmatched: BoolArray,
+    boxes: FloatArray,
+) -> None:
+    labels = collection.labels[~collection.iscrowd]
+    wide_high = boxes[:, 2:] - boxes[:, :2]
+    rows = []
+    section.data["by_class"] = {}
+    for k, name in enumerate(collection.names, 1):
+        own = labels == k
+        if own.any():
+            share = float(unmatched[own].mean())
+            wide, high = np.median(wide_high[own], axis=0)
+            rows.append((share, (name, f"{own.sum():,}", f"{wide:.0f} x {high:.0f}", percent(share))))
+            section.data["by_class"][name] = {"boxes": int(own.sum()), "unmatched": share}
+    rows.sort(key=lambda row: -row[0])
+    worst = [cells for _, cells in rows[:15]]
+    section.say(Table(("class", "boxes", "median width x height", "without anchor"), tuple(worst)))
+    if len(rows) > len(worst):
+        section.say(f"and {len(rows) - len(worst)} classes that fare better; report.json has all")
+
+
+def _other_inputs(section: Section, fits: Sequence[Fit], others: Sequence[Fit], here: Fit) -> None:
+    """A table of the inputs with the anchors as they are and, where these differ, with better ones."""
+    header = ["input", "cost", "without anchor", "wrong shape", f"under {TINY} pixels"]
+    if others is not fits:
+        header.insert(3, "better anchors")
+    rows = []
+    for fit, other in zip(fits, others, strict=True):
+        mark = " (asked for)" if fit.size == here.size else ""
+        cells = [f"{_size(fit.size)}{mark}", f"{fit.cost:.2f}", *map(percent, (fit.unmatched, fit.misshapen, fit.tiny))]
+        if others is not fits:
+            cells.insert(3, percent(other.unmatched))
+        rows.append(tuple(cells))
+    section.say(
+        "Other inputs; cost counts input pixels, which multiply-adds follow. A box of the wrong shape matches none of "
+        "these anchors wherever they stand, so that more pixels alone don't help it:"
+    )
+    section.say(Table(tuple(header), tuple(rows)))
+    section.data["inputs"] = [
+        {
+            "size": list(fit.size),
+            "cost": round(fit.cost, 4),
+            "unmatched": fit.unmatched,
+            "unmatched_better_anchors": other.unmatched,
+            "misshapen": fit.misshapen,
+            "tiny": fit.tiny,
+        }
+        for fit, other in zip(fits, others, strict=True)
+    ]
+
+
+def _advise_input(section: Section, fits: Sequence[Fit], others: Sequence[Fit], words: str, here: Fit) -> None:
+    """The cheapest input at which nearly all boxes have an anchor; with better anchors where it takes these."""
+    enough, enough_with = (next((fit for fit in tried if fit.would_do), None) for tried in (fits, others))
+    usual = f"at most {percent(ACCEPTED)} of the boxes without an anchor and as few under {TINY} pixels"
+    if enough is not None:
+        section.data["recommended_input"] = list(enough.size)
+        if enough.size == here.size:
+            text = f"{_size(here.size)} is the smallest input tried that leaves {usual}"
+            section.find("note", "input-size", text)
+            return
+        text = f"the smallest input tried that leaves {usual} is {_size(enough.size)}, {_cost(enough, here)}"
+        remedy = f"{_setting(enough)}{'; more pixels still show more detail' if enough.cost < 1 else ''}"
+        section.find("note" if here.would_do else "advice", "input-size", text, remedy)
+        return
+    best = enough_with or _worthwhile(others, here)
+    section.data["recommended_input"] = list(best.size)
+    left = f"{percent(best.unmatched)} of the boxes without an anchor and {percent(best.tiny)} under {TINY} pixels"
+    with_these = f"with these anchors no input tried leaves {usual}"
+    if best.size == here.size:
+        text = f"{with_these}, and none does much better than {_size(here.size)}"
+        section.find("advice", "input-size", text)
+        return
+    text = f"{with_these}; {_size(best.size)}{' with better ones' if words else ''}, {_cost(best, here)}, leaves {left}"
+    section.find("advice", "input-size", text, f"{_setting(best)} {words}".strip())
+
+
+def _worthwhile(fits: Sequence[Fit], here: Fit) -> Fit:
+    """The cheapest input, from the one asked for on, that comes close to the best; of these the one asked for."""
+    least = min(fit.unmatched + fit.tiny for fit in fits)
+    good = [fit for fit in fits if fit.unmatched + fit.tiny <= least + ACCEPTED]
+    larger = [fit for fit in good if fit.cost >= 1] or good
+    return next((fit for fit in larger if fit.size == here.size), larger[0])
+
+
+def _advise_anchors(section: Section, boxes: FloatArray, here: Fit, words: str, better: Fit) -> None:
+    """Whether the anchors or the pixels are to blame, and anchors that match more boxes at the same input."""
+    mostly = here.misshapen >= here.unmatched / 2
+    cause = (
+        f"the anchors are the problem rather than the pixels: {percent(here.misshapen)} of the boxes have a size or "
+        f"shape that none of the anchors has{_shapes(boxes)}"
+        if mostly
+        else f"the grid is too coarse for {percent(here.unmatched - here.misshapen)} of the boxes: more pixels help"
+    )
+    section.data["anchors"] = {"overrides": words, "unmatched": better.unmatched} if words else None
+    text = f"{percent(here.unmatched)} of the boxes match no anchor at {_size(here.size)}; {cause}"
+    remedy = f"{words} would leave {percent(better.unmatched)} there" if words else "no other anchors tried match more"
+    section.find("advice", "anchors", text, remedy)
+
+
+def _shapes(boxes: FloatArray) -> str:
+    wide, high = (boxes[:, 2:] - boxes[:, :2]).T
+    long = float(((wide > 3.5 * high) | (high > 3.5 * wide)).mean())
+    return f" ({percent(long)} are more than 3.5 times as long as wide)" if long > ACCEPTED else ""
+
+
+def _cost(fit: Fit, here: Fit) -> str:
+    return f"at {fit.cost:.2f} times the cost of {_size(here.size)}"
+
+
+def _setting(fit: Fit) -> str:
+    return f"model.input_size={fit.size[0]},{fit.size[1]}"
+
+
+def _size(size: Size) -> str:
+    return f"{size[0]} x {size[1]}"

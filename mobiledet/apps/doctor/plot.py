@@ -1,0 +1,122 @@
+"""The boxes' widths and heights in network pixels, with the anchors drawn in."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mobiledet.apps.doctor.anchors import AnchorGrid
+from mobiledet.apps.doctor.inputs import TINY
+from mobiledet.draw.boxes import write_bytes
+from mobiledet.errors import MissingDependencyError, install_extra
+from mobiledet.structures import FloatArray, Size
+
+_SHOWN = 20000  # points drawn; more only make the file large
+_MATCHED, _UNMATCHED, _ANCHOR = "#3b76af", "#e0532f", "#111111"
+
+
+def plot_boxes(
+    path: Path,
+    *,
+    boxes: FloatArray,
+    overlaps: FloatArray,
+    grids: Sequence[AnchorGrid],
+    match_iou: float,
+    size: Size,
+    title: str,
+) -> None:
+    """Draw boxes and anchors, and how well they overlap.
+
+    Args:
+        path: where the picture goes; ``.png``.
+        boxes: ``(M, 4)`` xyxy in network pixels.
+        overlaps: ``(M,)`` best IoU of each box with an anchor.
+        grids: the anchors, map by map.
+        match_iou: overlap from which on a box counts as matched.
+        size: ``(height, width)`` of the network's input.
+        title: written above.
+
+    Raises:
+        ImageError: it can't be written.
+        MissingDependencyError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import NullFormatter
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"the plot of boxes needs matplotlib, which is missing; {install_extra('train')}"
+        ) from error
+
+    figure = Figure(figsize=(13, 5.8), layout="constrained")
+    figure.suptitle(_printable(title), fontsize=12)
+    scatter, histogram = figure.subplots(1, 2, width_ratios=(1.7, 1))
+    step = max(1, -(-len(boxes) // _SHOWN))
+    wide, high = np.maximum(boxes[::step, 2:] - boxes[::step, :2], 0.5).T
+    matched = overlaps[::step] >= match_iou
+    total = float((overlaps >= match_iou).mean())
+    alpha = float(np.clip(60 / np.sqrt(max(1, len(wide))), 0.12, 0.7))
+    for mask, color, word, share in (
+        (matched, _MATCHED, "an anchor matches", total),
+        (~matched, _UNMATCHED, "no anchor matches", 1 - total),
+    ):
+        label = f"box, {word}: {100 * share:.1f} %"
+        scatter.scatter(
+            wide[mask], high[mask], s=9, color=color, alpha=alpha, linewidths=0, label=label, rasterized=True
+        )
+    markers = "oDs^v<>pP*"
+    for number, grid in enumerate(grids):
+        cells = f"{len(grid.centre_y)} x {len(grid.centre_x)}"
+        scatter.scatter(
+            grid.widths,
+            grid.heights,
+            s=46,
+            marker=markers[number % len(markers)],
+            facecolors="none",
+            edgecolors=_ANCHOR,
+            linewidths=1.3,
+            label=f"anchors of map {number + 1} ({cells})",
+        )
+    every = np.concatenate([wide, high, *(grid.widths for grid in grids), *(grid.heights for grid in grids)])
+    low, top = min(4.0, 0.8 * float(every.min())), 1.25 * float(every.max())
+    scatter.axvspan(low, TINY, color="0.88", zorder=0, label=f"under {TINY} pixels")
+    scatter.axhspan(low, TINY, color="0.88", zorder=0)
+    scatter.plot([low, top], [low, top], color="0.6", linewidth=0.8, linestyle=":", zorder=1)
+    ticks = [t for t in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048) if low <= t <= top]
+    for axis, set_scale, limits in (
+        (scatter.xaxis, scatter.set_xscale, scatter.set_xlim),
+        (scatter.yaxis, scatter.set_yscale, scatter.set_ylim),
+    ):
+        set_scale("log")
+        limits(low, top)
+        axis.set_ticks(ticks, labels=[str(t) for t in ticks])
+        axis.set_minor_formatter(NullFormatter())
+    scatter.set_aspect("equal")
+    scatter.set_xlabel(f"width in network pixels (input {size[0]} x {size[1]})")
+    scatter.set_ylabel("height in network pixels")
+    legend = scatter.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)
+    for handle in legend.legend_handles[:2]:
+        if handle is not None:
+            handle.set_alpha(1)
+
+    bins = np.linspace(0, 1, 41)
+    histogram.hist(overlaps[overlaps >= match_iou], bins=bins.tolist(), color=_MATCHED, label="matched")
+    histogram.hist(overlaps[overlaps < match_iou], bins=bins.tolist(), color=_UNMATCHED, label="not matched")
+    histogram.axvline(match_iou, color=_ANCHOR, linewidth=1, linestyle="--", label=f"match_iou {match_iou:g}")
+    histogram.set_xlabel("best IoU of a box with any anchor")
+    histogram.set_ylabel("boxes")
+    histogram.set_xlim(0, 1)
+    histogram.legend(fontsize=8, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, frameon=False)
+    data = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure.savefig(data, format="png", dpi=110)
+    write_bytes(path, data.getvalue())
+
+
+def _printable(title: str) -> str:
+    return title.replace("$", r"\$")  # matplotlib reads formulas between two of them

@@ -1,0 +1,1 @@
+"""Reports of live runs, and pages that compare them."""

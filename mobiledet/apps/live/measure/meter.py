@@ -1,0 +1,268 @@
+"""What a live view measures about itself: rates, ages, stages and counts, for the screen and for the report.
+
+FPS and seconds are counted from the first boxes on, without the time it was paused. A picture's age runs from the
+moment it reached this program to the moment its boxes were ready, or on the screen.
+"""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mobiledet.apps.live.frames import Result
+from mobiledet.apps.live.measure.numbers import LiveNumbers
+from mobiledet.apps.live.measure.percentiles import Percentiles
+from mobiledet.apps.live.measure.timeline import Timeline
+from mobiledet.apps.live.sources.base import SourceState
+
+if TYPE_CHECKING:
+    from mobiledet.apps.live.measure.board import BoardReading
+
+WINDOW_S = 2.0
+"""Seconds over which the numbers of the moment are taken."""
+
+_FRESH_S = 0.1
+"""For so long numbers of the moment are given again instead of being computed anew."""
+
+STAGES = ("grab", "resize", "network", "read", "draw")
+
+
+class _Sample(NamedTuple):
+    ready: float
+    age_ms: float
+    stages_ms: dict[str, float]
+
+
+class Meter:
+    """Accounts for a run; safe to call from any thread.
+
+    Args:
+        started: When the program was started.
+        source: Asked how the source is doing.
+        board: Asked what the machine reads; None leaves that unknown.
+    """
+
+    def __init__(
+        self,
+        *,
+        started: float,
+        source: Callable[[], SourceState] = SourceState,
+        board: Callable[[], BoardReading] | None = None,
+    ) -> None:
+        self._lock = threading.Lock()
+        self._source, self._board = source, board
+        self._started = started
+        self._first: float | None = None
+        self._seconds = 0.0
+        self._paused_at: float | None = None
+        self._paused_s = self._resumed = 0.0
+        self._lost_at: float | None = None
+        self._lost_s = 0.0
+        self._recent: deque[_Sample] = deque()
+        self._drawn: deque[float] = deque(maxlen=20)
+        self._stages = {name: Percentiles() for name in STAGES}
+        self._age, self._shown_age = Percentiles(), Percentiles()
+        self._timeline = Timeline()
+        self._numbers: tuple[float, LiveNumbers] | None = None
+        self._cpu = Percentiles()
+        self._cpu_sum = 0.0
+        self._temperature: dict[str, float] = {}
+        self._before = 0
+        self._final: tuple[float, SourceState] | None = None
+        self.processed = 0
+        self.passed_over = 0
+        """Pictures that came while paused."""
+
+    def begin(self) -> None:
+        """From now on pictures are taken; those that came and went before, while a model was loaded, count apart."""
+        self._before = self._source().dropped
+
+    def end(self) -> None:
+        """From now on nothing more is taken; what the source gives now doesn't count."""
+        self._final = time.monotonic(), self._state()
+
+    def record(self, result: Result) -> None:
+        """A picture has its boxes."""
+        stages = {"grab": result.frame.grab_ms, **result.stages_ms}
+        with self._lock:
+            if self._first is None:
+                # Pauses before it aren't in the time that counts.
+                self._first, self._paused_s = result.ready, 0.0
+            self._seconds = self._second(result.ready)
+            self.processed += 1
+            for name, value in stages.items():
+                self._stages[name].add(value)
+            self._age.add(result.age_ms)
+            self._recent.append(_Sample(result.ready, result.age_ms, stages))
+            self._forget(result.ready)
+            self._timeline.add(self._seconds, result.age_ms)
+
+    def drawn(self, milliseconds: float) -> None:
+        """A picture was drawn."""
+        with self._lock:
+            self._stages["draw"].add(milliseconds)
+            self._drawn.append(milliseconds)
+
+    def shown(self, result: Result, moment: float) -> None:
+        """A picture's boxes were on the screen."""
+        with self._lock:
+            if result.frame.grabbed < self._resumed:
+                return  # it stood there through a pause
+            self._shown_age.add((moment - result.frame.grabbed) * 1e3)
+
+    def pause(self, paused: bool) -> None:
+        """Stop the clock, or let it go on."""
+        now = time.monotonic()
+        with self._lock:
+            if paused and self._paused_at is None:
+                self._paused_at = now
+            elif not paused and self._paused_at is not None:
+                self._paused_s += now - self._paused_at
+                self._paused_at = None
+                self._resumed = now
+                self._recent.clear()
+
+    def tick(self) -> None:
+        """Let time pass and look at source and machine; to be called a few times a second, pictures or not."""
+        state = self._state()
+        reading = self._reading()
+        now = time.monotonic()
+        with self._lock:
+            # Before the first boxes nothing was lost yet.
+            if not state.connected and self._lost_at is None and self._first is not None:
+                self._lost_at = self._second(now)
+            elif state.connected and self._lost_at is not None:
+                self._lost_s += self._second(now) - self._lost_at
+                self._lost_at = None
+            if reading is not None:
+                self._note(reading)
+            if self._first is not None and self._paused_at is None:
+                self._timeline.advance(self._second(now))
+
+    def numbers(self) -> LiveNumbers:
+        """The numbers of the moment."""
+        now = time.monotonic()
+        with self._lock:
+            if self._numbers is not None and now - self._numbers[0] < _FRESH_S:
+                return self._numbers[1]
+        state = self._state()
+        reading = self._reading()
+        with self._lock:
+            if self._paused_at is None:
+                self._forget(now)
+            ages = sorted(sample.age_ms for sample in self._recent)
+            stages = {
+                name: statistics.median(sample.stages_ms[name] for sample in self._recent)
+                for name in STAGES
+                if self._recent and name in self._recent[-1].stages_ms
+            }
+            if self._drawn:
+                stages["draw"] = statistics.median(self._drawn)
+            numbers = LiveNumbers(
+                fps=self._rate(now),
+                age_ms=statistics.median(ages) if ages else None,
+                age_p95_ms=ages[min(len(ages) - 1, int(0.95 * len(ages)))] if ages else None,
+                stages_ms=stages,
+                processed=self.processed,
+                seconds=self._second(now) if self._first is not None else 0.0,
+                cpu_percent=reading.cpu_percent if reading else None,
+                memory_mib=reading.memory_mib if reading else None,
+                temperature_c=reading.temperature_c if reading else None,
+                throttled=reading.throttled if reading else (),
+                source=state,
+            )
+            self._numbers = now, numbers
+            return numbers
+
+    def figures(self) -> dict[str, Any]:
+        """Everything measured, as plain types: the parts of the report that are about speed."""
+        state = self._state()
+        reading = self._reading()
+        now = time.monotonic() if self._final is None else self._final[0]
+        with self._lock:
+            lost = self._lost_s + (self._second(now) - self._lost_at if self._lost_at is not None else 0.0)
+            # What is lost and doesn't come back counts: there were no pictures.
+            seconds = self._second(now) if self._lost_at is not None else self._seconds
+            overall = (self.processed - 1) / seconds if self.processed > 1 and seconds > 0 else None
+            minutes = self._timeline.figures()
+            memory = self._timeline.memory()
+            throttled = reading.throttled_since_start if reading else ()
+            return {
+                "seconds": round(seconds, 3),
+                "start_to_first_boxes_ms": None
+                if self._first is None
+                else round((self._first - self._started) * 1e3, 1),
+                "frames": {
+                    "captured": state.captured,
+                    "processed": self.processed,
+                    "dropped": state.dropped,
+                    "before_start": self._before,
+                    "skipped": state.skipped,
+                    "paused": self.passed_over,
+                    "shown": self._shown_age.count,
+                    "reconnects": state.reconnects,
+                    "lost_seconds": round(lost, 1),
+                },
+                "fps": {"overall": None if overall is None else round(overall, 2), **minutes},
+                "age_ms": _with_max(self._age),
+                "shown_age_ms": _with_max(self._shown_age),
+                "stages_ms": {name: found for name in STAGES if (found := self._stages[name].summary())},
+                "cpu_percent": None
+                if not self._cpu.count
+                else {"mean": round(self._cpu_sum / self._cpu.count, 1), "max": round(self._cpu.max, 1)},
+                "memory_mib": {**memory, "peak": reading.peak_memory_mib if reading else None},
+                "temperature_c": dict(self._temperature) or None,
+                "throttled": list(throttled),
+                "timeline": self._timeline.plain(),
+            }
+
+    def _state(self) -> SourceState:
+        """How the source is doing; counts from where pictures were first taken."""
+        if self._final is not None:
+            return self._final[1]
+        state = self._source()
+        return replace(state, captured=state.captured - self._before, dropped=state.dropped - self._before)
+
+    def _reading(self) -> BoardReading | None:
+        return self._board() if self._board is not None else None
+
+    def _note(self, reading: BoardReading) -> None:
+        if reading.cpu_percent is not None:
+            self._cpu.add(reading.cpu_percent)
+            self._cpu_sum += reading.cpu_percent
+        if reading.temperature_c is not None:
+            known = self._temperature
+            known.setdefault("start", reading.temperature_c)
+            known["end"] = reading.temperature_c
+            known["max"] = max(known.get("max", reading.temperature_c), reading.temperature_c)
+        self._timeline.note(reading.memory_mib, reading.temperature_c)
+
+    def _second(self, moment: float) -> float:
+        """Seconds since the first boxes, without pauses."""
+        assert self._first is not None
+        paused = self._paused_s + (moment - self._paused_at if self._paused_at is not None else 0.0)
+        return max(0.0, moment - self._first - paused)
+
+    def _rate(self, now: float) -> float | None:
+        """Pictures per second over the window; the last two are kept for sources slower than that."""
+        if len(self._recent) < 2:
+            return None
+        if self._paused_at is not None:
+            now = self._recent[-1].ready
+        # From one picture to the last, unless the last is long ago: then the rate goes down while none come.
+        end = max(self._recent[-1].ready, now - 1 / 4)
+        return (len(self._recent) - 1) / max(end - self._recent[0].ready, 1e-6)
+
+    def _forget(self, now: float) -> None:
+        while len(self._recent) > 2 and self._recent[0].ready < now - WINDOW_S:
+            self._recent.popleft()
+
+
+def _with_max(values: Percentiles) -> dict[str, float] | None:
+    summary = values.summary()
+    return None if summary is None else {**summary, "max": round(values.max, 3)}

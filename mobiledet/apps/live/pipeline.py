@@ -1,0 +1,146 @@
+"""The thread that takes pictures, has them looked at and hands the results on, and never waits for those who draw."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from mobiledet.apps.live.frames import Frame, Newest, Result
+from mobiledet.apps.live.measure.meter import Meter
+from mobiledet.apps.live.settings import ViewSettings
+from mobiledet.apps.live.sources.base import EndOfSource, Source
+from mobiledet.runtime.detector import Detector
+
+logger = logging.getLogger(__name__)
+
+_WAIT_S = 0.1
+"""Seconds after which somebody who waits looks whether to stop."""
+
+
+class Keeper(Protocol):
+    """Takes every result of a run: a video, a log."""
+
+    def put(self, result: Result) -> object:
+        """Take it, at once with a live source; with any other it may wait."""
+
+
+class Pipeline:
+    """Runs a detector over a source.
+
+    The source captures in its own thread or process, the network runs in a thread of this pipeline, and whoever shows
+    results does so in theirs. With a live source the newest picture is looked at and those that came meanwhile are
+    dropped, so delay doesn't grow; any other source is looked at picture by picture.
+
+    Args:
+        source: Started already, or to be started before `start`.
+        detector: What looks at the pictures.
+        settings: Tells whether it is paused.
+        meter: Accounts for what happens.
+        keepers: Get every result, in order.
+        max_frames: Stop after so many pictures.
+        max_seconds: Stop so long after the first boxes, pauses included.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        detector: Detector,
+        *,
+        settings: ViewSettings,
+        meter: Meter,
+        keepers: Sequence[Keeper] = (),
+        max_frames: int | None = None,
+        max_seconds: float | None = None,
+    ) -> None:
+        self.source, self.detector, self.settings, self.meter = source, detector, settings, meter
+        self.keepers = tuple(keepers)
+        self.max_frames, self.max_seconds = max_frames, max_seconds
+        self.results: Newest[Result] = Newest()
+        self.error: BaseException | None = None
+        """What ended it too early."""
+        self._stop = threading.Event()
+        self._ended = threading.Event()
+        self._deadline: float | None = None
+        self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
+        self._ticker = threading.Thread(target=self._tick, name="meter", daemon=True)
+
+    def start(self) -> None:
+        """Begin, in the background."""
+        self._thread.start()
+        self._ticker.start()
+
+    def ended(self) -> bool:
+        """Whether the last result is there."""
+        return self._ended.is_set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for the end; whether it was reached within ``timeout`` seconds."""
+        return self._ended.wait(timeout)
+
+    def join(self, timeout: float | None = None) -> None:
+        """Ask it to end, which it does after the picture it is at, and wait until its threads are gone."""
+        self._stop.set()
+        for thread in (self._thread, self._ticker):
+            if thread.is_alive():
+                thread.join(timeout)
+
+    def _run(self) -> None:
+        try:
+            self._warm_up()
+            self.meter.begin()
+            self._loop()
+        except BaseException as error:
+            self.error = error
+        finally:
+            self._ended.set()
+            self.results.close()
+
+    def _warm_up(self) -> None:
+        """A first call, which is slower than the others, while the source is still on its way."""
+        self._detect(Frame(np.zeros((*self.detector.card.resize.size, 3), np.uint8), 0, time.monotonic(), 0.0))
+
+    def _loop(self) -> None:
+        paused = False
+        while not self._stop.is_set() and not self._done():
+            if self.settings.paused != paused:
+                paused = not paused
+                self.source.pause(paused)
+                self.meter.pause(paused)
+            if paused and not self.source.live:
+                self._stop.wait(_WAIT_S / 4)
+                continue
+            try:
+                frame = self.source.take(_WAIT_S)
+            except EndOfSource:
+                break
+            if frame is None:
+                continue
+            if paused:
+                self.meter.passed_over += 1
+                continue
+            result = self._detect(frame)
+            if self._deadline is None and self.max_seconds is not None:
+                self._deadline = result.ready + self.max_seconds
+            self.meter.record(result)
+            self.results.put(result)
+            for keeper in self.keepers:
+                keeper.put(result)
+
+    def _done(self) -> bool:
+        if self.max_frames is not None and self.meter.processed >= self.max_frames:
+            return True
+        return self._deadline is not None and time.monotonic() >= self._deadline
+
+    def _detect(self, frame: Frame) -> Result:
+        detections, stages_ms = self.detector.detect_timed(frame.image)
+        return Result(frame, detections, time.monotonic(), stages_ms)
+
+    def _tick(self) -> None:
+        """Keep the meter's clock going while no pictures come."""
+        while not self._ended.wait(_WAIT_S * 2):
+            self.meter.tick()

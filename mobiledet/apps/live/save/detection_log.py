@@ -1,0 +1,159 @@
+"""Detections as JSON lines: one object for each picture, readable while it grows."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import os
+import queue
+import threading
+import time
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from mobiledet.apps.live.frames import Result
+from mobiledet.apps.live.settings import ViewSettings
+from mobiledet.errors import MobiledetError
+from mobiledet.structures import Detections
+from mobiledet.utils.files import refuse_existing
+
+logger = logging.getLogger(__name__)
+
+_WAITING = 100_000
+"""Lines that may wait for a slow disk, some 30 MB; what comes then is lost and counted."""
+
+
+class DetectionLog:
+    """Writes what is shown of each result, each line in one piece and at once, in a thread of its own.
+
+    A line: ``{"frame": 17, "position": 0.567, "time": "2026-03-01T12:00:00.123Z", "age_ms": 31.2, "width": 640,
+    "height": 480, "detections": [{"name": "dog", "category_id": 18, "label": 17, "score": 0.8125, "box": [12.5, 8.0,
+    320.1, 478.9]}]}``, with ``"name"`` for a picture of a folder. ``time`` is when the picture was grabbed, by the
+    clock on the wall; boxes are xyxy in pixels of the picture.
+
+    Args:
+        path: A new file, such as ``out.jsonl``.
+        settings: Choose what is shown.
+        category_ids: The data set's number of each label; None stands in the file for a label beyond them.
+
+    Raises:
+        MobiledetError: the file exists or can't be made.
+    """
+
+    def __init__(self, path: Path, *, settings: ViewSettings, category_ids: Sequence[int] = ()) -> None:
+        refuse_existing(path)
+        self.path = path
+        self.lines = 0
+        """Lines in the file."""
+        self.missed = 0
+        """Results that aren't in it."""
+        self.error: MobiledetError | None = None
+        """What went wrong first."""
+        self._settings = settings
+        self._category_ids = tuple(category_ids)
+        try:
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+        except OSError as error:
+            raise MobiledetError(f"{path}: can't be written: {error.strerror}; name another file") from None
+        self._size = 0
+        self._queue: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self._closed = self._told = False
+        self._thread = threading.Thread(target=self._run, name="detection log", daemon=True)
+        self._thread.start()
+
+    def put(self, result: Result) -> None:
+        """Note what is shown of this result; never waits."""
+        if self._closed or self._queue.qsize() > _WAITING:
+            self.missed += 1
+            return
+        self._queue.put(self._record(result))
+
+    def close(self) -> None:
+        """Write what waits and end the file. Harmless when done twice.
+
+        Raises:
+            MobiledetError: not everything is in the file; told once.
+        """
+        if not self._closed:
+            self._closed = True
+            self._queue.put(None)
+            self._thread.join()
+            if not self._size:  # nothing was detected in: the name stays free for another try
+                with contextlib.suppress(OSError):
+                    self.path.unlink()
+            if self.error is None and self.missed:
+                self.error = MobiledetError(
+                    f"{self.path}: {self.missed} pictures are not in it, the disk was too slow for them; it holds "
+                    f"{self.lines}"
+                )
+        if self.error is not None and not self._told:
+            self._told = True
+            raise self.error
+
+    def _record(self, result: Result) -> dict[str, Any]:
+        frame = result.frame
+        grabbed = time.time() - (time.monotonic() - frame.grabbed)
+        moment = datetime.fromtimestamp(grabbed, timezone.utc).isoformat(timespec="milliseconds")
+        record: dict[str, Any] = {
+            "frame": frame.index,
+            "position": round(frame.position, 3),
+            "time": moment.replace("+00:00", "Z"),
+            "age_ms": round(result.age_ms, 1),
+        }
+        if frame.name:
+            record["name"] = frame.name
+        record["height"], record["width"] = frame.image.shape[:2]
+        record["detections"] = self._found(self._settings.select(result.detections))
+        return record
+
+    def _found(self, shown: Detections) -> list[dict[str, Any]]:
+        found = []
+        for index, (box, score, label) in enumerate(
+            zip(shown.boxes.tolist(), shown.scores.tolist(), shown.labels.tolist(), strict=True)
+        ):
+            if not all(map(math.isfinite, box)):  # JSON has no word for it
+                continue
+            known = 1 <= label <= len(self._category_ids)
+            found.append(
+                {
+                    "name": shown.name(index),
+                    "category_id": self._category_ids[label - 1] if known else None,
+                    "label": label,
+                    "score": round(score, 4),
+                    "box": [round(side, 1) for side in box],
+                }
+            )
+        return found
+
+    def _run(self) -> None:
+        while (record := self._queue.get()) is not None:
+            # A file name that isn't text becomes an escape that JSON knows.
+            line = (json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+            if self._write(line):
+                self.lines += 1
+            else:
+                self.missed += 1
+        os.close(self._file)
+
+    def _write(self, line: bytes) -> bool:
+        """Append a line, or nothing of it; tell the first time that it can't be done."""
+        done = 0
+        try:
+            while done < len(line):
+                done += os.write(self._file, line[done:])
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, self._size)
+                os.lseek(self._file, self._size, os.SEEK_SET)
+            if self.error is None:
+                self.error = MobiledetError(
+                    f"{self.path}: detections can't be written after line {self.lines}: {error.strerror}"
+                )
+                logger.warning("%s", self.error)
+            return False
+        self._size += len(line)
+        return True

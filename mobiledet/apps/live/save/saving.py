@@ -1,0 +1,246 @@
+"""Saves an annotated video of a live run."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from mobiledet.apps.live.frames import Result
+from mobiledet.apps.live.save.detection_log import DetectionLog
+from mobiledet.apps.live.save.video_file import VideoFile
+from mobiledet.apps.live.show.painter import Painter
+from mobiledet.apps.live.sources.base import usable_fps
+from mobiledet.errors import MobiledetError
+from mobiledet.structures import ImageArray
+from mobiledet.utils.text import count
+
+__all__ = ["DetectionLog", "VideoSaver"]
+
+logger = logging.getLogger(__name__)
+
+FASTEST = 30
+"""Pictures a second of a live video, at most."""
+
+STILLS = 1.0
+"""Pictures of a folder per second."""
+
+LONGEST_STILL = 5.0
+"""Seconds that a picture stands for want of the next; the rest of a longer gap is left out."""
+
+_SHARE = 0.4
+"""Of a core that encoding a live video may take; its rate is chosen so."""
+
+_LOOK_S = 0.1
+"""How often it is looked whether there is a hurry."""
+
+_EARLY, _LATE = -0.75, 1.0
+"""How far, in pictures of the video, one may be off its time: before, it is left out; after, the last is repeated.
+
+Wider than one picture, so that a camera whose clock differs a little isn't out and in step all the time.
+"""
+
+_QUEUE_BYTES, _QUEUE_LENGTH = 64 * 2**20, 32
+
+
+class VideoSaver:
+    """Draws and encodes in a thread of its own.
+
+    A file's pictures are all saved, at the file's rate (30 a second where it tells none that can be meant). A live
+    source is saved at a fixed rate, since OpenCV writes no other, with pictures repeated and left out by their time
+    stamps: the video plays as fast as life, whether the detector is slow or the camera stalls. The rate is the
+    source's, at most 30, or less where encoding is too slow for that (`video_file` says how slow).
+    Where it still can't keep up, pictures are missed, and counted.
+
+    Args:
+        path: A new ``.mp4``, ``.webm`` or ``.avi`` file. It has this name when it is whole, not before.
+        painter: Draws the boxes.
+        fps: Pictures a second of the source, where it says.
+        live: Whether pictures are left out rather than waited for.
+
+    Raises:
+        MobiledetError: it can't be written there, or not in this form.
+    """
+
+    def __init__(self, path: Path, *, painter: Painter, fps: float | None, live: bool) -> None:
+        self.path = path
+        self.live = live
+        self.saved = 0
+        """Pictures in the video, each counted once."""
+        self.thinned = 0
+        """Live pictures that came between two of the video's."""
+        self.cut_seconds = 0.0
+        """By how much a live video is shorter than what it shows."""
+        self.error: MobiledetError | None = None
+        """What went wrong; the video ends there."""
+        self._file = VideoFile(path)
+        self._painter = painter
+        self._fps = usable_fps(fps, least=0.1)
+        self._changed = threading.Condition()
+        self._queue: deque[Result] = deque()
+        self._offered = 0
+        self._closing = self._hurry = self._told = False
+        self._room = _QUEUE_LENGTH
+        self._done: Path | None = None
+        self._thread = threading.Thread(target=self._run, name="video saver", daemon=True)
+        self._thread.start()
+
+    @property
+    def missed(self) -> int:
+        """Pictures that came too fast for it, or after it had failed; exact once it is closed."""
+        return self._offered - self.saved - self.thinned - len(self._queue)
+
+    @property
+    def codec(self) -> str:
+        """What it is packed with, as people call it."""
+        return self._file.codec.name
+
+    def put(self, result: Result) -> bool:
+        """Save this picture with its boxes, soon; a live one is refused when too many wait, others wait for room.
+
+        Returns:
+            Whether it was taken.
+        """
+        room = self._room = min(_QUEUE_LENGTH, max(4, _QUEUE_BYTES // max(1, result.frame.image.nbytes)))
+        with self._changed:
+            self._offered += 1
+            if not self.live:
+                self._changed.wait_for(lambda: len(self._queue) < room or self._closing or self.error is not None)
+            if self._closing or self.error is not None or len(self._queue) >= room:
+                return False
+            self._queue.append(result)
+            self._changed.notify_all()
+            return True
+
+    def close(self, *, hurry: Callable[[], bool] = lambda: False) -> None:
+        """Save what waits, and end the file. Harmless when done twice.
+
+        Args:
+            hurry: Asked again and again whether what still waits is to be left out.
+
+        Raises:
+            MobiledetError: something went wrong on the way, and where what was saved until then is; told once.
+        """
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        while self._thread.is_alive():
+            if hurry() and not self._hurry:
+                with self._changed:
+                    self._hurry = True
+                    self._queue.clear()
+            self._thread.join(_LOOK_S)
+        if self.error is not None and not self._told:
+            self._told = True
+            raise MobiledetError(self.summary())
+
+    def summary(self) -> str:
+        """What became of it, in one line, once it is closed."""
+        if self._done is None and self.error is not None:
+            rest = self._file.partial
+            named = str(rest) in str(self.error) or not rest.exists()
+            return str(self.error) if named else f"{self.error}; what there is of it: {rest}"
+        if self._done is None:
+            return f"{self.path} wasn't made: there was no picture"
+        if self.error is not None:
+            return f"{self.error}; {self._done} plays up to there"
+        file = self._file
+        told = f"{self._done}: {file.seconds:.1f} s at {file.fps:g} pictures/s, {self.codec}, {file.codec.plays}"
+        if self.missed:
+            why = "there was a hurry" if self._hurry else "encoding is slower than they came"
+            told += f"; {count(self.missed, 'picture')} not saved, {why}"
+        if self.cut_seconds > 1:
+            told += f"; pauses and gaps of {self.cut_seconds:.0f} s are left out"
+        return told
+
+    def _run(self) -> None:
+        try:
+            self._save_live() if self.live else self._save_all()
+        except Exception as error:
+            self._fail(error)
+        try:
+            self._done = self._file.finish()
+        except Exception as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        """Remember and tell the first error; let go of whoever waits for room."""
+        logger.debug("saving ended", exc_info=error)
+        if not isinstance(error, MobiledetError):
+            error = MobiledetError(f"{self.path}: the video can't be written: {' '.join(str(error).split())}")
+        with self._changed:
+            if self.error is not None:
+                return
+            self.error = error
+            self._queue.clear()
+            self._changed.notify_all()
+        logger.warning("%s", error)
+
+    def _results(self) -> Iterator[Result]:
+        """What was put, until closed and empty."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._queue or self._closing)
+                if not self._queue:
+                    return
+                result = self._queue.popleft()
+                self._changed.notify_all()
+            yield result
+
+    def _save_all(self) -> None:
+        for result in self._results():
+            image = self._painter.paint(result)
+            if self._file.size is None:
+                default = STILLS if result.frame.name else FASTEST
+                self._file.open(image.shape[:2], default if self._fps is None else self._fps)
+            self._file.write(image)
+            self.saved += 1
+
+    def _save_live(self) -> None:
+        start, last = 0.0, None
+        for result in self._results():
+            moment = result.frame.grabbed
+            if last is None:
+                image = self._painter.paint(result)
+                self._file.open(image.shape[:2], self._rate(image))
+                start = moment
+            else:
+                late = (moment - start) * self._file.fps - self._file.written
+                if late < _EARLY:
+                    self.thinned += 1
+                    continue
+                start += self._repeat(last, int(late) if late >= _LATE else 0)
+                if self._hurry:
+                    return
+                image = self._painter.paint(result)
+            self._file.write(image)
+            self.saved += 1
+            last = image
+
+    def _rate(self, image: ImageArray) -> float:
+        """Pictures a second that encoding can hold here."""
+        wanted = min(float(FASTEST), self._fps or FASTEST)
+        took = self._file.milliseconds(image)
+        possible = max(1, math.floor(_SHARE * 1e3 / max(took, 0.1)))
+        if possible >= wanted:
+            return wanted
+        logger.info("%s: %s pictures a second, since encoding one takes %.0f ms here", self.path, possible, took)
+        return float(possible)
+
+    def _repeat(self, image: ImageArray, times: int) -> float:
+        """Let a picture stand; gives the seconds that are left out, for a gap too long or for being behind already."""
+        fps = self._file.fps
+        with self._changed:
+            # Whoever is behind and still filled all gaps, would fall back ever further.
+            behind = len(self._queue) > self._room // 2
+        most = 0 if behind else min(times, round(LONGEST_STILL * fps))
+        for _ in range(most):
+            if self._hurry:
+                break
+            self._file.write(image)
+        cut = (times - most) / fps
+        self.cut_seconds += cut
+        return cut

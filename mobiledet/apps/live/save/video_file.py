@@ -1,0 +1,281 @@
+"""One video file: a codec that opens, pictures of one size, and a name that it gets when it is whole.
+
+What OpenCV 5.0's wheel for Linux makes of three clips in 640x480 pixels, on one core of a small cloud machine:
+
+======  ===========  ==============  ==========  ====================================================
+ending  codec        ms per picture  kB/picture  plays in
+======  ===========  ==============  ==========  ====================================================
+.webm   VP8          10 to 27        4 to 10     browsers (tried: Chromium), VLC, mpv
+.mp4    MPEG-4       2               2 to 4      VLC, mpv, most players; no browser (tried: Chromium)
+.avi    Motion JPEG  3               10 to 24    VLC, mpv, most players; no browser (tried: Chromium)
+======  ===========  ==============  ==========  ====================================================
+
+VP9 takes 80 to 220 ms for files that are no smaller and look no better, since OpenCV lets nobody choose its speed; it
+is used where VP8 doesn't open. H.264, which would play everywhere, isn't in OpenCV's wheels.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mobiledet.apps.live.save.partial_file import RESERVE, count_pictures, free_bytes, is_empty, place, remove
+from mobiledet.apps.live.sources.base import is_utf8
+from mobiledet.errors import MobiledetError
+from mobiledet.structures import ImageArray, Size
+from mobiledet.utils.files import refuse_existing
+
+logger = logging.getLogger(__name__)
+
+SMALLEST, LARGEST = 16, 4096
+"""Sides of a video in pixels: some codecs refuse less, or more."""
+
+_LOOK_EVERY = 0.5
+"""Seconds between two looks at the free room."""
+
+_BORDER = (24, 24, 24)
+
+
+@dataclass(frozen=True)
+class Codec:
+    """How pictures are packed: OpenCV's four letters, what people call it, and where it plays."""
+
+    fourcc: str
+    name: str
+    plays: str
+
+
+_BROWSERS = "plays in browsers, VLC and mpv"
+_PLAYERS = "plays in VLC, mpv and most players, but not in browsers; name it .webm for those"
+
+CODECS: dict[str, tuple[Codec, ...]] = {
+    ".mp4": (Codec("mp4v", "MPEG-4", _PLAYERS), Codec("avc1", "H.264", "plays in browsers and players")),
+    ".webm": (Codec("VP80", "VP8", _BROWSERS), Codec("VP90", "VP9", _BROWSERS)),
+    ".avi": (Codec("MJPG", "Motion JPEG", _PLAYERS),),
+}
+"""By the file's ending; the first that opens is taken."""
+
+
+class VideoFile:
+    """Writes pictures to a hidden neighbour of ``path``, and gives it that name when it is whole.
+
+    A process that is killed leaves the neighbour behind: ``.webm`` and ``.avi`` play up to there, ``.mp4`` doesn't.
+
+    Args:
+        path: A new file; its ending chooses the codec.
+
+    Raises:
+        MobiledetError: an ending that isn't known, a codec that doesn't open, a file that exists, a folder that
+            doesn't or can't be written to, a full disk.
+    """
+
+    def __init__(self, path: Path) -> None:
+        refuse_existing(path)
+        self.path = path
+        ending = path.suffix.lower()
+        if ending not in CODECS:
+            raise MobiledetError(f"{path}: videos are written as .mp4 (fast), .webm (for browsers) or .avi (large)")
+        if not is_utf8(path):
+            raise MobiledetError(f"{path.name!r} is no UTF-8, and OpenCV writes no such name; name the video otherwise")
+        if free_bytes(path) < RESERVE:
+            raise MobiledetError(
+                f"{path}: less than {RESERVE >> 20} MiB left on that disk; free some, or save elsewhere"
+            )
+        # A name may have 255 bytes, and a letter up to four of them.
+        self.partial = path.with_name(f".{path.stem[:40]}.{os.getpid()}.partial{ending}")
+        self._trial = path.with_name(f".{path.stem[:40]}.{os.getpid()}.trial{ending}")
+        self.codec = self._choose_codec(CODECS[ending])
+        self.size: Size | None = None
+        """``(height, width)`` of the video, once it is open."""
+        self.fps = 0.0
+        self.written = 0
+        """Pictures in the file, repeated ones included."""
+        self._writer: Any = None
+        self._looked = 0.0
+        self._warned = False
+
+    @property
+    def seconds(self) -> float:
+        """How long it plays."""
+        return self.written / self.fps if self.fps else 0.0
+
+    def milliseconds(self, image: ImageArray, *, pictures: int = 5) -> float:
+        """How long encoding a picture like this one ``(H, W, 3)`` uint8 RGB takes, by trying a few that move.
+
+        Raises:
+            MobiledetError: it can't be encoded.
+        """
+        size = video_size(image.shape[:2])
+        fitted = [fit(np.roll(image, 3 * index, axis=1), size) for index in range(pictures)]
+        try:
+            writer = _open(self._trial, self.codec, 30.0, size)
+            if writer is None:
+                raise MobiledetError(f"{self.path}: {self.codec.name} doesn't take pictures of {size[1]}x{size[0]}")
+            start = time.monotonic()
+            for picture in fitted:
+                writer.write(picture)
+            writer.release()
+            return (time.monotonic() - start) * 1e3 / pictures
+        finally:
+            remove(self._trial)
+
+    def open(self, size: Size, fps: float) -> None:
+        """Begin, for pictures of ``size`` and ``fps`` of them a second.
+
+        Raises:
+            MobiledetError: the codec doesn't take that.
+        """
+        self.size, self.fps = video_size(size), round(fps, 3)
+        self._writer = _open(self.partial, self.codec, self.fps, self.size)
+        if self._writer is None:
+            height, width = self.size
+            raise MobiledetError(
+                f"{self.path}: {self.codec.name} doesn't take {width}x{height} pixels at {fps:g} pictures a second; "
+                "try another ending"
+            )
+
+    def write(self, image: ImageArray) -> None:
+        """Append a picture ``(H, W, 3)`` uint8 RGB; one of another size is fitted in, with borders.
+
+        Raises:
+            MobiledetError: the disk is full, or what the system says.
+        """
+        assert self.size is not None
+        now = time.monotonic()
+        if now - self._looked > _LOOK_EVERY:
+            self._looked = now
+            if free_bytes(self.path) < RESERVE:
+                raise MobiledetError(
+                    f"{self.path}: less than {RESERVE >> 20} MiB left on that disk, so the video ends after "
+                    f"{self.seconds:.1f} s; free some, or save elsewhere"
+                )
+        if not self._warned and video_size(image.shape[:2]) != self.size:
+            self._warned = True
+            logger.warning("%s: its pictures differ in size; all are %dx%d, as the first", self.path, *self.size[::-1])
+        # OpenCV 5 says False; OpenCV 4 says nothing, there it shows when the file is ended.
+        if self._writer.write(fit(image, self.size)) is False:
+            raise MobiledetError(
+                f"{self.path}: can't be written any further after {self.seconds:.1f} s; is the disk or a quota full?"
+            )
+        self.written += 1
+
+    def finish(self) -> Path | None:
+        """End the file and give it its name.
+
+        Returns:
+            Where it is; None when there was nothing to write.
+
+        Raises:
+            MobiledetError: it isn't whole, or it can't be told that it is; the file that holds the pictures is named.
+        """
+        if self._writer is None:
+            return None
+        self._writer.release()
+        self._writer = None
+        if not self.written:
+            remove(self.partial)
+            return None
+        pictures = count_pictures(self.partial)
+        if pictures <= 0:
+            full = "is the disk or a quota full?"
+            if is_empty(self.partial):
+                remove(self.partial)
+                raise MobiledetError(f"{self.path}: nothing of it could be written; {full}")
+            # Never removed: that it can't be opened has other reasons, too, and may be mended.
+            kept = "may not play" if pictures < 0 else "plays, but wasn't ended properly"
+            raise MobiledetError(f"{self.path}: can't be ended; what there is of it, {self.partial}, {kept}; {full}")
+        place(self.partial, self.path)
+        return self.path
+
+    def _choose_codec(self, codecs: tuple[Codec, ...]) -> Codec:
+        """The first that really writes; opening alone tells too little."""
+        black = np.zeros((48, 64, 3), np.uint8)
+        try:
+            for codec in codecs:
+                writer = _open(self._trial, codec, 30.0, (48, 64))
+                if writer is not None:
+                    done = writer.write(black)
+                    writer.release()
+                    if done is not False and self._trial.exists() and self._trial.stat().st_size > 0:
+                        return codec
+        finally:
+            remove(self._trial)
+        names = " or ".join(codec.name for codec in codecs)
+        others = " or ".join(ending for ending in CODECS if ending != self.path.suffix.lower())
+        raise MobiledetError(f"{self.path}: this OpenCV can't write {names} there; try {others}")
+
+
+def video_size(size: Size) -> Size:
+    """The size ``(height, width)`` of a video for pictures of ``size``: even, as codecs want it, and not extreme."""
+    scale = min(1.0, LARGEST / max(size))
+    height, width = (max(SMALLEST, round(side * scale)) for side in size)
+    return height + height % 2, width + width % 2
+
+
+def fit(image: ImageArray, size: Size) -> ImageArray:
+    """A picture ``(H, W, 3)`` RGB as ``size + (3,)`` BGR: as large as fits, dark borders around it."""
+    import cv2
+
+    height, width = image.shape[:2]
+    if (height, width) != size:
+        if not (0 <= size[0] - height <= 1 and 0 <= size[1] - width <= 1):
+            scale = min(size[0] / height, size[1] / width)
+            height, width = (max(1, round(side * scale)) for side in (height, width))
+            how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+            image = cv2.resize(image, (width, height), interpolation=how)
+        down, right = size[0] - height, size[1] - width
+        top, left = down // 2, right // 2
+        # One pixel more for an even size isn't worth a border.
+        kind = cv2.BORDER_REPLICATE if max(down, right) <= 1 else cv2.BORDER_CONSTANT
+        image = cv2.copyMakeBorder(image, top, down - top, left, right - left, kind, value=_BORDER)
+    fitted: ImageArray = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    return fitted
+
+
+def _open(path: Path, codec: Codec, fps: float, size: Size) -> Any:
+    """OpenCV's writer, or None where it doesn't open."""
+    import cv2
+
+    with _without_tag_complaints():
+        try:
+            writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec.fourcc), fps, size[::-1])
+        except cv2.error:
+            return None
+    if writer.isOpened():
+        return writer
+    writer.release()
+    return None
+
+
+@contextlib.contextmanager
+def _without_tag_complaints() -> Iterator[None]:
+    """Hide OpenCV's "tag ... is not supported": it comes for every WebM, straight to stderr, and means nothing."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # no stderr
+        yield
+        return
+    with tempfile.TemporaryFile() as said:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            said.seek(0)
+            lines = said.read().splitlines(keepends=True)
+            rest = b"".join(line for line in lines if not line.startswith(b"OpenCV: FFMPEG: "))
+            if rest:
+                os.write(2, rest)

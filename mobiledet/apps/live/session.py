@@ -1,0 +1,280 @@
+"""A live run from start to finish: opens what is asked for, lets it run, and leaves whole files behind."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+from mobiledet.apps.live.card.report import make_report
+from mobiledet.apps.live.measure.board import BoardMonitor
+from mobiledet.apps.live.measure.meter import Meter
+from mobiledet.apps.live.options import LiveOptions
+from mobiledet.apps.live.pipeline import Keeper, Pipeline
+from mobiledet.apps.live.save.saving import DetectionLog, VideoSaver
+from mobiledet.apps.live.settings import ViewSettings
+from mobiledet.apps.live.show.display_check import DisplayProbe
+from mobiledet.apps.live.show.painter import Painter
+from mobiledet.apps.live.sources.opening import open_source
+from mobiledet.apps.live.stopping import Stop
+from mobiledet.errors import MobiledetError
+from mobiledet.evaluate.thresholds import DEFAULT_THRESHOLD, LOWEST
+from mobiledet.runtime.detector import Detector
+from mobiledet.utils.files import create_run_folder, refuse_existing, write_json
+from mobiledet.utils.machine import load_average
+
+logger = logging.getLogger(__name__)
+
+_PORT = 8080
+"""Of the browser view that stands in for a window."""
+
+
+class LiveRun:
+    """One run of a detector over a source, with everything that shows and keeps its results.
+
+    What can be known to fail is refused when it is made: a model may take half a minute to be ready.
+
+    Args:
+        options: What is asked for.
+
+    Raises:
+        MobiledetError: there is no such source, a file can't be written, or serving needs a package.
+    """
+
+    def __init__(self, options: LiveOptions) -> None:
+        for path in (options.save, options.detections, options.report):
+            refuse_existing(path)
+        self.options = options
+        self.source = open_source(options.source, options.source_options)
+        self.source.check()
+        if options.serve is not None:
+            from mobiledet.apps.live.web.server import need_aiohttp
+
+            need_aiohttp()
+        self._stack = ExitStack()
+        self.problems: list[str] = []
+        """Files that couldn't be finished, and why; the others are."""
+
+    def run(self, model: str | Path, stop: Stop) -> dict[str, Any]:
+        """Run until the source ends, a limit is reached or somebody stops it; in the main thread.
+
+        Args:
+            model: What `mobiledet.Detector` takes.
+            stop: Asks to stop.
+
+        Returns:
+            The report, which has been written too where that was asked for.
+
+        Raises:
+            MobiledetError: something asked for can't be had, or the source broke; what was written by then is whole.
+        """
+        with self._stack:
+            self._open(model)
+            self.pipeline.start()
+            self._show(stop)
+            self.pipeline.join()
+            self._finish(stop)
+        if self.pipeline.error is not None:
+            raise self.pipeline.error
+        return self.report
+
+    def _open(self, model: str | Path) -> None:
+        """Everything that can be at fault is opened before the first picture is looked at."""
+        options = self.options
+        self._load = load_average()
+        # The source comes first: a camera needs its time, in which the model is loaded.
+        self._stack.callback(self.source.close)
+        self.source.start()
+        probe = DisplayProbe() if options.window else None
+        self.detector = Detector(
+            model,
+            threads=options.threads,
+            provider=options.provider,
+            score_threshold=LOWEST,
+            # Who reads, draws and encodes needs the cores that would be kept busy, and a board gets hot from it.
+            spin=False,
+        )
+        self.settings = ViewSettings(
+            threshold=_threshold(options.threshold, self.detector),
+            names=self.detector.names,
+            classes=_labels(options.classes, self.detector.names),
+            labels=options.labels,
+        )
+        self.board = BoardMonitor(processes=self._processes)
+        self.board.start()
+        self._stack.callback(self.board.close)
+        self.meter = Meter(started=options.started, source=self.source.state, board=self.board.reading)
+        self.painter = Painter(self.settings, on_draw=self.meter.drawn)
+        self.window, serve, save = self._outputs(probe.result() if probe is not None else None)
+        self.screen = probe.screen() if probe is not None and self.window else None
+        self.log = None
+        if options.detections is not None:
+            ids = self.detector.card.category_ids
+            self.log = DetectionLog(options.detections, settings=self.settings, category_ids=ids)
+            self._stack.callback(self.log.close)
+        self.saver = None
+        if save is not None:
+            fps = self.source.state().fps
+            self.saver = VideoSaver(save, painter=self.painter, fps=fps, live=self.source.live)
+            self._stack.callback(self.saver.close, hurry=lambda: True)
+        keepers: list[Keeper] = [keeper for keeper in (self.log, self.saver) if keeper is not None]
+        self.pipeline = Pipeline(
+            self.source,
+            self.detector,
+            settings=self.settings,
+            meter=self.meter,
+            keepers=keepers,
+            max_frames=options.max_frames,
+            max_seconds=options.max_seconds,
+        )
+        self._stack.callback(self.pipeline.join)
+        self.served = serve is not None
+        if serve is not None:
+            self._serve(serve)
+
+    def _outputs(self, problem: str | None) -> tuple[bool, int | None, Path | None]:
+        """Whether to open a window, the port to serve at, and the video to save: something else for no display."""
+        options = self.options
+        if not options.window or problem is None:
+            return options.window, options.serve, options.save
+        logger.warning("no window: %s", problem)
+        if options.serve is not None or options.save or options.detections or options.report:
+            return False, options.serve, options.save
+        if self.source.live:
+            return False, _PORT, None
+        folder = create_run_folder(Path("runs"), "webcam", remedy="name a video with --save FOLDER/out.mp4")
+        self._stack.callback(_remove_if_empty, folder)
+        save = folder / "detections.mp4"
+        logger.info("saving to %s instead", save)
+        return False, None, save
+
+    def _serve(self, port: int) -> None:
+        from mobiledet.apps.live.web.server import ViewServer, is_loopback, new_token
+
+        host = self.options.host
+        server = ViewServer(
+            results=self.pipeline.results,
+            painter=self.painter,
+            settings=self.settings,
+            numbers=self.meter.numbers,
+            title=self._title(),
+            host=host,
+            port=port,
+            token=None if is_loopback(host) else new_token(),
+        )
+        server.start()
+        self._stack.callback(server.close)
+        logger.info("watch at %s", server.url)
+
+    def _show(self, stop: Stop) -> None:
+        """Until the end: the window in this thread, or a wait."""
+        if not self.window:
+            if not self.served:
+                logger.info("%s; Ctrl-C stops", self._title())
+            while not stop.asked.is_set() and not self.pipeline.wait(0.2):
+                pass
+            return
+        from mobiledet.apps.live.show.window import Window
+
+        window = Window(
+            title=f"mobiledet: {self._title()}",
+            results=self.pipeline.results,
+            painter=self.painter,
+            settings=self.settings,
+            numbers=self.meter.numbers,
+            snapshots=self.options.snapshots,
+            on_shown=self.meter.shown,
+            screen=self.screen,
+            hold=not self.source.live and self.source.state().frames == 1,  # a still picture would only flash
+        )
+        window.run(stop.asked, self.pipeline.ended)
+
+    def _finish(self, stop: Stop) -> None:
+        """Close files, write the report; what goes wrong with one of them doesn't keep the others from it."""
+        self.meter.end()  # a camera goes on while files are finished
+        if self.saver is not None:
+            try:
+                self.saver.close(hurry=lambda: stop.hurry)
+                logger.info("%s", self.saver.summary())
+            except MobiledetError as error:
+                self.problems.append(str(error))
+        if self.log is not None:
+            try:
+                self.log.close()
+            except MobiledetError as error:
+                self.problems.append(str(error))
+        figures = self.meter.figures()
+        figures["frames"] |= {
+            "saved": self.saver.saved if self.saver is not None else 0,
+            "not_saved": self.saver.missed + self.saver.thinned if self.saver is not None else 0,
+            "thinned": self.saver.thinned if self.saver is not None else 0,
+        }
+        newest = self.pipeline.results.get()
+        options = self.options
+        self.report = make_report(
+            figures,
+            detector=self.detector,
+            source=self.source,
+            model_name=options.model_name,
+            settings={
+                "threads": options.threads,
+                "threshold": self.settings.threshold,
+                "window": self.window,
+                "serve": self.served,
+                "save": options.save.suffix.lstrip(".") if options.save else None,
+            },
+            last=newest[1] if newest is not None and options.report is not None and not stop.hurry else None,
+            label=options.label,
+            command=options.command,
+            address=options.source,
+            load=self._load,
+        )
+        failed = self.pipeline.error is not None and not self.meter.processed
+        if options.report is not None and not failed:
+            try:
+                write_json(options.report, self.report)
+            except MobiledetError as error:
+                self.problems.append(str(error))
+
+    def _title(self) -> str:
+        name = self.source.name
+        return f"{self.options.model_name} on {name if '://' in name else Path(name).name or name}"
+
+    def _processes(self) -> list[int]:
+        """The capture process, for the board's readings."""
+        number = getattr(self.source, "pid", None)
+        return [number] if number else []
+
+
+def _remove_if_empty(folder: Path) -> None:
+    """A run that failed before its first picture leaves nothing behind."""
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def _threshold(wanted: float | None, detector: Detector) -> float:
+    if wanted is not None:
+        return max(wanted, LOWEST)
+    return detector.card.shown_threshold or DEFAULT_THRESHOLD
+
+
+def _labels(classes: Sequence[str], names: tuple[str, ...]) -> set[int] | None:
+    """Labels of classes by name.
+
+    Raises:
+        MobiledetError: the model doesn't know one.
+    """
+    if not classes:
+        return None
+    known = {name.casefold(): label for label, name in enumerate(names, start=1)}
+    found = set()
+    for name in classes:
+        if name.casefold() not in known:
+            near = difflib.get_close_matches(name.casefold(), known, n=1)
+            hint = f"did you mean {names[known[near[0]] - 1]!r}?" if near else f"it knows {', '.join(names[:12])} ..."
+            raise MobiledetError(f"--classes: the model has no class {name!r}; {hint}")
+        found.add(known[name.casefold()])
+    return found

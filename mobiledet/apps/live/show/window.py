@@ -1,0 +1,313 @@
+"""The window of a live view: shows the newest result, and listens to the keyboard."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from mobiledet.apps.live.frames import Newest, Result
+from mobiledet.apps.live.measure.numbers import LiveNumbers
+from mobiledet.apps.live.settings import ViewSettings
+from mobiledet.apps.live.show.display_check import quiet_qt
+from mobiledet.apps.live.show.overlay import draw_banner, draw_enlarged, draw_help, draw_note, draw_panel, enlargement
+from mobiledet.apps.live.show.painter import Painter
+from mobiledet.apps.live.show.snapshots import save_snapshot
+from mobiledet.apps.live.stopping import Asked
+from mobiledet.errors import ImageError
+from mobiledet.structures import ImageArray, Size
+
+_LOG = logging.getLogger(__name__)
+
+_NAME = "mobiledet"  # OpenCV's handle for the window; what people read is its title
+_TURN = 0.02  # seconds between two looks at the keyboard
+_NUMBERS_EVERY = 0.2  # seconds; numbers that change faster can't be read
+_NOTE_FOR = 2.0
+_STEP = 0.05
+_EMPTY: Size = (480, 640)
+_USUAL: Size = (720, 1280)
+_SCREEN_SHARE = 0.85
+_PANELS = ("short", "detail", "none")
+
+# Codes differ between the window systems OpenCV was built for: Qt and GTK, Windows, macOS.
+_SPECIAL_KEYS = {
+    **dict.fromkeys((0xFF52, 0x260000, 0xF700, 0xFFAB, 0xFF97), "+"),
+    **dict.fromkeys((0xFF54, 0x280000, 0xF701, 0xFFAD, 0xFF99), "-"),
+}
+_SAME_KEYS = {"\x1b": "q", "=": "+", "_": "-", "i": "p", "?": "h"}
+
+
+class Window:
+    """Shows results as they come, with their numbers; everything in it happens in the main thread.
+
+    Args:
+        title: What its frame says.
+        results: Where results come from.
+        painter: Draws their boxes.
+        settings: What is shown; the keyboard changes it.
+        numbers: Gives the numbers of the moment, at once.
+        snapshots: Folder for pictures kept with ``s``; made when the first one is.
+        on_shown: Told each result that has come onto the screen, and when it had.
+        pause: Told when the view is paused and when it goes on.
+        screen: ``(height, width)`` of the screen, for the window's first size.
+        hold: Whether the last picture stays until a key is pressed, as a still picture should.
+    """
+
+    def __init__(
+        self,
+        *,
+        title: str,
+        results: Newest[Result],
+        painter: Painter,
+        settings: ViewSettings,
+        numbers: Callable[[], LiveNumbers],
+        snapshots: Path,
+        on_shown: Callable[[Result, float], None] | None = None,
+        screen: Size | None = None,
+        hold: bool = False,
+    ) -> None:
+        self._title, self._results, self._painter, self._settings = title, results, painter, settings
+        self._numbers_now, self._snapshots, self._on_shown = numbers, snapshots, on_shown
+        self._screen, self._hold = screen, hold
+        self._actions: dict[str, Callable[[], None]] = {
+            " ": self._toggle_pause,
+            "s": self._keep_picture,
+            "+": lambda: self._change_threshold(_STEP),
+            "-": lambda: self._change_threshold(-_STEP),
+            "l": self._toggle_labels,
+            "p": self._next_panel,
+            "h": self._toggle_help,
+            "f": self._toggle_full_screen,
+        }
+        self._result: Result | None = None
+        self._number = 0
+        self._painted: tuple[Result, int, ImageArray] | None = None
+        self._numbers = LiveNumbers()
+        self._numbers_due = 0.0
+        self._panel, self._help, self._full = _PANELS[0], False, False
+        self._note, self._note_until = "", 0.0
+        self._look: tuple[Any, ...] = ()
+        self._started = 0.0
+        self._ended = False
+        self._seen = False
+
+    def run(self, stop: Asked, ended: Callable[[], bool]) -> str:
+        """Show results until something ends it. For the main thread; opens the window, and closes it.
+
+        Args:
+            stop: Ends it from outside.
+            ended: Whether all results have been put; the last one is still shown.
+
+        Returns:
+            What ended it: ``"key"``, ``"closed"`` (the window), ``"stopped"`` or ``"end"``.
+
+        Raises:
+            RuntimeError: called in another thread, where windows don't work.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            raise RuntimeError("a window can be opened in the main thread only")
+        quiet_qt()
+        self._started = time.monotonic()
+        try:
+            self._open()
+            return self._turn_until_over(stop, ended)
+        finally:
+            self._close()
+
+    def _turn_until_over(self, stop: Asked, ended: Callable[[], bool]) -> str:
+        while not stop.is_set():
+            # Asked before looking for a result: the last one may be put in between.
+            self._ended = ended()
+            fresh = self._next_result(stop)
+            self._refresh_numbers()
+            self._draw_if_changed()
+            reason = self._listen()
+            if fresh and self._on_shown is not None and self._result is not None and reason != "closed":
+                self._on_shown(self._result, time.monotonic())
+            if reason:
+                return reason
+            if self._ended and not fresh and not (self._hold and self._result is not None):
+                return "end"
+        return "stopped"
+
+    @property
+    def _frozen(self) -> bool:
+        """Whether the picture on the screen is to stay there."""
+        return self._settings.paused and self._result is not None
+
+    def _next_result(self, stop: Asked) -> bool:
+        """Wait a moment for a newer result; whether there is one."""
+        if self._frozen or self._results.closed:
+            got = None if self._frozen else self._results.get(self._number)
+            if got is None:
+                stop.wait(_TURN)
+        else:
+            got = self._results.get(self._number, timeout=0.0 if self._ended else _TURN)
+        if got is None:
+            return False
+        if self._result is None:
+            self._resize(got[1].frame.image.shape[:2])
+            self._say("h: what the keys do")
+        self._number, self._result = got
+        return True
+
+    def _refresh_numbers(self) -> None:
+        now = time.monotonic()
+        if now >= self._numbers_due:
+            self._numbers, self._numbers_due = self._numbers_now(), now + _NUMBERS_EVERY
+
+    def _banner(self) -> str:
+        """Why nothing moves; empty while pictures come, or aren't wanted."""
+        if self._result is None:
+            waited = time.monotonic() - self._started
+            return self._numbers.source.message or f"waiting for the first picture ({waited:.0f} s)"
+        if self._ended or self._settings.paused or self._numbers.source.connected:
+            return ""
+        return self._numbers.source.message
+
+    def _draw_if_changed(self) -> None:
+        if time.monotonic() >= self._note_until:
+            self._note = ""
+        paused, banner = self._settings.paused, self._banner()
+        keys = self._panel, self._help, self._full, self._note
+        look = (self._number, self._settings.revision, self._numbers, banner, keys)
+        if look == self._look:
+            return
+        self._look = look
+        canvas = self._picture().copy()
+        if banner:
+            draw_banner(canvas, banner)
+        if self._help:
+            draw_help(canvas)
+        elif self._panel != "none" and self._result is not None:
+            draw_panel(canvas, self._numbers, self._settings, detail=self._panel == "detail")
+        if paused:
+            draw_note(canvas, "paused", corner=True)
+        if self._note:
+            draw_note(canvas, self._note)
+        if self._full and self._screen is not None:
+            canvas = _fill(canvas, self._screen)
+        cv2.imshow(_NAME, cv2.cvtColor(canvas, cv2.COLOR_RGB2BGR))
+
+    def _picture(self) -> ImageArray:
+        """What is shown below all text."""
+        result, revision = self._result, self._settings.revision
+        if result is None:
+            return np.full((*_EMPTY, 3), 40, np.uint8)
+        factor = enlargement(result.frame.image.shape[:2])
+        if factor == 1:
+            return self._painter.paint(result)
+        if self._painted is None or self._painted[0] is not result or self._painted[1] != revision:
+            self._painted = result, revision, draw_enlarged(result, self._settings, factor)
+        return self._painted[2]
+
+    def _listen(self) -> str:
+        """Let the window live for a moment, and do what a key asks for; why to end, or nothing."""
+        # Not pollKey: it loses what sets arrows apart from letters.
+        code = cv2.waitKeyEx(1)
+        if not self._is_open():
+            return "closed"
+        key = key_name(code)
+        if key == "q":
+            return "key"
+        if key in self._actions:
+            self._actions[key]()
+        return ""
+
+    def _toggle_pause(self) -> None:
+        self._settings.paused = not self._settings.paused
+
+    def _keep_picture(self) -> None:
+        if self._result is None:
+            self._say("there is no picture yet")
+            return
+        try:
+            path = save_snapshot(self._snapshots, self._painter.paint(self._result))
+        except ImageError as error:
+            _LOG.warning("%s", error)
+            self._say(str(error))
+        else:
+            _LOG.info("kept %s", path)
+            self._say(f"kept {path}")
+
+    def _change_threshold(self, step: float) -> None:
+        self._settings.threshold += step
+        self._say(f"threshold {self._settings.threshold:.2f}")
+
+    def _toggle_labels(self) -> None:
+        self._settings.labels = not self._settings.labels
+        self._say(f"names {'on' if self._settings.labels else 'off'}")
+
+    def _next_panel(self) -> None:
+        self._panel = _PANELS[(_PANELS.index(self._panel) + 1) % len(_PANELS)]
+
+    def _toggle_help(self) -> None:
+        self._help = not self._help
+
+    def _toggle_full_screen(self) -> None:
+        self._full = not self._full
+        mode = cv2.WINDOW_FULLSCREEN if self._full else cv2.WINDOW_NORMAL
+        with contextlib.suppress(cv2.error):
+            cv2.setWindowProperty(_NAME, cv2.WND_PROP_FULLSCREEN, mode)
+
+    def _say(self, text: str) -> None:
+        self._note, self._note_until = text, time.monotonic() + _NOTE_FOR
+
+    def _open(self) -> None:
+        cv2.namedWindow(_NAME, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
+        cv2.setWindowTitle(_NAME, self._title.encode("utf-8", "replace").decode())  # it crashes at a half letter
+        self._resize(_EMPTY)
+
+    def _resize(self, size: Size) -> None:
+        """Make the window fit a picture, and the screen."""
+        height, width = (side * enlargement(size) for side in size)
+        screen = self._screen or _USUAL
+        share = _SCREEN_SHARE if self._screen else 1.0
+        factor = min(1.0, share * screen[0] / height, share * _one_screen(screen)[1] / width)
+        cv2.resizeWindow(_NAME, max(1, round(width * factor)), max(1, round(height * factor)))
+
+    def _is_open(self) -> bool:
+        try:
+            visible = cv2.getWindowProperty(_NAME, cv2.WND_PROP_VISIBLE) >= 1
+        except cv2.error:  # Qt, once its last window is gone
+            visible = False
+        # Some window systems can't tell; there a window that was never seen open isn't taken for closed.
+        self._seen = self._seen or visible
+        return visible or not self._seen
+
+    def _close(self) -> None:
+        with contextlib.suppress(cv2.error):
+            cv2.destroyAllWindows()
+            cv2.waitKey(1)
+
+
+def _one_screen(screen: Size) -> Size:
+    """Two screens side by side count as one; a window has half of it."""
+    return screen[0], min(screen[1], round(screen[0] * 16 / 9))
+
+
+def _fill(image: ImageArray, screen: Size) -> ImageArray:
+    """Black around a picture, to the shape of the screen: what is left to the window system is white."""
+    height, width = image.shape[:2]
+    tall, wide = _one_screen(screen)
+    x, y = max(0, round(height * wide / tall) - width), max(0, round(width * tall / wide) - height)
+    filled: ImageArray = cv2.copyMakeBorder(image, y // 2, y - y // 2, x // 2, x - x // 2, cv2.BORDER_CONSTANT)
+    return filled
+
+
+def key_name(code: int) -> str:
+    """What a key stands for, by the code ``cv2.waitKeyEx`` gives: its letter in lower case; empty if for nothing."""
+    if code < 0:
+        return ""
+    for known in (code, code & 0xFFFF):  # GTK puts shift and lock keys into higher bits
+        if known in _SPECIAL_KEYS:
+            return _SPECIAL_KEYS[known]
+    letter = chr(code & 0xFFFF).lower() if code & 0xFFFF < 128 else ""
+    return _SAME_KEYS.get(letter, letter)

@@ -1,0 +1,350 @@
+"""Cameras and streams: read in a process of its own, brought back whenever they fail."""
+
+from __future__ import annotations
+
+import collections
+import logging
+import statistics
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mobiledet.apps.live.frames import Frame
+from mobiledet.apps.live.sources.addresses import StreamAddress
+from mobiledet.apps.live.sources.base import EndOfSource, Source, SourceState
+from mobiledet.apps.live.sources.capture_child import WORKER, CaptureChild, CaptureJob, opened_line
+from mobiledet.errors import SourceError
+from mobiledet.structures import ImageArray, Size
+
+logger = logging.getLogger(__name__)
+
+START_S = 20.0
+"""What a process may take to load its libraries; a small board reads them from a slow card."""
+
+STALL_S = {"stream": 6.0}
+"""Silence after which a kind of source is taken for lost, once it runs; any other kind: `CAMERA_STALL_S`."""
+
+CAMERA_STALL_S = 3.0
+
+BACK_OFF_S = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Pauses between attempts; the last one is repeated."""
+
+_LOOK_S = 0.5
+"""How often silence is looked for."""
+
+_STOOD_STILL_S = 2.0
+
+_LATE_S = 0.25
+"""Least silence that a viewer is told of."""
+
+_UNKNOWN_LATE_S = 1.5
+"""The same while it isn't known how fast pictures come: after the first one ever. What a driver says is no guide."""
+
+
+@dataclass(frozen=True)
+class _Announced:
+    """A picture that lies in the memory of a child."""
+
+    child: CaptureChild
+    slot: int
+    view: ImageArray
+    index: int
+    grabbed: float
+    position: float
+    grab_ms: float
+
+
+class CaptureSource(Source):
+    """A camera or stream; the newest picture wins.
+
+    A child process captures, and this one hears of each picture by a line on a pipe, keeps the newest, and copies it
+    only when it is taken. One thread watches over the child: one that dies, loses its device or falls silent is killed
+    and another started, for ever, ever more slowly. Only what never gave a picture is an error: a user's typo must not
+    be tried for ever. A stream that ends is one that was lost; so a video file behind a web address starts anew.
+
+    Args:
+        job: What to capture.
+        name: What users know it by, passwords left out.
+        stall_s: Seconds of silence after which it is taken for lost; None for what suits its kind.
+        check: Called by `check` and `start`; raises `SourceError` for what can be told at once.
+        address: Of a stream, to keep its secrets out of messages.
+        command: What is started as the child.
+    """
+
+    live = True
+
+    def __init__(
+        self,
+        job: CaptureJob,
+        *,
+        name: str,
+        stall_s: float | None = None,
+        check: Callable[[], None] | None = None,
+        address: StreamAddress | None = None,
+        command: Sequence[str] = WORKER,
+    ) -> None:
+        self.name = name
+        self._job, self._command, self._check, self._address = job, command, check, address
+        self._stall_s = stall_s if stall_s is not None else STALL_S.get(job.kind, CAMERA_STALL_S)
+        self._changed = threading.Condition()
+        self._alarm = threading.Event()  # something the watcher must look at
+        self._watcher: threading.Thread | None = None
+        self._closing = False
+        self._fatal: SourceError | None = None
+        self._pending: _Announced | None = None
+        # Of the whole life:
+        self._captured = self._dropped = self._skipped = self._reconnects = 0
+        self._first_grab: float | None = None
+        self._size: Size | None = None
+        self._fps: float | None = None
+        self._usual_s: float | None = None
+        self._lost = ""
+        # Of the child of the moment:
+        self._child: CaptureChild | None = None
+        self._base = self._base_skipped = 0
+        self._ready = self._ended = False
+        self._failed: dict[str, Any] | None = None
+        self._began = self._heard = 0.0
+        self._pictures = 0
+        self._intervals: collections.deque[float] = collections.deque(maxlen=9)
+
+    def check(self) -> None:
+        """Refuse a camera that isn't there, as `start` does."""
+        if self._check is not None:
+            self._check()
+
+    def start(self) -> None:
+        """Begin to capture; what only opening it can tell is told by `take`.
+
+        Raises:
+            SourceError: there is no such camera.
+        """
+        self.check()
+        # The system ends a child with the thread that started it, so that must be one that lives as long.
+        self._watcher = threading.Thread(target=self._watch_over, name="capture", daemon=True)
+        self._watcher.start()
+
+    def take(self, timeout: float) -> Frame | None:
+        """The newest picture; None if there is none within ``timeout`` seconds.
+
+        Raises:
+            SourceError: it could never be opened.
+            EndOfSource: it was closed.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._pending or self._fatal or self._closing, timeout)
+            found, self._pending = self._pending, None
+            if self._closing:
+                raise EndOfSource
+            if found is None:
+                if self._fatal is not None:
+                    raise self._fatal
+                return None
+        image = np.array(found.view)
+        found.child.give_back(found.slot)
+        return Frame(image, found.index, found.grabbed, found.position, found.grab_ms)
+
+    def state(self) -> SourceState:
+        """How it is doing; silence is told long before anything is done about it."""
+        with self._changed:
+            message = self._trouble(time.monotonic())
+            return SourceState(
+                connected=not message,
+                message=message,
+                captured=self._captured,
+                dropped=self._dropped,
+                skipped=self._skipped,
+                reconnects=self._reconnects,
+                size=self._size,
+                fps=self._fps,
+            )
+
+    def close(self) -> None:
+        """End the child and all threads."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._alarm.set()
+        if self._watcher is not None:
+            self._watcher.join(3.0)
+        self._pending = None
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the child of the moment, for whoever counts its memory."""
+        child = self._child
+        return None if child is None else child.pid
+
+    def _trouble(self, now: float) -> str:
+        if self._watcher is None or self._closing:
+            return f"{self.name}: closed" if self._closing else f"{self.name}: not started"
+        if self._fatal is not None:
+            return str(self._fatal)
+        if self._lost:
+            return f"{self.name}: {self._lost}"
+        if not self._pictures:
+            return f"{self.name}: opening"
+        silence = now - self._heard
+        late = max(_LATE_S, 3 * self._usual_s) if self._usual_s is not None else _UNKNOWN_LATE_S
+        return f"{self.name}: no picture for {silence:.1f} s" if silence > late else ""
+
+    # The thread that watches over the child.
+
+    def _watch_over(self) -> None:
+        try:
+            self._keep_alive()
+        except Exception as error:  # of the system: no thread, no memory
+            logger.debug("watching over %s ended", self.name, exc_info=error)
+            with self._changed:
+                self._fatal = SourceError(f"{self.name}: can't be captured any more: {' '.join(str(error).split())}")
+                self._changed.notify_all()
+
+    def _keep_alive(self) -> None:
+        attempt = 0
+        while True:
+            reason = self._one_child()
+            with self._changed:
+                if self._closing:
+                    return
+                gave_pictures = self._pictures > 0
+                if not self._captured:
+                    self._fatal = SourceError(f"{self.name}: {reason}")
+                    self._changed.notify_all()
+                    return
+                attempt = 1 if gave_pictures else attempt + 1
+                self._lost = f"{reason}; trying again ({attempt})"
+            if gave_pictures:
+                logger.warning("%s: %s; trying to get it back", self.name, reason)
+            pause_until = time.monotonic() + BACK_OFF_S[min(attempt, len(BACK_OFF_S)) - 1]
+            while (left := pause_until - time.monotonic()) > 0:
+                self._alarm.wait(left)
+                self._alarm.clear()
+                if self._is_closing():
+                    return
+
+    def _is_closing(self) -> bool:
+        return self._closing
+
+    def _one_child(self) -> str:
+        """Start a child, stay with it to its end, and tell why that came."""
+        with self._changed:
+            self._base, self._base_skipped = self._captured, self._skipped
+            self._ready, self._ended, self._failed, self._pictures = False, False, None, 0
+            self._began = time.monotonic()
+            self._intervals.clear()
+            self._child = child = CaptureChild(self._command, self._job, self._hear, self._on_end)
+        self._alarm.clear()
+        try:
+            child.start()
+        except OSError as error:
+            return f"no process could be started for it: {error}"
+        silent = ""
+        try:
+            silent = self._watch()
+        finally:
+            with self._changed:
+                self._child = None
+            child.end(gently=not silent)
+        return silent or self._last_reason(child)
+
+    def _watch(self) -> str:
+        """Wait until the child fell silent, and say so; or has ended, or isn't wanted any more: empty."""
+        expected = time.monotonic()
+        while True:
+            with self._changed:
+                if self._closing or self._ended or self._failed:
+                    return ""
+                if self._pictures:
+                    deadline, reason = self._heard + self._stall_s, f"no picture for {self._stall_s:g} s"
+                elif self._ready:
+                    # It tells by itself what took too long to open, if it isn't hanging.
+                    limit = self._job.open_s + 2
+                    deadline, reason = self._began + limit, f"no picture within {limit:g} s of opening it"
+                else:
+                    deadline, reason = self._began + START_S, f"its process didn't start within {START_S:g} s"
+            now = time.monotonic()
+            if now > expected + _STOOD_STILL_S:  # it was this process that nobody heard: stopped, or swapped out
+                with self._changed:
+                    self._heard = self._began = now
+            elif now >= deadline:
+                return reason
+            expected = now + min(max(deadline - now, 0.01), _LOOK_S)
+            self._alarm.wait(expected - now)
+            self._alarm.clear()
+
+    def _last_reason(self, child: CaptureChild) -> str:
+        if self._failed is None:
+            return self._scrub(child.epitaph())
+        told = str(self._failed["failed"])
+        if self._failed.get("explained", True) or self._address is None:
+            return self._scrub(told)
+        return self._address.explain(told or child.words())
+
+    def _scrub(self, text: str) -> str:
+        text = " ".join(text.split())
+        return text if self._address is None else self._address.scrub(text)
+
+    # Called from the thread that reads the child's words.
+
+    def _hear(self, child: CaptureChild, message: dict[str, Any]) -> None:
+        if "index" in message:
+            self._announce(child, message)
+            return
+        with self._changed:
+            if child is not self._child:
+                return
+            if "ready" in message:
+                self._ready, self._began = True, time.monotonic()
+            elif "opened" in message:
+                opened = message["opened"]
+                self._fps = opened["fps"]
+                logger.info("%s: %s", self.name, opened_line(opened))
+            elif "failed" in message:
+                self._failed = message
+        self._alarm.set()
+
+    def _on_end(self, child: CaptureChild) -> None:
+        with self._changed:
+            if child is self._child:
+                self._ended = True
+        self._alarm.set()
+
+    def _announce(self, child: CaptureChild, message: dict[str, Any]) -> None:
+        now, grabbed, size = time.monotonic(), message["grabbed"], (message["size"][0], message["size"][1])
+        with self._changed:
+            if child is not self._child:
+                return  # late words of one that was given up
+            if self._first_grab is None:
+                self._first_grab = grabbed
+            if self._pictures:
+                self._intervals.append(now - self._heard)
+                self._usual_s = statistics.median(self._intervals)
+            elif self._captured:
+                self._reconnects += 1
+            index = self._base + message["index"]
+            self._dropped += index - self._captured  # the child had no room for these
+            self._captured = index + 1
+            self._skipped = self._base_skipped + message["skipped"]
+            self._pictures += 1
+            self._heard, self._lost, self._size = now, "", size
+            older, self._pending = (
+                self._pending,
+                _Announced(
+                    child,
+                    message["slot"],
+                    child.view(message["offset"], size),
+                    index,
+                    grabbed,
+                    grabbed - self._first_grab,
+                    message["grab_ms"],
+                ),
+            )
+            if older is not None:
+                self._dropped += 1
+            self._changed.notify_all()
+        if older is not None:
+            older.child.give_back(older.slot)

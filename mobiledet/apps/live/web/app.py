@@ -1,0 +1,312 @@
+"""The view server's routes. Imported only to serve, for it needs aiohttp."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import secrets
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from mobiledet.apps.live.frames import Newest, Result
+from mobiledet.apps.live.measure.numbers import LiveNumbers
+from mobiledet.apps.live.settings import ViewSettings
+from mobiledet.apps.live.show.painter import Painter
+from mobiledet.apps.live.web.guard import Guard, add_headers
+from mobiledet.apps.live.web.messages import (
+    WishError,
+    apply_settings,
+    counts_json,
+    detections_json,
+    numbers_json,
+    settings_json,
+)
+from mobiledet.apps.live.web.streams import Picture, Pictures, encode_jpeg
+from mobiledet.errors import MobiledetError
+from mobiledet.evaluate.thresholds import LOWEST
+
+logger = logging.getLogger(__name__)
+
+MOST_VIEWERS = 20
+MOST_CONNECTIONS = 128
+"""A browser opens up to six. Each is a file of this process, and cameras, logs and videos need some, too."""
+
+SNAPSHOT_QUALITY = 95
+
+_PAGE = Path(__file__).parent / "page"
+_TYPES = {
+    "index.html": "text/html",
+    "style.css": "text/css",
+    "app.js": "text/javascript",
+    "charts.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
+}
+
+_REPEAT = 1.0
+"""Seconds after which the last picture is sent again, so that neither side takes the other for dead."""
+
+_PATIENCE = 10.0
+"""Seconds that one picture may take to a viewer; then it counts as gone."""
+
+_UNSENT = 128 * 1024
+"""Bytes that may wait in the system for a slow viewer; more would be pictures of long ago."""
+
+_LARGEST_WISH = 64 * 1024
+_AT_ONCE = 16
+"""Connections taken in one go, which aren't counted among each other."""
+
+_WISH_TIME = 5.0
+"""Seconds that a wish may take to arrive."""
+
+_NUMBERS_LIFE = 0.1
+_SHUTDOWN = 0.3
+_BOUNDARY = b"picture"
+
+
+class WebApp:
+    """The routes and what they share; see `ViewServer` for the arguments, and `Guard` for who gets an answer."""
+
+    def __init__(
+        self,
+        *,
+        results: Newest[Result],
+        painter: Painter,
+        settings: ViewSettings,
+        numbers: Callable[[], LiveNumbers],
+        title: str,
+        guard: Guard,
+        jpeg_quality: int,
+        max_width: int | None,
+    ) -> None:
+        self._results, self._painter, self._settings, self._numbers = results, painter, settings, numbers
+        self._title = title
+        self._run = secrets.token_hex(8)  # tells the page of a restart
+        self._guard = guard
+        self._one_snapshot = asyncio.Semaphore(1)
+        # One thread makes the stream, one a snapshot, one looks up numbers.
+        self._executor = ThreadPoolExecutor(3, thread_name_prefix="view")
+        self._pictures = Pictures(
+            results=results,
+            painter=painter,
+            settings=settings,
+            executor=self._executor,
+            quality=jpeg_quality,
+            max_width=max_width,
+        )
+        self._viewers: dict[asyncio.Transport, str] = {}
+        self._asked: tuple[float, asyncio.Future[dict[str, Any]]] | None = None
+        try:
+            self._files = {name: (_PAGE / name).read_bytes() for name in _TYPES}
+        except OSError as error:
+            raise MobiledetError(f"{error.filename}: part of the page is missing; install mobiledet again") from None
+
+    @contextlib.asynccontextmanager
+    async def serving(self, listener: socket.socket) -> AsyncIterator[None]:
+        """Answer requests at a listening socket, for as long as the context lasts."""
+        app = web.Application(middlewares=[self._guard.middleware()], client_max_size=_LARGEST_WISH)
+        app.on_response_prepare.append(add_headers)
+        for path, handler in (
+            ("/", self._index),
+            ("/static/{name}", self._static),
+            ("/about.json", self._about),
+            ("/numbers", self._tell_numbers),
+            ("/detections.json", self._tell_detections),
+            ("/snapshot.jpg", self._snapshot),
+            ("/stream.mjpg", self._stream),
+        ):
+            app.router.add_get(path, handler, allow_head=False)
+        app.router.add_post("/settings", self._change_settings)
+        # Requests are nobody's news: the terminal is for the program's own words.
+        runner = web.AppRunner(
+            app, access_log=None, logger=_server_logger(), shutdown_timeout=_SHUTDOWN, keepalive_timeout=30
+        )
+        await runner.setup()
+        listening = await _listen(runner, listener)
+        try:
+            yield
+        finally:
+            listening.close()
+            for transport in list(self._viewers):
+                transport.abort()
+            await self._pictures.close()
+            await runner.cleanup()
+            self._executor.shutdown(wait=True, cancel_futures=True)
+
+    async def _index(self, _: web.Request) -> web.Response:
+        return self._file("index.html")
+
+    async def _static(self, request: web.Request) -> web.Response:
+        return self._file(request.match_info["name"])
+
+    def _file(self, name: str) -> web.Response:
+        if name not in self._files:
+            raise web.HTTPNotFound(text="404: there is no such page\n")
+        return web.Response(body=self._files[name], content_type=_TYPES[name], charset="utf-8")
+
+    async def _about(self, _: web.Request) -> web.Response:
+        from mobiledet.draw.boxes import class_color
+
+        names = self._settings.names
+        colors = ["#{:02x}{:02x}{:02x}".format(*class_color(label)) for label in range(1, len(names) + 1)]
+        return _json({"run": self._run, "title": self._title, "names": names, "colors": colors, "lowest": LOWEST})
+
+    async def _tell_numbers(self, request: web.Request) -> web.Response:
+        now = time.monotonic()
+        # Twenty viewers ask forty times a second; they can have the same answer.
+        if self._asked is None or (self._asked[1].done() and now - self._asked[0] > _NUMBERS_LIFE):
+            self._asked = now, asyncio.get_running_loop().run_in_executor(self._executor, self._look)
+        seen = await asyncio.shield(self._asked[1])
+        return _json(
+            {
+                "run": self._run,
+                **seen,
+                "settings": settings_json(self._settings),
+                "viewers": len(self._viewers),
+                "most_viewers": MOST_VIEWERS,
+                "watching": request.query.get("viewer", "") in self._viewers.values(),
+            }
+        )
+
+    def _look(self) -> dict[str, Any]:
+        """Numbers and what is in the newest picture; in the executor, for the numbers may take their time."""
+        newest = self._results.get()
+        return {
+            "numbers": numbers_json(self._numbers()),
+            "ended": self._results.closed,
+            "picture": None
+            if newest is None
+            else {
+                "index": newest[1].frame.index,
+                "size": list(newest[1].frame.image.shape[:2]),
+                "seconds_ago": round(time.monotonic() - newest[1].ready, 3),
+                "counts": counts_json(newest[1], self._settings),
+            },
+        }
+
+    async def _tell_detections(self, _: web.Request) -> web.Response:
+        return _json(detections_json(self._newest(), self._settings, time.monotonic()))
+
+    async def _change_settings(self, request: web.Request) -> web.Response:
+        if request.content_type != "application/json":
+            raise web.HTTPUnsupportedMediaType(text="415: send JSON, as application/json\n")
+        try:
+            apply_settings(await asyncio.wait_for(request.read(), _WISH_TIME), self._settings)
+        except WishError as error:
+            raise web.HTTPBadRequest(text=f"400: {error}\n") from None
+        except (web.RequestPayloadError, ConnectionError):
+            raise web.HTTPBadRequest(text="400: what was sent is damaged or not whole\n") from None
+        except asyncio.TimeoutError:
+            raise web.HTTPRequestTimeout(text="408: the rest of what was to be sent didn't come\n") from None
+        return _json(settings_json(self._settings))
+
+    async def _snapshot(self, _: web.Request) -> web.Response:
+        result = self._newest()
+        async with self._one_snapshot:
+            jpeg = await asyncio.get_running_loop().run_in_executor(self._executor, self._encode_whole, result)
+        name = time.strftime("mobiledet_%Y-%m-%d_%H-%M-%S.jpg")
+        headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+        return web.Response(body=jpeg, content_type="image/jpeg", headers=headers)
+
+    def _encode_whole(self, result: Result) -> bytes:
+        return encode_jpeg(self._painter.paint(result), SNAPSHOT_QUALITY)
+
+    def _newest(self) -> Result:
+        newest = self._results.get()
+        if newest is None:
+            raise web.HTTPServiceUnavailable(text="503: there is no picture yet\n")
+        return newest[1]
+
+    async def _stream(self, request: web.Request) -> web.StreamResponse:
+        if len(self._viewers) >= MOST_VIEWERS:
+            raise web.HTTPServiceUnavailable(text=f"503: {MOST_VIEWERS} viewers are watching, that is the most\n")
+        response = web.StreamResponse(
+            headers={"Content-Type": f"multipart/x-mixed-replace; boundary={_BOUNDARY.decode()}"}
+        )
+        transport = request.transport
+        if transport is None:
+            return response
+        self._viewers[transport] = request.query.get("viewer", "")
+        try:
+            _keep_little_unsent(transport)
+            await response.prepare(request)
+            await self._send_pictures(request, response, transport)
+        except (ConnectionError, asyncio.TimeoutError):
+            transport.abort()
+        finally:
+            del self._viewers[transport]
+        return response
+
+    async def _send_pictures(
+        self, request: web.Request, response: web.StreamResponse, transport: asyncio.Transport
+    ) -> None:
+        """Send the newest picture whenever the last one is through, until the viewer is gone."""
+        await response.write(b"--" + _BOUNDARY + b"\r\n")
+        after = 0
+        while not transport.is_closing():
+            picture = await self._pictures.next(after, _REPEAT)
+            if picture is not None and not transport.is_closing():
+                await asyncio.wait_for(_send(request, response, picture), _PATIENCE)
+                after = picture.number
+
+
+async def _send(request: web.Request, response: web.StreamResponse, picture: Picture) -> None:
+    # The boundary goes with the picture before it: browsers show a picture once they have seen its end.
+    head = f"Content-Type: image/jpeg\r\nContent-Length: {len(picture.jpeg)}\r\nX-Index: {picture.index}\r\n\r\n"
+    await response.write(b"".join((head.encode(), picture.jpeg, b"\r\n--", _BOUNDARY, b"\r\n")))
+    await request.writer.drain()
+
+
+async def _listen(runner: web.AppRunner, listener: socket.socket) -> asyncio.Server:
+    """Take connections, but never more than may be open at a time; aiohttp itself knows no limit."""
+    server = runner.server
+    assert server is not None
+
+    def protocol() -> asyncio.Protocol:
+        return server() if len(server.connections) < MOST_CONNECTIONS else _Refused()
+
+    return await asyncio.get_running_loop().create_server(protocol, sock=listener, backlog=_AT_ONCE)
+
+
+class _Refused(asyncio.Protocol):
+    """A connection too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.abort()
+
+
+def _server_logger() -> logging.Logger:
+    """For faults of ours; that somebody sends what is no HTTP is none."""
+    own = logging.getLogger(f"{__name__}.server")
+    own.addFilter(_is_no_noise)
+    return own
+
+
+def _is_no_noise(record: logging.LogRecord) -> bool:
+    noise = (HttpProcessingError, web.RequestPayloadError, ConnectionError)
+    return record.exc_info is None or not isinstance(record.exc_info[1], noise)
+
+
+def _keep_little_unsent(transport: asyncio.Transport) -> None:
+    """Let pictures for a slow viewer wait here, where newer ones replace them, rather than in the system."""
+    transport.set_write_buffer_limits(high=0)
+    sock = transport.get_extra_info("socket")
+    option = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+    with contextlib.suppress(OSError):
+        if option is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, option, _UNSENT)
+        else:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNSENT)
+
+
+def _json(value: Any) -> web.Response:
+    return web.Response(text=json.dumps(value, allow_nan=False), content_type="application/json")

@@ -1,0 +1,238 @@
+"""The live view in a browser: one server, any number of viewers.
+
+The server has a thread and an event loop of its own. It only ever looks at the newest result; nothing it does can hold
+up whoever produces them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import ipaddress
+import re
+import secrets
+import socket
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TYPE_CHECKING
+
+from mobiledet.apps.live.frames import Newest, Result
+from mobiledet.apps.live.measure.numbers import LiveNumbers
+from mobiledet.apps.live.settings import ViewSettings
+from mobiledet.apps.live.show.painter import Painter
+from mobiledet.errors import MissingDependencyError, MobiledetError, install_extra
+
+if TYPE_CHECKING:
+    from mobiledet.apps.live.web.app import WebApp
+
+_CLOSE_TIME = 0.9
+"""Seconds that `ViewServer.close` waits at most; what still runs then has been told to end."""
+
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{16,256}")
+
+_OTHER_PORTS = 20
+"""How many ports after a taken one are tried, to name a free one."""
+
+
+def new_token() -> str:
+    """A secret for the address of a view that others on the network can reach: 32 random bytes, fit for a URL."""
+    return secrets.token_urlsafe()
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only programs of this machine reach a server at ``host``; for a name other than localhost: no."""
+    if host == "localhost":
+        return True
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return False
+
+
+def need_aiohttp() -> None:
+    """Make sure that the view can be served.
+
+    Raises:
+        MissingDependencyError: aiohttp isn't installed.
+    """
+    try:
+        import aiohttp  # noqa: F401
+    except ImportError:
+        raise MissingDependencyError(
+            "serving the view to browsers needs aiohttp, which is missing; get it with: " + install_extra("serve")
+        ) from None
+
+
+class ViewServer:
+    """Shows the newest result to browsers, and takes their wishes.
+
+    Args:
+        results: Where the newest result is found.
+        painter: Draws it.
+        settings: What the viewers may change, all of them the same.
+        numbers: The numbers of the moment; asked at most ten times a second, from a thread of the server.
+        title: What is seen and by which model, for the top of the page.
+        host: Address of this machine to listen at; ``0.0.0.0`` is all of them.
+        port: 0 takes any that is free.
+        token: Secret that every request must carry; needed for a host that others can reach. See `new_token`.
+        jpeg_quality: Of the stream, 1..100. Snapshots have 95.
+        max_width: Pictures of the stream that are wider are made smaller; snapshots aren't.
+
+    Raises:
+        MobiledetError: A host that others reach without a token, or a token or port that can't be one.
+    """
+
+    def __init__(
+        self,
+        *,
+        results: Newest[Result],
+        painter: Painter,
+        settings: ViewSettings,
+        numbers: Callable[[], LiveNumbers],
+        title: str,
+        host: str = "127.0.0.1",
+        port: int = 8080,
+        token: str | None = None,
+        jpeg_quality: int = 80,
+        max_width: int | None = None,
+    ) -> None:
+        if not host:
+            raise MobiledetError("the host to serve at is empty; use 127.0.0.1 (this machine only) or 0.0.0.0")
+        if token is None and not is_loopback(host):
+            raise MobiledetError(f"host {host}: others can reach it, so a token is needed; use 127.0.0.1, or give one")
+        if token is not None and not _TOKEN.fullmatch(token):
+            raise MobiledetError("the token must be 16 to 256 letters, digits, '-' or '_'")
+        if not 0 <= port <= 65535:
+            raise MobiledetError(f"port {port} is none; give one between 1024 and 65535, such as 8080")
+        self._results, self._painter, self._settings, self._numbers = results, painter, settings, numbers
+        self._title, self._host, self._port, self._token = title, host, port, token
+        self._jpeg_quality, self._max_width = jpeg_quality, max_width
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+
+    def start(self) -> None:
+        """Open the port and serve, in a thread of its own.
+
+        Raises:
+            MissingDependencyError: aiohttp isn't installed.
+            MobiledetError: The port is taken or not allowed, or the host is no address of this machine.
+        """
+        if self._thread is not None:
+            raise RuntimeError("this server was started already")
+        need_aiohttp()
+        from mobiledet.apps.live.web.app import WebApp
+        from mobiledet.apps.live.web.guard import Guard
+
+        listener = _listen(self._host, self._port)
+        self._port = listener.getsockname()[1]
+        try:
+            app = WebApp(
+                results=self._results,
+                painter=self._painter,
+                settings=self._settings,
+                numbers=self._numbers,
+                title=self._title,
+                guard=Guard(host=self._host, port=self._port, token=self._token),
+                jpeg_quality=self._jpeg_quality,
+                max_width=self._max_width,
+            )
+        except BaseException:
+            listener.close()
+            raise
+        ready: Future[None] = Future()
+        self._thread = threading.Thread(target=self._run, args=(app, listener, ready), name="view server", daemon=True)
+        self._thread.start()
+        ready.result()
+
+    def _run(self, app: WebApp, listener: socket.socket, ready: Future[None]) -> None:
+        async def serve() -> None:
+            self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+            async with app.serving(listener):
+                ready.set_result(None)
+                await self._stop.wait()
+
+        try:
+            asyncio.run(serve())
+        except BaseException as error:
+            if ready.done():
+                raise
+            ready.set_exception(error)
+        finally:
+            listener.close()
+
+    @property
+    def port(self) -> int:
+        """Where it listens; what was asked for until it is started."""
+        return self._port
+
+    @property
+    def url(self) -> str:
+        """The address to open in a browser, with the token where there is one."""
+        host = _reachable_address(self._host)
+        place = f"[{host}]" if ":" in host else host
+        return f"http://{place}:{self._port}/" + (f"?token={self._token}" if self._token else "")
+
+    def close(self) -> None:
+        """End it within a second, whoever is watching. Harmless when done twice, or never started."""
+        if self._thread is None or self._loop is None or self._stop is None:
+            return
+        with contextlib.suppress(RuntimeError):  # the loop is closed: it has ended already
+            self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(_CLOSE_TIME)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """An open socket, or why there can't be one."""
+    try:
+        return _open_socket(host, port)
+    except socket.gaierror:
+        raise _not_ours(host) from None
+    except (OSError, OverflowError, UnicodeError) as error:
+        code = getattr(error, "errno", None)
+        if code == errno.EADDRINUSE:
+            other = _free_port(host, port)
+            raise MobiledetError(
+                f"port {port} of {host} is taken, perhaps by another view of this kind; "
+                f"use another{f', such as {other}' if other else ''}"
+            ) from None
+        if code in (errno.EACCES, errno.EPERM):
+            raise MobiledetError(
+                f"port {port} is not for ordinary programs; use one between 1024 and 65535, such as 8080"
+            ) from None
+        if code == errno.EADDRNOTAVAIL or code is None:
+            raise _not_ours(host) from None
+        raise MobiledetError(f"can't serve at {host}, port {port}: {error}") from None
+
+
+def _not_ours(host: str) -> MobiledetError:
+    return MobiledetError(
+        f"host {host!r} is no address of this machine; use 127.0.0.1 (this machine only) or 0.0.0.0 (its whole network)"
+    )
+
+
+def _open_socket(host: str, port: int) -> socket.socket:
+    # "localhost" may mean two addresses; a browser that tries the other one first comes back to this.
+    name = "127.0.0.1" if host == "localhost" else host
+    family, _, _, _, address = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    both = name == "::" and socket.has_dualstack_ipv6()
+    return socket.create_server(address, family=family, dualstack_ipv6=both)
+
+
+def _free_port(host: str, taken: int) -> int | None:
+    for port in range(taken + 1, min(taken + _OTHER_PORTS, 65535) + 1):
+        with contextlib.suppress(OSError), _open_socket(host, port):
+            return port
+    return None
+
+
+def _reachable_address(host: str) -> str:
+    """An address that a browser can open: for "all addresses" the one that this machine has in its network."""
+    if host not in ("0.0.0.0", "::"):
+        return host
+    # Nothing is sent: a datagram socket only looks up by which way it would go.
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))
+        return str(probe.getsockname()[0])
+    return socket.gethostname() or "127.0.0.1"

@@ -1,0 +1,152 @@
+"""Pictures of the stream: each made once for all viewers, and only when one of them waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+from mobiledet.apps.live.frames import Newest, Result
+from mobiledet.apps.live.settings import ViewSettings
+from mobiledet.apps.live.show.painter import Painter
+from mobiledet.structures import ImageArray
+
+logger = logging.getLogger(__name__)
+
+_LOOK = 0.1
+"""Seconds until a wait for a result looks around: for changed settings, and whether anybody still waits."""
+
+_SHORTEST = 0.025
+"""Seconds between two pictures, at least. No eye and few browsers see more, and each costs what inference could use."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture of the stream.
+
+    Attributes:
+        number: Counts the pictures made, from 1.
+        index: Of its frame.
+        jpeg: Encoded, boxes and all.
+    """
+
+    number: int
+    index: int
+    jpeg: bytes
+
+
+class Pictures:
+    """Gives each viewer the newest picture. All methods belong to the event loop; the work is done in ``executor``.
+
+    Args:
+        results: Where the newest result is found.
+        painter: Draws it.
+        settings: Their change makes a new picture of the same result.
+        executor: Where pictures are drawn and encoded, one at a time.
+        quality: Of the JPEG, 1..100.
+        max_width: Wider pictures are made smaller; None leaves them.
+    """
+
+    def __init__(
+        self,
+        *,
+        results: Newest[Result],
+        painter: Painter,
+        settings: ViewSettings,
+        executor: Executor,
+        quality: int,
+        max_width: int | None,
+    ) -> None:
+        self._results, self._painter, self._settings = results, painter, settings
+        self._executor = executor
+        self._quality, self._max_width = quality, max_width
+        self._last: Picture | None = None
+        self._shown = (0, -1)  # number of the result and revision of the settings in the last picture
+        self._tried = (0, -1)  # the same for what was drawn last, or is being drawn
+        self._making: asyncio.Task[None] | None = None
+        self._waiting = 0
+        self._earliest = 0.0
+        self._failed = False
+        self._closed = False
+
+    @property
+    def made(self) -> int:
+        """Pictures made so far."""
+        return 0 if self._last is None else self._last.number
+
+    async def next(self, after: int, timeout: float) -> Picture | None:
+        """The newest picture, once there is a newer one than number ``after``.
+
+        After ``timeout`` seconds without one, or once closed: the last one again; None before the first.
+        """
+        if self._closed or (self.made > after and not self._outdated()):
+            return self._last
+        self._waiting += 1
+        try:
+            if self._making is None or self._making.done():
+                self._making = asyncio.create_task(self._make())
+            await asyncio.wait({self._making}, timeout=timeout)
+        finally:
+            self._waiting -= 1
+        return self._last
+
+    async def close(self) -> None:
+        """Let go of all who wait."""
+        self._closed = True
+        if self._making is not None:
+            self._making.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._making
+
+    def _outdated(self) -> bool:
+        number, revision = self._shown
+        return revision != self._settings.revision or self._results.get(number) is not None
+
+    async def _make(self) -> None:
+        """Make one picture, as soon as there is something new; give up once nobody waits for it."""
+        loop = asyncio.get_running_loop()
+        while self._waiting:
+            if (early := self._earliest - time.monotonic()) > 0:
+                await asyncio.sleep(early)
+            picture = await loop.run_in_executor(self._executor, self._draw)
+            if picture is not None:
+                self._last, self._shown = picture, self._tried
+                return
+            if self._results.closed:  # then the wait above was none
+                await asyncio.sleep(_LOOK)
+
+    def _draw(self) -> Picture | None:
+        """Wait a moment for something new and draw it; in the executor."""
+        revision = self._settings.revision
+        newest = self._results.get(self._tried[0] if revision == self._tried[1] else 0, _LOOK)
+        if newest is None:
+            return None
+        number, result = newest
+        self._tried = number, revision
+        self._earliest = time.monotonic() + _SHORTEST
+        try:
+            jpeg = encode_jpeg(self._painter.paint(result), self._quality, self._max_width)
+        except Exception:
+            # One odd picture must not end the view; the first is told in full.
+            if not self._failed:
+                logger.exception("picture %d can't be drawn or encoded; it is left out", result.frame.index)
+            self._failed = True
+            return None
+        return Picture(self.made + 1, result.frame.index, jpeg)
+
+
+def encode_jpeg(image: ImageArray, quality: int, max_width: int | None = None) -> bytes:
+    """A picture ``(H, W, 3)`` uint8 RGB as JPEG, made smaller where it is wider than ``max_width``."""
+    import cv2
+
+    height, width = image.shape[:2]
+    if max_width is not None and width > max_width:
+        size = max_width, max(1, round(height * max_width / width))
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    done, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not done:
+        raise ValueError(f"a picture of shape {image.shape} can't be a JPEG")
+    return bytes(data)

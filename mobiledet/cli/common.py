@@ -1,0 +1,95 @@
+"""What every program in ``tools/`` shares: logging, and errors told in one line."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterable
+from typing import NoReturn
+
+from mobiledet.errors import MobiledetError, install_extra
+from mobiledet.utils.processes import EXIT_SIGNAL
+
+EXIT_ERROR = 1
+"""Exit status when the input is at fault (argparse itself uses 2)."""
+
+MOST_THREADS = 256
+"""More would take minutes to start, and no machine this is made for has as many cores."""
+
+
+def thread_count(text: str) -> int:
+    """For ``argparse``: a number of processor threads, 0 for all cores."""
+    if not text.isdecimal() or int(text) > MOST_THREADS:
+        raise argparse.ArgumentTypeError(f"{text} is no number of threads; give 0 (all cores) to {MOST_THREADS}")
+    return int(text)
+
+
+def setup_logging(*, quiet: bool = False) -> None:
+    """Send the package's log to stderr, plain lines for people."""
+    # Libraries only warn: some of them report every step they take.
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("mobiledet").setLevel(logging.WARNING if quiet else logging.INFO)
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Print to a reader who may be gone, as a closed terminal is; the program goes on to its end all the same."""
+    try:
+        for line in lines:
+            print(line)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        _silence()
+
+
+def _silence() -> None:
+    """Let what is printed go nowhere; Python would try once more at its end, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def run_tool(main: Callable[[], int | None], *, extra: str = "train") -> NoReturn:
+    """Run a program's ``main`` and exit: 0 or its own status; 1 with one line on stderr for a user's mistake.
+
+    A bug still shows its traceback, so that it can be reported.
+
+    Args:
+        main: The program; gives its exit status, or None for 0.
+        extra: Of ``setup.py``: has the packages that the program needs beyond the base install.
+    """
+    setup_logging()
+    try:
+        status = main() or 0
+        if sys.stdout is not None:  # closed by whoever started it
+            sys.stdout.flush()
+    except MobiledetError as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = EXIT_ERROR
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        status = EXIT_SIGNAL + 2
+    except BrokenPipeError:
+        # `tools/cost.py ... | head` closes our output early; that is no error.
+        _silence()
+        status = 0
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package == "mobiledet":
+            raise
+        print(
+            f"error: the package {package!r} is not installed; get it with: {install_extra(extra)}",
+            file=sys.stderr,
+        )
+        status = EXIT_ERROR
+    except ImportError as error:
+        # OpenCV without the libraries of a desktop, above all.
+        if "libGL" not in str(error) and "libgthread" not in str(error):
+            raise
+        print(
+            f"error: OpenCV can't be loaded ({error}); on Debian: apt install libgl1 libglib2.0-0, "
+            "or without windows: pip install --force-reinstall --no-deps opencv-python-headless",
+            file=sys.stderr,
+        )
+        status = EXIT_ERROR
+    sys.exit(status)

@@ -1,0 +1,157 @@
+"""Live detection from a camera, a stream, a video or pictures, with honest numbers.
+
+    python demo/webcam.py                                              # camera 0, a COCO detector, a window
+    python demo/webcam.py --model model_int8.onnx --source video.mp4   # or rtsp://..., pictures/, camera:1, picamera2
+    python demo/webcam.py --no-window --serve 8080                     # no screen: watch in a browser
+    python demo/webcam.py --save out.mp4 --report card.json --max-frames 500
+
+Keys in the window: q quit, space pause, s snapshot, + - threshold, l labels, p panel, f full screen, h help.
+Exit status: 0; 1 when something is wrong with the input; 130 after Ctrl-C and 143 after SIGTERM, with all files whole.
+"""
+
+from __future__ import annotations
+
+import time
+
+STARTED = time.monotonic()
+
+import argparse  # noqa: E402 - the clock of "start to first boxes" starts before anything is loaded
+import sys  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+from mobiledet.cli.common import print_lines, thread_count  # noqa: E402
+
+DEFAULT_MODEL = "ssd_mobilenet_v1_075_coco"
+
+
+def main() -> int:
+    """Parse arguments, run, say how it went."""
+    arguments = parse()
+
+    from mobiledet.apps.live.card.summary import summary_lines
+    from mobiledet.apps.live.options import LiveOptions
+    from mobiledet.apps.live.session import LiveRun
+    from mobiledet.apps.live.sources.opening import SourceOptions
+    from mobiledet.apps.live.stopping import Stop
+    from mobiledet.errors import MobiledetError
+    from mobiledet.export.prepare_model import ready_model
+
+    options = LiveOptions(
+        model_name=model_name(arguments.model),
+        source=arguments.source,
+        source_options=SourceOptions(
+            width=arguments.width,
+            height=arguments.height,
+            fps=arguments.fps,
+            mjpg=arguments.mjpg,
+            realtime=arguments.realtime,
+            loop=arguments.loop,
+            stall_s=arguments.stall,
+        ),
+        threads=arguments.threads,
+        provider=None if arguments.device == "auto" else arguments.device,
+        threshold=arguments.threshold,
+        classes=arguments.classes,
+        labels=not arguments.no_labels,
+        window=not arguments.no_window,
+        serve=arguments.serve,
+        host=arguments.host,
+        save=arguments.save,
+        detections=arguments.detections,
+        report=arguments.report,
+        label=arguments.label,
+        snapshots=arguments.snapshots,
+        max_frames=arguments.max_frames,
+        max_seconds=arguments.max_seconds,
+        started=STARTED,
+        command=["python", *sys.argv],
+    )
+    live = LiveRun(options)
+    model = arguments.model
+    if arguments.device in ("auto", "cpu"):  # elsewhere a name runs in PyTorch, which knows other devices
+        model = ready_model(model, threads=arguments.threads)
+    with Stop() as stop:
+        report = live.run(model, stop)
+    print_lines(summary_lines(report))
+    if live.problems:
+        raise MobiledetError("; ".join(live.problems))
+    return stop.exit_status
+
+
+def model_name(model: str) -> str:
+    """What a model is called in titles and reports: a run's number alone says nothing."""
+    path = Path(model)
+    return f"{path.parent.name}/{path.name}" if path.name.isdigit() and path.parent.name else path.name
+
+
+def parse() -> argparse.Namespace:
+    """The command line, checked as far as it can be without opening anything."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--model", default=DEFAULT_MODEL, help=f"exported file or folder, best.pt, or a name ({DEFAULT_MODEL})"
+    )
+    parser.add_argument(
+        "--source",
+        default="camera:0",
+        help="camera:N, a device, rtsp:// or http://, a video, a picture, a folder, picamera2 (default: camera:0)",
+    )
+    parser.add_argument(
+        "--threads", type=thread_count, default=0, help="processor threads of the network; 0 takes all cores"
+    )
+    parser.add_argument("--device", default="auto", help="where the network runs, as in tools/predict.py")
+    seen = parser.add_argument_group("what is shown")
+    seen.add_argument("--threshold", type=float, help="least score (default: what suits the model best, or 0.3)")
+    seen.add_argument("--classes", nargs="+", default=[], metavar="NAME", help="only these classes")
+    seen.add_argument("--no-labels", action="store_true", help="boxes without names and scores")
+    seen.add_argument("--no-window", action="store_true", help="open no window")
+    seen.add_argument(
+        "--serve", type=int, nargs="?", const=8080, metavar="PORT", help="a page in the browser, at this port (8080)"
+    )
+    seen.add_argument(
+        "--host", default="127.0.0.1", help="address of the page; 0.0.0.0 opens it to the network, with a token"
+    )
+    camera = parser.add_argument_group("how the source is read")
+    camera.add_argument("--width", type=int, help="asked of the camera, pixels")
+    camera.add_argument("--height", type=int, help="asked of the camera, pixels")
+    camera.add_argument("--fps", type=float, help="asked of the camera; pictures a second of a folder with --realtime")
+    camera.add_argument(
+        "--mjpg", action="store_true", help="ask the camera for compressed pictures: more of them over USB"
+    )
+    camera.add_argument("--realtime", action="store_true", help="a file at its own speed, dropping what comes too late")
+    camera.add_argument("--loop", action="store_true", help="a file again and again")
+    camera.add_argument(
+        "--stall", type=float, metavar="SECONDS", help="reconnect after so long without a picture (camera 3, stream 6)"
+    )
+    kept = parser.add_argument_group("what is kept")
+    kept.add_argument(
+        "--save",
+        type=Path,
+        metavar="VIDEO",
+        help="annotated video: .mp4 (fast), .webm (browsers play it, slower), .avi (large)",
+    )
+    kept.add_argument("--detections", type=Path, metavar="FILE", help="detections of every picture, as JSON lines")
+    kept.add_argument("--report", type=Path, metavar="FILE", help="all figures as JSON, for tools/fps_card.py")
+    kept.add_argument("--label", default="", help="name of this board in the report")
+    kept.add_argument("--snapshots", type=Path, default=Path("runs/snapshots"), help="folder (default: runs/snapshots)")
+    kept.add_argument("--max-frames", type=int, metavar="N", help="stop after N pictures")
+    kept.add_argument("--max-seconds", type=float, metavar="S", help="stop S seconds after the first boxes")
+    arguments = parser.parse_args()
+    check(parser, arguments)
+    return arguments
+
+
+def check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Refuse values that make no sense."""
+    if arguments.threshold is not None and not 0 <= arguments.threshold <= 1:
+        parser.error("--threshold must lie between 0 and 1")
+    for name in ("width", "height", "fps", "stall", "max_frames", "max_seconds"):
+        value = getattr(arguments, name)
+        if value is not None and not 0 < value < 1e9:
+            parser.error(f"--{name.replace('_', '-')} must be more than 0")
+    if arguments.serve is not None and not 0 <= arguments.serve <= 65535:
+        parser.error("--serve takes a port, 1 to 65535, or 0 for any that is free")
+    if arguments.serve is None and arguments.host != "127.0.0.1":
+        parser.error("--host is for --serve")
+    files = [path.resolve() for path in (arguments.save, arguments.detections, arguments.report) if path is not None]
+    if len(set(files)) < len(files):
+        parser.error("--save, --detections and --report need a file each")

@@ -1,0 +1,177 @@
+"""The yaml of a YOLO data set: class names, and where the pictures of each split are."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mobiledet.data.formats.base import Account, clean_name
+from mobiledet.data.formats.choose import head
+from mobiledet.data.formats.tree import Tree, path_parts, split_name, there
+from mobiledet.errors import DataError
+
+_PREFERRED = ("data", "dataset")
+_MAX_BYTES = 10_000_000
+
+
+@dataclass
+class YoloYaml:
+    """What a yaml says.
+
+    Attributes:
+        file: its path.
+        names: class number -> name; empty where it has none.
+        keypoints: numbers that a row has after the box, 0 without keypoints.
+        splits: normalised split -> folders and lists as written.
+        base: the ``path`` as written; empty without.
+    """
+
+    file: Path
+    names: dict[int, str] = field(default_factory=dict)
+    keypoints: int = 0
+    splits: dict[str, list[str]] = field(default_factory=dict)
+    base: str = ""
+
+
+def find_yaml(tree: Tree) -> str | None:
+    """The yaml with class names or splits nearest to the folder: data.yaml, dataset.yaml, else the only one.
+
+    Raises:
+        DataError: there are several, and no telling which.
+    """
+    found = [file for file in tree.with_suffix(".yaml", ".yml") if _names_classes(tree.root / file)]
+    if not found:
+        return None
+    depth = min(file.count("/") for file in found)
+    found = [file for file in found if file.count("/") == depth]
+    for stem in _PREFERRED:
+        for file in found:
+            if Path(file).stem.lower() == stem:
+                return file
+    if len(found) > 1:
+        raise DataError(f"{tree.root} has several yaml files with class names: {', '.join(found)}; name one of them")
+    return found[0]
+
+
+def read_yaml(path: Path, account: Account) -> YoloYaml:
+    """Read one.
+
+    Raises:
+        DataError: it can't be read, isn't YAML, or its names are neither a list nor a dict.
+    """
+    content = _load(path)
+    names = _names(content.get("names"), path, account)
+    count = content.get("nc")
+    if isinstance(count, str) and count.isdigit() and int(count) < 100_000:
+        if not names:
+            names = {number: f"class_{number}" for number in range(int(count))}
+            account.add("class names missing, made up", path.name, f"nc {count}, no names")
+        elif len(names) != int(count):
+            account.add("names in the yaml other than nc says", path.name, f"nc {count}, {len(names)} names")
+    splits: dict[str, list[str]] = {}
+    for key, value in content.items():
+        split = split_name(key)
+        if split is None:
+            continue
+        entries = [value] if isinstance(value, str) else value if isinstance(value, list) else []
+        texts = [entry for entry in entries if isinstance(entry, str) and entry.strip()]
+        if texts:
+            splits.setdefault(split, []).extend(texts)
+    base = content.get("path")
+    return YoloYaml(path, names, _keypoints(content.get("kpt_shape")), splits, base if isinstance(base, str) else "")
+
+
+def resolve(yaml: YoloYaml, entry: str, account: Account) -> Path | None:
+    """The folder or list that an entry means, whatever computer it was written on; None if it isn't there.
+
+    What lies in the data set's own folder comes first: exports say ``../train/images`` and mean ``train/images``,
+    and a path from another computer is found by its end.
+    """
+    home = yaml.file.parent
+    written = entry.strip().replace("\\", "/")
+    parts = path_parts(written)
+    base_parts = path_parts(yaml.base)
+    bases = [home]
+    if yaml.base:
+        absolute = Path(os.path.expanduser(yaml.base.replace("\\", "/")))  # noqa: PTH111 -- never raises
+        bases = [absolute if absolute.is_absolute() else home / absolute, home]
+        if base_parts:
+            bases.append(home / base_parts[-1])
+    is_absolute = written.startswith("/") or re.match(r"^[A-Za-z]:", written) is not None
+    for start in range(len(parts)) if is_absolute else range(1):
+        for base in bases:
+            if parts and there(candidate := base.joinpath(*parts[start:])):
+                if is_absolute and there(Path(written)):
+                    candidate = Path(written)
+                elif ".." in written or is_absolute or base not in (bases[0],):
+                    account.add("paths in the yaml found elsewhere", f"{yaml.file.name}, {entry}", str(candidate))
+                return candidate
+    for outside in (Path(written), *(base / written for base in bases)):
+        if there(outside):
+            return outside
+    return home if written in (".", "./") else None
+
+
+def _names_classes(path: Path) -> bool:
+    text = head(path, 1 << 20).decode("utf-8-sig", "replace")
+    keys = set(re.findall(r"^[\"']?(\w+)[\"']?\s*:", text, flags=re.MULTILINE))
+    return "names" in keys or ("train" in keys and bool(keys & {"val", "nc", "test"}))
+
+
+def _load(path: Path) -> dict[str, Any]:
+    import yaml  # type: ignore[import-untyped]
+
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise DataError(f"{path} has more than {_MAX_BYTES} bytes; name the data set's yaml")
+        # BaseLoader is safe_load without guesses: a class called "no" or "1e3" keeps its name.
+        content = yaml.load(path.read_bytes(), Loader=yaml.BaseLoader)
+    except OSError as error:
+        raise DataError(f"{path} can't be read: {error.strerror}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"{path} is not YAML: {reason}; correct it") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} is a {type(content).__name__}; a data set's yaml has keys names, train and val")
+    return {str(key): value for key, value in content.items() if isinstance(key, str)}
+
+
+def _names(raw: Any, path: Path, account: Account) -> dict[int, str]:
+    if raw is None or raw == "":
+        return {}
+    if isinstance(raw, list):
+        pairs = list(enumerate(raw))
+    elif isinstance(raw, dict):
+        pairs = []
+        for key, value in raw.items():
+            if not (isinstance(key, str) and re.fullmatch(r"[0-9]{1,9}", key)):
+                hint = ", or write it the other way round" if isinstance(value, str) and value.isdigit() else ""
+                raise DataError(f"{path}: names has the key {key!r:.40}; give numbers from 0{hint} (0: cat)")
+            pairs.append((int(key), value))
+    else:
+        raise DataError(
+            f"{path}: names is the text {raw!r:.60}; write a list, [cat, dog], or a dict, {{0: cat, 1: dog}}"
+        )
+    names: dict[int, str] = {}
+    for number, value in sorted(pairs, key=lambda pair: pair[0]):
+        if not isinstance(value, str):
+            raise DataError(f"{path}: the name of class {number} is a {type(value).__name__}; write a text")
+        name = clean_name(value)
+        if not name:
+            name = f"class_{number}"
+            account.add("class names missing, made up", f"{path.name}, names[{number}]", name)
+        elif name != value:
+            account.add("class names with stray spaces", f"{path.name}, names[{number}]", f"{value!r} is {name!r}")
+        if name in names.values():
+            account.add("classes of the same name merged", f"{path.name}, names[{number}]", repr(name))
+        names[number] = name
+    return names
+
+
+def _keypoints(shape: Any) -> int:
+    if isinstance(shape, list) and len(shape) == 2 and all(isinstance(n, str) and n.isdigit() for n in shape):
+        return int(shape[0]) * int(shape[1])
+    return 0

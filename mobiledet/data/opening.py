@@ -1,0 +1,188 @@
+"""Opening the data a config names: COCO folders strictly, other formats and layouts as well as they can be read."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import NamedTuple
+
+from mobiledet.config import Config
+from mobiledet.config.schema import DataConfig
+from mobiledet.data.coco import CocoDataset, load_coco, locate_split, split_names
+from mobiledet.data.formats.choose import detect_format
+from mobiledet.data.formats.read import hold_out, read_dataset
+from mobiledet.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+
+class Splits(NamedTuple):
+    """What to train on, and what to score on, if anything."""
+
+    train: CocoDataset
+    val: CocoDataset | None
+
+
+def open_data(config: DataConfig, *, seed: int = 0) -> Splits:
+    """The training and validation splits, checked picture by picture; every fault is reported before training.
+
+    A folder in COCO layout is read strictly: what can't be repaired without guessing is refused. Pascal VOC, YOLO and
+    unusual COCO folders are read where they lie; what can't be used of them is left out and told.
+
+    Args:
+        config: Where the data is.
+        seed: Decides which pictures are held out, where the config wants that.
+
+    Raises:
+        DataError: they can't be used, or name different classes.
+    """
+    splits = _strictly(config) if _in_layout(config) else _as_it_is(config)
+    train, val = splits
+    if config.val_split is not None and val is None:
+        train, val = _held_out(config, train, seed)
+    train, val = _limited(config, train), _limited(config, val) if val is not None else None
+    if not len(train.labels()):
+        limited = f"data.limit={config.limit}: the first pictures of " if config.limit is not None else ""
+        raise DataError(f"{limited}{train.annotation_file} have no boxes; training needs some")
+    _log("train", train)
+    if val is None:
+        logger.info("val: none; the last weights are kept as best.pt")
+    else:
+        _log("val", val)
+    return Splits(train, val)
+
+
+def open_split(
+    root: Path, split: str, *, annotations: Path | None = None, images: Path | None = None, progress: bool = True
+) -> CocoDataset:
+    """One split, to be scored: of a COCO folder, else of whatever the folder holds.
+
+    Raises:
+        DataError: it isn't there or can't be used.
+    """
+    if annotations is not None or images is not None or _has_split(root, split) or not _is_foreign(root):
+        return load_coco(root, split, annotations=annotations, images=images, progress=progress)
+    imported = read_dataset(root, progress=progress)
+    if split not in imported.splits:
+        raise DataError(f"{root} ({imported.format}) has no split {split!r}; it has {', '.join(imported.splits)}")
+    return imported.splits[split]
+
+
+def open_recorded_split(config: Config, split: str) -> CocoDataset:
+    """One split of the data a run was trained on, pictures that it held out included.
+
+    Raises:
+        DataError: it isn't there or can't be used.
+    """
+    if config.data.hold_out is not None and split == config.data.val_split:
+        val = open_data(config.data, seed=config.seed).val
+        if val is not None:
+            return val
+    return open_split(Path(config.data.root), split)
+
+
+def _in_layout(config: DataConfig) -> bool:
+    """Whether the data is to be read strictly, as COCO: its layout says so, or the config names files."""
+    if config.train_annotations is not None or config.train_images is not None:
+        return True
+    root = Path(config.root)
+    return _has_split(root, config.train_split) or not _is_foreign(root)
+
+
+def _has_split(root: Path, split: str) -> bool:
+    try:
+        locate_split(root, split)
+    except DataError:
+        return False
+    return True
+
+
+def _is_foreign(root: Path) -> bool:
+    """Whether a folder is for the importers; what they don't know either, COCO's reader explains best."""
+    try:
+        found = detect_format(root)
+    except DataError:
+        return False
+    if found != "coco":
+        return True
+    # A split misspelt in a folder of COCO's layout is a mistake, not another layout.
+    return not any(name.startswith(("train", "val", "test")) for name in split_names(root))
+
+
+def _strictly(config: DataConfig) -> Splits:
+    root = Path(config.root)
+    train = load_coco(
+        root,
+        config.train_split,
+        annotations=_path(config.train_annotations),
+        images=_path(config.train_images),
+        require_boxes=True,
+        progress=True,
+    )
+    if config.val_split is None:
+        return Splits(train, None)
+    explicit = config.val_annotations is not None or config.val_images is not None
+    if config.hold_out is not None and not explicit and not _has_split(root, config.val_split):
+        return Splits(train, None)
+    val = load_coco(
+        root,
+        config.val_split,
+        annotations=_path(config.val_annotations),
+        images=_path(config.val_images),
+        progress=True,
+    )
+    if train.categories == val.categories:
+        return Splits(train, val)
+    if set(train.names) != set(val.names) or explicit or config.train_annotations is not None:
+        raise DataError(
+            f"{train.annotation_file} and {val.annotation_file} list different categories: "
+            f"{', '.join(sorted(set(train.names) ^ set(val.names))) or 'same names, other ids'}; "
+            "give both the same list, or convert them: python tools/convert_dataset.py"
+        )
+    return _as_it_is(config)  # the same classes under other ids or in another order: the importer joins them by name
+
+
+def _as_it_is(config: DataConfig) -> Splits:
+    root = Path(config.root)
+    imported = read_dataset(root, progress=True)
+    for line in imported.account.lines():
+        logger.info("%s", line)
+    if config.train_split not in imported.splits:
+        there = ", ".join(imported.splits)
+        raise DataError(f"{root} ({imported.format}) has no split {config.train_split!r}; it has {there}")
+    train = imported.splits[config.train_split]
+    if config.val_split is None or config.val_split in imported.splits:
+        return Splits(train, imported.splits[config.val_split] if config.val_split is not None else None)
+    if config.hold_out is None:
+        raise DataError(
+            f"{root} ({imported.format}) has no split {config.val_split!r}, it has {', '.join(imported.splits)}; "
+            "keep pictures apart for it with data.hold_out=0.15, or train without scoring: data.val_split=none"
+        )
+    return Splits(train, None)
+
+
+def _held_out(config: DataConfig, train: CocoDataset, seed: int) -> Splits:
+    """The training pictures divided; all of them to train on where none can be spared."""
+    assert config.hold_out is not None
+    try:
+        rest, val = hold_out(train, config.hold_out, seed)
+    except DataError as error:
+        logger.warning("%s", error)
+        return Splits(train, None)
+    logger.info("no split %r: %d of %d training pictures are held out for it", config.val_split, len(val), len(train))
+    return Splits(rest, val)
+
+
+def _limited(config: DataConfig, dataset: CocoDataset) -> CocoDataset:
+    return dataset.first(config.limit) if config.limit is not None else dataset
+
+
+def _log(role: str, dataset: CocoDataset) -> None:
+    logger.info("%s: %d pictures, %d classes (%s)", role, len(dataset), dataset.num_classes, dataset.annotation_file)
+    summary = dataset.report.summary()
+    if summary:
+        logger.info("%s", summary)
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text) if text is not None else None

@@ -1,0 +1,1 @@
+"""Fetching files from the network and members from archives: whole, checked, resumable."""

@@ -1,0 +1,1 @@
+"""Drawing that several programs share: boxes on images, curves."""

@@ -1,0 +1,102 @@
+"""Writing a detector as a folder that ncnn runs, by pnnx."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mobiledet.errors import MissingDependencyError, ModelFileError
+from mobiledet.export.graph import CandidateGraph
+from mobiledet.export.openvino import new_folder
+from mobiledet.models.detection_model import Detector
+from mobiledet.models.ssd import SSDHead
+from mobiledet.runtime.card import ModelCard
+from mobiledet.runtime.folder import write_folder_card
+from mobiledet.runtime.ncnn import NCNN_WEIGHTS, NcnnNetwork
+from mobiledet.runtime.network import NCNN_FILE
+from mobiledet.structures import Size
+
+MAX_SCORE_DIFFERENCE = 1e-3
+MAX_BOX_DIFFERENCE = 1e-3
+"""In shares of the input's longer side. Rounding stays a thousand times below either."""
+
+
+def write_ncnn(model: Detector, card: ModelCard, folder: Path) -> None:
+    """Write ``model.ncnn.param``, ``model.ncnn.bin`` and ``card.json``, all of them or nothing.
+
+    Weights are float32. The network ends at decoded boxes and scores; suppression is the runtime's.
+
+    Args:
+        model: Trained, with an SSD head.
+        card: What the model says about itself.
+        folder: A new one.
+
+    Raises:
+        ModelFileError: the head can't be had in ncnn, the card says more than one picture at once, the folder exists or
+            can't be written, or what pnnx made doesn't find what the model finds.
+        MissingDependencyError: pnnx or ncnn isn't installed.
+    """
+    if not isinstance(model.head, SSDHead):
+        raise ModelFileError(
+            f"ncnn can't run {card.head}: it knows no suppression, and this head needs one between its two stages; "
+            "export to onnx or openvino"
+        )
+    if card.batch != 1:
+        raise ModelFileError(f"ncnn takes one picture at once, not {card.batch}; export with a batch of 1")
+    size = card.resize.size
+    graph = CandidateGraph(model).eval()
+    noise = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    with torch.no_grad():
+        wanted = graph(torch.from_numpy(noise).permute(2, 0, 1)[None].float())
+    with new_folder(folder) as work:
+        _convert(graph, size, work)
+        write_folder_card(work, card, (NCNN_FILE, NCNN_WEIGHTS))
+        _check(NcnnNetwork(work, threads=1).candidates(noise), wanted, size)
+
+
+def _convert(graph: CandidateGraph, size: Size, folder: Path) -> None:
+    """Put pnnx's ``.param`` and ``.bin`` into ``folder``."""
+    try:
+        import pnnx
+    except ImportError:
+        raise MissingDependencyError(
+            "exporting to ncnn needs the package pnnx, which is not installed; pip install pnnx"
+        ) from None
+    pixels = torch.zeros(1, 3, *size)
+    with tempfile.TemporaryDirectory() as temporary, warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # tracing is deprecated, but what pnnx reads
+        # Export settles all sizes first. A trace alone keeps their arithmetic, and pnnx rounds -(-3 // 2) towards zero:
+        # TensorFlow's padding then goes wrong without a word.
+        flat = torch.export.export(graph, (pixels,)).module()
+        traced = torch.jit.trace(flat, pixels, check_trace=False)  # type: ignore[no-untyped-call]
+        torch.jit.save(traced, str(Path(temporary) / "model.pt"))
+        command = [pnnx.EXEC_PATH, "model.pt", f"inputshape=[1,3,{size[0]},{size[1]}]f32", "fp16=0"]
+        try:
+            done = subprocess.run(command, cwd=temporary, capture_output=True, text=True, errors="replace", check=False)
+        except OSError as error:
+            raise ModelFileError(f"{pnnx.EXEC_PATH} doesn't start: {error.strerror}; install pnnx again") from None
+        made = [Path(temporary) / name for name in (NCNN_FILE, NCNN_WEIGHTS)]
+        if done.returncode or not all(path.is_file() for path in made):
+            said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1][:200]
+            raise ModelFileError(f"pnnx failed with status {done.returncode}: {said}; export to onnx or openvino")
+        for path in made:
+            shutil.copyfile(path, folder / path.name)
+
+
+def _check(found: tuple[np.ndarray, np.ndarray], wanted: tuple[Tensor, Tensor], size: Size) -> None:
+    """Make sure that the converted network gives what the model gives: pnnx drops what it doesn't know."""
+    limits = (("boxes", MAX_BOX_DIFFERENCE * max(size)), ("scores", MAX_SCORE_DIFFERENCE))
+    for (what, limit), is_, tensor in zip(limits, found, wanted, strict=True):
+        should = tensor[0].numpy()
+        difference = float(np.abs(is_ - should).max()) if is_.shape == should.shape else float("inf")
+        if not difference <= limit:
+            raise ModelFileError(
+                f"pnnx converted this network wrongly: {what} differ by {difference:.3g}; export to onnx or openvino"
+            )

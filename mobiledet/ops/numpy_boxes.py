@@ -1,0 +1,101 @@
+"""Candidates to detections in NumPy, for runtimes that know no suppression: as ``models.postprocess`` does."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mobiledet.structures import BoolArray, FloatArray, IntArray
+
+BLOCK = 64
+"""Candidates that are judged at once: more cost needless overlaps, fewer cost calls."""
+
+SMALLEST = np.finfo(np.float32).tiny
+"""A score of 0 means that there is nothing, whatever the threshold."""
+
+
+def best_detections(
+    boxes: FloatArray,
+    scores: FloatArray,
+    *,
+    score_threshold: float,
+    iou_threshold: float,
+    candidates: int,
+    max_detections: int,
+) -> tuple[FloatArray, FloatArray, IntArray]:
+    """The detections of one picture, the same ones as :meth:`mobiledet.models.postprocess.Postprocess.fixed` finds.
+
+    Equal scores may come in another order: PyTorch doesn't say which of them it takes first.
+
+    Args:
+        boxes: ``(A, 4)`` xyxy in network pixels.
+        scores: ``(A, K)`` in ``[0, 1]``.
+        score_threshold: Least score; a score of 0 is never a detection.
+        iou_threshold: Two boxes of one class that overlap more are one object.
+        candidates: Best (box, class) pairs that enter suppression.
+        max_detections: Most detections.
+
+    Returns:
+        Boxes ``(N, 4)``, scores ``(N,)``, best first, and labels ``(N,)`` in ``1..K``. N is ``max_detections``, or less
+        where there are fewer pairs; beyond what was found, scores are 0.
+    """
+    flat = scores.ravel()
+    order = _best(flat, max(np.float32(score_threshold), SMALLEST), candidates)
+    anchor, label = np.divmod(order, scores.shape[1])
+    # Classes are moved apart, so that boxes of different ones never overlap; by as much as PyTorch does it wherever a
+    # candidate reaches as far as any box, because another distance rounds differently.
+    distance = boxes.max(initial=0) + np.float32(1)
+    apart = boxes[anchor] + (label.astype(np.float32) * distance)[:, None]
+    kept = _suppress(apart, np.float32(iou_threshold), max_detections)
+
+    size = min(max_detections, candidates, len(flat))
+    found_boxes, found_scores = np.zeros((size, 4), np.float32), np.zeros(size, np.float32)
+    labels = np.ones(size, np.int64)
+    found_boxes[: len(kept)] = boxes[anchor[kept]]
+    found_scores[: len(kept)] = flat[order[kept]]
+    labels[: len(kept)] = label[kept] + 1
+    return found_boxes, found_scores, labels
+
+
+def _best(flat: FloatArray, least: np.float32, count: int) -> IntArray:
+    """Where the ``count`` highest of those that are at least ``least`` stand, best first."""
+    above: IntArray = np.flatnonzero(flat >= least)
+    if len(above) > count:
+        values = flat[above]
+        above = above[values >= np.partition(values, -count)[-count]]  # twice as fast as argpartition
+    return above[np.argsort(-flat[above], kind="stable")][:count]
+
+
+def _suppress(boxes: FloatArray, iou_threshold: np.float32, limit: int) -> IntArray:
+    """Which of ``(N, 4)`` stay, best first in and out: at most ``limit``, and none that overlaps a better one too much.
+
+    Block by block: most pictures have their ``limit`` of detections, or no candidates left, after two or three.
+    """
+    kept: IntArray = np.zeros(0, np.int64)
+    for start in range(0, len(boxes), BLOCK):
+        rest: IntArray = np.arange(start, min(start + BLOCK, len(boxes)))
+        rest = rest[~_overlap(boxes[kept], boxes[rest], iou_threshold).any(axis=0)]
+        by = np.tril(_overlap(boxes[rest], boxes[rest], iou_threshold), -1)  # row: by which better ones it's overlapped
+        stays = np.ones(len(rest), np.bool_)
+        for index in np.flatnonzero(by.any(axis=1)):
+            stays[index] = not (by[index] & stays).any()
+        kept = np.concatenate([kept, rest[stays]])[:limit]
+        if len(kept) == limit:
+            break
+    return kept
+
+
+def _overlap(boxes_a: FloatArray, boxes_b: FloatArray, iou_threshold: np.float32) -> BoolArray:
+    """Which of ``(N, 4)`` overlap which of ``(M, 4)`` by more than the threshold: ``(N, M)``."""
+    a, b = boxes_a.T[:, :, None], boxes_b.T[:, None, :]
+    width = np.minimum(a[2], b[2]) - np.maximum(a[0], b[0])
+    height = np.minimum(a[3], b[3]) - np.maximum(a[1], b[1])
+    shared = np.maximum(width, 0) * np.maximum(height, 0)
+    union = _area(boxes_a)[:, None] + _area(boxes_b)[None, :] - shared
+    with np.errstate(invalid="ignore", divide="ignore"):  # two empty boxes share nothing
+        overlap: BoolArray = shared / union > iou_threshold
+    return overlap
+
+
+def _area(boxes: FloatArray) -> FloatArray:
+    area: FloatArray = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    return area

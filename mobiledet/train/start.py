@@ -1,0 +1,185 @@
+"""Starting and resuming runs: data checked first, then the folder, then training."""
+
+from __future__ import annotations
+
+import json
+import logging
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from mobiledet.config import Config, apply_overrides, config_from_plain
+from mobiledet.data.coco import CocoDataset
+from mobiledet.data.opening import open_data
+from mobiledet.errors import CheckpointError, ConfigError
+from mobiledet.models.cost import detector_cost
+from mobiledet.train.precision import choose_device, choose_precision, process_rank
+from mobiledet.train.run import Run
+from mobiledet.train.stopping import StopRequest
+from mobiledet.utils.files import create_run_folder, lock_run_folder, write_json
+from mobiledet.weights.checkpoint import load_checkpoint
+from mobiledet.weights.store import resolve_weights
+from mobiledet.weights.transfer import InitialWeights, adopt, read_initial_weights
+
+logger = logging.getLogger(__name__)
+
+RESUMABLE_OVERRIDES = ("data.root", "data.workers", "data.cache", "train.threads", "train.device")
+"""What may change between a run and its resumption: where the data lies and how fast it is read."""
+
+
+def start_run(config: Config) -> tuple[Path, int]:
+    """Train a recipe from the beginning in a new run folder.
+
+    Returns:
+        The folder, and the exit status: 0, or 128 + signal after a stop.
+
+    Raises:
+        MobiledetError: the data, the config or the folder can't be used.
+    """
+    process_rank()  # these two fail, if they must, before a run folder is made
+    choose_precision(config.train.precision, choose_device(config.train.device))
+    weights = _initial_weights(config)
+    config = adopt(config, weights) if weights is not None else config
+    train, val = open_data(config.data, seed=config.seed)
+    config = with_classes(config, train)
+    config = with_matching_aspect(config, train)
+    config = config.model_copy(update={"schedule": config.schedule.for_pictures(len(train))})
+    folder = create_run_folder(Path(config.train.output), config.name)
+    with lock_run_folder(folder):
+        write_json(folder / "config.json", config.plain())
+        return folder, _run(config, folder, train, val, weights=weights)
+
+
+def resume_run(folder: Path, overrides: Sequence[str] = ()) -> int:
+    """Go on with an interrupted run, exactly.
+
+    Returns:
+        The exit status: 0, or 128 + signal after a stop.
+
+    Raises:
+        MobiledetError: the folder holds no run, or its data isn't what it was.
+    """
+    recorded = folder / "config.json"
+    if folder.is_file():
+        raise CheckpointError(f"--resume takes a run folder, not a file: try --resume {str(folder.parent)!r}")
+    if not recorded.is_file():
+        what = "it holds no config.json" if folder.is_dir() else "there is no such folder"
+        near = _runs_below(folder) or _runs_below(folder.parent)
+        hint = f"there are {', '.join(near)}" if near else "name one, such as runs/ssd_mobilenet_a1/1"
+        raise CheckpointError(f"{str(folder)!r} is no run folder: {what}; {hint}")
+    for word in overrides:
+        if word.partition("=")[0] not in RESUMABLE_OVERRIDES:
+            raise ConfigError(
+                f"{word!r} would change a run that has begun; with --resume only these can change: "
+                f"{', '.join(RESUMABLE_OVERRIDES)}"
+            )
+    config = apply_overrides(_recorded_config(recorded), overrides)
+    choose_precision(config.train.precision, choose_device(config.train.device))
+    with lock_run_folder(folder):
+        train, val = open_data(config.data, seed=config.seed)
+        if config.model.num_classes != train.num_classes:
+            raise CheckpointError(
+                f"the run has {config.model.num_classes} classes, {train.annotation_file} has {train.num_classes}; "
+                "start a new run, or put the old file back"
+            )
+        return _run(config, folder, train, val, resume=True)
+
+
+def _initial_weights(config: Config) -> InitialWeights | None:
+    name = config.model.init
+    if name is None:
+        return None
+    return read_initial_weights(load_checkpoint(resolve_weights(name)), name)
+
+
+def _run(
+    config: Config,
+    folder: Path,
+    train: CocoDataset,
+    val: CocoDataset | None,
+    *,
+    weights: InitialWeights | None = None,
+    resume: bool = False,
+) -> int:
+    with StopRequest() as stop:
+        run = Run(config=config, folder=folder, train=train, val=val, stop=stop)
+        cost = detector_cost(run.model)
+        height, width = cost.input_size
+        logger.info(
+            "model: %s, alpha %g, %dx%d pixels, %d classes: %.3f GMACs, %.2f M parameters",
+            config.model.head.kind,
+            config.model.backbone.alpha,
+            height,
+            width,
+            train.num_classes,
+            cost.gmacs,
+            cost.params_m,
+        )
+        logger.info(
+            "run: %s, on %s in %s, %d threads, %d workers",
+            folder,
+            run.trainer.device,
+            run.precision.name,
+            run.threads,
+            config.data.workers,
+        )
+        if weights is not None:
+            logger.info("%s", run.start_from(weights).table())
+        if resume:
+            run.resume()
+            if run.progress.finished:
+                logger.info("this run is finished: %d epochs, best AP %s", run.progress.epoch, run.progress.best_ap)
+                return 0
+        if run.fit():
+            return 0
+        logger.info("stopped and saved; go on with: python tools/train.py --resume %s", folder)
+        return stop.exit_status
+
+
+def _recorded_config(file: Path) -> Config:
+    try:
+        plain = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(plain, dict):
+            raise ValueError(f"it holds a {type(plain).__name__}, not settings")
+        return config_from_plain(plain)
+    except (OSError, ValueError, ConfigError) as error:
+        raise CheckpointError(
+            f"{file}: can't be read: {error}; put the file back as training wrote it, or start a new run"
+        ) from None
+
+
+def with_classes(config: Config, train: CocoDataset) -> Config:
+    """The config with ``model.num_classes`` filled in from the data.
+
+    Raises:
+        ConfigError: it already says another number.
+    """
+    given = config.model.num_classes
+    if given is not None and given != train.num_classes:
+        raise ConfigError(
+            f"model.num_classes is {given} but {train.annotation_file} has {train.num_classes} categories; "
+            "leave it out, it comes from the data"
+        )
+    return config.model_copy(update={"model": config.model.model_copy(update={"num_classes": train.num_classes})})
+
+
+def with_matching_aspect(config: Config, train: CocoDataset) -> Config:
+    """The config with ``model.input_size`` in the shape of the pictures, if it asks for that.
+
+    The number of pixels stays about the same, and with it the cost. The median shape counts, but nothing thinner than
+    2:1: a set of wide and tall pictures gets a square.
+    """
+    model = config.model
+    if not model.match_aspect:
+        return config
+    aspects = [train[index].width / train[index].height for index in range(len(train))]
+    aspect = min(max(statistics.median(aspects), 0.5), 2.0)
+    pixels = model.input_size[0] * model.input_size[1]
+    height, width = (max(32, 16 * round(side / 16)) for side in ((pixels / aspect) ** 0.5, (pixels * aspect) ** 0.5))
+    logger.info("input: %dx%d pixels (height x width), in the shape of the pictures", height, width)
+    shaped = model.model_copy(update={"input_size": (height, width), "match_aspect": False})
+    return config.model_copy(update={"model": shaped})
+
+
+def _runs_below(folder: Path) -> list[str]:
+    return sorted(str(path.parent) for path in folder.glob("*/config.json"))

@@ -1,0 +1,63 @@
+"""Child processes of our own, and signals that mean something else for a while."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from types import FrameType
+
+import mobiledet
+
+EXIT_SIGNAL = 128
+"""A program stopped by signal ``n`` exits with ``128 + n``, as shells expect: 130 for Ctrl-C, 143 for SIGTERM."""
+
+
+def child_variables(threads: int) -> dict[str, str]:
+    """Environment of a child: the usual libraries kept to ``threads``, and this very package found."""
+    names = ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "BLIS")
+    package = str(Path(mobiledet.__file__).resolve().parent.parent)
+    path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+    return {
+        **{f"{name}_NUM_THREADS": str(threads) for name in names},
+        "VECLIB_MAXIMUM_THREADS": str(threads),
+        "PYTHONPATH": path,
+        "PYTHONSAFEPATH": "1",  # a torch.py in the working directory is not meant
+    }
+
+
+def end_with_parent() -> None:
+    """Have Linux end this process with its parent, even while it is stopped and can't notice by itself."""
+    if sys.platform != "linux":
+        return
+    parent = os.getppid()
+    with contextlib.suppress(OSError, AttributeError):
+        import ctypes
+
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+    if os.getppid() != parent:  # it was too quick
+        os._exit(1)
+
+
+def unignored(*names: str) -> list[int]:
+    """Numbers of the signals that exist here and that whoever started this program lets through.
+
+    A program started with nohup ignores SIGHUP, one in a script's background SIGINT, and should go on doing so.
+    """
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    return [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+
+
+@contextlib.contextmanager
+def handling(numbers: Iterable[int], handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
+    """Have ``handler`` called for these signals; the former handlers come back afterwards. In the main thread only."""
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, former in before.items():
+            signal.signal(number, former)

@@ -1,0 +1,71 @@
+"""Words and tables for people."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+def count(number: int, what: str, plural: str = "") -> str:
+    """A number and its noun: 1 box, 2 boxes, 1,234 images."""
+    return f"{number:,} {what if number == 1 else plural or what + 's'}"
+
+
+def listing(items: Iterable[object], most: int = 5, separator: str = ", ") -> str:
+    """The first ``most`` items, and how many more there are: ``"a, b and 3 more"``."""
+    items = list(items)
+    shown = separator.join(map(str, items[:most]))
+    return f"{shown} and {len(items) - most:,} more" if len(items) > most else shown
+
+
+def nearest(word: str, choices: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The choice that was probably meant by ``word``, upper and lower case being alike; None if none is near.
+
+    Args:
+        word: What somebody typed.
+        choices: What is valid.
+        cutoff: Smallest similarity, 0..1.
+    """
+    folded = {choice.casefold(): choice for choice in choices}
+    near = difflib.get_close_matches(word.casefold(), folded, n=1, cutoff=cutoff)
+    return folded[near[0]] if near else None
+
+
+def did_you_mean(word: str, choices: Iterable[str], cutoff: float = 0.6, otherwise: str = "") -> str:
+    """``"did you mean 'x'?"``, or ``otherwise`` where nothing is near."""
+    near = nearest(word, choices, cutoff)
+    return f"did you mean {near!r}?" if near else otherwise
+
+
+def printable(text: str) -> str:
+    """Text of foreign origin that can be shown on one line: control characters and lone surrogates are escaped."""
+    return text if text.isprintable() else text.encode("unicode_escape", "surrogatepass").decode()
+
+
+def readable_size(size: int) -> str:
+    """Bytes for people: ``"778 MiB"``; exact below a KiB."""
+    if size < 1024:
+        return f"{size} bytes"
+    value, units = size / 1024, ["TiB", "GiB", "MiB", "KiB"]
+    while value >= 1000 and len(units) > 1:
+        value /= 1024
+        units.pop()
+    return f"{value:.3g} {units[-1]}"
+
+
+def table(rows: Sequence[Sequence[str]], left: Iterable[int] = (0,)) -> list[str]:
+    """Lines of a table, columns two spaces apart.
+
+    Args:
+        rows: Cells, all rows of the same length; the first row usually holds the headings.
+        left: Indices of the columns that are aligned to the left; the others, numbers, to the right.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    left = set(left)
+    return [
+        "  ".join(
+            cell.ljust(width) if index in left else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]

@@ -1,0 +1,149 @@
+"""Weights that can be named instead of given as a file: what they are, where they come from, under which licence."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from mobiledet.errors import ModelFileError
+
+if TYPE_CHECKING:
+    from mobiledet.config import ModelConfig
+
+_GOOGLE = "http://download.tensorflow.org/models/mobilenet_v1_2018_02_22"
+_SLIM_TABLE = "TensorFlow's table of hosted models"
+
+
+@dataclass(frozen=True)
+class PretrainedSource:
+    """A file of somebody else's that :mod:`mobiledet.weights.importing` can read.
+
+    Attributes:
+        name: What users call it.
+        what: A whole detector, or an ImageNet backbone.
+        alpha: Width multiplier; what is read is taken from the file, this is for the list.
+        input_size: Side of the square input it was trained at, in pixels.
+        url: Where the file, or the archive with it, is.
+        file_name: The weights file, as kept in the cache.
+        megabytes: About how much is downloaded.
+        licence: As the publisher states it.
+        published: Accuracy as published, and by whom.
+        measured: What we measured ourselves, or that we didn't.
+        archive_member: Ending of the file's name inside the archive; None when the address is the file itself.
+        sha256: Of the file that ``measured`` is about. Other conversions of the same weights differ in bytes and
+            not in values, so another file is used as well, and said to be another.
+        threshold: Of a detector: the score to show from (best F1, measured on the same pictures).
+    """
+
+    name: str
+    what: Literal["detector", "backbone"]
+    alpha: float
+    input_size: int
+    url: str
+    file_name: str
+    megabytes: float
+    licence: str
+    published: str
+    measured: str
+    archive_member: str | None = None
+    sha256: str | None = None
+    threshold: float | None = None
+
+
+def _google(alpha: str, megabytes: float, accuracy: str) -> PretrainedSource:
+    return PretrainedSource(
+        name=f"mobilenet_v1_{alpha}_224",
+        what="backbone",
+        alpha=float(alpha),
+        input_size=224,
+        url=f"{_GOOGLE}/mobilenet_v1_{alpha}_224.tgz",
+        file_name=f"mobilenet_v1_{alpha}_224.tflite",
+        megabytes=megabytes,
+        licence="Apache-2.0",
+        published=f"ImageNet top-1 {accuracy} % ({_SLIM_TABLE})",
+        measured="not measured",
+        archive_member=f"mobilenet_v1_{alpha}_224.tflite",
+    )
+
+
+def _timm(width: str, megabytes: float, accuracy: str) -> PretrainedSource:
+    model = f"mobilenetv1_{width}"
+    return PretrainedSource(
+        name=model,
+        what="backbone",
+        alpha=int(width) / 100,
+        input_size=224,
+        url=f"https://huggingface.co/timm/{model}.ra4_e3600_r224_in1k/resolve/main/model.safetensors",
+        file_name=f"{model}.ra4_e3600_r224_in1k.safetensors",
+        megabytes=megabytes,
+        licence="Apache-2.0",
+        published=f"ImageNet top-1 {accuracy} % (timm)",
+        measured="not measured",
+    )
+
+
+SOURCES: tuple[PretrainedSource, ...] = (
+    PretrainedSource(
+        name="ssd_mobilenet_v1_075_coco",
+        what="detector",
+        alpha=0.75,
+        input_size=300,
+        url="https://raw.githubusercontent.com/apivovarov/ssd-tflite/master/"
+        "ssd_mobilenet_v1_0.75_depth_quantized_300x300_coco14_sync_2018_07_18.tflite",
+        file_name="ssd_mobilenet_v1_0.75_300_coco_quant.tflite",
+        megabytes=4.2,
+        licence="Apache-2.0",
+        published="COCO mAP 16 (TensorFlow detection model zoo)",
+        measured="AP 19.9 on 188 pictures picked from COCO val2017",
+        sha256="e4b118e5e4531945de2e659742c7c590f7536f8d0ed26d135abcfe83b4779d13",
+        threshold=0.49,
+    ),
+    PretrainedSource(
+        name="ssd_mobilenet_v1_100_coco",
+        what="detector",
+        alpha=1.0,
+        input_size=300,
+        url="https://storage.googleapis.com/download.tensorflow.org/models/tflite/"
+        "coco_ssd_mobilenet_v1_1.0_quant_2018_06_29.zip",
+        file_name="ssd_mobilenet_v1_1.0_300_coco_quant.tflite",
+        megabytes=2.7,
+        licence="Apache-2.0",
+        published="COCO mAP 18 (TensorFlow detection model zoo)",
+        measured="not measured",
+        archive_member="detect.tflite",
+        threshold=0.49,  # of its sister above, trained with the same loss
+    ),
+    _timm("100", 17.0, "75.4"),
+    _timm("125", 25.3, "76.9"),
+    _google("1.0", 94.0, "71.0"),
+    _google("0.75", 58.0, "68.3"),
+    _google("0.5", 30.0, "63.2"),
+    _google("0.25", 11.0, "49.7"),
+)
+
+
+def find_source(name: str) -> PretrainedSource | None:
+    """The weights of that name, if there are any."""
+    return next((source for source in SOURCES if source.name == name), None)
+
+
+def with_known_width(model: ModelConfig) -> ModelConfig:
+    """A model config with the width of the weights it starts from, where their name tells it without fetching them."""
+    source = find_source(model.init or "")
+    if source is None or model.backbone.alpha != type(model.backbone)().alpha:
+        return model
+    return model.model_copy(update={"backbone": model.backbone.model_copy(update={"alpha": source.alpha})})
+
+
+def nearest_name(name: str) -> str | None:
+    """The name that was probably meant."""
+    near = difflib.get_close_matches(name, [source.name for source in SOURCES], n=1, cutoff=0.6)
+    return near[0] if near else None
+
+
+def no_such_model(model: str) -> ModelFileError:
+    """The error for what is neither a file nor a name."""
+    near = nearest_name(model)
+    hint = f"did you mean {near!r}?" if near else "name an exported file or folder"
+    return ModelFileError(f"no model {model!r}: {hint}")

@@ -1,0 +1,222 @@
+"""ImageNet MobileNetV1: TensorFlow Lite classifiers and timm's safetensors, as backbones with weights."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mobiledet.config import BackboneConfig
+from mobiledet.errors import CheckpointError, MissingDependencyError, install_extra
+from mobiledet.models.layers import LayerStyle
+from mobiledet.models.mobilenet_v1 import TABLE_1, MobileNetV1, MobileNetV1Classifier, scale_channels
+from mobiledet.weights.tflite_graph import TFLiteGraph
+from mobiledet.weights.tflite_mobilenet import find_backbone, folded_conv, folded_state
+
+KIND = "backbone"
+"""Marks a checkpoint that holds a backbone without a detection head."""
+
+TIMM_NORM_EPSILON = 1e-5
+TIMM_BLOCKS = (1, 2, 2, 6, 2)
+"""timm counts MobileNetV1's separable layers by stage: ``blocks.<stage>.<place>``."""
+
+
+@dataclass(frozen=True)
+class ImageNetBackbone:
+    """A backbone's weights and how its pictures are prepared.
+
+    Attributes:
+        config: Width, padding, batch-norm settings.
+        input_size: ``(height, width)`` it was trained at.
+        mean: Of RGB pixels 0..255, and
+        std: their divisor.
+        state: Weights, named as in :class:`MobileNetV1`.
+        classifier: ``weight`` ``(classes, channels)`` and ``bias`` ``(classes,)``, if there are any.
+        folded: Whether batch-norm was folded into the weights.
+    """
+
+    config: BackboneConfig
+    input_size: tuple[int, int]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    state: Mapping[str, Tensor]
+    classifier: Mapping[str, Tensor] | None
+    folded: bool
+
+    def payload(self) -> dict[str, Any]:
+        """What a checkpoint holds of it, as plain data."""
+        return {
+            "kind": KIND,
+            "backbone": self.config.model_dump(mode="json"),
+            "input_size": list(self.input_size),
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "model": dict(self.state),
+            "classifier": dict(self.classifier) if self.classifier is not None else None,
+            "folded": self.folded,
+        }
+
+    @classmethod
+    def from_payload(cls, content: Mapping[str, Any]) -> ImageNetBackbone:
+        """Undo :meth:`payload`."""
+        height, width = content["input_size"]
+        return cls(
+            config=BackboneConfig.model_validate(content["backbone"]),
+            input_size=(height, width),
+            mean=_three(content["mean"]),
+            std=_three(content["std"]),
+            state=content["model"],
+            classifier=content["classifier"],
+            folded=content["folded"],
+        )
+
+    def build_classifier(self) -> MobileNetV1Classifier:
+        """The whole network of Table 1 in evaluation mode; takes ``(pixels - mean) / std``.
+
+        Raises:
+            CheckpointError: the file held the features only.
+        """
+        if self.classifier is None:
+            raise CheckpointError("these weights have no classifier, only features")
+        backbone = self.build(("conv13",))
+        network = MobileNetV1Classifier(backbone=backbone, num_classes=len(self.classifier["bias"]))
+        network.classifier.load_state_dict(dict(self.classifier))
+        return network.eval()
+
+    def build(self, outputs: Sequence[str] = ("conv11", "conv13")) -> MobileNetV1:
+        """The backbone alone, in evaluation mode."""
+        config = self.config
+        backbone = MobileNetV1(
+            alpha=config.alpha,
+            min_channels=config.min_channels,
+            outputs=outputs,
+            style=LayerStyle(config.padding, config.norm_epsilon, config.norm_momentum),
+        )
+        backbone.load_state_dict(dict(self.state))
+        return backbone.eval()
+
+
+def import_classifier(graph: TFLiteGraph) -> ImageNetBackbone:
+    """A MobileNetV1 classifier, or its features, from a .tflite file.
+
+    Raises:
+        CheckpointError: it is another network.
+    """
+    found = find_backbone(graph)
+    state: dict[str, Tensor] = {}
+    for name, layer in found.layers.items():
+        state |= folded_state(name, layer, found.config.norm_epsilon)
+    return ImageNetBackbone(
+        config=found.config,
+        input_size=found.input_size,
+        mean=(found.mean,) * 3,
+        std=(found.std,) * 3,
+        state=state,
+        classifier=_tflite_classifier(graph, found.output("conv13")),
+        folded=True,
+    )
+
+
+def _tflite_classifier(graph: TFLiteGraph, features: int) -> dict[str, Tensor] | None:
+    """The one linear layer after global pooling, written as a 1x1 convolution or as FULLY_CONNECTED."""
+    pools = [op for op in graph.consumers(features) if op.kind in ("AVERAGE_POOL_2D", "MEAN")]
+    if not pools:
+        if graph.consumers(features):
+            detector = any(op.kind == "CONCATENATION" for op in graph.ops)
+            remedy = "; a detector must be exported with TFLite_Detection_PostProcess" if detector else ""
+            raise CheckpointError(
+                f"not a MobileNetV1 classifier: Conv13 isn't followed by pooling{remedy} ({graph.describe()})"
+            )
+        return None
+    shape = graph.tensors[pools[0].outputs[0]].shape
+    if len(shape) == 4 and shape[1:3] != (1, 1):
+        raise CheckpointError(f"not a MobileNetV1 classifier: pooling leaves {shape[1]}x{shape[2]} places, not one")
+    users = graph.consumers(pools[0].outputs[0])
+    while users and users[0].kind in ("RESHAPE", "SQUEEZE"):
+        users = graph.consumers(users[0].outputs[0])
+    if not users:
+        return None
+    if users[0].kind == "CONV_2D":
+        layer = folded_conv(graph, users[0], "the classifier", relu6=False)
+        return {"weight": layer.weight.flatten(1), "bias": layer.bias}
+    weight = graph.constant(users[0], 1) if users[0].kind == "FULLY_CONNECTED" else None
+    if weight is None or weight.ndim != 2:
+        raise CheckpointError(f"not a MobileNetV1 classifier: pooling is followed by {users[0].kind}")
+    bias = graph.constant(users[0], 2)
+    offsets = bias if bias is not None else np.zeros(len(weight))
+    if offsets.shape != weight.shape[:1] or not (np.isfinite(weight).all() and np.isfinite(offsets).all()):
+        raise CheckpointError("the classifier's weights and biases don't fit, or aren't finite")
+    return {"weight": torch.from_numpy(weight).float(), "bias": torch.from_numpy(offsets).float()}
+
+
+def import_timm(path: Path) -> ImageNetBackbone:
+    """The weights of timm's ``mobilenetv1_*`` from a safetensors file: symmetric padding, pictures in -1..1.
+
+    Raises:
+        CheckpointError: it isn't such a file.
+        MissingDependencyError: the ``safetensors`` package isn't installed.
+    """
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError:
+        raise MissingDependencyError(
+            f"reading timm's weights needs the package safetensors: {install_extra('train')}"
+        ) from None
+    try:
+        tensors = load_file(path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: can't be read: {error.strerror or error}") from None
+    except SafetensorError as error:
+        raise CheckpointError(f"{path}: no safetensors file, or damaged ({error}); copy it again") from None
+    state = {_timm_name(name): tensor.clone() for name, tensor in tensors.items()}
+    classifier = {part: state.pop(f"classifier.{part}", None) for part in ("weight", "bias")}
+    stem = state.get("layers.conv0.conv.weight")
+    last = state.get("layers.conv13.pointwise.conv.weight")
+    if stem is None or last is None or any(name.startswith("unknown ") for name in state):
+        odd = next((name for name in state if name.startswith("unknown ")), "no stem or no last layer")
+        raise CheckpointError(f"{path}: not timm's MobileNetV1: {odd.removeprefix('unknown ')}")
+    alpha = round(len(last) / TABLE_1[-1][2], 4)
+    config = BackboneConfig(alpha=alpha, padding="symmetric", norm_epsilon=TIMM_NORM_EPSILON)
+    if len(stem) != scale_channels(TABLE_1[0][2], alpha):
+        raise CheckpointError(f"{path}: not a MobileNetV1 of Table 1: {len(stem)} and {len(last)} channels")
+    found = ImageNetBackbone(
+        config=config,
+        input_size=(224, 224),
+        mean=(127.5,) * 3,
+        std=(127.5,) * 3,
+        state=state,
+        classifier={k: v for k, v in classifier.items() if v is not None} or None,
+        folded=False,
+    )
+    try:
+        found.build()
+    except RuntimeError as error:
+        raise CheckpointError(f"{path}: not timm's MobileNetV1: {str(error).splitlines()[-1].strip()}") from None
+    return found
+
+
+def _timm_name(name: str) -> str:
+    """Our name of one of timm's tensors."""
+    if name.startswith("classifier."):
+        return name
+    stem = re.fullmatch(r"(conv_stem|bn1)\.(\w+)", name)
+    if stem:
+        return f"layers.conv0.{'conv' if stem[1] == 'conv_stem' else 'norm'}.{stem[2]}"
+    block = re.fullmatch(r"blocks\.(\d+)\.(\d+)\.(conv_dw|bn1|conv_pw|bn2)\.(\w+)", name)
+    if not block or int(block[1]) >= len(TIMM_BLOCKS) or int(block[2]) >= TIMM_BLOCKS[int(block[1])]:
+        return f"unknown {name}"
+    index = 1 + sum(TIMM_BLOCKS[: int(block[1])]) + int(block[2])
+    part = {"conv_dw": "depthwise.conv", "bn1": "depthwise.norm", "conv_pw": "pointwise.conv", "bn2": "pointwise.norm"}
+    return f"layers.conv{index}.{part[block[3]]}.{block[4]}"
+
+
+def _three(values: Sequence[float]) -> tuple[float, float, float]:
+    a, b, c = values
+    return a, b, c

@@ -1,0 +1,134 @@
+"""From a path or a name to a checkpoint on this machine: found, or fetched and converted once."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from mobiledet.download.archives import extract_member
+from mobiledet.download.fetch import fetch
+from mobiledet.download.remote import Remote, cache_folder
+from mobiledet.errors import CheckpointError, DownloadError, MobiledetError
+from mobiledet.weights.catalogue import SOURCES, PretrainedSource, find_source, nearest_name
+from mobiledet.weights.checkpoint import checkpoint_file, file_digest, save_checkpoint
+from mobiledet.weights.importing import import_weights
+
+logger = logging.getLogger(__name__)
+
+WEIGHTS_VARIABLE = "MOBILEDET_WEIGHTS"
+"""Folders (separated like PATH) in which weights files are looked for before anything is fetched."""
+
+_CONVERSION = 3
+"""Raised when the importers give other weights or settings for the same file, so that old conversions aren't used."""
+
+
+def resolve_weights(path_or_name: str | Path) -> Path:
+    """The checkpoint that is meant: a file, a run folder (its ``best.pt``), or pretrained weights by name.
+
+    What exists as a file comes first; a name is fetched once and kept.
+
+    Raises:
+        CheckpointError: there is no such file and no such name.
+        DownloadError: the weights aren't here and can't be fetched.
+    """
+    text = str(path_or_name)
+    path = checkpoint_file(text)
+    if path.exists():
+        if path.suffix in (".tflite", ".safetensors"):
+            raise CheckpointError(
+                f"{path}: not a checkpoint yet; convert it first: python tools/weights.py import {path} -o weights.pt"
+            )
+        return path
+    source = find_source(text)
+    if source is not None:
+        return pretrained_checkpoint(source)
+    near = nearest_name(text)
+    if near is not None and path.suffix == "" and not path.parent.name:
+        raise CheckpointError(f"no checkpoint and no pretrained weights {text!r}: did you mean {near!r}?")
+    return path  # reading it tells best what is missing and what there is nearby
+
+
+def pretrained_checkpoint(source: PretrainedSource) -> Path:
+    """The converted weights of a source, made on first use.
+
+    Raises:
+        MobiledetError: they can't be fetched, read or kept.
+    """
+    original = fetch_weights(source)
+    digest = file_digest(original)
+    folder = cache_folder() / "weights"
+    checkpoint = folder / f"{source.name}-{digest[:12]}-{_CONVERSION}.pt"
+    if checkpoint.exists():
+        return checkpoint
+    if source.sha256 is not None and digest != source.sha256:
+        logger.warning(
+            "%s: %s is not, byte for byte, the file whose score is listed (sha256 %s...)",
+            source.name,
+            original,
+            source.sha256[:12],
+        )
+    content = import_weights(original, name=source.name)
+    content["source"] |= {"name": source.name, "url": source.url, "licence": source.licence}
+    content["threshold"] = source.threshold
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MobiledetError(
+            f"can't keep weights in {str(folder)!r}: {error.strerror}; set MOBILEDET_CACHE to a folder you can write to"
+        ) from None
+    save_checkpoint(checkpoint, content)
+    return checkpoint
+
+
+def fetch_weights(source: PretrainedSource) -> Path:
+    """The publisher's own file: found where the user or an earlier fetch put it, else downloaded.
+
+    Raises:
+        DownloadError: it isn't here and can't be fetched.
+    """
+    found = local_file(source)
+    if found is not None:
+        return found
+    target = cache_folder() / "weights" / source.file_name
+    by_hand = f"or set {WEIGHTS_VARIABLE} to a folder that holds it"
+    if source.archive_member is None:
+        return fetch(Remote(source.url), target, what=source.name, by_hand=by_hand)
+    archive = target.with_name(source.url.rpartition("/")[2])
+    placed_by_hand = archive.exists()
+    fetch(Remote(source.url), archive, what=source.name, by_hand=by_hand)
+    extract_member(archive, source.archive_member, target)
+    if not placed_by_hand:
+        archive.unlink()
+    return target
+
+
+def local_file(source: PretrainedSource) -> Path | None:
+    """The publisher's file if it is on this machine: by its name, or for files we know by what is in them."""
+    names = (source.file_name, source.url.rpartition("/")[2])
+    kept = cache_folder() / "weights" / source.file_name
+    if kept.is_file():
+        return kept
+    for folder in _named_folders():
+        for name in names:
+            candidate = folder / name
+            if candidate.is_file() and candidate.suffix in (".tflite", ".safetensors"):
+                return candidate
+        if source.sha256 is not None:
+            for candidate in sorted(folder.glob("*.tflite")):
+                if file_digest(candidate) == source.sha256:
+                    return candidate
+    return None
+
+
+def _named_folders() -> Iterator[Path]:
+    for text in os.environ.get(WEIGHTS_VARIABLE, "").split(os.pathsep):
+        if text:
+            folder = Path(text).expanduser()
+            if not folder.is_dir():
+                raise DownloadError(f"{WEIGHTS_VARIABLE} names {text!r}, which is no folder; correct or unset it")
+            yield folder
+
+
+__all__ = ["SOURCES", "fetch_weights", "local_file", "pretrained_checkpoint", "resolve_weights"]

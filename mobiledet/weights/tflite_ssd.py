@@ -1,0 +1,326 @@
+"""TensorFlow's SSD MobileNetV1 detectors, from their .tflite file to a config and weights of ours.
+
+What the file knows is taken from it: width, input size and pixel scale, extra layers, classes, anchors. What must hold
+for our network to compute the same is checked, and the file refused where it doesn't.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mobiledet.config import ModelConfig, SSDConfig
+from mobiledet.errors import CheckpointError
+from mobiledet.models.build import MIN_EXTRA_CHANNELS
+from mobiledet.models.mobilenet_v1 import scale_channels
+from mobiledet.ops.anchors import ssd_anchor_shapes
+from mobiledet.weights.coco_classes import COCO_SLOTS, coco_categories
+from mobiledet.weights.tflite_graph import Reals, TFLiteGraph, TFLiteOp
+from mobiledet.weights.tflite_mobilenet import FoldedConv, find_backbone, folded_conv, folded_state
+
+POSTPROCESS = "TFLite_Detection_PostProcess"
+
+BOX_SCALES = {"y_scale": 10.0, "x_scale": 10.0, "h_scale": 5.0, "w_scale": 5.0}
+"""The Object Detection API's box coder, and ours."""
+
+_DIGITS = (*sorted(itertools.product((1, 2, 3), repeat=2), key=sum), (4, 4), (6, 6))
+"""To how many digits the smallest and the largest scale are rounded, roundest first."""
+
+_UNUSED = ("-", "???", "n/a")
+"""How label files mark an output without a class."""
+
+
+class _Slot(NamedTuple):
+    """A column of the scores (0 is background), which is also the class's id, and the class's name."""
+
+    id: int
+    name: str
+
+
+def is_ssd(graph: TFLiteGraph) -> bool:
+    """Whether the graph ends as TensorFlow's detectors do."""
+    return any(op.kind == POSTPROCESS for op in graph.ops)
+
+
+def import_ssd(
+    graph: TFLiteGraph, labels: tuple[str, ...] | None = None
+) -> tuple[ModelConfig, dict[str, Tensor], list[dict[str, Any]]]:
+    """Config, weights and categories of a detector.
+
+    Args:
+        graph: Of the file.
+        labels: Class names in the order of the outputs, with or without a first line for background; None takes
+            those packed into the file, or COCO's for a detector with COCO's 90 outputs.
+
+    Raises:
+        CheckpointError: it isn't an SSD on MobileNetV1, or one that our network can't reproduce.
+    """
+    end = next(op for op in graph.ops if op.kind == POSTPROCESS)
+    _check_box_coder(end)
+    backbone = find_backbone(graph)
+    boxes = _predictors(graph, end.inputs[0], "boxes")
+    logits = _only_producer(graph, end.inputs[1], "scores")
+    if logits.kind != "LOGISTIC":
+        raise CheckpointError(f"its scores come from {logits.kind}; only sigmoid scores (LOGISTIC) can be taken over")
+    scores = _predictors(graph, logits.inputs[0], "scores")
+    maps = [op.inputs[0] for op in boxes]
+    if maps != [op.inputs[0] for op in scores] or maps[:2] != [backbone.output("conv11"), backbone.output("conv13")]:
+        raise CheckpointError("its predictors don't look at Conv11, Conv13 and the maps after it, as SSD's do")
+    slots = graph.tensors[logits.inputs[0]].shape[-1] - 1
+    _check_predictors(graph, end, boxes, scores, slots)
+    anchors = _anchor_settings(graph, end, boxes, backbone.input_size)
+    extra = _extra_layers(graph, maps[1:])
+    categories = _categories(slots, _without_background(labels or graph.labels, slots))
+    config = ModelConfig(
+        backbone=backbone.config,
+        head=SSDConfig(extra_channels=_extra_channels(extra, backbone.config.alpha), **anchors),
+        input_size=backbone.input_size,
+        mean=(backbone.mean,) * 3,
+        std=(backbone.std,) * 3,
+        num_classes=len(categories),
+    )
+    epsilon = config.backbone.norm_epsilon
+    state: dict[str, Tensor] = {}
+    for name, layer in backbone.layers.items():
+        state |= folded_state(f"backbone.{name}", layer, epsilon)
+    for index, pair in enumerate(extra):
+        for part, layer in enumerate(pair):
+            state |= folded_state(f"head.extra_layers.pairs.{index}.{part}", layer, epsilon)
+    columns = [category.id for category in categories]
+    for index, (box_op, class_op) in enumerate(zip(boxes, scores, strict=True)):
+        box, score = (folded_conv(graph, op, f"predictor {index}", relu6=False) for op in (box_op, class_op))
+        # TensorFlow predicts (dy, dx, dh, dw), we (dx, dy, dw, dh).
+        state |= _pick_rows(f"head.bbox_predictors.{index}", box, 4, [1, 0, 3, 2])
+        state |= _pick_rows(f"head.cls_predictors.{index}", score, slots + 1, columns)
+    return config, state, [{"id": category.id, "name": category.name} for category in categories]
+
+
+def stored_anchors(graph: TFLiteGraph) -> Reals:
+    """The file's own anchors ``(A, 4)`` as shares of the picture: centre y, centre x, height, width."""
+    end = next(op for op in graph.ops if op.kind == POSTPROCESS)
+    values = graph.tensors[end.inputs[2]].values if len(end.inputs) > 2 else None
+    if values is None or values.ndim != 2 or values.shape[1] != 4:
+        raise CheckpointError("its anchors aren't stored as (number, 4); convert it with export_tflite_ssd_graph")
+    if not (len(values) and np.isfinite(values).all() and values[:, 2:].min() > 0):
+        raise CheckpointError("its anchors aren't all above 0 high and wide; convert it with export_tflite_ssd_graph")
+    return values
+
+
+def _check_box_coder(end: TFLiteOp) -> None:
+    if len(end.inputs) != 3:
+        raise CheckpointError(f"{POSTPROCESS} has {len(end.inputs)} inputs instead of boxes, scores and anchors")
+    found = {key: float(end.options.get(key, math.nan)) for key in BOX_SCALES}
+    if any(not math.isclose(found[key], BOX_SCALES[key], rel_tol=1e-3) for key in BOX_SCALES):
+        raise CheckpointError(f"its box coder has scales {found}; only 10, 10, 5, 5 can be taken over")
+
+
+def _only_producer(graph: TFLiteGraph, tensor: int, what: str) -> TFLiteOp:
+    op = graph.producer(tensor)
+    if op is None:
+        raise CheckpointError(f"its {what} are not computed by the file")
+    return op
+
+
+def _predictors(graph: TFLiteGraph, tensor: int, what: str) -> list[TFLiteOp]:
+    """The 1x1 convolutions whose reshaped outputs are put together to a tensor, in that order."""
+    op = _only_producer(graph, tensor, what)
+    while op.kind in ("RESHAPE", "SQUEEZE"):
+        op = _only_producer(graph, op.inputs[0], what)
+    if op.kind != "CONCATENATION":
+        raise CheckpointError(f"its {what} come from {op.kind}, not from several maps put together as SSD's")
+    found = []
+    for part in op.inputs:
+        conv = _only_producer(graph, part, what)
+        while conv.kind in ("RESHAPE", "SQUEEZE"):
+            conv = _only_producer(graph, conv.inputs[0], what)
+        kernel = graph.tensors[conv.inputs[1]].shape[1:3] if len(conv.inputs) > 1 else ()
+        if conv.kind != "CONV_2D" or kernel != (1, 1) or conv.stride != (1, 1):
+            raise CheckpointError(f"its {what} are predicted by {conv.kind} {kernel}, not by a 1x1 CONV_2D")
+        found.append(conv)
+    return found
+
+
+def _check_predictors(
+    graph: TFLiteGraph, end: TFLiteOp, boxes: list[TFLiteOp], scores: list[TFLiteOp], slots: int
+) -> None:
+    """Four values a box, and a score for background before those of the classes."""
+    classes = end.options.get("num_classes", slots)
+    if slots < 1 or classes != slots:
+        raise CheckpointError(
+            f"it has {slots + 1} scores a box for {classes} classes; only background and the classes can be taken over"
+        )
+    for index, (box, score) in enumerate(zip(boxes, scores, strict=True)):
+        values, columns = (graph.tensors[op.outputs[0]].shape[-1] for op in (box, score))
+        if values % 4 or values // 4 * (slots + 1) != columns:
+            raise CheckpointError(f"predictor {index}: {values} box values don't fit {columns} scores")
+
+
+def _extra_layers(graph: TFLiteGraph, maps: list[int]) -> list[tuple[FoldedConv, FoldedConv]]:
+    """The pair of convolutions between each map and the next."""
+    pairs = []
+    for index, (source, target) in enumerate(itertools.pairwise(maps)):
+        halve = graph.producer(target)
+        reduce = graph.producer(halve.inputs[0]) if halve is not None else None
+        if (
+            halve is None
+            or reduce is None
+            or (halve.kind, reduce.kind) != ("CONV_2D", "CONV_2D")
+            or (halve.stride, reduce.stride) != ((2, 2), (1, 1))
+            or reduce.inputs[0] != source
+        ):
+            raise CheckpointError(f"extra map {index + 1} isn't made by a 1x1 and a 3x3 stride 2 convolution, as SSD's")
+        pairs.append(
+            (folded_conv(graph, reduce, f"extra {index} 1x1"), folded_conv(graph, halve, f"extra {index} 3x3"))
+        )
+        if tuple(pairs[-1][0].weight.shape[2:]) != (1, 1) or tuple(pairs[-1][1].weight.shape[2:]) != (3, 3):
+            raise CheckpointError(f"extra map {index + 1} has kernels unlike SSD's 1x1 and 3x3")
+    return pairs
+
+
+def _extra_channels(pairs: list[tuple[FoldedConv, FoldedConv]], alpha: float) -> tuple[tuple[int, int], ...]:
+    """Channels before scaling by alpha: SSD's own where they fit, else any that give what is there."""
+    found = [(len(reduce.bias), len(halve.bias)) for reduce, halve in pairs]
+
+    def scaled(channels: tuple[int, int]) -> tuple[int, int]:
+        return (
+            scale_channels(channels[0], alpha, MIN_EXTRA_CHANNELS),
+            scale_channels(channels[1], alpha, MIN_EXTRA_CHANNELS),
+        )
+
+    standard = SSDConfig().extra_channels
+    if [scaled(channels) for channels in standard] == found:
+        return standard
+    unscaled = tuple((math.ceil(a / alpha), math.ceil(b / alpha)) for a, b in found)
+    if [scaled(channels) for channels in unscaled] != found:
+        raise CheckpointError(f"its extra layers have channels {found}, fewer than {MIN_EXTRA_CHANNELS}")
+    return unscaled
+
+
+def _anchor_settings(
+    graph: TFLiteGraph, end: TFLiteOp, boxes: list[TFLiteOp], input_size: tuple[int, int]
+) -> dict[str, Any]:
+    """Settings of :class:`SSDConfig` whose anchors are the stored ones, to within what they are stored to."""
+    stored, tensor = stored_anchors(graph), graph.tensors[end.inputs[2]]
+    step = float(tensor.scale[0]) if len(tensor.scale) else 1e-5
+    if tensor.dtype == "FLOAT16":
+        step = 2.0**-10 * float(np.abs(stored).max())
+    maps = [graph.tensors[op.inputs[0]].shape[1:3] for op in boxes]
+    # The predictor tells how many there are at a location; their total alone may divide in several ways.
+    counts = [graph.tensors[op.outputs[0]].shape[3] // 4 for op in boxes]
+    if len(stored) != sum(rows * columns * count for (rows, columns), count in zip(maps, counts, strict=True)):
+        raise CheckpointError(f"its {len(stored)} anchors aren't {counts} for each location of maps {maps}")
+    share = np.array([min(input_size) / side for side in input_size])
+    sides: list[Reals] = []
+    start = 0
+    for (rows, columns), count in zip(maps, counts, strict=True):
+        block = stored[start : start + rows * columns * count].reshape(rows * columns, count, 4)
+        start += rows * columns * count
+        _check_centres(block, (rows, columns), step)
+        # All locations of a map have the same shapes; what differs is rounding.
+        sides.append(np.median(block[..., 2:], axis=0))
+        if np.abs(block[..., 2:] - sides[-1]).max() > step:
+            raise CheckpointError(f"the anchors of its {rows}x{columns} map aren't the same at each location")
+    return _formula(sides, share, step, float(stored.max()) if len(tensor.scale) else math.inf)
+
+
+def _check_centres(block: Reals, map_size: tuple[int, int], step: float) -> None:
+    rows, columns = map_size
+    y, x = np.meshgrid((np.arange(rows) + 0.5) / rows, (np.arange(columns) + 0.5) / columns, indexing="ij")
+    wanted = np.stack([y.ravel(), x.ravel()], axis=-1)[:, None]
+    if np.abs(block[..., :2] - wanted).max() > step:
+        raise CheckpointError(
+            f"the anchors of its {rows}x{columns} map aren't centred on the map's cells, as SSD's are"
+        )
+
+
+def _formula(sides: list[Reals], share: Reals, step: float, largest: float) -> dict[str, Any]:
+    """``scale_min``, ``scale_max``, aspect ratios and whether the lowest map is reduced: the simplest that fit.
+
+    Args:
+        sides: Of each map's anchors: ``(n, 2)`` height and width as shares of the picture.
+        share: What the shorter side is of height and width.
+        step: What the sides are stored to.
+        largest: What larger sides were cut off at, if they are stored in 8 bits.
+    """
+    if (
+        len({len(map_sides) for map_sides in sides[1:]}) != 1
+        or len(sides[0]) not in (3, len(sides[1]))
+        or min(map(len, sides)) < 2
+    ):
+        raise CheckpointError(f"its anchors don't follow SSD's formula ({[len(s) for s in sides]} at a location)")
+    shaped = np.stack(sides[1:])[:, :-1] / share
+    ratios = [float(ratio) for ratio in np.median(shaped[..., 1] / shaped[..., 0], axis=0)]
+    reduced = len(sides[0]) == 3 and len(sides[1]) != 3
+    scales = [float(np.median(np.sqrt((map_sides / share).prod(axis=1)[:-1]))) for map_sides in sides]
+    if reduced:
+        scales[0] = float(np.sqrt((sides[0] / share).prod(axis=1)[1:]).mean())
+    smallest = float(np.sqrt((sides[0][0] / share).prod()))
+    slope, lowest = np.polyfit(np.arange(len(scales)), scales, 1)
+    highest = lowest + slope * (len(scales) - 1)
+    best, nearest = math.inf, {"scale_min": float(lowest), "scale_max": float(highest)}
+    for simple, digits in itertools.product((True, False), _DIGITS):
+        settings: dict[str, Any] = {
+            "scale_min": round(float(lowest), digits[0]),
+            "scale_max": round(float(highest), digits[1]),
+            "aspect_ratios": tuple(_simple_ratio(ratio) if simple else ratio for ratio in ratios),
+            "reduce_lowest": reduced,
+        }
+        if reduced and abs(smallest - settings["scale_min"] / 2) > step + 1e-4:
+            settings["lowest_scale"] = round(smallest, 2)
+        if not 0 < settings["scale_min"] < settings["scale_max"] <= 1:
+            continue
+        far = 0.0
+        for shapes, theirs in zip(ssd_anchor_shapes(len(sides), **settings), sides, strict=True):
+            ours = np.array([(s / math.sqrt(r), s * math.sqrt(r)) for s, r in shapes]) * share
+            far = max(far, float(np.abs(np.minimum(ours, largest) - theirs).max()))
+        if far <= 0.5 * step + 1e-4:
+            return settings
+        if far < best:
+            best, nearest = far, settings
+    if best <= step:
+        return nearest
+    raise CheckpointError(f"its anchors don't follow SSD's formula (off by {best:.3f} of the picture at {nearest})")
+
+
+def _simple_ratio(ratio: float) -> float:
+    """The simple fraction that a measured ratio is nearest to."""
+    candidates = [a / b for a in range(1, 7) for b in range(1, 7)]
+    return min(candidates, key=lambda candidate: abs(math.log(candidate / ratio)))
+
+
+def _without_background(labels: tuple[str, ...] | None, slots: int) -> tuple[str, ...] | None:
+    """Class names, less the line for background that some files begin with."""
+    return labels[1:] if labels is not None and len(labels) == slots + 1 else labels
+
+
+def _categories(slots: int, labels: tuple[str, ...] | None) -> list[_Slot]:
+    """Every class that is used; outputs without a class are left out."""
+    coco = [_Slot(category["id"], category["name"]) for category in coco_categories()]
+    if labels is None:
+        return coco if slots == COCO_SLOTS else [_Slot(slot, f"class_{slot}") for slot in range(1, slots + 1)]
+    if slots == COCO_SLOTS and len(labels) == len(coco):
+        # Label files of COCO often list its 80 classes without the gaps between their ids.
+        used = [_Slot(slot.id, name) for slot, name in zip(coco, labels, strict=True)]
+    elif len(labels) == slots:
+        used = [_Slot(slot, name) for slot, name in enumerate(labels, 1) if name.casefold() not in _UNUSED]
+    else:
+        raise CheckpointError(
+            f"it has {slots} classes, but there are {len(labels)} names; give --labels a text file of {slots} lines"
+        )
+    names = [slot.name for slot in used]
+    doubled = sorted({name for name in names if names.count(name) > 1})
+    if doubled or not used:
+        raise CheckpointError(f"its class names must be there and differ; found twice: {', '.join(doubled) or 'none'}")
+    return used
+
+
+def _pick_rows(prefix: str, layer: FoldedConv, values: int, rows: list[int]) -> dict[str, Tensor]:
+    """A predictor's weights with some of the ``values`` rows of each anchor, in a new order."""
+    anchors = len(layer.bias) // values
+    index = torch.tensor([anchor * values + row for anchor in range(anchors) for row in rows])
+    return {f"{prefix}.weight": layer.weight[index].clone(), f"{prefix}.bias": layer.bias[index].clone()}

@@ -1,0 +1,301 @@
+"""Weights of one detector, or of an ImageNet classifier, as the start of another: what fits is taken, and told.
+
+The weights decide what they can't do without: width, padding, picture scale, and for the same kind of head its layers
+and anchors. Predictors are rebuilt for the new classes; a class whose name the old model knows keeps its rows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from mobiledet.config import Config, ModelConfig, config_from_plain
+from mobiledet.errors import CheckpointError, ConfigError
+from mobiledet.models.detection_model import Detector
+from mobiledet.weights.imagenet import KIND, ImageNetBackbone
+
+_BACKBONE = ("alpha", "min_channels", "padding", "norm_epsilon")
+_PICTURE = ("mean", "std")
+_DETECTOR_PICTURE = ("input_size", "resize", "longest_side")
+_SSD_ANCHORS = ("aspect_ratios", "scale_min", "scale_max", "reduce_lowest", "lowest_scale")
+_RPN_ANCHORS = ("anchor_scales", "aspect_ratios")
+_FLEXIBLE = (*_SSD_ANCHORS, *_RPN_ANCHORS, "crop_size")
+"""Settings of a head that a recipe may change although the weights were trained with others."""
+
+_HEAD = {
+    "ssd": ("extra_channels", "scores", *_SSD_ANCHORS),
+    "ssdlite": ("extra_channels", "scores", *_SSD_ANCHORS),
+    "faster_rcnn": ("rpn", "crop_size", *_RPN_ANCHORS),
+}
+
+_SECOND_STAGE = "head.second_stage."
+_CLASSES = ("head.cls_predictor", "head.bbox_predictor.")
+"""Begin the names of tensors whose rows belong to classes."""
+
+_PARTS = {
+    "backbone": "backbone.",
+    "extra layers": "head.extra_layers.",
+    "box predictors": "head.bbox_predictors.",
+    "class predictors": "head.cls_predictors.",
+    "proposal network": "head.rpn.",
+    "second stage": _SECOND_STAGE,
+    "box predictor": "head.bbox_predictor.",
+    "class predictor": "head.cls_predictor.",
+}
+
+
+@dataclass(frozen=True)
+class InitialWeights:
+    """What a model starts from.
+
+    Attributes:
+        name: As the user gave it.
+        config: The model they come from; for an ImageNet backbone only its backbone and picture scale count.
+        state: Weights, named as in :class:`Detector`.
+        names: Classes they know; none for a backbone.
+        folded: Whether batch-norm was folded into them.
+    """
+
+    name: str
+    config: ModelConfig
+    state: Mapping[str, Tensor]
+    names: tuple[str, ...]
+    folded: bool
+
+    @property
+    def is_detector(self) -> bool:
+        """Whether there is a head to take over, too."""
+        return bool(self.names)
+
+
+@dataclass
+class Transfer:
+    """What became of the weights.
+
+    Attributes:
+        source: Their name.
+        rows: (part, what became of it), for people.
+        carried: New classes that kept the rows of a class of the same name.
+        fresh: New classes that start from nothing.
+        loaded: Names of the new model's tensors that now hold old weights.
+    """
+
+    source: str
+    rows: list[tuple[str, str]] = field(default_factory=list)
+    carried: tuple[str, ...] = ()
+    fresh: tuple[str, ...] = ()
+    loaded: set[str] = field(default_factory=set)
+
+    def table(self) -> str:
+        """The rows as a short table."""
+        width = max(len(part) for part, _ in self.rows)
+        return "\n".join([f"weights from {self.source}:", *(f"  {part:<{width}}  {what}" for part, what in self.rows)])
+
+
+def read_initial_weights(content: Mapping[str, Any], name: str) -> InitialWeights:
+    """The weights of a checkpoint's content, averaged ones first.
+
+    Raises:
+        CheckpointError: it holds neither a detector nor a backbone.
+    """
+    if content.get("kind") == KIND:
+        backbone = ImageNetBackbone.from_payload(content)
+        config = ModelConfig(backbone=backbone.config, mean=backbone.mean, std=backbone.std)
+        state = {f"backbone.{key}": tensor for key, tensor in backbone.state.items()}
+        return InitialWeights(name, config, state, (), backbone.folded)
+    if "config" not in content:
+        raise CheckpointError(
+            f"{name}: neither a detector nor a backbone; name a checkpoint, or see tools/weights.py list"
+        )
+    return InitialWeights(
+        name,
+        config_from_plain(content["config"]).model,
+        content["ema"] or content["model"],
+        tuple(category["name"] for category in content["categories"]),
+        bool(content.get("folded", False)),
+    )
+
+
+def adopt(config: Config, weights: InitialWeights) -> Config:
+    """The recipe with what the weights dictate filled in.
+
+    A setting that the recipe leaves at its default is taken from the weights; one that it sets to something else is
+    a contradiction.
+
+    Raises:
+        ConfigError: recipe and weights contradict each other.
+    """
+    model, default = config.model, ModelConfig()
+    same_head = weights.is_detector and weights.config.head.kind == model.head.kind
+    updates: dict[str, Any] = {
+        "backbone": _follow(
+            "model.backbone", model.backbone, default.backbone, weights.config.backbone, _BACKBONE, weights
+        ),
+    }
+    fields = _PICTURE + (_DETECTOR_PICTURE if same_head else ())
+    followed = _follow("model", model, default, weights.config, fields, weights, flexible=_DETECTOR_PICTURE)
+    updates |= {name: getattr(followed, name) for name in fields}
+    if same_head:
+        default_head = type(model.head)()
+        updates["head"] = _follow(
+            "model.head",
+            model.head,
+            default_head,
+            weights.config.head,
+            _HEAD[model.head.kind],
+            weights,
+            flexible=_FLEXIBLE,
+        )
+    return config.model_copy(update={"model": model.model_copy(update=updates)})
+
+
+def load_into(model: Detector, weights: InitialWeights, names: Sequence[str]) -> Transfer:
+    """Put weights into a model built from the adopted config.
+
+    Args:
+        model: Its own weights stay wherever none fit.
+        weights: Where they come from.
+        names: The model's K classes.
+    """
+    state = model.state_dict()
+    known = {normalized(name): index for index, name in enumerate(weights.names)}
+    sources = [known.get(normalized(name)) for name in names]
+    transfer = Transfer(
+        weights.name,
+        carried=tuple(name for name, row in zip(names, sources, strict=True) if row is not None),
+        fresh=tuple(name for name, row in zip(names, sources, strict=True) if row is None),
+    )
+    used = set()
+    for part, prefix in _PARTS.items():
+        keys = [key for key in state if key.startswith(prefix)]
+        taken = 0
+        for key in keys:
+            old_key = _old_name(key, weights.state)
+            if old_key is None:
+                continue
+            used.add(old_key)
+            old = weights.state[old_key]
+            if key.startswith(_CLASSES) and _is_last(key, state):
+                boxes = key.startswith("head.bbox_predictor.")
+                new = _class_rows(
+                    state[key],
+                    old,
+                    sources,
+                    len(weights.names),
+                    background=_softmax(model) and not boxes,
+                    values=4 if boxes else 1,
+                )
+            else:
+                new = old if old.shape == state[key].shape else None
+            if new is not None:
+                state[key] = new.to(state[key].dtype)
+                transfer.loaded.add(key)
+                taken += 1
+        if keys:
+            transfer.rows.append((part, _what_became(prefix, taken, len(keys), transfer)))
+    left_out = sorted(set(weights.state) - used)
+    if left_out:
+        transfer.rows.append(
+            ("left out", f"{len(left_out)} tensors that this model has no place for: {left_out[0]}, ...")
+        )
+    model.load_state_dict(state)
+    return transfer
+
+
+def _old_name(key: str, old: Mapping[str, Tensor]) -> str | None:
+    """What a tensor is called in other weights: the backbone's last layers may be a head's second stage."""
+    if key in old:
+        return key
+    names = (key.replace(_SECOND_STAGE, "backbone.", 1), key.replace("backbone.", _SECOND_STAGE, 1))
+    return next((name for name in names if name in old), None)
+
+
+def normalized(name: str) -> str:
+    """A class name without what people write differently: case, and spaces, hyphens or underscores between words."""
+    return re.sub(r"[\s_-]+", " ", name.strip().casefold())
+
+
+def _follow(
+    prefix: str,
+    ours: Any,
+    default: Any,
+    theirs: Any,
+    fields: Sequence[str],
+    weights: InitialWeights,
+    flexible: Sequence[str] = (),
+) -> Any:
+    """``ours`` with the fields that it leaves at their default taken from ``theirs``."""
+    updates = {}
+    for name in fields:
+        mine, yours = getattr(ours, name), getattr(theirs, name)
+        if mine == yours:
+            continue
+        if mine == getattr(default, name):
+            updates[name] = yours
+        elif name not in flexible:
+            raise ConfigError(
+                f"{prefix}.{name} is {mine}, but {weights.name} has {yours}; leave it out, or choose other weights"
+            )
+    return ours.model_copy(update=updates)
+
+
+def _softmax(model: Detector) -> bool:
+    return getattr(model.head, "scores", "sigmoid") == "softmax"
+
+
+def _is_last(key: str, state: Mapping[str, Tensor]) -> bool:
+    """Whether a class predictor's tensor belongs to its last layer, whose rows are classes."""
+    if not key.startswith("head.cls_predictors."):
+        return True
+    map_prefix = ".".join(key.split(".")[:3])
+    return key in [name for name in state if name.startswith(f"{map_prefix}.")][-2:]
+
+
+def _class_rows(
+    new: Tensor, old: Tensor, sources: Sequence[int | None], known: int, *, background: bool, values: int
+) -> Tensor | None:
+    """The predictor's rows: for each anchor and class those of the same class before, else fresh ones.
+
+    Args:
+        new: ``(n * outputs * values, ...)`` fresh rows, anchor by anchor, class by class.
+        old: ``(n * old outputs * values, ...)``.
+        sources: Index of each class among the old ones, or None.
+        known: How many old classes there are.
+        background: Whether rows for background come before those of the classes.
+        values: Rows of one class: 1, or 4 offsets.
+
+    Returns:
+        The rows; None when the number of anchors differs.
+    """
+    before, after = known + background, len(sources) + background
+    anchors = new.shape[0] // (after * values)
+    if old.shape[0] != anchors * before * values or old.shape[1:] != new.shape[1:]:
+        return None
+    old_rows = old.reshape(anchors, before, values, *old.shape[1:])
+    rows = new.reshape(anchors, after, values, *new.shape[1:]).clone()
+    if background:
+        rows[:, 0] = old_rows[:, 0].to(rows.dtype)
+    for index, source in enumerate(sources):
+        if source is not None:
+            rows[:, index + background] = old_rows[:, source + background].to(rows.dtype)
+    return rows.reshape(new.shape)
+
+
+def _what_became(prefix: str, taken: int, total: int, transfer: Transfer) -> str:
+    if taken == 0:
+        return "fresh"
+    if prefix.startswith(_CLASSES):
+        carried, fresh = transfer.carried, transfer.fresh
+        if not fresh:
+            return f"loaded: all {len(carried)} classes are known by name"
+        said = f"rebuilt for {len(carried) + len(fresh)} classes: {len(fresh)} fresh ({_some(fresh)})"
+        return said + (f", {len(carried)} carried over ({_some(carried)})" if carried else ", none known by name")
+    return f"loaded ({total} tensors)" if taken == total else f"{taken} of {total} tensors loaded, the others fresh"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")

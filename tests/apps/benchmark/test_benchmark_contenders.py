@@ -1,0 +1,147 @@
+import json
+
+import numpy as np
+import pytest
+
+from mobiledet.apps.benchmark.contenders import (
+    Contender,
+    bytes_of,
+    choose_contenders,
+    parse_peers,
+    read_certificate,
+)
+from mobiledet.apps.benchmark.pictures import make_pictures, parse_sizes
+from mobiledet.errors import MobiledetError
+
+
+def labels(*models, peers=()):
+    return [row.label for row in choose_contenders(models, peers)]
+
+
+def test_labels_are_short_and_never_alike():
+    assert labels("runs/a/1/best.pt", "model.onnx") == ["best.pt", "model.onnx"]
+    assert labels("runs/a/1/best.pt", "runs/a/2/best.pt") == ["1/best.pt", "2/best.pt"]
+    assert labels("a/1/best.pt", "b/1/best.pt") == ["a/1/best.pt", "b/1/best.pt"]
+    assert labels("m.onnx", "m.onnx") == ["m.onnx", "m.onnx (2)"]
+    assert labels("a/m.onnx", "a/m.onnx", "b/m.onnx") == ["a/m.onnx", "a/m.onnx (2)", "b/m.onnx"]
+    assert labels("folder/") == ["folder"]
+
+
+def test_tflite_files_are_run_by_litert():
+    rows = choose_contenders(["a.tflite", "b.onnx"], ["litert", "torchvision"])
+    assert [(row.kind, row.target) for row in rows] == [
+        ("litert", "a.tflite"),
+        ("model", "b.onnx"),
+        ("torchvision", ""),
+    ]
+
+
+@pytest.mark.parametrize(("text", "words"), [("foo", ["'foo'", "torchvision"]), ("litert", ["ends in .tflite"])])
+def test_peers_that_make_no_sense(text, words):
+    with pytest.raises(MobiledetError) as error:
+        parse_peers(text, ["a.onnx"])
+    assert all(word in str(error.value) for word in words)
+
+
+def test_all_means_those_installed(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "ultralytics" else object())
+    assert parse_peers("all", ["a.onnx"])[0] == ["torchvision"]
+    there, lines = parse_peers("all", ["a.tflite"])
+    assert there == ["litert", "torchvision"]
+    assert lines == ["ultralytics is left out: it is not installed; pip install ultralytics"]
+    assert parse_peers(None, ["a.onnx"]) == ([], [])
+
+
+GOOD = {
+    "passed": True,
+    "forced": False,
+    "matched_share": 0.99,
+    "largest_box_difference": 0.5,
+    "largest_score_difference": 0.01,
+    "ap": {"checkpoint": 20.0, "model": 19.5, "difference": -0.5},
+    "checkpoint": {"sha256": "abc"},
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "state"),
+    [
+        (json.dumps(GOOD), "passed"),
+        (json.dumps({**GOOD, "passed": False}), "failed"),
+        (json.dumps({**GOOD, "passed": False, "forced": True}), "forced"),
+        (json.dumps({**GOOD, "passed": "yes"}), "damaged"),
+        ("[]", "damaged"),
+        ("{", "damaged"),
+        ("", "damaged"),
+        ("[" * 100_000, "damaged"),
+        (b"\xff\xfe\x00", "damaged"),
+        (None, "none"),
+    ],
+)
+def test_certificate_states(tmp_path, text, state):
+    place = tmp_path / "a.onnx.certificate.json"
+    if text is not None:
+        place.write_bytes(text if isinstance(text, bytes) else text.encode())
+    assert read_certificate(Contender("a", "model", str(tmp_path / "a.onnx"))).state == state
+
+
+def test_only_sound_figures_of_a_certificate_are_kept(tmp_path):
+    odd = {**GOOD, "matched_share": "most", "largest_box_difference": float("nan"), "ap": {"model": None}}
+    (tmp_path / "a.onnx.certificate.json").write_text(json.dumps(odd))
+    found = read_certificate(Contender("a", "model", str(tmp_path / "a.onnx")))
+    assert found.figures == {"largest_score_difference": 0.01, "ap": {}}
+    assert found.checkpoint == "abc"
+
+
+def test_a_folders_certificate_lies_beside_the_folder(tmp_path):
+    folder = tmp_path / "m_openvino"
+    folder.mkdir()
+    (folder / "model.xml").write_text("x" * 10)
+    (folder / "model.bin").write_text("y" * 32)
+    (tmp_path / "m_openvino.certificate.json").write_text(json.dumps(GOOD))
+    for target in (folder, folder / "model.xml", f"{folder}/"):
+        assert read_certificate(Contender("m", "model", str(target))).state == "passed"
+    assert bytes_of(folder) == 42
+    assert bytes_of(tmp_path / "nothing") is None
+
+
+def test_checkpoints_and_peers_have_none_to_show(tmp_path):
+    assert read_certificate(Contender("a", "model", str(tmp_path / "best.pt"))).state == "-"
+    assert read_certificate(Contender("a", "litert", str(tmp_path / "a.tflite"))).state == "-"
+
+
+def test_sizes_are_height_first():
+    assert parse_sizes("480x640, own,72X96") == ((480, 640), None, (72, 96))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "480", "480x", "x", "0x5", "-4x5", "4x5x6", "9000x5", "4x5,4x5", "own,own", "²x3"]
+)
+def test_sizes_that_make_no_sense(text):
+    with pytest.raises(MobiledetError, match="--sizes"):
+        parse_sizes(text)
+
+
+def test_too_many_sizes():
+    with pytest.raises(MobiledetError, match="8 at most"):
+        parse_sizes(",".join(f"{side}x9" for side in range(1, 11)))
+
+
+def test_drawn_pictures_have_content_and_are_always_the_same():
+    first, again = make_pictures((48, 80)), make_pictures((48, 80))
+    assert all(picture.shape == (48, 80, 3) and picture.dtype == np.uint8 for picture in first)
+    assert all((a == b).all() for a, b in zip(first, again, strict=True))
+    assert all(picture.std() > 20 for picture in first)
+    assert not (first[0] == first[1]).all()
+    assert make_pictures((1, 1))[0].shape == (1, 1, 3)
+
+
+@pytest.mark.parametrize("size", [(30, 30), (10, 200), (200, 10), (1, 1)])
+def test_pictures_of_a_folder_are_cropped_not_stretched(size):
+    source = np.zeros((60, 120, 3), np.uint8)
+    source[:, :, 0] = np.arange(120)[None]
+    (filled,) = make_pictures(size, [source])
+    assert filled.shape == (*size, 3)
+    if size == (30, 30):  # the middle 60 of 120 columns, at half the size
+        assert int(filled[0, 0, 0]) == pytest.approx(30, abs=2)
+        assert int(filled[0, -1, 0]) == pytest.approx(89, abs=2)

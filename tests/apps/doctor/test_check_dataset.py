@@ -1,0 +1,156 @@
+"""The whole examination, and the program."""
+
+from __future__ import annotations
+
+import json
+import logging
+import runpy
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from mobiledet.apps.doctor.checkup import examine, free_folder
+from mobiledet.config import ModelConfig
+from mobiledet.data.coco import load_coco
+from mobiledet.errors import MobiledetError
+from mobiledet.structures import Detections
+
+FILES = {"report.txt", "report.json", "samples.jpg", "boxes.png"}
+
+
+@pytest.fixture
+def check(checkout, monkeypatch, capsys, tmp_path):
+    """Run the program in a folder of its own: status, its last lines, its errors."""
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+
+    def run(*arguments):
+        root = logging.getLogger()
+        handlers, level = root.handlers[:], logging.getLogger("mobiledet").level
+        root.handlers[:], threads = [], torch.get_num_threads()
+        monkeypatch.setattr(sys, "argv", ["check_dataset.py", *map(str, arguments)])
+        try:
+            with pytest.raises(SystemExit) as ended:
+                runpy.run_path(str(checkout / "tools" / "check_dataset.py"), run_name="__main__")
+        finally:
+            root.handlers[:] = handlers
+            logging.getLogger("mobiledet").setLevel(level)
+            torch.set_num_threads(threads)
+        done = capsys.readouterr()
+        return int(ended.value.code or 0), done.out, done.err
+
+    return run
+
+
+def test_generated_shapes_are_ready(check, tiny_shapes, tmp_path):
+    before = {path: path.stat().st_mtime_ns for path in tiny_shapes.rglob("*")}
+    status, out, _ = check(tiny_shapes, "--json", tmp_path / "figures.json")
+    folder = tmp_path / "work" / f"check_{tiny_shapes.name}"
+    assert status == 0
+    assert {path.name for path in folder.iterdir()} >= FILES
+    assert out.splitlines()[-1].startswith("verdict: READY to train, with ")
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    assert json.loads((tmp_path / "figures.json").read_text(encoding="utf-8")) == report
+    assert report["figures"]["Pictures and boxes"]["train"]["pictures"] == 12
+    assert (folder / "report.txt").read_text(encoding="utf-8").splitlines()[-1] == out.splitlines()[-1]
+    for name in ("samples.jpg", "boxes.png"):
+        assert cv2.imread(str(folder / name)) is not None
+    assert {path: path.stat().st_mtime_ns for path in tiny_shapes.rglob("*")} == before
+    assert check(tiny_shapes)[0] == 0
+    assert {path.name for path in folder.with_name(f"{folder.name}_2").iterdir()} >= FILES
+
+
+def test_ready_with_advice_is_status_0(make, picture, check, tmp_path):
+    splits = {"train": range(30), "val": range(100, 125)}
+    make(
+        {s: [(f"{i}.png", picture(60, 90, i), [(1, i % 9, 2, 40 + i % 20, 30)]) for i in r] for s, r in splits.items()},
+        names=["cat"],
+    )
+    status, out, _ = check(make.root, "-o", tmp_path / "out")
+    assert status == 0
+    assert out.splitlines()[-1].startswith("verdict: READY to train")
+    status, out, _ = check(make.root, "-o", tmp_path / "first", "--limit", "3")
+    assert "Only the first 3 pictures of each split" in out
+    assert "val has only 3 pictures" in out
+
+
+def test_mistakes_are_one_line_and_status_1(make, picture, check, tmp_path):
+    make({"train": [("a.png", picture(60, 90, 1), [(1, 2, 2, 30, 20)])]})
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "mine.txt").write_text("mine")
+    (tmp_path / "figures.json").write_text("mine")
+    for arguments, words in (
+        ([tmp_path / "empty"], "empty"),
+        ([tmp_path / "nowhere"], "nowhere"),
+        ([make.root, "-o", tmp_path / "kept"], "nothing is overwritten"),
+        ([make.root, "-o", tmp_path / "figures.json"], "is a file"),
+        ([make.root, "--json", tmp_path / "figures.json"], "nothing is overwritten"),
+        ([make.root, "--config", "nowhere.py"], "nowhere.py"),
+        ([make.root, "--model", tmp_path / "nowhere.pt"], "nowhere.pt"),
+    ):
+        status, out, err = check(*arguments)
+        assert status == 1
+        last = err.strip().splitlines()[-1]
+        assert last.startswith("error: ")
+        assert words in last
+        assert "Traceback" not in err
+        assert "verdict" not in out
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["mine.txt"]
+    assert check(make.root, "--limit", "0")[0] == 2
+
+
+class FakeAccount:
+    def __init__(self):
+        self.counts = {"boxes of a single point or line": 2, "classes without a box": 1}
+
+    def lines(self):
+        return ["dropped: 2 boxes of a single point or line (a.xml)", "note: 1 classes without a box (cow)"]
+
+    def to_json(self):
+        return {"dropped": {"boxes of a single point or line": []}}
+
+
+def test_what_was_dropped_while_reading_is_a_fault(make, picture, tmp_path):
+    make({"train": [("a.png", picture(60, 90, 1), [(1, 2, 2, 30, 20)])]})
+    splits = {"train": load_coco(make.root, "train")}
+    found = Detections(np.array([[40, 30, 80, 55]], np.float32), np.array([0.8], np.float32), np.array([1]), ("cat",))
+    report = examine(
+        splits,
+        tmp_path / "out",
+        title="data",
+        model=ModelConfig(input_size=(64, 96)),
+        account=FakeAccount(),
+        detect=lambda image: found,
+        detected_names=("cat",),
+    )
+    faults = {finding.code: finding.text for finding in report.findings("fault")}
+    assert faults["dropped"] == "left out while reading: 2 boxes of a single point or line (a.xml)"
+    assert report.exit_status == 3
+    assert "note: 1 classes without a box (cow)" in report.to_text()
+    assert (tmp_path / "out" / "suspects.jpg").exists()
+    assert {finding.code for finding in report.findings("advice")} >= {"unlabelled"}
+    with pytest.raises(MobiledetError, match="holds something already"):
+        examine(splits, tmp_path / "out", title="data", model=ModelConfig())
+
+
+def test_the_default_folder_is_new(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert str(free_folder("x")) == "check_x"
+    (tmp_path / "check_x").mkdir()
+    (tmp_path / "check_x_2").touch()
+    assert str(free_folder("x")) == "check_x_3"
+
+
+def test_real_data(real_data, check, tmp_path):
+    status, _, _ = check(real_data / "chess-yolo", "-o", tmp_path / "chess")
+    assert status == 0
+    report = json.loads((tmp_path / "chess" / "report.json").read_text(encoding="utf-8"))
+    findings = {finding["code"]: finding for finding in report["findings"]}
+    assert findings["class-rare"]["places"] == ["bishop (3) [a slip for black-bishop or white-bishop?]"]
+    assert len(findings["without-boxes-test"]["places"]) == 1
+    assert not any(code.startswith("same-content") or code.startswith("same-near") for code in findings)

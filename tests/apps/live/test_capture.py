@@ -1,0 +1,463 @@
+"""Capture in a process of its own: the newest picture, never a torn one, and it always comes back."""
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mjpeg_server import MjpegServer
+from processes import gone
+
+from mobiledet.apps.live.sources import capture
+from mobiledet.apps.live.sources.base import EndOfSource
+from mobiledet.apps.live.sources.capture import CaptureSource
+from mobiledet.apps.live.sources.capture_child import CaptureJob
+from mobiledet.apps.live.sources.capture_worker import SLOTS, Slots
+from mobiledet.apps.live.sources.opening import SourceOptions, open_source
+from mobiledet.errors import SourceError
+
+FAKE = Path(__file__).with_name("fake_capture.py")
+LONG = 20.0
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+
+
+@pytest.fixture
+def fake(tmp_path, monkeypatch):
+    """``fake("3:die", "on")``: a started source; closed at the end, and nothing of it may be left."""
+    monkeypatch.setattr(capture, "BACK_OFF_S", (0.05,))
+    made = []
+
+    def make(*programs, start=True, **settings):
+        command = [sys.executable, str(FAKE), str(tmp_path / f"counter{len(made)}"), *programs]
+        job = settings.pop("job", CaptureJob("camera", "0", open_s=LONG))
+        source = CaptureSource(job, name="camera 0", command=command, **settings)
+        made.append(source)
+        if start:
+            source.start()
+        return source
+
+    yield make
+    for source in made:
+        source.close()
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("capture")]
+
+
+def take(source):
+    deadline = time.monotonic() + LONG
+    while time.monotonic() < deadline:
+        if (frame := source.take(0.5)) is not None:
+            return frame
+    raise AssertionError(source.state())
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + LONG
+    while not (found := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    return found
+
+
+def test_pictures_arrive_whole_in_order_and_stamped(fake, monkeypatch):
+    monkeypatch.setenv("FAKE_BGR", "1")
+    source = fake("on")
+    last = None
+    for _ in range(20):
+        frame = take(source)
+        assert frame.image.shape == (48, 64, 3)
+        assert frame.image.dtype == np.uint8
+        value = frame.index % 251
+        assert (frame.image == (value + 1, value, (value - 1) % 256)).all()  # the camera's BGR has become RGB
+        assert 0 <= time.monotonic() - frame.grabbed < LONG
+        assert frame.grab_ms >= 0
+        if last is not None:
+            assert frame.index > last.index
+            assert frame.position - last.position == pytest.approx(frame.grabbed - last.grabbed)
+        last = frame
+    state = source.state()
+    assert (state.size, state.fps, state.reconnects) == ((48, 64), 100.0, 0)
+
+
+def test_the_newest_wins_and_the_others_are_counted(fake):
+    source = fake("on")
+    indices = []
+    for _ in range(4):
+        wanted = source.state().captured + 12  # far more than there are slots
+        wait_for(lambda wanted=wanted: source.state().captured >= wanted)
+        indices.append(take(source).index)
+        assert indices[-1] >= wanted - 1
+    wait_for(lambda: source.state().captured > indices[-1] + 1)
+    state = source.state()
+    assert state.dropped in (state.captured - len(indices), state.captured - len(indices) - 1)  # one may lie there
+    assert state.dropped >= 40
+    assert state.reconnects == 0
+
+
+def test_a_picture_being_copied_is_left_alone(tmp_path):
+    memory = tmp_path / "memory"
+    memory.write_bytes(b"")
+    slots = Slots(str(memory))
+    taken = [slots.take((48, 64)) for _ in range(SLOTS)]
+    assert not slots.free
+    for number, (_, _, room) in enumerate(taken):
+        room[:] = number
+    assert [int(room.max()) for _, _, room in taken] == [0, 1, 2, 3]
+    slots.give_back(taken[2][0])
+    again = slots.take((30, 40))
+    assert again[:2] == taken[2][:2]
+    assert not slots.free
+    larger = slots.take((100, 200))  # beyond all the others
+    larger[2][:] = 9
+    assert [int(taken[n][2].max()) for n in (0, 1, 3)] == [0, 1, 3]
+    slots.give_back(taken[0][0])  # of before it grew: no room for larger ones
+    assert sorted(slots.take((100, 200))[1] for _ in range(SLOTS - 1))[0] >= SLOTS * 48 * 64 * 3
+    assert not slots.free
+
+
+def test_no_picture_is_torn_at_full_speed(fake, monkeypatch):
+    monkeypatch.setenv("FAKE_INTERVAL", "0")
+    source = fake("5:grow")
+    for _ in range(60):
+        frame = take(source)
+        value = frame.index % 251
+        # Where no slot was free the number went on without being drawn, so any one number will do, but one only.
+        assert (frame.image == frame.image[0, 0]).all()
+        assert frame.image[0, 0, 1] == value
+    assert source.state().reconnects == 0
+
+
+@pytest.mark.parametrize(("program", "size"), [("3:grow", (480, 640)), ("3:shrink", (30, 40))])
+def test_the_size_may_change_under_way(fake, program, size):
+    source = fake(program)
+    assert take(source).image.shape[:2] in ((48, 64), size)
+    wait_for(lambda: take(source).image.shape[:2] == size)
+    assert source.state().size == size
+    assert (take(source).image.std(axis=(0, 1)) == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        ("5:die", "camera 0: the capture process was ended by SIGKILL; trying again (1)"),
+        ("5:exit", "camera 0: the capture process ended with status 7: out of <luck>; trying again (1)"),
+        ("5:lost", "camera 0: was unplugged; trying again (1)"),
+        ("5:throw", "camera 0: ZeroDivisionError: a by nothing; trying again (1)"),
+        ("5:hang", "camera 0: no picture for 0.6 s; trying again (1)"),
+    ],
+)
+def test_it_comes_back(fake, monkeypatch, program, words):
+    monkeypatch.setattr(capture, "BACK_OFF_S", (0.3,))
+    source = fake(program, "on", stall_s=0.6)
+    first = take(source)
+    wait_for(lambda: "trying" in source.state().message)
+    state = source.state()
+    assert (state.connected, state.message) == (False, words)
+    wait_for(lambda: source.state().connected)
+    assert source.state().reconnects == 1
+    assert source.state().message == ""
+    wait_for(lambda: take(source).index >= 10)  # the numbers go on
+    assert take(source).position > first.position + 0.25
+
+
+def test_it_is_tried_again_for_ever(fake):
+    source = fake("2:die", "refuse", "refuse", "2:lost", "on")
+    wait_for(lambda: "trying again (2)" in source.state().message)
+    assert source.state().message.startswith("camera 0: can't be opened; it is busy")
+    wait_for(lambda: source.state().reconnects == 2)
+    wait_for(lambda: source.state().connected)
+    assert source.state().captured >= 4
+
+
+def test_the_pauses_grow_and_start_anew(fake, monkeypatch):
+    monkeypatch.setattr(capture, "BACK_OFF_S", (0.01, 0.02, 0.03))
+    source = fake("2:die", "refuse")
+    wait_for(lambda: "trying again (5)" in source.state().message)
+    assert source.take(0) is not None  # what had come before is still there
+    assert source.take(0) is None
+
+
+def test_silence_is_told_before_anything_is_done(fake):
+    source = fake("5:hang", stall_s=60.0)
+    take(source)
+    wait_for(lambda: not source.state().connected)
+    assert source.state().message.startswith("camera 0: no picture for 0.")
+    assert source.pid is not None
+    assert not gone(source.pid)
+
+
+def test_a_slow_camera_is_not_a_lost_one(fake, monkeypatch):
+    monkeypatch.setenv("FAKE_INTERVAL", "0.6")  # though it says 100 a second
+    source = fake("on")
+    take(source)
+    while source.state().captured < 3:
+        assert source.state().message == ""
+        time.sleep(0.01)
+
+
+def test_how_fast_pictures_come_is_remembered_when_it_comes_back(fake, monkeypatch):
+    monkeypatch.setattr(capture, "BACK_OFF_S", (0.1,))
+    monkeypatch.setattr(capture, "_UNKNOWN_LATE_S", 1000.0)
+    source = fake("5:lost", "1:hang", stall_s=60.0)
+    take(source)
+    wait_for(lambda: source.state().reconnects == 1)
+    wait_for(lambda: source.state().message.startswith("camera 0: no picture for 0."))
+
+
+def test_a_stopped_child_is_replaced(fake):
+    source = fake("on", stall_s=0.5)
+    take(source)
+    pid = source.pid
+    os.kill(pid, signal.SIGSTOP)
+    wait_for(lambda: source.state().reconnects == 1)
+    assert gone(pid)
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        ("refuse", "camera 0: can't be opened; it is busy"),
+        ("0:die", "camera 0: the capture process was ended by SIGKILL"),
+        ("0:exit", "camera 0: the capture process ended with status 7: out of <luck>"),
+        ("0:lost", "camera 0: was unplugged"),
+    ],
+)
+def test_what_never_gave_a_picture_is_an_error(fake, program, words):
+    source = fake(program)
+    with pytest.raises(SourceError) as caught:
+        take(source)
+    assert str(caught.value) == words
+    assert source.state().message == words
+    with pytest.raises(SourceError):
+        source.take(0)
+
+
+def test_opening_may_not_take_for_ever(fake):
+    source = fake("hang-open", job=CaptureJob("camera", "0", open_s=-1.5))
+    with pytest.raises(SourceError, match=r"no picture within 0\.5 s of opening it"):
+        take(source)
+
+
+def test_a_command_that_does_not_exist():
+    source = CaptureSource(CaptureJob("camera", "0"), name="camera 0", command=["/nowhere/python"])
+    source.start()
+    with pytest.raises(SourceError, match="no process could be started"):
+        take(source)
+    source.close()
+
+
+def test_what_can_be_told_at_once_is_told_by_start():
+    def check():
+        raise SourceError("there is none")
+
+    source = CaptureSource(CaptureJob("camera", "0"), name="camera 0", check=check)
+    with pytest.raises(SourceError, match="there is none"):
+        source.start()
+    source.close()
+
+
+def test_damaged_pictures_are_counted(fake):
+    source = fake("2:break")
+    wait_for(lambda: source.state().skipped == 3)
+    assert take(source)
+
+
+@pytest.mark.parametrize("program", ["on", "hang-open", "5:hang"])
+def test_closing_is_quick_and_leaves_nothing(fake, program):
+    source = fake(program)
+    pid = wait_for(lambda: source.pid)
+    if program != "hang-open":
+        take(source)
+    start = time.monotonic()
+    source.close()
+    assert time.monotonic() - start < 5  # alone on the machine: 0.01 s
+    assert gone(pid)
+    assert source.pid is None
+    with pytest.raises(EndOfSource):
+        source.take(1)
+    source.close()
+
+
+def test_closing_a_stopped_child(fake):
+    source = fake("on")
+    take(source)
+    pid = source.pid
+    os.kill(pid, signal.SIGSTOP)
+    source.close()
+    assert gone(pid)
+
+
+def test_closing_what_was_not_started(fake):
+    source = fake("on", start=False)
+    assert not source.state().connected
+    source.close()
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="no /proc")
+def test_neither_files_nor_memory_are_left_open(fake):
+    def left():
+        gc.collect()
+        return len(list(Path("/proc/self/fd").iterdir())), Path("/proc/self/maps").read_text().count(
+            "mobiledet-capture"
+        )
+
+    before = left()
+    source = fake("2:die", "2:lost", "on")
+    wait_for(lambda: source.state().reconnects == 2)
+    kept = take(source)
+    source.close()
+    assert kept.image.shape == (48, 64, 3)
+    assert left() == before
+
+
+def test_the_child_ends_itself_when_the_line_is_closed(fake):
+    source = fake("5:hang")  # even then
+    take(source)
+    child = source._child
+    with child._lock:
+        child._stdin.close()
+        child._stdin = None
+    wait_for(lambda: "ended with status 0" in source.state().message)
+
+
+def test_the_child_has_a_session_of_its_own(fake):
+    source = fake("on")
+    take(source)
+    assert os.getsid(source.pid) == source.pid  # Ctrl-C in the terminal doesn't reach it
+
+
+def test_a_standstill_of_the_whole_program_is_no_silence_of_the_camera(tmp_path):
+    code = f"""
+import sys
+from mobiledet.apps.live.sources import capture
+from mobiledet.apps.live.sources.capture_child import CaptureJob
+capture._STOOD_STILL_S = 0.3
+command = [sys.executable, {str(FAKE)!r}, {str(tmp_path / "counter")!r}, "on"]
+source = capture.CaptureSource(CaptureJob("camera", "0"), name="camera 0", command=command, stall_s=1.0)
+source.start()
+while source.take(1) is None: pass
+pid = source.pid
+print(pid, flush=True)
+sys.stdin.readline()
+while source.take(1) is None: pass
+print(source.state().reconnects, source.pid == pid, flush=True)
+source.close()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        child = int(parent.stdout.readline())
+        for pid in (child, parent.pid):
+            os.kill(pid, signal.SIGSTOP)  # as a laptop does that is closed
+        time.sleep(2)
+        os.kill(parent.pid, signal.SIGCONT)
+        time.sleep(0.3)
+        os.kill(child, signal.SIGCONT)
+        parent.stdin.write("\n")
+        parent.stdin.flush()
+        assert parent.stdout.readline() == "0 True\n"
+
+
+@pytest.mark.parametrize("program", ["on", "3:hang"])
+def test_the_child_ends_with_its_parent(tmp_path, program):
+    code = f"""
+import sys, time
+from mobiledet.apps.live.sources.capture import CaptureSource
+from mobiledet.apps.live.sources.capture_child import CaptureJob
+command = [sys.executable, {str(FAKE)!r}, {str(tmp_path / "counter")!r}, {program!r}]
+source = CaptureSource(CaptureJob("camera", "0"), name="camera 0", command=command, stall_s=600)
+source.start()
+while source.take(1) is None: pass
+print(source.pid, flush=True)
+time.sleep(600)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+        pid = int(parent.stdout.readline())
+        assert not gone(pid)
+        parent.kill()
+    wait_for(lambda: gone(pid))
+
+
+# The real capture process, on streams of this machine.
+
+
+@pytest.fixture
+def camera():
+    with MjpegServer(fps=50) as server:
+        yield server
+
+
+@pytest.fixture
+def stream(camera, monkeypatch):
+    monkeypatch.setattr(capture, "BACK_OFF_S", (0.05, 0.1))
+    source = open_source(camera.url.replace("://", "://me:secret@"), SourceOptions(stall_s=1.0))
+    source.start()
+    yield source
+    source.close()
+
+
+def test_a_stream_of_jpegs(stream, camera):
+    frame = take(stream)
+    assert frame.image.shape == (48, 64, 3)
+    assert stream.name == camera.url
+    assert stream.state().fps is None  # it has none; FFmpeg's 25 is made up
+    colours = np.array([take(stream).image[20, 30] for _ in range(10)])
+    assert len(set(colours[:, 0])) > 1
+    assert colours[:, 0].max() > colours[:, 2].max() + 30  # red
+
+
+def test_a_stream_that_is_cut_again_and_again(stream, camera):
+    for count in range(1, 4):
+        take(stream)
+        camera.drop()
+        wait_for(lambda count=count: stream.state().reconnects >= count)
+    assert "ended" not in stream.state().message
+    assert take(stream)
+
+
+def test_a_stream_that_goes_and_comes_back(stream, camera):
+    take(stream)
+    camera.refuse()
+    wait_for(lambda: "nothing answers at 127.0.0.1" in stream.state().message)
+    assert "secret" not in stream.state().message
+    camera.come_back()
+    wait_for(lambda: stream.state().connected)
+
+
+def test_a_stream_that_falls_silent(stream, camera):
+    take(stream)
+    camera.stalled = True
+    wait_for(lambda: "no picture for 1 s; trying again" in stream.state().message)
+    camera.stalled = False
+    wait_for(lambda: stream.state().connected)
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [(404, "no such stream there"), (401, "user or password isn't accepted"), (500, "HTTP error 500")],
+)
+def test_a_stream_that_is_refused(stream, camera, status, words):
+    stream.close()
+    camera.status = status
+    source = open_source(camera.url.replace("://", "://me:secret@"))
+    source.start()
+    with pytest.raises(SourceError, match=words) as caught:
+        take(source)
+    source.close()
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_cause_is_read_from_what_ffmpeg_says(fake):
+    from mobiledet.apps.live.sources.addresses import parse_address
+
+    address = parse_address("rtsp://cam/1")
+    source = fake("blame", job=CaptureJob("stream", address.url), address=address)
+    with pytest.raises(SourceError, match="a user and password are wanted: rtsp://USER:PASSWORD@cam/1"):
+        take(source)

@@ -1,0 +1,72 @@
+import threading
+import time
+
+import pytest
+
+from mobiledet.apps.live.frames import Mailbox, Newest
+
+
+def test_a_mailbox_keeps_the_newest_and_counts_the_rest():
+    box = Mailbox()
+    assert box.put("a") is None
+    assert box.put("b") == "a"
+    assert box.take(0) == "b"
+    assert box.put("c") is None
+    assert box.take(0) == "c"
+    assert box.dropped == 1
+    assert box.take(0.01) is None
+
+
+def test_a_mailbox_wakes_its_reader():
+    box = Mailbox()
+    timer = threading.Timer(0.05, box.put, ["late"])
+    timer.start()
+    assert box.take(10) == "late"
+    timer.join()
+
+
+def test_closing_a_mailbox_lets_go_of_its_reader():
+    box = Mailbox()
+    timer = threading.Timer(0.05, box.close)
+    start = time.monotonic()
+    timer.start()
+    assert box.take(30) is None
+    assert time.monotonic() - start < 15
+    assert box.closed
+    timer.join()
+
+
+def test_what_lies_in_a_closed_mailbox_can_be_taken():
+    box = Mailbox()
+    box.put("last")
+    box.close()
+    assert box.take(0) == "last"
+
+
+def test_all_readers_get_the_newest():
+    newest = Newest()
+    assert newest.get() is None
+    newest.put("a")
+    newest.put("b")
+    assert newest.get() == newest.get(after=1) == (2, "b")
+    assert newest.get(after=2, timeout=0.01) is None
+
+
+@pytest.mark.parametrize(("act", "wanted"), [(lambda n: n.put("x"), (1, "x")), (lambda n: n.close(), None)])
+def test_readers_are_woken(act, wanted):
+    newest, got = Newest(), []
+    threads = [threading.Thread(target=lambda: got.append(newest.get(timeout=30))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    act(newest)
+    for thread in threads:
+        thread.join(15)
+    assert got == [wanted] * 3
+
+
+def test_the_last_item_is_there_after_the_end():
+    newest = Newest()
+    newest.put("last")
+    newest.close()
+    assert newest.get() == (1, "last")
+    assert newest.get(after=1, timeout=30) is None

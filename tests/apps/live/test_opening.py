@@ -1,0 +1,222 @@
+"""From what a user writes to the source that is meant, or to one line that helps."""
+
+import os
+import re
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from mobiledet.apps.live.sources.addresses import parse_address
+from mobiledet.apps.live.sources.capture import CaptureSource
+from mobiledet.apps.live.sources.images import PictureSource
+from mobiledet.apps.live.sources.opening import SourceOptions, open_source
+from mobiledet.apps.live.sources.video_files import VideoFileSource
+from mobiledet.errors import SourceError
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder to stand in, with a picture, a text and a pipe."""
+    monkeypatch.chdir(tmp_path)
+    cv2.imwrite("still.png", np.zeros((900, 700, 3), np.uint8))
+    (tmp_path / "clip.mp4").write_bytes(b"\0\0\0\x20ftypisom" + bytes(99))
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "0").mkdir()
+    if hasattr(os, "mkfifo"):
+        os.mkfifo("pipe.mp4")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "kind", "target"),
+    [
+        ("0", "camera 0", "camera", "0"),
+        ("007", "camera 7", "camera", "7"),
+        ("camera:1", "camera 1", "camera", "1"),
+        ("camera", "camera 0", "camera", "0"),
+        ("Webcam", "camera 0", "camera", "0"),
+        ("camera:/dev/video3", "/dev/video3", "camera", "/dev/video3"),
+        ("/dev/video2", "/dev/video2", "camera", "/dev/video2"),
+        ("/dev/v4l/by-id/usb-x", "/dev/v4l/by-id/usb-x", "camera", "/dev/v4l/by-id/usb-x"),
+        ("picamera2", "picamera2:0", "picamera2", "0"),
+        ("picamera2:1", "picamera2:1", "picamera2", "1"),
+        ("rtsp://me:se@cret@cam:554/1?pw=x", "rtsp://cam:554/1?...", "stream", "rtsp://me:se@cret@cam:554/1?pw=x"),
+        (" http://[::1]:80/a ", "http://[::1]:80/a", "stream", "http://[::1]:80/a"),
+        ("udp://@:1234", "udp://:1234", "stream", "udp://@:1234"),
+    ],
+)
+def test_cameras_and_streams(here, text, name, kind, target):
+    source = open_source(text, SourceOptions(stall_s=5.0))
+    assert isinstance(source, CaptureSource)
+    assert (source.name, source.live) == (name, True)
+    assert (source._job.kind, source._job.target) == (kind, target)
+    source.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("still.png", PictureSource),
+        ("folder", PictureSource),
+        ("./0", PictureSource),
+        ("clip.mp4", VideoFileSource),
+        ("file://HERE/clip.mp4", VideoFileSource),
+        ("file://HERE/still.png", PictureSource),
+    ],
+)
+def test_files(here, text, kind):
+    source = open_source(text.replace("HERE", here.as_uri().removeprefix("file://")), SourceOptions(loop=True))
+    assert type(source) is kind
+    assert not source.live
+    assert open_source(text.replace("HERE", here.as_uri().removeprefix("file://")), SourceOptions(realtime=True)).live
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "no source is named"),
+        ("  ", "no source is named"),
+        ("-1", "numbered from 0"),
+        ("camera:x", "write camera:0"),
+        ("camera:-1", "write camera:0"),
+        ("picamera2:x", "write picamera2"),
+        ("picamera", "did you mean 'picamera2'?"),
+        ("wbcam", "did you mean 'webcam'?"),
+        ("clop.mp4", "did you mean 'clip.mp4'?"),
+        ("nowhere/clip.mp4", "there is no folder 'nowhere'"),
+        ("something else", "name a camera"),
+        ("*.jpg", "name the folder"),
+        ("empty.mp4", "is empty"),
+        ("clip.mp4/x", "can't be read"),
+        ("a\0b", "null character"),
+        ("x" * 5000, "can't be read: File name too long"),
+        ("rtps://cam/1", "did you mean rtsp://?"),
+        ("rstp://cam/1", "did you mean rtsp://?"),
+        ("htpp://cam/1", "did you mean http://?"),
+        ("gopher://cam/1", "streams begin with rtsp"),
+        ("rtsp://", "names no host"),
+        ("rtsp://cam:port/1", "not an address"),
+        ("http://[::1/", "not an address"),
+        ("file://elsewhere/clip.mp4", "another machine"),
+        ("file:///nowhere/clip.mp4", "there is no folder"),
+    ],
+)
+def test_what_names_nothing(here, text, words):
+    with pytest.raises(SourceError) as caught:
+        open_source(text)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
+def test_a_pipe_is_not_waited_for(here):
+    with pytest.raises(SourceError, match="is a pipe"):
+        open_source("pipe.mp4")
+    with pytest.raises(SourceError, match="no ordinary file"):
+        open_source("/dev/null")
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "words"),
+    [
+        ("clip.mp4", {"mjpg": True}, "clip.mp4: --mjpg is for USB cameras; leave it out"),
+        ("clip.mp4", {"width": 640, "height": 480}, "--width is for cameras"),
+        ("clip.mp4", {"stall_s": 2.0}, "--stall is for cameras and streams"),
+        ("folder", {"fps": 2.0}, "add --realtime"),
+        ("0", {"realtime": True}, "--realtime is for files"),
+        ("rtsp://cam", {"loop": True}, "--loop is for files"),
+        ("rtsp://me:secret@cam", {"fps": 5.0}, "rtsp://cam: --fps is for cameras"),
+        ("picamera2", {"mjpg": True}, "--mjpg is for USB cameras"),
+        ("0", {"width": 640}, "give both"),
+        ("0", {"width": 0, "height": 0}, "--width 0 can't be meant"),
+        ("0", {"width": 640, "height": -480}, "--height -480 can't be meant"),
+        ("0", {"fps": float("nan")}, "--fps nan can't be meant"),
+        ("0", {"fps": 0.0}, "--fps 0 can't be meant"),
+        ("0", {"stall_s": 0.0}, "--stall 0 can't be meant"),
+        ("0", {"stall_s": float("inf")}, "--stall inf can't be meant"),
+    ],
+)
+def test_options_that_make_no_sense(here, text, options, words):
+    with pytest.raises(SourceError) as caught:
+        open_source(text, SourceOptions(**options))
+    assert words in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_wrong_address_keeps_its_secret():
+    for text in ("rtps://me:secret@cam/1", "http://me:secret@cam:port/1", "rtsp://me:secret@/1"):
+        with pytest.raises(SourceError) as caught:
+            open_source(text)
+        assert "secret" not in str(caught.value)
+
+
+def test_options_reach_the_camera(here):
+    source = open_source("0", SourceOptions(width=640, height=480, fps=15.0, mjpg=True, stall_s=4.0))
+    job = source._job
+    assert (job.width, job.height, job.fps, job.mjpg) == (640, 480, 15.0, True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="V4L2 is Linux's")
+def test_a_camera_that_is_not_there():
+    source = open_source("camera:97")
+    with pytest.raises(SourceError, match="/dev/video97"):
+        source.start()
+    source.close()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("[tcp @ 0x1] Connection to tcp://cam:554?timeout=0 failed: Connection refused", "nothing answers at cam:554"),
+        ("[OPENCV:FFMPEG:16] Failed to resolve hostname cam: Name or service not known", "there is no host 'cam'"),
+        ("method DESCRIBE failed: 401 Unauthorized", "isn't accepted"),
+        ("method DESCRIBE failed: 404 Stream Not Found", "no such stream"),
+        ("Connection timed out", "doesn't answer"),
+        ("No route to host", "can't be reached"),
+        ("odd: rtsp://me:secret@cam:554/1?token=abc secret abc", "(odd: rtsp://cam:554/1?... ..."),
+        ("at http://other:secret2@cam/", "(at http://cam/)"),
+        ("", "no video that OpenCV can read; correct"),
+    ],
+)
+def test_causes_are_told_without_secrets(words, told):
+    address = parse_address("rtsp://me:secret@cam:554/1?token=abc")
+    assert told in address.explain(words)
+    assert "secret" not in address.explain(words)
+    assert "token" not in address.explain(words)
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("rtsp://cam/user=admin_password=secret_channel=1.sdp", "rtsp://cam/..."),
+        ("rtsp://cam:554/live/main;pwd=secret/1", "rtsp://cam:554/live/.../1"),
+        ("rtsp://cam/me:secret@1/2", "rtsp://cam/.../2"),
+        ("http://cam:80/video.mjpg?mail=secret@b.c", "http://cam:80/video.mjpg?..."),
+    ],
+)
+def test_secrets_in_the_path_are_not_shown(address, shown):
+    parsed = parse_address(address)
+    assert (parsed.url, parsed.shown) == (address, shown)
+    segment = next(part for part in address.split("/") if "secret" in part).split("?")[-1]
+    for words in (f"can't open {address}", f"odd: {segment} in it"):
+        assert "secret" not in parsed.explain(words)
+
+
+@pytest.mark.parametrize("address", ["rtsp://me:12/34secret@cam/1", "rtsp://me:pass/secret@cam/1"])
+def test_a_password_with_a_slash_is_no_port(address):
+    with pytest.raises(SourceError, match="as %2F") as caught:
+        parse_address(address)
+    assert not re.search("me:|12|pass/|secret", str(caught.value))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="names are text elsewhere")
+def test_a_video_whose_name_opencv_crashes_at(tmp_path):
+    path = tmp_path / os.fsdecode(b"c\xff.mp4")
+    path.write_bytes(b"\0\0\0\x18ftypmp42")
+    source = open_source(str(path))
+    with pytest.raises(SourceError, match=r"'c\\udcff\.mp4' is no UTF-8"):
+        source.start()

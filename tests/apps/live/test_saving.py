@@ -1,0 +1,672 @@
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from mobiledet.apps.live.frames import Frame, Result
+from mobiledet.apps.live.save import detection_log, saving, video_file
+from mobiledet.apps.live.save.detection_log import DetectionLog
+from mobiledet.apps.live.save.saving import VideoSaver
+from mobiledet.apps.live.save.video_file import VideoFile, fit, video_size
+from mobiledet.apps.live.settings import ViewSettings
+from mobiledet.apps.live.show.painter import Painter
+from mobiledet.errors import MobiledetError
+from mobiledet.structures import Detections
+
+ENDINGS = (".mp4", ".webm", ".avi")
+SIZE = (48, 80)
+
+
+def found(*items, names=("cat", "dog")):
+    boxes = np.array([[10, 20, 30.26, 40.04]] * len(items), np.float32).reshape(-1, 4)
+    scores = np.array([score for _, score in items], np.float32)
+    return Detections(boxes, scores, np.array([label for label, _ in items], np.int64), names)
+
+
+def result(index, *, grabbed=0.0, size=SIZE, name="", items=(), age=0.025):
+    """A picture whose grey is eight times its number."""
+    image = np.full((*size, 3), index * 8 % 256, np.uint8)
+    return Result(Frame(image, index, grabbed, index / 30, 1.0, name), found(*items), grabbed + age)
+
+
+def saver(path, *, live=False, fps=30.0, painter=None):
+    return VideoSaver(path, painter=painter or Painter(ViewSettings()), fps=fps, live=live)
+
+
+def until(condition):
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def pictures(path):
+    """All pictures of a video, RGB, and its rate."""
+    capture, images = cv2.VideoCapture(str(path)), []
+    while (read := capture.read())[0]:
+        images.append(read[1][:, :, ::-1])
+    fps = capture.get(cv2.CAP_PROP_FPS)
+    capture.release()
+    return images, fps
+
+
+def records(path):
+    """All lines of a log."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def numbers(path):
+    """The number that each picture of a video shows."""
+    return [round(float(image.mean()) / 8) for image in pictures(path)[0]]
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_every_picture_of_a_file_is_saved_once(tmp_path, ending):
+    path = tmp_path / f"out{ending}"
+    video = saver(path, fps=12.5)
+    taken = [video.put(result(index)) for index in range(30)]
+    video.close()
+    assert taken == [True] * 30
+    assert (video.saved, video.missed, video.error) == (30, 0, None)
+    assert numbers(path) == list(range(30))
+    assert pictures(path)[1] == pytest.approx(12.5, abs=0.01)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    assert str(path) in video.summary()
+    assert "2.4 s at 12.5 pictures/s" in video.summary()
+
+
+def test_the_boxes_are_on_it_in_their_colours(tmp_path):
+    video = saver(tmp_path / "out.avi")
+    image = np.zeros((120, 160, 3), np.uint8)
+    boxes = np.array([[20, 30, 140, 100]], np.float32)
+    video.put(Result(Frame(image, 0, 0.0, 0.0), Detections(boxes, np.array([0.9]), np.array([1])), 0.1))
+    video.close()
+    (image,), _ = pictures(tmp_path / "out.avi")
+    from mobiledet.draw.boxes import class_color
+
+    assert np.abs(image[60, 20].astype(int) - class_color(1)).max() < 60
+    assert image[60, 80].max() < 30
+
+
+def test_it_has_its_name_only_when_whole(tmp_path):
+    path = tmp_path / "out.mp4"
+    video = saver(path)
+    video.put(result(0))
+    until(lambda: video.saved == 1)
+    (partial,) = tmp_path.iterdir()
+    assert partial.name.startswith(".out.")
+    assert partial.name.endswith(".partial.mp4")
+    video.close()
+    video.close()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_name_taken_meanwhile_is_left_alone(tmp_path):
+    path = tmp_path / "out.avi"
+    video = saver(path)
+    video.put(result(0))
+    path.write_text("precious")
+    with pytest.raises(MobiledetError, match=r"made by another program meanwhile; the video is in .*partial\.avi"):
+        video.close()
+    assert path.read_text() == "precious"
+    (partial,) = tmp_path.glob(".out*")
+    assert len(pictures(partial)[0]) == 1
+
+
+def test_without_hard_links_it_is_renamed(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(1, "no links on FAT")
+
+    monkeypatch.setattr(os, "link", refuse)
+    video = saver(tmp_path / "out.avi")
+    video.put(result(0))
+    video.close()
+    assert [p.name for p in tmp_path.iterdir()] == ["out.avi"]
+
+
+def test_no_picture_no_file(tmp_path):
+    video = saver(tmp_path / "out.mp4")
+    video.close()
+    assert list(tmp_path.iterdir()) == []
+    assert video.summary() == f"{tmp_path / 'out.mp4'} wasn't made: there was no picture"
+
+
+@pytest.mark.parametrize("name", ["out.mov", "out", "out.mp4.txt", ".mp4"])
+def test_other_endings_are_refused(tmp_path, name):
+    with pytest.raises(MobiledetError, match=r"\.mp4 \(fast\), \.webm \(for browsers\) or \.avi"):
+        saver(tmp_path / name)
+
+
+def test_what_cannot_be_written_is_refused_before_the_run(tmp_path, monkeypatch):
+    taken = tmp_path / "a.mp4"
+    taken.touch()
+    with pytest.raises(MobiledetError, match="exists already"):
+        saver(taken)
+    with pytest.raises(MobiledetError, match="no folder"):
+        saver(tmp_path / "none" / "a.mp4")
+    monkeypatch.setitem(video_file.CODECS, ".mp4", (video_file.Codec("WHAT", "Nonsense", "nowhere"),))
+    with pytest.raises(MobiledetError, match=r"can't write Nonsense there; try \.webm or \.avi"):
+        saver(tmp_path / "b.mp4")
+    monkeypatch.setattr(video_file, "free_bytes", lambda path: 5)
+    with pytest.raises(MobiledetError, match="less than 32 MiB left"):
+        saver(tmp_path / "b.avi")
+    assert list(tmp_path.iterdir()) == [taken]
+
+
+def test_the_next_codec_stands_in(tmp_path, monkeypatch):
+    one, other = video_file.Codec("WHAT", "Nonsense", "nowhere"), video_file.CODECS[".mp4"][0]
+    monkeypatch.setitem(video_file.CODECS, ".mp4", (one, other))
+    video = saver(tmp_path / "a.mp4")
+    assert video.codec == "MPEG-4"
+    video.close()
+
+
+def test_opencv_says_nothing_strange(tmp_path, capfd):
+    video = saver(tmp_path / "a.webm", live=True)
+    os.write(2, b"mine\n")
+    video.put(result(0))
+    video.close()
+    assert capfd.readouterr() == ("", "mine\n")
+
+
+def test_rates_that_sources_make_up(tmp_path):
+    for number, (fps, name, expected) in enumerate(
+        [
+            (None, "", 30),
+            (None, "a.jpg", 1),
+            (0.0, "", 30),
+            (float("nan"), "", 30),
+            (90000.0, "", 30),
+            (59.94, "", 59.94),
+        ]
+    ):
+        path = tmp_path / f"{number}.mp4"
+        video = saver(path, fps=fps)
+        video.put(result(0, name=name))
+        video.put(result(1, name=name))
+        video.close()
+        assert pictures(path)[1] == pytest.approx(expected, abs=0.01)
+
+
+def test_pictures_of_other_sizes_are_fitted_in(tmp_path):
+    path = tmp_path / "out.avi"
+    video = saver(path, fps=None)
+    for size in ((60, 100), (200, 100), (30, 200)):
+        image = np.full((*size, 3), 200, np.uint8)
+        video.put(Result(Frame(image, 0, 0.0, 0.0, name="a.jpg"), found(), 0.0))
+    video.close()
+    images, _ = pictures(path)
+    assert [image.shape for image in images] == [(60, 100, 3)] * 3
+    bright = [image[..., 0] > 120 for image in images]
+    assert bright[0].all()
+    assert (bright[1].any(0).sum(), bright[1].any(1).sum()) == (30, 60), "200 x 100 becomes 60 x 30"
+    assert (bright[2].any(0).sum(), bright[2].any(1).sum()) == (100, 15), "30 x 200 becomes 15 x 100"
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("size", [(47, 81), (1, 1), (3, 200)])
+def test_odd_sizes(tmp_path, ending, size):
+    path = tmp_path / f"out{ending}"
+    video = saver(path)
+    for index in range(3):
+        video.put(result(index + 10, size=size))
+    video.close()
+    assert video.error is None
+    images, _ = pictures(path)
+    assert [image.shape[:2] for image in images] == [video_size(size)] * 3
+    if min(size) > 40:
+        assert images[0].min() > 60, "no black edge"
+
+
+def test_sizes_of_videos():
+    assert video_size((480, 640)) == (480, 640)
+    assert video_size((481, 639)) == (482, 640)
+    assert video_size((1, 5)) == (16, 16)
+    assert video_size((3000, 8192)) == (1500, 4096)
+
+
+def test_fit_gives_bgr():
+    image = np.zeros((4, 6, 3), np.uint8)
+    image[..., 0] = 255
+    assert fit(image, (4, 6))[0, 0].tolist() == [0, 0, 255]
+
+
+def feed(video, stamps, took=1.0):
+    """Put pictures at these moments, no faster than they are taken; a slow machine saves as many a second."""
+    video._file.milliseconds = lambda image: took
+    for index, stamp in enumerate(stamps):
+        video.put(result(index, grabbed=1000 + stamp))
+        until(lambda: not video._queue)
+
+
+def test_a_slow_detector_plays_as_fast_as_life(tmp_path):
+    video = saver(tmp_path / "out.avi", live=True)
+    feed(video, [0.1 * index for index in range(11)])
+    video.close()
+    shown = numbers(tmp_path / "out.avi")
+    assert len(shown) == 31
+    assert [shown.count(index) for index in range(11)] == [pytest.approx(3, abs=1)] * 10 + [1]
+    assert video.saved == 11
+    assert video.cut_seconds == 0
+
+
+def test_a_fast_camera_is_thinned(tmp_path):
+    video = saver(tmp_path / "out.avi", live=True, fps=60.0)
+    feed(video, [index / 60 for index in range(31)])
+    video.close()
+    shown = numbers(tmp_path / "out.avi")
+    assert len(shown) in (15, 16, 17)
+    assert shown == sorted(set(shown))
+    assert (video.saved, video.thinned, video.missed) == (len(shown), 31 - len(shown), 0)
+
+
+def test_jitter_neither_repeats_nor_drops(tmp_path):
+    rng = np.random.default_rng(1)
+    video = saver(tmp_path / "out.avi", live=True)
+    # The first came late, so all others are near the middle between two pictures of the video.
+    feed(video, [0.0, *(index / 29.97 - 0.014 + rng.uniform(-0.008, 0.008) for index in range(1, 31))])
+    video.close()
+    assert numbers(tmp_path / "out.avi") == list(range(31))
+
+
+def test_gaps_are_not_filled_by_one_who_is_behind(tmp_path):
+    hold = threading.Event()
+
+    class Slow(Painter):
+        def paint(self, result):
+            assert hold.wait(20)
+            return super().paint(result)
+
+    video = saver(tmp_path / "out.avi", live=True, fps=10.0, painter=Slow(ViewSettings()))
+    video._file.milliseconds = lambda image: 1.0
+    for index in range(30):
+        assert video.put(result(index, grabbed=1000.0 + index))  # ten pictures of the video apart
+    hold.set()
+    video.close()
+    assert video.saved == 30
+    assert 8 < video.cut_seconds < 15, "while more than half of its room was full"
+
+
+def test_a_stall_stands_still_but_not_for_ever(tmp_path):
+    video = saver(tmp_path / "out.avi", live=True, fps=10.0)
+    feed(video, [0.0, 0.1, 2.1, 300.0, 300.1])
+    video.close()
+    shown = numbers(tmp_path / "out.avi")
+    assert [shown.count(index) for index in range(5)] == [1, 20, 51, 1, 1]
+    assert video.cut_seconds == pytest.approx(292.8, abs=0.2)
+    assert "gaps of 293 s are left out" in video.summary()
+
+
+class Gate(Painter):
+    """Paints nothing until opened."""
+
+    def __init__(self):
+        super().__init__(ViewSettings())
+        self.open, self.entered = threading.Event(), threading.Event()
+
+    def paint(self, result):
+        self.entered.set()
+        assert self.open.wait(20)
+        return super().paint(result)
+
+
+def test_a_live_source_never_waits(tmp_path):
+    gate = Gate()
+    video = saver(tmp_path / "out.avi", live=True, painter=gate)
+    taken = [video.put(result(index, grabbed=index / 30)) for index in range(100)]
+    gate.open.set()
+    video.close()
+    assert 4 <= sum(taken) < 100
+    assert video.missed == 100 - sum(taken)
+    assert video.saved == sum(taken)
+    assert f"{video.missed} pictures not saved" in video.summary()
+
+
+def test_large_pictures_take_less_of_the_queue(tmp_path):
+    gate = Gate()
+    video = saver(tmp_path / "out.avi", live=True, painter=gate)
+    taken = [video.put(result(0, size=(2000, 3000))) for _ in range(10)]
+    gate.open.set()
+    assert sum(taken) in (4, 5)
+    video.close(hurry=lambda: True)
+
+
+def test_any_other_source_waits_for_room(tmp_path):
+    gate = Gate()
+    video = saver(tmp_path / "out.avi", painter=gate)
+    done = []
+    thread = threading.Thread(target=lambda: done.extend(video.put(result(index % 30)) for index in range(50)))
+    thread.start()
+    assert gate.entered.wait(20)
+    until(lambda: len(done) >= 32)
+    time.sleep(0.1)
+    assert len(done) <= 34
+    gate.open.set()
+    thread.join(20)
+    video.close()
+    assert done == [True] * 50
+    assert video.saved == 50
+
+
+def test_whoever_waits_for_room_is_let_go_at_the_end(tmp_path):
+    gate = Gate()
+    video = saver(tmp_path / "out.avi", painter=gate)
+    done = []
+    thread = threading.Thread(target=lambda: done.extend(video.put(result(0)) for _ in range(40)))
+    thread.start()
+    assert gate.entered.wait(20)
+    until(lambda: len(done) >= 32)
+    gate.open.set()
+    video.close(hurry=lambda: True)
+    thread.join(20)
+    assert len(done) == 40
+    assert video.saved + video.missed == 40
+    assert not video.put(result(0))
+    assert len(pictures(tmp_path / "out.avi")[0]) == video.saved >= 1
+
+
+def test_a_hurry_that_comes_while_it_is_finished(tmp_path):
+    """The second Ctrl-C, with many pictures still to be encoded."""
+    gate, asked = Gate(), []
+    video = saver(tmp_path / "out.avi", painter=gate)
+    for index in range(20):
+        video.put(result(index))
+    assert gate.entered.wait(20)
+
+    def hurry():
+        asked.append(time.monotonic())
+        if len(asked) == 4:
+            gate.open.set()  # pictures would now be encoded one by one
+        return len(asked) >= 3
+
+    video.close(hurry=hurry)
+    assert len(asked) >= 3
+    assert video.missed >= 18
+    assert len(pictures(tmp_path / "out.avi")[0]) == video.saved == 20 - video.missed
+
+
+def test_an_error_ends_the_video_and_nothing_else(tmp_path, caplog):
+    class Broken(Painter):
+        def paint(self, result):
+            if result.frame.index == 3:
+                raise RuntimeError("out of\nink")
+            return super().paint(result)
+
+    video = saver(tmp_path / "out.webm", painter=Broken(ViewSettings()))
+    for index in range(4):
+        video.put(result(index))
+    until(lambda: video.error is not None)
+    assert not video.put(result(5))
+    assert video.missed >= 1
+    with pytest.raises(MobiledetError, match=r"out of ink; .*out\.webm plays up to there"):
+        video.close()
+    video.close()
+    assert numbers(tmp_path / "out.webm") == [0, 1, 2]
+    assert caplog.text.count("out of ink") == 1
+
+
+def test_it_ends_before_the_disk_is_full(tmp_path, monkeypatch):
+    room = [2**40]
+    monkeypatch.setattr(video_file, "free_bytes", lambda path: room[0])
+    monkeypatch.setattr(video_file, "_LOOK_EVERY", -1)
+    video = saver(tmp_path / "out.mp4")
+    for index in range(5):
+        video.put(result(index))
+    until(lambda: video.saved == 5)
+    room[0] = 2**20
+    video.put(result(5))
+    until(lambda: video.error is not None)
+    with pytest.raises(MobiledetError, match=r"so the video ends after 0\.2 s"):
+        video.close()
+    assert numbers(tmp_path / "out.mp4") == list(range(5))
+
+
+RUN = """
+import resource, sys, time
+import numpy as np
+from pathlib import Path
+from mobiledet.errors import MobiledetError
+from mobiledet.structures import Detections
+from mobiledet.apps.live.frames import Frame, Result
+from mobiledet.apps.live.show.painter import Painter
+from mobiledet.apps.live.save.saving import DetectionLog, VideoSaver
+from mobiledet.apps.live.settings import ViewSettings
+from mobiledet.apps.live.stopping import Stop
+stop = Stop().__enter__()
+limit, live = int(sys.argv[2]), sys.argv[3] == "live"
+if limit:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+settings, path, rng = ViewSettings(), Path(sys.argv[1]), np.random.default_rng(0)
+nothing = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+video = VideoSaver(path, painter=Painter(settings), fps=30.0, live=live)
+log = DetectionLog(path.with_suffix(".jsonl"), settings=settings)
+index = 0
+# OpenCV 4 doesn't say that a picture wasn't written; then it shows at the end.
+while not stop.signal and (not limit or log.error is None or (video.error is None and video.saved < 150)):
+    image = rng.integers(0, 255, (120, 160, 3), np.uint8)
+    result = Result(Frame(image, index, time.monotonic(), index / 30), nothing, time.monotonic())
+    video.put(result)
+    log.put(result)
+    index += 1
+    if live or video.error is not None:
+        time.sleep(0.0005 if limit else 0.02)
+for keeper in (video, log):
+    try:
+        keeper.close(**({"hurry": lambda: True} if keeper is video else {}))
+    except MobiledetError as error:
+        print(error)
+print("done", video.saved, log.lines)
+"""
+
+
+@contextlib.contextmanager
+def run(path, *, limit=0, live=False):
+    command = [sys.executable, "-c", RUN, str(path), str(limit), "live" if live else "file"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def busy(folder, ending):
+    """Whether a good part of a video and of a log is written."""
+    partial = list(folder.glob(f".*.partial{ending}"))
+    log = folder / "out.jsonl"
+    return partial and partial[0].stat().st_size > 40_000 and log.exists() and log.stat().st_size > 2000
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends signals")
+@pytest.mark.parametrize(("ending", "live"), [(".mp4", True), (".mp4", False), (".webm", False), (".avi", True)])
+def test_after_ctrl_c_everything_is_whole(tmp_path, ending, live):
+    with run(tmp_path / f"out{ending}", live=live) as process:
+        until(lambda: busy(tmp_path, ending))
+        process.send_signal(signal.SIGINT)
+        told, complaints = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert complaints.strip() == "stopping: finishing what is being written"
+    _, saved, lines = told.split()
+    assert len(pictures(tmp_path / f"out{ending}")[0]) >= int(saved) > 0
+    assert {p.name for p in tmp_path.iterdir()} == {"out.jsonl", f"out{ending}"}
+    assert len(records(tmp_path / "out.jsonl")) == int(lines) > 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends signals")
+def test_after_a_kill_nothing_has_the_name(tmp_path):
+    with run(tmp_path / "out.mp4") as process:
+        until(lambda: busy(tmp_path, ".mp4"))
+        process.kill()
+        process.communicate(timeout=30)
+    assert not (tmp_path / "out.mp4").exists()
+    lines = records(tmp_path / "out.jsonl")
+    assert [line["frame"] for line in lines] == list(range(len(lines)))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files")
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_full_disk_is_told(tmp_path, ending):
+    with run(tmp_path / f"out{ending}", limit=60_000, live=True) as process:
+        told, complaints = process.communicate(timeout=60)
+    assert process.returncode == 0, complaints
+    video, log, done = told.splitlines()
+    assert video.startswith(str(tmp_path / f"out{ending}"))
+    assert "is the disk or a quota full?" in video
+    assert "can't be written after line" in log
+    assert done.startswith("done")
+    assert not (tmp_path / f"out{ending}").exists() or pictures(tmp_path / f"out{ending}")[0]
+    lines = records(tmp_path / "out.jsonl")
+    assert [line["frame"] for line in lines] == list(range(len(lines)))
+    assert len(lines) > 100
+
+
+def test_what_the_log_says(tmp_path):
+    path = tmp_path / "out.jsonl"
+    log = DetectionLog(path, settings=ViewSettings(threshold=0.5), category_ids=(17,))
+    before = time.time()
+    log.put(result(3, grabbed=time.monotonic() - 5, name="ä.jpg", items=((1, 0.87654321), (2, 0.75), (1, 0.3))))
+    log.close()
+    log.close()
+    (line,) = path.read_text(encoding="utf-8").splitlines()
+    assert "ä.jpg" in line
+    record = json.loads(line)
+    moment = datetime.strptime(record.pop("time"), "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=timezone.utc)
+    assert moment.timestamp() == pytest.approx(before - 5, abs=3)
+    box = [10.0, 20.0, 30.3, 40.0]
+    assert record == {
+        "frame": 3,
+        "position": 0.1,
+        "age_ms": 25.0,
+        "name": "ä.jpg",
+        "height": 48,
+        "width": 80,
+        "detections": [
+            {"name": "cat", "category_id": 17, "label": 1, "score": 0.8765, "box": box},
+            {"name": "dog", "category_id": None, "label": 2, "score": 0.75, "box": box},
+        ],
+    }
+
+
+def test_lines_are_there_at_once(tmp_path):
+    path = tmp_path / "out.jsonl"
+    log = DetectionLog(path, settings=ViewSettings())
+    for count in range(1, 4):
+        log.put(result(count))
+        until(lambda count=count: log.lines == count)
+        assert [record["frame"] for record in records(path)] == list(range(1, count + 1))
+    log.close()
+    log.put(result(9))
+    assert log.missed == 1
+
+
+def test_a_log_of_odd_things(tmp_path):
+    path = tmp_path / "out.jsonl"
+    log = DetectionLog(path, settings=ViewSettings())
+    one = result(0, name=os.fsdecode(b"\xff.jpg"), items=((1, 0.9),))
+    one.detections.boxes[0, 2] = np.inf
+    log.put(one)
+    log.close()
+    record = json.loads(path.read_text(encoding="utf-8"))
+    assert record["detections"] == []
+    assert os.fsencode(record["name"]) == b"\xff.jpg"
+
+
+def test_a_log_overwrites_nothing(tmp_path):
+    path = tmp_path / "out.jsonl"
+    path.write_text("precious")
+    with pytest.raises(MobiledetError, match="exists already"):
+        DetectionLog(path, settings=ViewSettings())
+    with pytest.raises(MobiledetError, match="no folder"):
+        DetectionLog(tmp_path / "none" / "a.jsonl", settings=ViewSettings())
+    assert path.read_text() == "precious"
+
+
+def test_a_slow_encoder_lowers_the_rate(tmp_path):
+    video = saver(tmp_path / "out.avi", live=True)
+    feed(video, [0.0, 0.5, 1.0], took=50.0)
+    video.close()
+    images, fps = pictures(tmp_path / "out.avi")
+    assert fps == pytest.approx(saving._SHARE * 20)
+    assert len(images) == fps + 1
+
+
+def test_encoding_is_really_timed(tmp_path):
+    file = VideoFile(Path(tmp_path / "a.webm"))
+    assert 0 < file.milliseconds(np.zeros((48, 64, 3), np.uint8)) < 1000
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_options_meant_for_a_stream_do_not_spoil_the_check(tmp_path, monkeypatch):
+    options = "video_codec;mjpeg|input_format;mpjpeg"
+    monkeypatch.setenv("OPENCV_FFMPEG_CAPTURE_OPTIONS", options)
+    video = saver(tmp_path / "out.mp4")
+    for index in range(5):
+        video.put(result(index))
+    video.close()
+    assert os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] == options
+    monkeypatch.delenv("OPENCV_FFMPEG_CAPTURE_OPTIONS")
+    assert numbers(tmp_path / "out.mp4") == list(range(5))
+
+
+def test_what_cannot_be_checked_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(video_file, "count_pictures", lambda path: -1)
+    video = saver(tmp_path / "out.mp4")
+    video.put(result(0))
+    with pytest.raises(MobiledetError, match="can't be ended") as caught:
+        video.close()
+    (kept,) = tmp_path.iterdir()
+    assert numbers(kept) == [0]
+    assert str(caught.value).count(str(kept)) == 1
+
+
+def test_every_picture_is_accounted_for_when_one_fails(tmp_path):
+    class Faulty(Painter):
+        def paint(self, result):
+            if result.frame.index == 3:
+                time.sleep(0.2)
+                raise RuntimeError("out of ink")
+            return super().paint(result)
+
+    video = saver(tmp_path / "out.avi", painter=Faulty(ViewSettings()))
+    for index in range(10):
+        video.put(result(index))
+    with pytest.raises(MobiledetError, match="out of ink"):
+        video.close()
+    assert (video.saved, video.missed, video.thinned) == (3, 7, 0)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="names are text elsewhere")
+def test_a_name_that_opencv_crashes_at(tmp_path):
+    with pytest.raises(MobiledetError, match=r"'v\\udcff\.avi' is no UTF-8"):
+        VideoFile(tmp_path / os.fsdecode(b"v\xff.avi"))
+
+
+def test_a_long_name_in_large_letters(tmp_path):
+    video = saver(tmp_path / ("\u732b" * 80 + ".mp4"))
+    video.put(result(1))
+    video.close()
+    assert numbers(next(tmp_path.iterdir())) == [1]
+
+
+def test_pictures_missing_in_the_log_are_told(tmp_path, monkeypatch):
+    hold = threading.Event()
+    write = DetectionLog._write
+    monkeypatch.setattr(detection_log, "_WAITING", 5)
+    monkeypatch.setattr(DetectionLog, "_write", lambda self, line: hold.wait(20) and write(self, line))
+    log = DetectionLog(tmp_path / "out.jsonl", settings=ViewSettings())
+    for index in range(20):
+        log.put(result(index))
+    hold.set()
+    with pytest.raises(MobiledetError, match=rf"{log.missed} pictures are not in it.*it holds {20 - log.missed}$"):
+        log.close()
+    assert log.missed >= 13
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == log.lines == 20 - log.missed

@@ -1,0 +1,688 @@
+"""The server of the browser view: its stream, its numbers, its settings, and how it starts and ends."""
+
+import logging
+import re
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from view_scene import (
+    HEIGHT,
+    NAMES,
+    PATIENCE,
+    WIDTH,
+    Feeder,
+    Scene,
+    Viewer,
+    ask,
+    deaf_viewer,
+    make_numbers,
+    wait_until,
+    wish,
+)
+
+import mobiledet.apps.live.web.app as web_app
+import mobiledet.apps.live.web.streams as web_pictures
+from mobiledet.apps.live.show.painter import Painter
+from mobiledet.apps.live.web.server import ViewServer, is_loopback, new_token
+from mobiledet.errors import MissingDependencyError, MobiledetError
+
+PAGE = Path(web_app.__file__).parent / "page"
+SECRET = "a-secret_of-20-signs"
+
+
+@pytest.fixture
+def scene():
+    made = Scene()
+    yield made
+    made.close()
+
+
+def viewers(server):
+    return ask(server, "/numbers").json["viewers"]
+
+
+# ---- the page
+
+
+def test_the_page_and_all_its_files_are_served(scene):
+    server = scene.serve()
+    page = ask(server, "/")
+    assert page.status == 200
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    linked = set(re.findall(r'(?:src|href)="static/([^"]+)"', page.text))
+    assert linked | {"index.html"} == {file.name for file in PAGE.iterdir()}
+    for name, kind in {"style.css": "text/css", "app.js": "text/javascript", "icon.svg": "image/svg+xml"}.items():
+        answer = ask(server, f"/static/{name}")
+        assert answer.headers["content-type"].startswith(kind)
+        assert answer.body == (PAGE / name).read_bytes()
+
+
+def test_the_page_needs_nothing_from_elsewhere():
+    for file in PAGE.iterdir():
+        addresses = re.findall(r"https?://[^\s\"']+", file.read_text(encoding="utf-8"))
+        assert set(addresses) <= {"http://www.w3.org/2000/svg"}
+    # The policy forbids these; they would only fail in the browser.
+    page = (PAGE / "index.html").read_text(encoding="utf-8")
+    assert not re.search(r"<script>|<style|style=|\son\w+=", page)
+
+
+def test_every_answer_carries_the_protecting_headers(scene):
+    server = scene.serve()
+    for path in ("/", "/static/app.js", "/numbers", "/nothing", "/snapshot.jpg"):
+        headers = ask(server, path).headers
+        assert headers["content-security-policy"].startswith("default-src 'self'")
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["referrer-policy"] == "no-referrer"
+        assert headers["cache-control"] == "no-store"
+    assert ask(server, "/", headers={"Host": "evil.example"}).headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize("path", ["/static/..%2fserver.py", "/static/%2e%2e/server.py", "/static/", "/static/x", "/x"])
+def test_nothing_else_is_served(scene, path):
+    assert ask(scene.serve(), path).status == 404
+
+
+# ---- the stream
+
+
+def test_a_viewer_gets_the_newest_picture_with_its_boxes(scene):
+    server = scene.serve()
+    scene.show(3)
+    scene.show(4)
+    with Viewer(server) as viewer:
+        kind = viewer.response.getheader("Content-Type")
+        index, picture = viewer.next()
+        assert kind == "multipart/x-mixed-replace; boundary=picture"
+        assert (index, picture.shape) == (4, (HEIGHT, WIDTH, 3))
+        plain = np.full_like(picture, 10 + 8 * 4)
+        assert np.abs(picture.astype(int) - plain).max() > 60  # the boxes
+        for number in range(5, 9):
+            scene.show(number)
+            while index != number:
+                index, _ = viewer.next()
+
+
+def test_a_stream_waits_for_the_first_picture(scene):
+    server = scene.serve()
+    with Viewer(server) as viewer:
+        assert viewer.status == 200
+        wait_until(lambda: viewers(server) == 1)
+        scene.show(0)
+        assert viewer.next()[0] == 0
+
+
+def test_colors_arrive_as_they_were(scene):
+    server = scene.serve()
+    scene.show(0, found=())
+    red = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    red[..., 0] = 200
+    result = scene.results.get()[1]
+    result.frame.image[:] = red
+    with Viewer(server) as viewer:
+        _, picture = viewer.next()
+    blue_green_red = picture[20, 100]
+    assert blue_green_red[2] > 180
+    assert max(blue_green_red[:2]) < 20
+
+
+def test_wide_pictures_are_made_smaller_and_keep_their_shape(scene):
+    server = scene.serve(max_width=64)
+    scene.show(0)
+    with Viewer(server) as viewer:
+        assert viewer.next()[1].shape == (36, 64, 3)
+    scene.show(1, size=(90, 50))  # narrow enough
+    with Viewer(server) as viewer:
+        assert viewer.next()[1].shape == (90, 50, 3)
+
+
+def test_a_picture_is_made_once_for_all_and_only_while_somebody_watches(scene, monkeypatch):
+    encoded = []
+    encode = web_pictures.encode_jpeg
+    monkeypatch.setattr(web_pictures, "encode_jpeg", lambda *given: encoded.append(1) or encode(*given))
+    server = scene.serve()
+    for number in range(5):
+        scene.show(number)
+    time.sleep(0.3)
+    assert (len(scene.drawn), len(encoded)) == (0, 0)
+    watching = [Viewer(server) for _ in range(5)]
+    for viewer in watching:
+        assert viewer.next()[0] == 4
+    scene.show(5)
+    for viewer in watching:
+        while viewer.next()[0] != 5:
+            pass
+    assert (len(scene.drawn), len(encoded)) == (2, 2)
+    for viewer in watching:
+        viewer.close()
+    wait_until(lambda: viewers(server) == 0)
+    time.sleep(0.5)  # a wait that had begun ends
+    scene.show(6)
+    time.sleep(0.3)
+    assert len(encoded) == 2
+
+
+def test_the_last_picture_is_repeated_so_that_the_stream_stays_alive(scene):
+    server = scene.serve()
+    scene.show(8)
+    with Viewer(server) as viewer:
+        assert [viewer.next()[0] for _ in range(3)] == [8, 8, 8]
+    assert len(scene.drawn) == 1
+
+
+def test_changed_settings_show_at_once_even_when_no_picture_comes(scene):
+    server = scene.serve()
+    scene.show(0)
+    with Viewer(server) as viewer:
+        _, before = viewer.next()
+        scene.settings.threshold = 0.95  # nothing scores that much
+        deadline = time.monotonic() + 20
+        while np.abs((after := viewer.next()[1]).astype(int) - 10).max() > 20:
+            assert time.monotonic() < deadline
+    assert np.abs(before.astype(int) - after).max() > 60
+
+
+def test_viewers_that_never_read_hold_up_nobody_and_are_let_go(scene, monkeypatch):
+    monkeypatch.setattr(web_app, "_PATIENCE", 1.5)
+    server = scene.serve()
+    deaf = [deaf_viewer(server) for _ in range(3)]
+    try:
+        with Feeder(scene, size=(240, 400), noise=True, found=()) as feeder, Viewer(server) as viewer:
+            seen = {viewer.next()[0] for _ in range(30)}
+            assert len(seen) == 30
+            # What it gets is new, however much the others left lying.
+            assert feeder.count - viewer.next()[0] < 200
+            wait_until(lambda: viewer.next() and viewers(server) == 1)
+    finally:
+        for sock in deaf:
+            sock.close()
+
+
+def test_a_slow_viewer_misses_pictures_instead_of_lagging(scene):
+    server = scene.serve()
+    with Feeder(scene, size=(240, 400), noise=True, found=()) as feeder, Viewer(server) as viewer:
+        for _ in range(4):
+            viewer.next()
+            time.sleep(0.5)
+        begun = feeder.count
+        # What lay in the system's buffers comes first, and that isn't much.
+        late = next(count for count in range(100) if viewer.next()[0] >= begun)
+        assert late < 20
+
+
+def test_who_comes_while_a_newer_picture_is_drawn_waits_for_that(scene):
+    begun, go = threading.Event(), threading.Event()
+
+    class Slow(Painter):
+        def paint(self, result):
+            if result.frame.index == 1:
+                begun.set()
+                go.wait(20)
+            return super().paint(result)
+
+    scene.painter = Slow(scene.settings)
+    server = scene.serve()
+    scene.show(0)
+    with Viewer(server) as first:
+        first.next()
+        scene.show(1)
+        assert begun.wait(20)
+        with Viewer(server) as second:
+            threading.Timer(0.3, go.set).start()
+            assert second.next()[0] == 1
+
+
+def test_gone_viewers_are_forgotten_even_before_the_first_picture(scene):
+    server = scene.serve()
+    viewer = Viewer(server, "?viewer=me")
+    wait_until(lambda: ask(server, "/numbers?viewer=me").json["watching"])
+    assert not ask(server, "/numbers?viewer=you").json["watching"]
+    viewer.close()
+    wait_until(lambda: viewers(server) == 0)
+    assert not ask(server, "/numbers?viewer=me").json["watching"]
+
+
+def test_viewers_beyond_the_limit_are_told_so(scene, monkeypatch):
+    monkeypatch.setattr(web_app, "MOST_VIEWERS", 2)
+    server = scene.serve()
+    scene.show(0)
+    with Viewer(server) as first, Viewer(server):
+        with Viewer(server) as third:
+            assert third.status == 503
+            assert "2 viewers are watching" in third.response.read().decode()
+        first.close()
+        wait_until(lambda: viewers(server) == 1)
+        with Viewer(server) as fourth:
+            assert fourth.next()[0] == 0
+
+
+def test_a_picture_that_cannot_be_drawn_is_left_out(scene, caplog):
+    class Faulty(Painter):
+        def paint(self, result):
+            if result.frame.index in (1, 2):
+                raise cv2.error("no such picture")
+            return super().paint(result)
+
+    scene.painter = Faulty(scene.settings)
+    server = scene.serve()
+    with Viewer(server) as viewer, caplog.at_level(logging.WARNING):
+        scene.show(0)
+        scene.show(1)
+        wait_until(lambda: caplog.records)
+        scene.show(2)
+        time.sleep(0.2)
+        scene.show(3)
+        index = 0
+        while index != 3:
+            index = viewer.next()[0]
+            assert index in (0, 3)
+    assert [record.getMessage() for record in caplog.records] == ["picture 1 can't be drawn or encoded; it is left out"]
+
+
+def test_after_the_end_the_last_picture_stays_and_nothing_spins(scene):
+    server = scene.serve()
+    scene.show(0)
+    with Viewer(server) as viewer:
+        viewer.next()
+        scene.results.close()
+        looks, get = [], scene.results.get
+        scene.results.get = lambda *given: looks.append(1) or get(*given)
+        assert [viewer.next()[0] for _ in range(2)] == [0, 0]
+    assert len(looks) < 60
+    assert ask(server, "/numbers").json["ended"] is True
+
+
+# ---- numbers, detections, snapshot
+
+
+def test_numbers_are_plain_json(scene):
+    scene.numbers = make_numbers(fps=float("nan"), age_p95_ms=float("inf"), throttled=("under-voltage",))
+    server = scene.serve()
+    told = ask(server, "/numbers").json
+    assert told["picture"] is None
+    scene.show(5)
+    time.sleep(0.3)
+    told = ask(server, "/numbers").json
+    assert (told["numbers"]["fps"], told["numbers"]["age_p95_ms"]) == (None, None)
+    assert told["numbers"]["throttled"] == ["under-voltage"]
+    assert told["numbers"]["source"]["size"] == [HEIGHT, WIDTH]
+    assert told["picture"]["index"] == 5
+    assert told["picture"]["size"] == [HEIGHT, WIDTH]
+    assert told["picture"]["counts"] == {"1": 1, "2": 1}  # the second person scores 0.1
+    assert told["settings"] == {"revision": 0, "threshold": 0.3, "classes": None, "labels": True, "paused": False}
+    about = ask(server, "/about.json").json
+    assert (about["run"], about["names"], about["lowest"]) == (told["run"], list(NAMES), 0.05)
+    assert about["title"] == "model <i> on clip.mp4"
+    assert all(re.fullmatch("#[0-9a-f]{6}", color) for color in about["colors"])
+
+
+def test_slow_numbers_do_not_hold_up_the_stream(scene):
+    hold = threading.Event()
+    scene.ask_numbers = lambda: hold.wait(20) and make_numbers()
+    server = scene.serve()
+    asking = threading.Thread(target=ask, args=(server, "/numbers"))
+    asking.start()
+    try:
+        with Viewer(server) as viewer:
+            for number in range(5):
+                scene.show(number)
+                while viewer.next()[0] != number:
+                    pass
+    finally:
+        hold.set()
+        asking.join()
+
+
+def test_many_who_ask_for_numbers_share_an_answer(scene):
+    asked = []
+    scene.ask_numbers = lambda: asked.append(time.monotonic()) or make_numbers()
+    server = scene.serve()
+    for _ in range(30):
+        ask(server, "/numbers")
+    assert min(np.diff(asked), default=1) > 0.09
+
+
+def test_detections_are_those_shown(scene):
+    server = scene.serve()
+    assert ask(server, "/detections.json").status == 503
+    scene.show(6)
+    scene.settings.classes = [2]
+    told = ask(server, "/detections.json").json
+    assert (told["index"], told["name"], told["size"]) == (6, "6.jpg", [HEIGHT, WIDTH])
+    assert told["detections"] == [{"label": 2, "name": "car", "score": 0.5, "box": [40.0, 20.0, 60.0, 50.0]}]
+    assert told["seconds_ago"] > 0
+
+
+def test_a_snapshot_is_whole_and_has_a_name(scene):
+    server = scene.serve(max_width=64)
+    assert ask(server, "/snapshot.jpg").status == 503
+    scene.show(0)
+    answer = ask(server, "/snapshot.jpg")
+    picture = cv2.imdecode(np.frombuffer(answer.body, np.uint8), cv2.IMREAD_COLOR)
+    assert picture.shape == (HEIGHT, WIDTH, 3)
+    assert answer.headers["content-type"] == "image/jpeg"
+    name = r'attachment; filename="mobiledet_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d\.jpg"'
+    assert re.fullmatch(name, answer.headers["content-disposition"])
+
+
+# ---- settings
+
+
+def test_wishes_are_granted(scene):
+    server = scene.serve()
+    answer = wish(server, {"threshold": 0.6, "classes": [2, 1, 2], "labels": False, "paused": True})
+    assert answer.status == 200
+    assert answer.json == {"revision": 4, "threshold": 0.6, "classes": [1, 2], "labels": False, "paused": True}
+    settings = scene.settings
+    assert (settings.threshold, settings.classes, settings.labels, settings.paused) == (0.6, {1, 2}, False, True)
+    assert wish(server, {"classes": None, "threshold": 1}).json["classes"] is None
+    assert wish(server, {"classes": []}).json["classes"] == []
+    assert wish(server, {}).status == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "complaint"),
+    [
+        (b"", "no JSON"),
+        (b"\xff\xfe", "no JSON"),
+        (b"{", "no JSON"),
+        (b"[" * 50_000, "no JSON"),
+        (b'{"threshold": NaN}', "NaN is no number"),
+        (b'{"threshold": 1e999}', "threshold must be a number between 0.05 and 1"),
+        (b'{"threshold": 1' + b"0" * 400 + b"}", "not a number that large"),
+        (b'{"threshold": 1' + b"0" * 9000 + b"}", "400: "),
+        (b"[1]", "must be a JSON object"),
+        (b"null", "must be a JSON object"),
+        ({"threshold": True}, "not true"),
+        ({"threshold": "0.5"}, 'not "0.5"'),
+        ({"threshold": None}, "not null"),
+        ({"threshold": 0.01}, "not 0.01"),
+        ({"threshold": -1}, "not -1"),
+        ({"classes": "all"}, 'not "all"'),
+        ({"classes": [0]}, "0 is no label; they are whole numbers from 1 to 3"),
+        ({"classes": [4]}, "4 is no label"),
+        ({"classes": [1.0]}, "1.0 is no label"),
+        ({"classes": [True]}, "true is no label"),
+        ({"classes": [[1]]}, "[1] is no label"),
+        ({"classes": {"1": 1}}, "must be a list"),
+        ({"labels": 1}, "labels must be true or false"),
+        ({"paused": "yes"}, "paused must be true or false"),
+        ({"names": ["x"]}, "unknown setting 'names'; there are threshold, classes, labels, paused"),
+        ({"revision": 1}, "unknown setting"),
+    ],
+)
+def test_wishes_that_cannot_be_change_nothing(scene, body, complaint):
+    answer = wish(scene.serve(), body)
+    assert answer.status == 400
+    assert complaint in answer.text
+    assert answer.text.count("\n") == 1
+    assert len(answer.text) < 200
+    assert scene.settings.revision == 0
+
+
+def test_all_of_a_wish_or_nothing(scene):
+    assert wish(scene.serve(), {"threshold": 0.7, "labels": False, "classes": [9]}).status == 400
+    assert (scene.settings.threshold, scene.settings.labels, scene.settings.revision) == (0.3, True, 0)
+
+
+def test_wishes_of_other_pages_and_other_kinds_are_refused(scene):
+    server = scene.serve()
+    here = f"127.0.0.1:{server.port}"
+    for headers in (
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://[::1"},
+        {"Origin": f"http://{here}.evil.example"},
+        {"Origin": f"file://{here}"},
+        {"Sec_Fetch_Site": "cross-site"},
+        {"Sec_Fetch_Site": "same-site"},
+    ):
+        assert wish(server, {"paused": True}, **headers).status == 403
+    assert wish(server, {"paused": True}, Content_Type="text/plain").status == 415
+    assert wish(server, b" " * 70_000).status == 413
+    assert ask(server, "/settings").status == 405
+    assert scene.settings.revision == 0
+    assert wish(server, {"paused": True}, Origin=f"http://{here}", Sec_Fetch_Site="same-origin").status == 200
+
+
+# ---- who is let in
+
+
+def test_other_pages_may_link_to_the_page_but_not_use_its_parts(scene):
+    server = scene.serve()
+    scene.show(0)
+    far = {"Sec-Fetch-Site": "cross-site"}
+    assert ask(server, "/", headers=far).status == 200
+    for path in ("/snapshot.jpg", "/stream.mjpg", "/numbers", "/detections.json", "/static/app.js"):
+        assert ask(server, path, headers=far).status == 403
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8080", "localhost.evil.example", "192.168.0.7", "", "["]
+)
+def test_foreign_names_are_refused_on_loopback(scene, host):
+    answer = ask(scene.serve(), "/numbers", headers={"Host": host})
+    assert answer.status == 403
+    assert answer.text == "403: this view is for this machine only; open it as http://localhost\n"
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1234", "127.0.0.1:9000", "[::1]:8080", "[::1]"])
+def test_own_names_are_welcome_through_any_port(scene, host):
+    assert ask(scene.serve(), "/numbers", headers={"Host": host}).status == 200
+
+
+def test_a_token_is_asked_of_every_request(scene):
+    server = scene.serve(host="0.0.0.0", token=SECRET)
+    scene.show(0)
+    for path in ("/", "/static/app.js", "/stream.mjpg", "/numbers", "/about.json", "/snapshot.jpg", "/nothing"):
+        for wrong in ("", "?token=", "?token=wrong", f"?token={SECRET}x", "?token=%C3%A4%FF"):
+            answer = ask(server, path + wrong)
+            assert answer.status == 403
+            assert answer.text == "403: the token is missing or wrong; open the address that the program printed\n"
+            assert "set-cookie" not in answer.headers
+    assert wish(server, {"paused": True}).status == 403
+    first = ask(server, f"/?token={SECRET}", headers={"Host": "pi.local"})
+    assert first.status == 200
+    cookie = first.headers["set-cookie"]
+    assert re.fullmatch(rf"mobiledet_{server.port}={SECRET}; HttpOnly; Path=/; SameSite=Strict", cookie)
+    carried = {"Cookie": cookie.partition(";")[0], "Host": "pi.local"}
+    assert ask(server, "/numbers", headers=carried).status == 200
+    with Viewer(server, headers=carried) as viewer:
+        assert viewer.next()[0] == 0
+    assert ask(server, "/numbers", headers={"Cookie": f"mobiledet_{server.port}=wrong"}).status == 403
+    assert ask(server, f"/numbers?token={SECRET}").status == 200
+    assert SECRET not in first.text
+
+
+def test_the_address_to_open(scene):
+    server = scene.serve()
+    assert server.url == f"http://127.0.0.1:{server.port}/"
+    open_server = scene.serve(host="0.0.0.0", token=SECRET)
+    assert re.fullmatch(rf"http://[^/\[\]]+:{open_server.port}/\?token={SECRET}", open_server.url)
+    assert "0.0.0.0" not in open_server.url
+
+
+def test_tokens_are_long_and_never_the_same():
+    tokens = {new_token() for _ in range(50)}
+    assert len(tokens) == 50
+    assert all(re.fullmatch("[A-Za-z0-9_-]{43}", token) for token in tokens)
+
+
+def test_which_hosts_are_loopback():
+    assert all(map(is_loopback, ("localhost", "127.0.0.1", "127.3.2.1", "::1")))
+    assert not any(map(is_loopback, ("0.0.0.0", "::", "192.168.0.1", "pi.local", "", "127.0.0.1.example")))
+
+
+# ---- start and end
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"host": "0.0.0.0"}, "host 0.0.0.0: others can reach it, so a token is needed"),
+        ({"host": "::"}, "token is needed"),
+        ({"host": "0.0.0.0", "token": ""}, "the token must be 16 to 256"),
+        ({"token": "short"}, "the token must be 16 to 256"),
+        ({"token": "with a blank and more"}, "the token must be 16 to 256"),
+        ({"host": ""}, "the host to serve at is empty"),
+        ({"port": 70000}, "port 70000 is none"),
+        ({"port": -1}, "port -1 is none"),
+        ({"host": "192.0.2.55", "token": SECRET}, "host '192.0.2.55' is no address of this machine; use 127.0.0.1"),
+        ({"host": "no such host", "token": SECRET}, "host 'no such host' is no address of this machine"),
+        ({"host": "a" * 70, "token": SECRET}, "is no address of this machine"),
+    ],
+)
+def test_where_it_cannot_serve_it_says_why(scene, options, complaint):
+    with pytest.raises(MobiledetError) as caught:
+        scene.serve(**options)
+    assert complaint in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_taken_port_is_named_with_a_free_one(scene):
+    first = scene.serve()
+    with pytest.raises(MobiledetError, match=f"port {first.port} of 127.0.0.1 is taken") as caught:
+        scene.serve(port=first.port)
+    other = int(re.search(r"such as (\d+)", str(caught.value))[1])
+    assert scene.serve(port=other).port == other
+
+
+def test_without_aiohttp_the_remedy_is_named(scene, monkeypatch):
+    monkeypatch.setitem(sys.modules, "aiohttp", None)
+    for name in ("web_app", "web_guard"):
+        monkeypatch.delitem(sys.modules, f"mobiledet.apps.live.{name}")
+    with pytest.raises(MissingDependencyError, match=r'pip install -e "\.\[serve\]"'):
+        scene.serve()
+
+
+def test_it_closes_within_a_second_whoever_is_watching(scene):
+    before = set(threading.enumerate())
+    server = scene.serve()
+    waiting = Viewer(server)  # since before the first picture
+    with Feeder(scene, size=(240, 400), noise=True, found=()):
+        reading, deaf = Viewer(server), deaf_viewer(server)
+        reading.next()
+        wait_until(lambda: viewers(server) == 3)
+        time.sleep(0.5)
+        begun = time.monotonic()
+        server.close()
+        took = time.monotonic() - begun
+    assert took < 1.5  # with room for a busy machine
+    wait_until(lambda: set(threading.enumerate()) <= before)
+    for viewer in (waiting, reading, deaf):
+        viewer.close()
+    server.close()
+    with pytest.raises(ConnectionError):
+        ask(server, "/")
+    assert scene.serve(port=server.port).port == server.port
+
+
+def test_closing_before_the_start_is_harmless(scene):
+    ViewServer(
+        results=scene.results, painter=scene.painter, settings=scene.settings, numbers=make_numbers, title=""
+    ).close()
+
+
+def test_a_missing_page_is_told_and_leaves_the_port_free(scene, monkeypatch):
+    monkeypatch.setattr(web_app, "_PAGE", Path("/nowhere"))
+    with pytest.raises(MobiledetError, match="part of the page is missing; install mobiledet again"):
+        scene.serve()
+
+
+def test_noise_at_the_port_is_nobodys_news(scene, caplog):
+    server = scene.serve()
+    with caplog.at_level(logging.WARNING):
+        for noise in (
+            b"\x16\x03\x01\x02\x00\x01\x00",
+            b"GET / HTTP/9.9\r\n\r\n",
+            b"hello\r\n\r\n",
+            b"GET /" + b"x" * 20_000,
+        ):
+            with socket.create_connection(("127.0.0.1", server.port), timeout=20) as sock:
+                sock.sendall(noise)
+                sock.shutdown(socket.SHUT_WR)
+                while sock.recv(4096):
+                    pass
+        assert ask(server, "/numbers").status == 200
+    assert caplog.records == []
+
+
+# ---- who sends too much, too little, or nothing
+
+
+def connections(server, count):
+    """Open ones that say nothing; those that the server ends at once are left out."""
+    sockets = []
+    for _ in range(count):
+        sock = socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE)
+        sockets.append(sock)
+    time.sleep(0.3)
+    kept = []
+    for sock in sockets:
+        sock.setblocking(False)
+        try:
+            sock.recv(1)
+            sock.close()
+        except BlockingIOError:
+            kept.append(sock)
+        except ConnectionError:
+            sock.close()
+    return kept
+
+
+def test_silent_connections_use_up_no_files(scene, monkeypatch):
+    monkeypatch.setattr(web_app, "MOST_CONNECTIONS", 10)
+    server = scene.serve()
+    kept = []
+    try:
+        for _ in range(4):
+            kept += connections(server, 20)
+        assert 10 <= len(kept) <= 10 + web_app._AT_ONCE
+        assert connections(server, 3) == []
+    finally:
+        for sock in kept:
+            sock.close()
+    wait_until(lambda: answers(server))
+
+
+def answers(server):
+    try:
+        return ask(server, "/numbers").status == 200
+    except OSError:
+        return False
+
+
+def half_a_wish(server, body=b'{"thresh'):
+    sock = socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE)
+    head = "POST /settings HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n"
+    sock.sendall(head.encode() + body)
+    return sock
+
+
+def test_a_wish_that_does_not_end_is_given_up(scene, monkeypatch):
+    monkeypatch.setattr(web_app, "_WISH_TIME", 0.2)
+    with half_a_wish(scene.serve()) as sock:
+        assert sock.recv(1000).startswith(b"HTTP/1.1 408")
+    assert scene.settings.revision == 0
+
+
+def test_whoever_hangs_up_in_the_middle_is_no_fault_of_ours(scene, caplog):
+    server = scene.serve()
+    for body in (b"", b'{"thresh'):
+        half_a_wish(server, body).close()
+    damaged = ask(
+        server,
+        "/settings",
+        method="POST",
+        body=b"no gzip",
+        headers={"Content-Type": "application/json", "Content-Encoding": "gzip"},
+    )
+    assert damaged.status == 400
+    time.sleep(0.2)
+    assert ask(server, "/numbers").status == 200
+    assert not caplog.records

@@ -1,0 +1,313 @@
+"""demo/webcam.py as users run it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import psutil
+import pytest
+from mjpeg_server import MjpegServer
+from tiny_detectors import SIZE, tiny_detector
+
+from mobiledet.export.onnx import trace_onnx, write_onnx
+
+WEBCAM = Path(__file__).resolve().parents[3] / "demo" / "webcam.py"
+FRAMES = 24
+
+# Makes its input the terminal of its session, as a window of a terminal program is. These tests may run under nohup.
+TERMINAL = """
+import fcntl, os, signal, sys, termios
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A detector that finds something in everything."""
+    network, card = tiny_detector("sigmoid")
+    path = tmp_path_factory.mktemp("live") / "model.onnx"
+    write_onnx(trace_onnx(network, size=SIZE), card, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """24 pictures of 96x160."""
+    path = tmp_path_factory.mktemp("live") / "clip.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 12, (160, 96))
+    for number in range(FRAMES):
+        picture = np.full((96, 160, 3), 70, np.uint8)
+        cv2.circle(picture, (6 * number, 50), 20, (40, 200, 90), -1)
+        writer.write(picture)
+    writer.release()
+    return path
+
+
+def command(*words):
+    return [sys.executable, str(WEBCAM), *map(str, words)]
+
+
+def environment(**more):
+    kept = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
+    return {**kept, **more}
+
+
+def webcam(*words, folder=None):
+    """Run it; status, what it printed, and what it complained of."""
+    done = subprocess.run(
+        command(*words), capture_output=True, text=True, timeout=120, cwd=folder, env=environment(), check=False
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def frames_of(path):
+    capture, count = cv2.VideoCapture(str(path)), 0
+    while capture.read()[0]:
+        count += 1
+    capture.release()
+    return count
+
+
+def wait_for_lines(process, log):
+    """Until it has looked at some pictures."""
+    end = time.monotonic() + 60
+    while not log.exists() or log.read_text().count("\n") < 6:
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_a_file_from_start_to_end(model, clip, tmp_path):
+    video, log, report = tmp_path / "o.avi", tmp_path / "o.jsonl", tmp_path / "card.json"
+    words = ("--save", video, "--detections", log, "--report", report, "--threads", 1, "--threshold", 0.05)
+    status, out, err = webcam("--model", model, "--source", clip, "--no-window", *words)
+    assert status == 0, err
+    assert out.startswith(f"{FRAMES} pictures processed")
+    assert frames_of(video) == FRAMES
+    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    assert [line["frame"] for line in lines] == list(range(FRAMES))
+    boxes = np.array([found["box"] for line in lines for found in line["detections"]])
+    assert len(boxes) > FRAMES, "a model that finds nothing proves nothing"
+    assert 100 < boxes[:, 0::2].max() <= 160
+    assert boxes[:, 1::2].max() <= 96
+    card = json.loads(report.read_text(encoding="utf-8"))
+    assert card["frames"] | {"captured": FRAMES, "processed": FRAMES, "dropped": 0, "saved": FRAMES} == card["frames"]
+    assert card["source"] | {"live": False, "size": [96, 160], "fps": 12.0} == card["source"]
+    assert {"grab", "resize", "network", "nms", "draw"} <= card["stages_ms"].keys()
+    assert card["stages_ms"]["nms"]["p50"] < card["stages_ms"]["network"]["p50"]
+    assert card["fps"]["overall"] > 0
+    assert card["model"]["input_size"] == list(SIZE)
+
+
+def test_a_file_at_its_own_speed(model, clip, tmp_path):
+    report = tmp_path / "card.json"
+    words = ("--no-window", "--realtime", "--loop", "--max-seconds", 2.5, "--report", report)
+    status, _, err = webcam("--model", model, "--source", clip, *words)
+    assert status == 0, err
+    card = json.loads(report.read_text(encoding="utf-8"))
+    assert card["source"]["live"]
+    # 12 a second; a busy machine may drop some, but none come early.
+    assert 5 < card["fps"]["overall"] < 13
+    assert card["frames"]["captured"] <= 12 * 4
+
+
+def test_stops_after_so_many_pictures(model, clip):
+    status, out, _ = webcam("--model", model, "--source", clip, "--no-window", "--max-frames", 5)
+    assert (status, out.split()[0]) == (0, "5")
+
+
+def test_only_some_classes(model, clip, tmp_path):
+    log = tmp_path / "o.jsonl"
+    words = ("--classes", "CAT", "--threshold", 0.05, "--detections", log)
+    status, _, err = webcam("--model", model, "--source", clip, "--no-window", *words)
+    assert status == 0, err
+    names = {found["name"] for line in log.read_text().splitlines() for found in json.loads(line)["detections"]}
+    assert names == {"cat"}
+
+
+def test_without_a_display_a_file_is_saved_instead(model, clip, tmp_path):
+    status, _, err = webcam("--model", model, "--source", clip, folder=tmp_path)
+    assert status == 0, err
+    assert "no window: " in err
+    saved = tmp_path / "runs" / "webcam" / "1" / "detections.mp4"
+    assert str(saved.relative_to(tmp_path)) in err
+    assert frames_of(saved) == FRAMES
+
+
+def test_without_a_display_nothing_more_is_made_than_was_asked_for(model, clip, tmp_path):
+    status, _, err = webcam("--model", model, "--source", clip, "--report", "card.json", folder=tmp_path)
+    assert status == 0, err
+    assert "no window: " in err
+    assert [path.name for path in tmp_path.iterdir()] == ["card.json"]
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (["--source", "nowhere.mp4"], "nowhere.mp4"),
+        (["--source", "camera:77"], "77"),
+        (["--model", "nowhere.onnx"], "no model 'nowhere.onnx'"),
+        (["--model", "ssd_mobilnet_v1_075_coco"], "did you mean 'ssd_mobilenet_v1_075_coco'?"),
+        (["--classes", "catt"], "did you mean 'cat'?"),
+        (["--save", "o.mpeg7"], ".mp4"),
+        (["--save", "nofolder/o.mp4"], "nofolder"),
+        (["--report", "there.json"], "there.json exists already"),
+        (["--detections", "there.json"], "there.json exists already"),
+        (["--save", "there.json"], "there.json exists already"),
+        (["--mjpg"], "mjpg"),
+    ],
+)
+def test_mistakes_are_told_in_a_line(model, clip, tmp_path, words, wanted):
+    (tmp_path / "there.json").write_text("mine")
+    given = ["--no-window"]
+    given += [] if "--model" in words else ["--model", str(model)]
+    given += [] if "--source" in words else ["--source", str(clip)]
+    status, _, err = webcam(*given, *words, folder=tmp_path)
+    assert status == 1
+    assert err.splitlines()[-1].startswith("error: ") or "error: " in err
+    assert wanted in err
+    assert "Traceback" not in err
+    assert len(err[err.index("error: ") :].splitlines()) <= 4
+    assert [path.name for path in tmp_path.iterdir()] == ["there.json"]
+    assert (tmp_path / "there.json").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--threshold", "1.5"],
+        ["--threads", "-1"],
+        ["--max-frames", "0"],
+        ["--fps", "nan"],
+        ["--serve", "70000"],
+        ["--host", "0.0.0.0"],
+        ["--save", "a.mp4", "--report", "./a.mp4"],
+        ["--treshold", "0.5"],
+    ],
+)
+def test_wrong_arguments(words):
+    status, _, err = webcam(*words)
+    assert status == 2
+    assert "error: " in err
+
+
+def test_help_loads_nothing_heavy():
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", str(WEBCAM), "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert "--serve" in done.stdout
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert not loaded & {"numpy", "cv2", "torch", "onnxruntime", "psutil", "aiohttp"}
+
+
+def test_runs_without_torch(model, clip, tmp_path):
+    (tmp_path / "torch.py").write_text("raise ImportError('torch is not here')")
+    done = subprocess.run(
+        command("--model", model, "--source", clip, "--no-window", "--max-frames", 3, "--report", tmp_path / "c.json"),
+        capture_output=True,
+        text=True,
+        env=environment(PYTHONPATH=str(tmp_path)),
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_stream_and_its_password_that_nobody_reads(model, tmp_path):
+    report, log = tmp_path / "card.json", tmp_path / "o.jsonl"
+    with MjpegServer(fps=30) as server:
+        address = server.url.replace("http://", "http://me:sesame@") + "?key=sesame"
+        words = ("--max-frames", 5, "--report", report, "--detections", log)
+        status, out, err = webcam("--model", model, "--source", address, "--no-window", *words)
+    assert status == 0, err
+    assert "5 of " in out
+    assert json.loads(report.read_text())["source"]["live"]
+    assert "sesame" not in report.read_text() + log.read_text() + out + err
+
+
+def test_a_stream_that_is_not_there_leaves_the_names_free(model, tmp_path):
+    words = ("--no-window", "--report", "c.json", "--detections", "d.jsonl", "--save", "v.mp4")
+    status, _, err = webcam("--model", model, "--source", "http://127.0.0.1:9/x", *words, folder=tmp_path)
+    assert status == 1
+    assert "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopped_in_the_middle_every_file_is_whole(model, clip, tmp_path, number, status):
+    video, log, report = tmp_path / "o.mp4", tmp_path / "o.jsonl", tmp_path / "card.json"
+    words = ("--loop", "--realtime", "--save", video, "--detections", log, "--report", report)
+    process = subprocess.Popen(
+        command("--model", model, "--source", clip, "--no-window", *words),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+    wait_for_lines(process, log)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == status, err
+    assert "Traceback" not in err
+    assert "pictures processed" in out
+    assert frames_of(video) > 0
+    lines = log.read_text(encoding="utf-8").splitlines()
+    assert len(lines) >= 6
+    assert all(json.loads(line)["detections"] is not None for line in lines)
+    assert json.loads(report.read_text())["frames"]["processed"] == len(lines)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["card.json", "o.jsonl", "o.mp4"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends signals")
+def test_stopped_in_the_middle_no_process_is_left(model, tmp_path):
+    log = tmp_path / "o.jsonl"
+    with MjpegServer() as camera:
+        process = subprocess.Popen(
+            command("--model", model, "--source", camera.url, "--no-window", "--detections", log),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(),
+        )
+        wait_for_lines(process, log)
+        (child,) = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert not child.is_running()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a terminal")
+def test_a_closed_terminal_ends_it_with_everything_whole(model, clip, tmp_path):
+    import pty
+
+    video, log, report = tmp_path / "o.mp4", tmp_path / "o.jsonl", tmp_path / "card.json"
+    words = ("--loop", "--realtime", "--save", video, "--detections", log, "--report", report)
+    mine, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", TERMINAL, *command("--model", model, "--source", clip, "--no-window", *words)],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=environment(),
+        start_new_session=True,
+    )
+    os.close(theirs)
+    wait_for_lines(process, log)
+    os.close(mine)
+    assert process.wait(60) == 128 + signal.SIGHUP
+    assert frames_of(video) > 0
+    lines = len(log.read_text(encoding="utf-8").splitlines())
+    assert json.loads(report.read_text())["frames"]["processed"] == lines

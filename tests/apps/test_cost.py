@@ -1,0 +1,167 @@
+"""The paper's figures come out of the graph (Howard et al. 2017, arXiv 1704.04861)."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+
+import pytest
+
+from mobiledet.apps.cost.chart import plot_costs
+from mobiledet.apps.cost.paper import PAPER_TABLES, paper_costs
+from mobiledet.apps.cost.paper_text import paper_text
+from mobiledet.apps.cost.tables import costs_csv, layer_table, separable_ratios, shares_by_kind, stage_table, stages
+from mobiledet.config import BackboneConfig, FasterRCNNConfig, ModelConfig, SSDConfig
+from mobiledet.errors import ImageError
+from mobiledet.models.build import build_detector
+from mobiledet.models.cost import classifier_cost, detector_cost
+
+
+@pytest.mark.parametrize(
+    ("alpha", "size", "million_mult_adds"),
+    [
+        (1.0, 224, 569), (0.75, 224, 325), (0.5, 224, 149), (0.25, 224, 41),
+        (1.0, 192, 418), (1.0, 160, 290), (1.0, 128, 186),
+    ],
+)  # fmt: skip
+def test_classifier_mult_adds(alpha, size, million_mult_adds):
+    assert classifier_cost(alpha, size).gmacs * 1e3 == pytest.approx(million_mult_adds, rel=0.01)
+
+
+@pytest.mark.parametrize(("alpha", "million"), [(1.0, 4.2), (0.75, 2.6), (0.5, 1.3), (0.25, 0.5)])
+def test_classifier_parameters_round_to_the_papers(alpha, million):
+    assert round(classifier_cost(alpha, 224).params_m, 1) == million
+
+
+@pytest.mark.parametrize("scores", ["sigmoid", "softmax"])
+def test_ssd300_with_90_classes(scores):
+    model = build_detector(ModelConfig(num_classes=90, head=SSDConfig(scores=scores)))
+    cost = detector_cost(model)
+    assert cost.gmacs == pytest.approx(1.237, rel=0.01)
+    assert cost.params_m == pytest.approx(6.82, rel=0.01)
+    assert cost.params_m * 1e6 == sum(p.numel() for p in model.parameters()), "every parameter belongs to a layer"
+
+
+def test_depthwise_separable_costs_the_papers_share_of_a_standard_convolution():
+    layers = {layer.name: layer for layer in classifier_cost(1.0, 224).layers}
+    depthwise, pointwise = (
+        layers["backbone.layers.conv7.depthwise.conv"],
+        layers["backbone.layers.conv7.pointwise.conv"],
+    )
+    standard = 3 * 3 * 512 * 512 * 14 * 14
+    assert (depthwise.mult_adds + pointwise.mult_adds) / standard == pytest.approx(1 / 512 + 1 / 9)
+
+
+def test_non_square_input_costs_by_area():
+    tall = detector_cost(
+        build_detector(ModelConfig(num_classes=3, input_size=(320, 160), backbone=BackboneConfig(alpha=0.25)))
+    )
+    wide = detector_cost(
+        build_detector(ModelConfig(num_classes=3, input_size=(160, 320), backbone=BackboneConfig(alpha=0.25)))
+    )
+    assert tall.gmacs == wide.gmacs
+    assert tall.layers[0].output == (8, 160, 80)
+
+
+@pytest.fixture(scope="module")
+def faster_rcnn():
+    model = build_detector(ModelConfig(num_classes=90, head=FasterRCNNConfig()))
+    return model, detector_cost(model)
+
+
+def test_faster_rcnn_300_with_90_classes(faster_rcnn):
+    model, cost = faster_rcnn
+    assert cost.gmacs == pytest.approx(25.22, rel=0.001)
+    assert cost.params_m == pytest.approx(6.07, rel=0.003)
+    assert cost.params_m * 1e6 == sum(p.numel() for p in model.parameters()), "every parameter belongs to a layer"
+
+
+def test_the_second_stage_runs_once_per_proposal(faster_rcnn):
+    by_name = {layer.name: layer for layer in faster_rcnn[1].layers}
+    pointwise = by_name["head.second_stage.layers.conv12.pointwise.conv"]
+    assert (pointwise.runs, pointwise.output) == (300, (1024, 7, 7))
+    assert pointwise.mult_adds == 300 * 49 * 512 * 1024
+    assert by_name["backbone.layers.conv11.pointwise.conv"].runs == 1
+    judged = [stage for stage in stages(faster_rcnn[1]) if stage.runs == 300]
+    assert [stage.name for stage in judged] == ["conv12", "conv13", "predictors"]
+
+
+def test_every_cell_of_the_papers_tables():
+    rows = {(row["table"].split(":")[0], row["name"]): row for row in paper_costs()}
+    assert len(rows) == sum(len(table.rows) for table in PAPER_TABLES)
+    # Ours against the paper: what its own networks cost, to the digits it prints.
+    loose = {
+        ("Table 9", "Squeezenet"): (0.48, 0.988),  # counted twice by the paper
+        ("Table 8", "GoogleNet"): (0.966, 0.974),
+        ("Table 8", "VGG 16"): (1.011, 1.003),
+        ("Table 9", "AlexNet"): (0.992, 1.018),
+        ("Table 10", "Inception V3"): (1.142, 0.949),
+        ("Table 13", "SSD 300 deeplab-VGG"): (0.999, 1.074),
+        ("Table 13", "SSD 300 MobileNet"): (1.031, 1.003),  # 1.237, printed as 1.2
+        ("Table 3", "rho 0.714"): (1.001, 1.009),
+        ("Table 6", "0.25 MobileNet-224"): (1.0, 0.94),  # 0.47, printed as 0.5
+    }
+    for key, row in rows.items():
+        if row["mult_adds_m"]["ours"] is None:
+            assert row["note"]
+            continue
+        mult_adds, params = loose.get(key, (1.0, 1.0))
+        assert row["mult_adds_m"]["ratio"] == pytest.approx(mult_adds, abs=0.011), key
+        assert row["params_m"]["ratio"] == pytest.approx(params, abs=0.025), key
+
+
+def test_rows_that_cannot_be_derived_say_why():
+    missing = [row["name"] for row in paper_costs() if row["mult_adds_m"]["ours"] is None]
+    assert sorted(name.split(" ")[0] for name in missing) == ["Faster-RCNN", "Faster-RCNN", "PlaNet", "PlaNet", "SSD"]
+    assert "not derived: torchvision has no Inception V2" in paper_text()
+
+
+def test_shares_of_table_2():
+    shares = shares_by_kind(classifier_cost(1.0, 224))
+    assert shares["conv 1x1"] == pytest.approx((0.9486, 0.7459), abs=0.002)
+    assert shares["linear"][1] == pytest.approx(0.2433, abs=0.0015)
+    assert sum(share for share, _ in shares.values()) == pytest.approx(1)
+
+
+def test_every_separable_layer_costs_the_papers_share():
+    cost = classifier_cost(0.5, 128)
+    layers = {layer.name: layer for layer in cost.layers}
+    ratios = separable_ratios(cost)
+    assert len(ratios) == 13
+    for name, ratio in ratios.items():
+        assert ratio == pytest.approx(1 / layers[name].output[0] + 1 / 9)
+
+
+def test_tables_add_up(faster_rcnn):
+    cost = faster_rcnn[1]
+    assert sum(stage.mult_adds for stage in stages(cost)) == sum(layer.mult_adds for layer in cost.layers)
+    assert sum(stage.params for stage in stages(cost)) == sum(layer.params for layer in cost.layers)
+    rows = list(csv.DictReader(io.StringIO(costs_csv({"a, b": cost}))))
+    assert [row["network"] for row in rows] == ["a, b"] * len(cost.layers)
+    assert sum(int(row["mult_adds"]) for row in rows) == sum(layer.mult_adds for layer in cost.layers)
+    assert len(layer_table(cost).splitlines()) == 1 + len(cost.layers)
+    assert "conv13           300" in stage_table(cost)
+
+
+def test_the_chart_is_a_picture(faster_rcnn, tmp_path):
+    plot_costs({"costs $5": faster_rcnn[1], "small": classifier_cost(0.25, 128)}, tmp_path / "costs.png")
+    assert (tmp_path / "costs.png").read_bytes()[:4] == b"\x89PNG"
+    with pytest.raises(ImageError, match=r"name it \.png"):
+        plot_costs({"a": faster_rcnn[1]}, tmp_path / "costs.xyz")
+
+
+def test_the_tool(checkout, tmp_path):
+    def tool(*words):
+        command = [sys.executable, "tools/cost.py", *map(str, words)]
+        return subprocess.run(command, cwd=checkout, capture_output=True, text=True, timeout=120)
+
+    files = [tmp_path / name for name in ("c.json", "c.csv", "c.png")]
+    config = "configs/ssd_mobilenet_a025.py"
+    done = tool(config, "--classes", 90, "-v", "--json", files[0], "--csv", files[1], "--chart", files[2])
+    assert done.returncode == 0, done.stderr
+    assert json.loads(files[0].read_text())[config]["gmacs"] > 0
+    assert files[1].read_text().startswith("network,input,stage,layer")
+    assert files[2].stat().st_size > 1000
+    assert tool("--csv", "x.csv", "--paper").returncode == 2
+    assert "exists already" in tool(config, "--json", files[0]).stderr

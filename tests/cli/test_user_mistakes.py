@@ -1,0 +1,475 @@
+"""What people get wrong at the command line, and what they are told.
+
+Each mistake must end with status 1 (2 where argparse sees it), without a traceback, with one clear message as the
+last thing on stderr that has the wrong value and the way out in it, and with every file as it was.
+"""
+
+# ruff: noqa: E501 -- tables: one mistake to a line
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import random
+import runpy
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+SETTINGS = """
+    model=ModelConfig(backbone=BackboneConfig(alpha=0.25), input_size=(64, 80)),
+    optimizer=OptimizerConfig(lr=0.01),
+    schedule=ScheduleConfig(epochs=1, batch_size=2),
+    train=TrainConfig(output="runs", threads=1, device="cpu", precision="float32"),
+"""
+RECIPE = f"from mobiledet.config import *\nconfig = Config({SETTINGS})\n"
+
+
+class Finished(NamedTuple):
+    """What a program left behind."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+@contextlib.contextmanager
+def _process_state_kept() -> Iterator[None]:
+    """Give a program the logging of a new process, and take back what it changes for the whole process."""
+    root = logging.getLogger()
+    handlers, levels = root.handlers[:], {name: logging.getLogger(name).level for name in ("", "PIL", "matplotlib")}
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    arguments, threads = sys.argv[:], torch.get_num_threads()
+    root.handlers[:] = []
+    try:
+        yield
+    finally:
+        root.handlers[:], sys.argv[:] = handlers, arguments
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+        torch.set_num_threads(threads)
+
+
+def run_tool_in_process(tool: str, *arguments: object) -> Finished:
+    """Run ``tools/<tool>.py`` as its own program would, less the seconds that importing torch takes."""
+    stdout, stderr = io.StringIO(), io.StringIO()
+    path = str(CHECKOUT / "tools" / f"{tool}.py")
+    with _process_state_kept(), contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+        sys.argv[:] = [path, *map(str, arguments)]
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(path, run_name="__main__")
+    return Finished(int(ended.value.code or 0), stdout.getvalue(), stderr.getvalue())
+
+
+def run_tool(tool: str, *arguments: object) -> Finished:
+    """Run ``tools/<tool>.py`` as a process of its own."""
+    command = [sys.executable, str(CHECKOUT / "tools" / f"{tool}.py"), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return Finished(done.returncode, done.stdout, done.stderr)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A folder of things to get wrong; the working directory.
+
+    Attributes:
+        folder: holds ``tiny.py``, a good recipe, ``data/``, a good data set of 4 and 2 pictures, ``run/``, a trained
+            run, and ``pictures/a.jpg``.
+    """
+
+    folder: Path
+
+    def write(self, name: str, content: str | bytes) -> str:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return name
+
+    def annotations(self, split: str = "train") -> Path:
+        return self.folder / f"data/annotations/instances_{split}.json"
+
+    def change(self, change: Callable[[dict[str, Any]], object], split: str = "train") -> None:
+        content = json.loads(self.annotations(split).read_text())
+        change(content)
+        self.annotations(split).write_text(json.dumps(content))
+
+    def snapshot(self) -> dict[str, bytes]:
+        files = (path for path in self.folder.rglob("*") if path.is_file())
+        return {str(path.relative_to(self.folder)): path.read_bytes() for path in files}
+
+
+@pytest.fixture(scope="session")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that every test gets a copy of."""
+    from mobiledet.config import apply_overrides, load_config
+    from mobiledet.data.shapes import generate_shapes
+    from mobiledet.train.start import start_run
+
+    folder = tmp_path_factory.mktemp("mistakes") / "bench"
+    generate_shapes(folder / "data", train=4, val=2, size=(64, 80), seed=5)
+    (folder / "tiny.py").write_text(RECIPE)
+    (folder / "pictures").mkdir()
+    shutil.copy(folder / "data/val/000001.jpg", folder / "pictures/a.jpg")
+    overrides = [f"data.root={folder / 'data'}", "data.workers=0", f"train.output={folder / 'trained'}"]
+    with pytest.MonkeyPatch.context() as patch, _process_state_kept():
+        patch.setenv("MOBILEDET_CACHE", str(tmp_path_factory.getbasetemp() / "mobiledet-cache"))
+        run, status = start_run(apply_overrides(load_config(folder / "tiny.py"), overrides))
+    assert status == 0
+    run.rename(folder / "run")
+    shutil.rmtree(folder / "trained")
+    recorded = json.loads((folder / "run/config.json").read_text())
+    recorded["data"]["root"] = "data"
+    (folder / "run/config.json").write_text(json.dumps(recorded))
+    return folder
+
+
+@pytest.fixture
+def bench(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    folder = tmp_path / "bench"
+    shutil.copytree(original, folder)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("COLUMNS", "80")  # argparse folds its usage to the terminal
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("MOBILEDET_OFFLINE", "1")
+    monkeypatch.delenv("MOBILEDET_WEIGHTS", raising=False)
+    return Bench(folder)
+
+
+def told(finished: Finished) -> str:
+    """The message that a failed program ends with: one line, or for a data set one line for each kind of fault."""
+    assert "Traceback" not in finished.stdout + finished.stderr, finished.stderr
+    lines = finished.stderr.rstrip().splitlines()
+    starts = [index for index, line in enumerate(lines) if line.startswith("error: ") or ": error: " in line]
+    assert starts, f"no error told: {finished}"
+    first, *rest = lines[starts[-1] :]
+    if rest:
+        assert first.endswith("can't be used:")
+        assert all(line.startswith("- ") for line in rest), rest
+        assert all("Remedy: " in line for line in rest), rest
+    assert max(map(len, [first, *rest])) < 700, "nobody reads that"
+    return "\n".join([first, *rest])
+
+
+Prepare = Callable[[Bench], object]
+Mistake = tuple[str, Prepare, str, list[str]]
+"""Tool, what to prepare first, arguments separated by spaces, words that must be told."""
+
+
+def nothing(bench: Bench) -> None:
+    """The mistake is in the arguments."""
+
+
+def file(name: str, content: str | bytes) -> Prepare:
+    return lambda bench: bench.write(name, content)
+
+
+def gone(name: str) -> Prepare:
+    return lambda bench: (bench.folder / name).unlink()
+
+
+def data(change: Callable[[dict[str, Any]], object], split: str = "train") -> Prepare:
+    return lambda bench: bench.change(change, split)
+
+
+def cut(name: str) -> Prepare:
+    return lambda bench: bench.write(name, (bench.folder / name).read_bytes()[:-400])
+
+
+def recipe(old: str, new: str) -> Prepare:
+    assert old in RECIPE
+    return file("wrong.py", RECIPE.replace(old, new))
+
+
+def foreign_checkpoint(bench: Bench) -> None:
+    torch.save({"state_dict": {"weight": torch.zeros(3)}}, bench.folder / "resnet.pt")
+
+
+def altered_checkpoint(bench: Bench) -> None:
+    content = torch.load(bench.folder / "run/best.pt", weights_only=True)
+    next(iter(content["model"].values())).add_(1)
+    torch.save(content, bench.folder / "altered.pt")
+
+
+def newer_checkpoint(bench: Bench) -> None:
+    content = torch.load(bench.folder / "run/best.pt", weights_only=True)
+    torch.save({**content, "version": 99}, bench.folder / "newer.pt")
+
+
+def pickled_code(bench: Bench) -> None:
+    torch.save({"model": subprocess.Popen}, bench.folder / "code.pt")
+
+
+def rename_classes(bench: Bench) -> None:
+    bench.change(lambda d: [c.update(name=f"thing {c['id']}") for c in d["categories"]], "val")
+
+
+def backbone(bench: Bench) -> None:
+    from mobiledet.config import BackboneConfig
+    from mobiledet.models.mobilenet_v1 import MobileNetV1
+    from mobiledet.weights.checkpoint import save_checkpoint
+    from mobiledet.weights.imagenet import ImageNetBackbone
+
+    config = BackboneConfig(alpha=0.25)
+    state = MobileNetV1(alpha=0.25).state_dict()
+    found = ImageNetBackbone(config, (64, 64), (0.0,) * 3, (1.0,) * 3, state, None, folded=False)
+    save_checkpoint(bench.folder / "backbone.pt", {"mobiledet": "0", **found.payload()})
+
+
+def empty_folder(name: str) -> Prepare:
+    return lambda bench: (bench.folder / name).mkdir(parents=True)
+
+
+ON_DATA = "tiny.py data.root=data data.workers=0"
+TO_TRAIN = "data/annotations/instances_train.json"
+SCORE = "run/best.pt --data data --workers 0 --threads 1"
+DETECT = "--threads 1 -o out"
+
+CONFIGS: dict[str, Mistake] = {
+    "config misspelt": ("train", nothing, "tiyn.py", ["'tiyn.py'", "did you mean 'tiny.py'"]),
+    "config in a missing folder": ("train", file("configs/tiny.py", RECIPE), "confgs/tiny.py", ["'confgs/tiny.py'", "did you mean 'configs/tiny.py'"]),
+    "config is a folder": ("train", nothing, "data", ["'data'", "tiny.py"]),
+    "config not Python": ("train", file("a.yaml", "a: 1"), "a.yaml", ["'a.yaml' is not Python", "ssd_mobilenet_a1.py"]),
+    "syntax error": ("train", recipe("epochs=1,", "epochs=,"), "wrong.py", ["wrong.py, line 5: SyntaxError: invalid"]),
+    "config not text": ("train", file("a.py", b"\x80\x00"), "a.py", ["a.py: SyntaxError: source code string"]),
+    "config crashes": ("train", file("a.py", "x = 1\ny = x / 0"), "a.py", ["a.py, line 2", "ZeroDivisionError"]),
+    "config exits": ("train", file("a.py", "raise SystemExit(0)"), "a.py", ["a.py, line 1", "SystemExit"]),
+    "no `config` in it": ("train", recipe("config = ", "cfg = "), "wrong.py", ["no variable `config`", "= Config(...)"]),
+    "`config` a dict": ("train", file("a.py", "config = {}"), "a.py", ["`config` is a dict", "= Config(...)"]),
+    "misspelt in the file": ("train", recipe("epochs", "epoch"), "wrong.py", ["'epoch'", "did you mean 'schedule.epochs'"]),
+    "misspelt override": ("train", nothing, "tiny.py schedule.epoch=2", ["'schedule.epoch'", "'schedule.epochs'"]),
+    "override of nothing": ("train", nothing, "tiny.py banana=2", ["'banana'", "known here: name, model, data"]),
+    "override without =": ("train", nothing, "tiny.py schedule.epochs 2", ["'schedule.epochs'", "key=value"]),
+    "override of a group": ("train", nothing, "tiny.py schedule=2", ["schedule is a group", "schedule.epochs"]),
+    "not a number": ("train", nothing, "tiny.py schedule.epochs=two", ["schedule.epochs", "integer", "'two'"]),
+    "no epochs": ("train", nothing, "tiny.py schedule.epochs=0", ["schedule.epochs", "greater than 0", "'0'"]),
+    "negative alpha": ("train", nothing, "tiny.py model.backbone.alpha=-1", ["model.backbone.alpha", "than 0", "'-1'"]),
+    "not a number at all": ("train", nothing, "tiny.py optimizer.lr=nan", ["optimizer.lr", "finite", "'nan'"]),
+    "half a size": ("train", nothing, "tiny.py model.input_size=300", ["[300]", "model.input_size=(300, 300)"]),
+    "unknown head": ("train", nothing, "tiny.py model.head.kind=yolo", ["model.head.kind", "'ssd', 'ssdlite'", "'yolo'"]),
+    "unknown optimizer": ("train", nothing, "tiny.py optimizer.name=adam", ["optimizer.name", "'adamw'", "'adam'"]),
+    "name with a slash": ("train", nothing, "tiny.py name=a/b", ["name", "'a/b'"]),
+    "file name with a plus": ("train", file("a+b.py", RECIPE), "a+b.py", ["'a+b' can't name a run folder", "rename the file"]),
+    "steps forgotten": ("train", nothing, "tiny.py schedule.policy=step", ["schedule", "step_epochs=(40, 55)"]),
+    "nothing named": ("train", nothing, "", ["name a config file, or --resume"]),
+    "unknown option": ("train", nothing, "tiny.py --epochs 2", ["--epochs"]),
+    "cost of a missing config": ("cost", nothing, "tiyn.py", ["'tiyn.py'", "did you mean 'tiny.py'"]),
+    "cost of no classes": ("cost", nothing, "tiny.py --classes 0", ["--classes must be at least 1"]),
+    "cost over a file": ("cost", file("a.json", "mine"), "tiny.py --json a.json", ["a.json exists already", "another"]),
+    "cost of nothing": ("cost", nothing, "", ["name config files"]),
+}  # fmt: skip
+
+DATA: dict[str, Mistake] = {
+    "root missing": ("train", nothing, "tiny.py data.root=dta", ["dta is not a folder", "annotations/"]),
+    "root is a file": ("train", nothing, f"tiny.py data.root={TO_TRAIN}", [f"{TO_TRAIN} is not a folder", "name"]),
+    "split missing": ("train", nothing, f"{ON_DATA} data.train_split=trian", ["'trian'", "'train', 'val'", "did you mean 'train'"]),
+    "no val": ("train", gone("data/annotations/instances_val.json"), ON_DATA, ["split 'val'", "there is 'train'"]),
+    "annotations missing": ("train", nothing, f"{ON_DATA} data.train_annotations=a.json", ["a.json doesn't exist", "data/a.json"]),
+    "not JSON": ("train", file(TO_TRAIN, "{"), ON_DATA, [TO_TRAIN, "is not JSON", "download it again"]),
+    "predictions": ("train", file(TO_TRAIN, '[{"image_id": 1, "score": 1}]'), ON_DATA, ["instances_train.json is a list of 1", "predictions", "name the ground truth"]),
+    "no boxes": ("train", data(lambda d: d.update(annotations=[])), ON_DATA, ["0 annotations", "training needs boxes"]),
+    "no pictures": ("train", data(lambda d: d.update(images=[])), ON_DATA, ["list of images is empty", "needs pictures"]),
+    "category id doubled": ("train", data(lambda d: d["categories"][1].update(id=1)), ON_DATA, ["categories[1] ('square')", "id is 1", "its own whole number"]),
+    "unknown category": ("train", data(lambda d: d["annotations"][0].update(category_id=99)), ON_DATA, ["annotations[0] (image 1", "category_id is 99", "add the category"]),
+    "box of NaN": ("train", data(lambda d: d["annotations"][0].update(bbox=[1, 2, float("nan"), 4])), ON_DATA, ["annotations[0] (image 1, '000001.jpg')", "nan", "[x, y, width, height]"]),
+    "text as picture": ("train", file("data/train/000002.jpg", "hello"), ON_DATA, ["000002.jpg", "b'hello'", "replace the files"]),
+    "picture cut short": ("train", cut("data/train/000002.jpg"), ON_DATA, ["000002.jpg is cut short", "replace the files"]),
+    "size mismatch": ("train", data(lambda d: d["images"][1].update(width=999)), ON_DATA, ["images[1]", "width 999", "but the file has", "write the real size"]),
+    "leaves the folder": ("train", data(lambda d: d["images"][1].update(file_name="../a.jpg")), ON_DATA, ["images[1]", "'../a.jpg'", "relative to it"]),
+    "val cut short": ("train", cut("data/val/000001.jpg"), ON_DATA, ["000001.jpg is cut short", "replace the files"]),
+    "picture missing": ("train", gone("data/train/000002.jpg"), ON_DATA, ["images[1]", "not in data/train", "put them there"]),
+    "other classes in val": ("train", rename_classes, ON_DATA, ["instances_val.json", "different categories", "circle", "the same list"]),
+    "classes miscounted": ("train", nothing, f"{ON_DATA} model.num_classes=3", ["model.num_classes is 3", "has 8", "leave it out"]),
+}  # fmt: skip
+
+RUNS: dict[str, Mistake] = {
+    "output in a file": ("train", file("a", "mine"), f"{ON_DATA} train.output=a", ["'a/tiny'", "train.output=FOLDER"]),
+    "no such device": ("train", nothing, f"{ON_DATA} train.device=gpu", ["train.device=gpu", "no such device"]),
+    "no GPU": ("train", nothing, f"{ON_DATA} train.device=cuda", ["train.device=cuda", "no such device"]),
+    "float16 without GPU": ("train", nothing, f"{ON_DATA} train.precision=float16", ["train.precision=float16", "bfloat16"]),
+    "resume of no run": ("train", nothing, "--resume data", ["'data' is no run folder", "config.json", "there are run"]),
+    "resume of the folder above": ("train", nothing, "--resume .", ["'.' is no run folder", "there are run"]),
+    "resume of nothing": ("train", nothing, "--resume runs/7", ["'runs/7'", "no such folder", "runs/ssd_mobilenet_a1/1"]),
+    "resume of a checkpoint": ("train", nothing, "--resume run/last.pt", ["not a file", "--resume 'run'"]),
+    "resume changed": ("train", nothing, "--resume run schedule.epochs=9", ["'schedule.epochs=9'", "data.workers"]),
+    "resume with a config": ("train", nothing, "--resume run tiny.py", ["'tiny.py'", "data.workers"]),
+    "resume without GPU": ("train", nothing, "--resume run train.device=cuda", ["cuda", "no such device"]),
+    "resume, config cut": ("train", cut("run/config.json"), "--resume run", ["run/config.json", "can't be read", "put the file back"]),
+    "resume, config a list": ("train", file("run/config.json", "[]"), "--resume run", ["run/config.json", "a list", "put the file back"]),
+    "resume, unknown setting": ("train", file("run/config.json", '{"banana": 1}'), "--resume run", ["run/config.json", "'banana'"]),
+    "resume, checkpoint cut": ("train", cut("run/last.pt"), "--resume run", ["no whole checkpoint", "run/last.pt", "damaged"]),
+    "resume on other data": ("train", data(lambda d: d["annotations"].pop()), "--resume run", ["instances_train.json", "put the old file back"]),
+}  # fmt: skip
+
+SCORING: dict[str, Mistake] = {
+    "checkpoint misspelt": ("eval", nothing, "run/bset.pt --data data", ["'run/bset.pt'", "best.pt, last.pt"]),
+    "run misspelt": ("eval", nothing, "rnu/best.pt --data data", ["'rnu/best.pt'", "no folder 'rnu'"]),
+    "folder of no run": ("eval", nothing, "data --data data", ["'data/best.pt'", "holds no checkpoint"]),
+    "folder above the run": ("eval", nothing, ". --data data", ["'best.pt'", "run/best.pt"]),
+    "checkpoint cut short": ("eval", cut("run/best.pt"), SCORE, ["run/best.pt", "damaged", "bytes"]),
+    "text as checkpoint": ("eval", file("a.pt", "hello"), "a.pt --data data", ["a.pt", "not a checkpoint", "(5 bytes)", "best.pt"]),
+    "empty checkpoint": ("eval", file("a.pt", ""), "a.pt --data data", ["a.pt", "(0 bytes)"]),
+    "foreign checkpoint": ("eval", foreign_checkpoint, "resnet.pt --data data", ["resnet.pt", "not a checkpoint of mobiledet", "tools/train.py"]),
+    "checkpoint with code": ("eval", pickled_code, "code.pt --data data", ["code.pt", "not a checkpoint"]),
+    "checkpoint altered": ("eval", altered_checkpoint, "altered.pt --data data", ["altered.pt", "checksum", "copy it again"]),
+    "checkpoint of tomorrow": ("eval", newer_checkpoint, "newer.pt --data data", ["newer.pt", "format 99", "update mobiledet"]),
+    "other classes": ("eval", rename_classes, SCORE, ["circle", "thing 1", "no name in common", "take data"]),
+    "no such split": ("eval", nothing, f"{SCORE} --split tset", ["'tset'", "'train', 'val'"]),
+    "results over a file": ("eval", file("a.json", "mine"), f"{SCORE} --json a.json", ["a.json exists already", "name another"]),
+    "results into nowhere": ("eval", nothing, f"{SCORE} --results out/a.json", ["out/a.json", "no folder 'out'; make it"]),
+    "no batch": ("eval", nothing, f"{SCORE} --batch-size 0", ["--batch-size must be at least 1"]),
+    "batch in words": ("eval", nothing, f"{SCORE} --batch-size two", ["--batch-size", "'two'"]),
+    "a hundred thousand threads": ("predict", nothing, f"run pictures {DETECT} --threads 100000", ["100000 is no number of threads", "256"]),
+    "threads below none": ("eval", nothing, f"{SCORE} --threads -1", ["-1 is no number of threads"]),
+    "eval without GPU": ("eval", nothing, f"{SCORE} --device cuda", ["cuda", "no such device"]),
+}  # fmt: skip
+
+PREDICTING: dict[str, Mistake] = {
+    "picture missing": ("predict", nothing, f"run pictures/b.jpg {DETECT}", ["pictures/b.jpg doesn't exist", "name"]),
+    "no pictures": ("predict", empty_folder("none"), f"run none {DETECT}", ["none holds no picture", ".jpg"]),
+    "results there": ("predict", file("out/detections.json", "mine"), f"run pictures {DETECT}", ["out/detections.json exists already", "-o"]),
+    "drawing there": ("predict", file("out/a.jpg", "mine"), f"run pictures {DETECT}", ["out/a.jpg exists already", "-o"]),
+    "output a file": ("predict", file("out", "mine"), f"run pictures {DETECT}", ["'out'", "-o"]),
+    "onto the pictures": ("predict", nothing, "run pictures --threads 1 -o pictures", ["pictures/a.jpg exists already"]),
+    "swapped": ("predict", nothing, f"pictures/a.jpg run/best.pt {DETECT}", ["pictures/a.jpg", "not a checkpoint"]),
+    "threshold 7": ("predict", nothing, f"run pictures {DETECT} --threshold 7", ["--threshold must lie between 0 and 1"]),
+    "run without best": ("predict", gone("run/best.pt"), f"run pictures {DETECT}", ["'run/best.pt'", "last.pt"]),
+    "shapes among files": ("make_shapes", nothing, "pictures", ["pictures", "not empty", "choose another folder"]),
+    "shapes of 12": ("make_shapes", nothing, "new --size 12", ["'12'", "HEIGHTxWIDTH", "160x200"]),
+    "shapes too small": ("make_shapes", nothing, "new --size 12x12", ["(12, 12)", "48 pixels or more"]),
+    "no shapes": ("make_shapes", nothing, "new --train 0", ["train=0", "1 picture or more"]),
+    "other shapes": ("make_shapes", nothing, "data --train 9", ["data", "choose another folder or delete it"]),
+    "shapes in a file": ("make_shapes", file("a", "mine"), "a/b", ["a/b", "choose another folder"]),
+}  # fmt: skip
+
+INIT = f"{ON_DATA} model.init="
+
+WEIGHTS: dict[str, Mistake] = {
+    "name misspelt": ("predict", nothing, f"ssd_mobilenet_v1_coco pictures {DETECT}", ["'ssd_mobilenet_v1_coco'", "did you mean 'ssd_mobilenet_v1_"]),
+    "offline": ("eval", nothing, "ssd_mobilenet_v1_075_coco --data data", ["ssd_mobilenet_v1_075_coco can't be fetched", "https://", "weights/ssd_mobilenet_v1_0.75_300_coco_quant.tflite", "MOBILEDET_WEIGHTS"]),
+    "backbone as detector": ("predict", backbone, f"backbone.pt pictures {DETECT}", ["backbone.pt", "finds nothing yet", "model.init=backbone.pt"]),
+    "not converted": ("eval", file("a.tflite", "hello"), "a.tflite --data data", ["a.tflite", "tools/weights.py import a.tflite"]),
+    "unknown weights": ("weights", nothing, "fetch resnet", ["'resnet'", "mobilenetv1_100"]),
+    "fetch misspelt": ("weights", nothing, "fetch mobilenetv1_10", ["did you mean 'mobilenetv1_100'"]),
+    "import of nothing": ("weights", nothing, "import a.tflite -o a.pt", ["'a.tflite'", "name a .tflite or .safetensors file"]),
+    "import of text": ("weights", file("a.tflite", "hello, world"), "import a.tflite -o a.pt", ["a.tflite", "no TensorFlow Lite file (12 bytes)"]),
+    "import of a torso": ("weights", file("a.tflite", b"\x1c\0\0\0TFL3" + bytes(20)), "import a.tflite -o a.pt", ["a.tflite", "damaged", "copy it again"]),
+    "import of no safetensors": ("weights", file("a.safetensors", "hello"), "import a.safetensors -o a.pt", ["a.safetensors", "no safetensors file", "copy it again"]),
+    "import over a file": ("weights", file("a.pt", "mine"), "import a.tflite -o a.pt", ["a.pt exists already", "another"]),
+    "import without output": ("weights", nothing, "import a.tflite", ["-o/--output"]),
+    "weights without a word": ("weights", nothing, "", ["command"]),
+    "init missing": ("train", nothing, f"{INIT}run/bset.pt", ["'run/bset.pt'", "best.pt, last.pt"]),
+    "init misspelt": ("train", nothing, f"{INIT}mobilenetv1-100", ["'mobilenetv1-100'", "did you mean 'mobilenetv1_100'"]),
+    "init of another width": ("train", nothing, f"{INIT}run/best.pt model.backbone.alpha=0.5", ["model.backbone.alpha is 0.5", "run/best.pt has 0.25", "leave it out"]),
+    "init of another scale": ("train", nothing, f"{INIT}run/best.pt model.mean=(0,0,0)", ["model.mean is (0.0, 0.0, 0.0)", "run/best.pt has (127.5"]),
+    "init of text": ("train", file("a.pt", "hello"), f"{INIT}a.pt", ["a.pt", "not a checkpoint"]),
+    "nothing held out": ("train", gone("data/annotations/instances_val.json"), f"{ON_DATA} data.hold_out=1.5", ["data.hold_out", "less than 1", "'1.5'"]),
+}  # fmt: skip
+
+USAGE = {
+    "import without output", "weights without a word",
+    "nothing named", "unknown option", "cost of no classes", "cost of nothing", "no batch", "batch in words",
+    "threads below none", "a hundred thousand threads", "threshold 7", "shapes of 12",
+}  # fmt: skip
+"""Mistakes that argparse sees: status 2."""
+
+CASES = {
+    f"{mistake[0]}: {name}": (name, mistake)
+    for table in (CONFIGS, DATA, RUNS, SCORING, PREDICTING, WEIGHTS)
+    for name, mistake in table.items()
+}
+
+
+@pytest.mark.parametrize(("name", "mistake"), CASES.values(), ids=CASES)
+def test_mistake_is_explained(bench: Bench, name: str, mistake: Mistake) -> None:
+    tool, prepare, arguments, words = mistake
+    if "cuda" in arguments and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    prepare(bench)
+    before = bench.snapshot()
+    finished = run_tool_in_process(tool, *arguments.split())
+    message = told(finished)
+    for word in words:
+        assert word in message, message
+    assert finished.status == (2 if name in USAGE else 1)
+    assert bench.snapshot() == before, "files were changed or left behind"
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "status", "words"),
+    [
+        ("train", "tiny.py data.root=data schedule.epoch=2", 1, ["'schedule.epoch'", "did you mean 'schedule.epochs'"]),
+        ("predict", "run/bset.pt pictures -o out", 1, ["'run/bset.pt'", "best.pt, last.pt"]),
+        ("make_shapes", "new --size 12", 2, ["'12'", "160x200"]),
+    ],
+)
+def test_a_real_process_says_the_same(bench: Bench, tool: str, arguments: str, status: int, words: list[str]) -> None:
+    before = bench.snapshot()
+    finished = run_tool(tool, *arguments.split())
+    message = told(finished)
+    assert all(word in message for word in words), message
+    assert finished.status == status
+    assert finished.stdout == ""
+    assert bench.snapshot() == before
+    assert finished == run_tool_in_process(tool, *arguments.split())
+
+
+def test_ids_of_zero_are_told_and_trained_on(bench: Bench) -> None:
+    def start_at_zero(content: dict[str, Any]) -> None:
+        content["categories"][0]["id"] = 0
+        for image in content["images"]:
+            image["id"] -= 1
+        for annotation in content["annotations"]:
+            annotation["id"] -= 1
+            annotation["image_id"] -= 1
+            annotation["category_id"] *= annotation["category_id"] != 1
+
+    bench.change(start_at_zero, "train")
+    bench.change(start_at_zero, "val")
+    finished = run_tool_in_process("train", *ON_DATA.split())
+    assert finished.status == 0, finished.stderr
+    repaired = "repaired: 1 annotation ids renumbered (missing, doubled or below 1) (first: annotations[0] (image 0, "
+    assert finished.stderr.count(repaired) == 2
+    assert "run folder: runs/tiny/1" in finished.stdout
+    best = torch.load(bench.folder / "runs/tiny/1/best.pt", weights_only=True)
+    assert best["categories"][0] == {"id": 0, "name": "circle"}
+
+
+def test_a_bad_picture_among_good_ones_is_named_and_the_others_are_done(bench: Bench) -> None:
+    bench.write("pictures/b.jpg", "hello")
+    finished = run_tool_in_process("predict", "run", "pictures", "--threads", 1, "-o", "out")
+    assert finished.status == 1
+    assert "pictures/b.jpg is not a JPEG" in told(finished)
+    assert sorted(path.name for path in (bench.folder / "out").iterdir()) == ["a.jpg", "detections.json"]
+    assert [entry["file"] for entry in json.loads((bench.folder / "out/detections.json").read_text())] == [
+        "pictures/a.jpg"
+    ]
+
+
+def test_the_good_bench_is_good(bench: Bench) -> None:
+    """Without a mistake every program ends well, so that the mistakes above are what stops them."""
+    for tool, arguments in [
+        ("train", f"{ON_DATA} train.output=new"),
+        ("train", "--resume run"),
+        ("eval", f"{SCORE} --json a.json"),
+        ("predict", f"run pictures {DETECT}"),
+        ("cost", "tiny.py"),
+        ("make_shapes", "data --train 4 --val 2 --size 64x80 --seed 5"),
+    ]:
+        finished = run_tool_in_process(tool, *arguments.split())
+        assert finished.status == 0, finished.stderr
+        assert "error" not in finished.stderr

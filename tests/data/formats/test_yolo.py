@@ -1,0 +1,383 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mobiledet.data.formats.read import read_dataset
+from mobiledet.data.images import read_image
+from mobiledet.errors import DataError
+
+ROW = "0 0.5 0.5 0.5 0.25"
+BOX = [15, 15, 30, 10]  # of ROW in a picture of 40 x 60 (height x width)
+YAML = "names: [cat, dog]\ntrain: train/images\nval: valid/images\n"
+
+
+def kinds(imported) -> dict[str, int]:
+    return dict(imported.account.counts)
+
+
+def test_shares_become_pixels_of_the_picture(folder, boxes_of) -> None:
+    folder.write("data.yaml", "names: [cat, dog]\ntrain: images\n")
+    folder.yolo("a", f"{ROW}\n1 0.25 0.5 0.1 0.2\n")
+    imported = folder.read()
+    assert (imported.format, list(imported.splits)) == ("yolo", ["train"])
+    train = imported.splits["train"]
+    assert (train.names, [c.id for c in train.categories]) == (("cat", "dog"), [1, 2])
+    assert boxes_of(train) == {"a.jpg": [("cat", BOX), ("dog", [12, 16, 6, 8])]}
+    assert (train[0].path, train.image_dir) == (folder.root / "images/a.jpg", folder.root)
+    assert (train[0].height, train[0].width) == (40, 60)
+    assert imported.account.lines() == []
+    assert "repaired" not in train.report.summary()
+
+
+@pytest.mark.parametrize(
+    ("pictures", "texts", "train", "val"),
+    [
+        ("{}/images", "{}/labels", "train/images", "valid/images"),
+        ("{}/images", "{}/labels", "../train/images", "../valid/images"),  # Roboflow
+        ("images/{}", "labels/{}", "images/train", "images/valid"),
+        ("images/{}", "labels/{}", "/content/drive/set/images/train", "D:\\set\\images\\valid"),
+        ("images/{}", "labels/{}", "[images/train]", "[images/valid, images/gone]"),
+        ("{}", "{}", "train", "valid"),
+        ("{}", "{}/labels", "train/", "./valid/"),
+        ("{}", "labels/{}", "train", "valid"),
+        ("images/{}", "labels/{}", "train.txt", "lists/val.txt"),
+        ("a/{}/images/x/y", "a/{}/labels/x/y", "a/train", "a/valid"),
+    ],
+)
+@pytest.mark.parametrize("path", ["", "path: .\n", "path: /content/set\n", "path: ../datasets/set\n"])
+def test_layouts(folder, boxes_of, pictures: str, texts: str, train: str, val: str, path: str) -> None:
+    for split in ("train", "valid"):
+        folder.yolo(split, ROW, pictures.format(split), texts.format(split))
+    folder.write("train.txt", "./images/train/train.jpg\n\n")
+    folder.write("lists/val.txt", "C:\\set\\images\\valid\\valid.jpg\r\n/data/images/gone.jpg\r\n")
+    folder.write("data.yaml", f"{path}names:\n  0: cat\ntrain: {train}\nval: {val}\ntest:\n")
+    splits = folder.read().splits
+    assert {name: boxes_of(data) for name, data in splits.items()} == {
+        "train": {"train.jpg": [("cat", BOX)]},
+        "val": {"valid.jpg": [("cat", BOX)]},
+    }
+
+
+@pytest.mark.parametrize(
+    ("train", "val"),
+    [
+        ("images/one", "images/two"),
+        ("[images/one]", "[images/two, images/gone]"),
+        ("/content/set/images/one", "E:\\set\\images\\two"),
+        ("one.txt", "[two.txt]"),
+        ("../../images/one", "./images/two/"),
+    ],
+)
+def test_folders_whose_names_tell_nothing(folder, train: str, val: str) -> None:
+    for part in ("one", "two", "three"):
+        folder.yolo(part, ROW, f"images/{part}", f"labels/{part}")
+        folder.write(f"{part}.txt", f"images/{part}/{part}.jpg")
+    folder.write("data.yaml", f"names: [cat]\ntrain: {train}\nval: {val}\n")
+    splits = folder.read().splits
+    assert {n: [p.path.stem for p in data] for n, data in splits.items()} == {"train": ["one"], "val": ["two"]}
+
+
+@pytest.mark.parametrize("pictures", ["{}/images", "images/{}", "{}", "images/{}2017"])
+@pytest.mark.parametrize("beside", ["", "train: /nowhere\nval: /nowhere/else\n"])
+def test_layouts_without_a_yaml_that_helps(folder, pictures: str, beside: str) -> None:
+    for split in ("train", "valid"):
+        place = pictures.format(split)
+        folder.yolo(split, ROW, place, place.replace("images", "labels"))
+    folder.picture("docs/shown.jpg")
+    folder.write("data.yaml", f"names: [cat]\n{beside}")
+    imported = folder.read()
+    assert {name: [p.path.stem for p in data] for name, data in imported.splits.items()} == {
+        "train": ["train"],
+        "val": ["valid"],
+    }
+    assert kinds(imported)["pictures outside of the folders of the splits, not used"] == 1
+
+
+def test_a_folder_without_splits_is_for_training(folder) -> None:
+    folder.yolo("a", ROW, ".", ".")
+    folder.write("classes.txt", "cat\r\ndog \r\n")
+    imported = folder.read()
+    assert {name: len(data) for name, data in imported.splits.items()} == {"train": 1}
+    assert imported.splits["train"].names == ("cat", "dog")
+
+
+def test_darknet(folder) -> None:
+    folder.yolo("a", ROW, "obj_train_data", "obj_train_data")
+    folder.yolo("b", ROW, "obj_train_data", "obj_train_data")
+    folder.write("obj.names", "cat\n")
+    folder.write("train.txt", "data/obj_train_data/a.jpg\n")
+    folder.write("test.txt", "data/obj_train_data/b.jpg\n")
+    imported = folder.read()
+    assert {n: [p.path.stem for p in data] for n, data in imported.splits.items()} == {"train": ["a"], "test": ["b"]}
+    assert imported.splits["train"].names == ("cat",)
+
+
+def test_pictures_outside_of_the_folder(folder, tmp_path: Path, boxes_of) -> None:
+    folder.yolo("a", ROW)
+    (folder.root / "images").rename(tmp_path / "images")
+    (folder.root / "labels").rename(tmp_path / "labels")
+    folder.write("data.yaml", f"names: [cat]\ntrain: {tmp_path / 'images'}\n")
+    imported = folder.read()
+    assert boxes_of(imported.splits["train"]) == {"a.jpg": [("cat", BOX)]}
+    assert imported.splits["train"][0].path.resolve() == tmp_path / "images/a.jpg"
+    assert kinds(imported) == {"pictures outside of the data set's folder": 1}
+
+
+def test_links_to_pictures_are_followed(folder, tmp_path: Path) -> None:
+    folder.yolo("a", ROW)
+    (folder.root / "images/a.jpg").rename(tmp_path / "store.jpg")
+    (folder.root / "images/a.jpg").symlink_to(tmp_path / "store.jpg")
+    folder.write("data.yaml", "names: [cat]\ntrain: images\n")
+    (folder.root / "loop").symlink_to(folder.root)
+    (record,) = folder.read().splits["train"]
+    assert record.path.resolve() == tmp_path / "store.jpg"
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ("[cat, dog]", ("cat", "dog")),
+        ("{0: cat, 1: dog}", ("cat", "dog")),
+        ('{"1": dog, "0": cat}', ("cat", "dog")),
+        ("\n  0: cat\n  7: dog", ("cat", "dog")),
+        ("\n- no\n- 1e3", ("no", "1e3")),
+        ("[12, 007]", ("12", "007")),
+        ("[' black  cat', dog]", ("black cat", "dog")),
+        ("['', dog]", ("class_0", "dog")),
+        ("[cat, cat]", ("cat",)),
+        ("[Größe, 猫]", ("Größe", "猫")),
+    ],
+)
+def test_names(folder, names: str, expected: tuple[str, ...]) -> None:
+    folder.write("data.yaml", f"names: {names}\ntrain: images\n")
+    folder.yolo("a", ROW)
+    assert folder.read().splits["train"].names == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("names: cat dog", ["data.yaml", "names is the text 'cat dog'", "[cat, dog]"]),
+        ("names: {cat: 0}", ["the key 'cat'", "the other way round"]),
+        ("names: {a: b}", ["the key 'a'"]),
+        ("names: [cat, [dog]]", ["name of class 1 is a list"]),
+        ("names: [cat", ["is not YAML"]),
+    ],
+)
+def test_names_that_can_not_be_meant(folder, text: str, words: list[str]) -> None:
+    folder.write("data.yaml", f"{text}\ntrain: images\n")
+    folder.yolo("a", ROW)
+    with pytest.raises(DataError) as caught:
+        folder.read()
+    assert "\n" not in str(caught.value)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_tags_in_a_yaml_run_nothing(folder, tmp_path: Path) -> None:
+    folder.write("data.yaml", f"names: !!python/object/apply:os.system ['touch {tmp_path}/x']\ntrain: images\n")
+    folder.yolo("a", ROW)
+    assert folder.read().splits["train"].names == (f"touch {tmp_path}/x",)
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_yaml_that_multiplies_itself_is_harmless(folder) -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
+    folder.write("data.yaml", "\n".join([*lines, "names: *a11", "train: images"]))
+    folder.yolo("a", ROW)
+    with pytest.raises(DataError, match="the name of class 0 is a list"):
+        folder.read()
+
+
+def test_no_names_at_all(folder) -> None:
+    folder.yolo("a", "3 0.5 0.5 0.5 0.5\n0 0.5 0.5 0.2 0.2\n")
+    imported = folder.read()
+    assert imported.splits["train"].names == ("class_0", "class_3")
+    assert kinds(imported) == {"class names missing, made up": 1}
+
+
+@pytest.mark.parametrize("entry", ["x" * 3000, "~nobody/images", "/".join("x" * 2000), '"images\\0"'])
+def test_paths_that_no_system_takes(folder, entry: str) -> None:
+    folder.write("data.yaml", f"path: {entry}\nnames: [cat]\ntrain: images\nval: {entry}\ntest: list.txt\n")
+    folder.write("list.txt", f"{'y' * 3000}.jpg\nz\0.jpg\nimages/a.jpg\n")
+    folder.yolo("a", ROW)
+    imported = folder.read()
+    assert list(imported.splits) == ["train", "test"]
+    assert kinds(imported)["splits that are not there"] == 2
+    assert kinds(imported)["entries without a picture"] == 2
+
+
+def test_several_yaml_files(folder) -> None:
+    folder.yolo("a", ROW)
+    for name in ("one.yaml", "two.yaml"):
+        folder.write(name, f"names: [{name[:3]}]\ntrain: images\n")
+    folder.write("hyp.yaml", "lr0: 0.01\n")
+    with pytest.raises(DataError, match=r"several yaml files with class names: one\.yaml, two\.yaml"):
+        folder.read()
+    assert read_dataset(folder.root / "two.yaml").splits["train"].names == ("two",)
+    folder.write("data.yaml", "names: [cat]\ntrain: images\n")
+    assert folder.read().splits["train"].names == ("cat",)
+
+
+@pytest.mark.parametrize(
+    ("row", "box", "kind"),
+    [
+        (ROW, BOX, None),
+        ("0.0 0.5 0.5 0.5 0.25", BOX, "class numbers written as fractions"),
+        ("0 .5 5e-1 0.5 +0.25", BOX, None),
+        ("0\t0.5  0.5 0.5 0.25 ", BOX, None),
+        (f"{ROW} 0.87", BOX, "confidences left out"),
+        ("0 0.25 0.375 0.75 0.375 0.75 0.625", BOX, "polygons replaced by their bounding box"),
+        ("0 0.25 0.375 0.75 0.375 0.75 0.625 0.25 0.5", BOX, "polygons replaced by their bounding box"),  # turned boxes
+        ("0 0.5 0.5 1.1 0.25", [0, 15, 60, 10], "boxes clipped to their image"),
+        ("0 0.5 0.5 1.000001 0.25", [-0.0, 15, 60, 10], None),
+        ("0 1.2 0.5 0.2 0.25", None, "boxes fully outside their image"),
+        ("0 0.5 0.5 0 0.25", None, "boxes without width or height dropped"),
+        ("0 0.5 0.5 -0.1 0.25", None, "boxes without width or height dropped"),
+        ("0 0.5 0.5 0.001 0.25", None, "boxes dropped as too small"),
+        ("0 30 20 30 10", None, "boxes in pixels instead of shares of the picture"),
+        ("1 0.5 0.5 0.5 0.5", None, "rows of a class that has no name"),
+        ("-1 0.5 0.5 0.5 0.5", None, "rows of a class that has no name"),
+        ("0.5 0.5 0.5 0.5 0.5", None, "rows that are no box"),
+        ("cat 0.5 0.5 0.5 0.5", None, "rows that are no box"),
+        ("0 0.5 0.5 0.5", None, "rows that are no box"),
+        ("0 0.5 0.5 nan 0.5", None, "rows that are no box"),
+        ("0,0.5,0.5,0.5,0.5", None, "rows that are no box"),
+        ("0 0.5 0.5 0.5 0.5 0.1 0.1 0.1", None, "rows that are no box"),
+        ("<html>", None, "rows that are no box"),
+    ],
+)
+def test_rows(folder, boxes_of, row: str, box: list[float] | None, kind: str | None) -> None:
+    folder.write("data.yaml", "names: [cat]\ntrain: images\n")
+    folder.yolo("ok", "0 0.5 0.5 1 1")
+    folder.yolo("a", f"\n{row}\n")
+    imported = folder.read()
+    found = boxes_of(imported.splits["train"])
+    assert found["ok.jpg"] == [("cat", [0, 0, 60, 40])]
+    assert found["a.jpg"] == ([("cat", box)] if box else [])
+    assert kinds(imported) == ({kind: 1} if kind else {})
+    if kind:
+        assert imported.account.examples[kind][0].place == "labels/a.txt, line 2"
+        assert imported.account.severity(kind) != "note" or kind.endswith("left out")
+
+
+def test_keypoints_are_told_from_polygons_by_the_yaml(folder, boxes_of) -> None:
+    row = f"{ROW} 0.1 0.1 2 0.9 0.9 1"  # box and two points of three numbers: also 5 corners of a polygon
+    folder.yolo("a", f"{row}\n{ROW.replace('0.25', '0.5')}\n{ROW} 0.5 0.5\n")
+    folder.write("data.yaml", "names: [cat]\ntrain: images\nkpt_shape: [2, 3]\n")
+    imported = folder.read()
+    assert boxes_of(imported.splits["train"])["a.jpg"] == [("cat", BOX), ("cat", [15, 10, 30, 20])]
+    assert kinds(imported) == {"keypoints left out": 1, "rows that are no box": 1}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_text_files_of_any_system(folder, boxes_of, encoding: str, end: str) -> None:
+    folder.write("data.yaml", "\ufeffnames: [cat]\r\ntrain: images\r\n")
+    folder.yolo("a", None)
+    folder.write("labels/a.txt", f"{ROW}{end}0 0.5 0.5 1 1{end}".encode(encoding))
+    imported = folder.read()
+    assert [box for _, box in boxes_of(imported.splits["train"])["a.jpg"]] == [BOX, [0, 0, 60, 40]]
+    assert kinds(imported) == {}
+
+
+def test_missing_empty_and_lone_label_files(folder, boxes_of) -> None:
+    folder.write("data.yaml", "names: [cat, dog]\ntrain: images\n")
+    folder.yolo("a", f"{ROW}\n{ROW}\n")
+    folder.yolo("empty", "")
+    folder.yolo("none", None)
+    folder.write("labels/lone.txt", ROW)
+    folder.write("labels/classes.txt", "cat\ndog\n")
+    folder.write("labels.cache", b"\0\1\2")
+    folder.write("images/notes.csv", "a,b\n")
+    folder.write("images/.hidden.jpg", "x")
+    imported = folder.read()
+    assert boxes_of(imported.splits["train"]) == {"a.jpg": [("cat", BOX)], "empty.jpg": [], "none.jpg": []}
+    assert kinds(imported) == {
+        "exact duplicate boxes dropped": 1,
+        "pictures without a label file (background)": 1,
+        "label files without a picture": 1,
+        "classes without a box": 1,
+    }
+    assert imported.account.examples["classes without a box"][0].place == "'dog'"
+    assert imported.account.examples["exact duplicate boxes dropped"][0].place == "labels/a.txt, line 2"
+
+
+def test_a_split_without_any_label_is_no_background(folder) -> None:
+    for split in ("train", "valid"):
+        folder.yolo(split, ROW if split == "train" else None, f"{split}/images", f"{split}/labels")
+    folder.write("data.yaml", YAML)
+    imported = folder.read()
+    assert list(imported.splits) == ["train"]
+    assert kinds(imported)["splits without a single label file"] == 1
+    (folder.root / "train/labels/train.txt").rename(folder.root / "elsewhere.txt")
+    with pytest.raises(DataError, match="none of the 2 pictures has a label file"):
+        folder.read()
+
+
+def test_two_endings_and_one_label_file(folder) -> None:
+    folder.write("data.yaml", "names: [cat]\ntrain: images\n")
+    folder.yolo("ok", ROW)
+    folder.yolo("a", ROW)
+    folder.picture("images/a.JPG")
+    folder.picture("images/b.jpg")
+    folder.picture("images/b.JPG")  # both background
+    imported = folder.read()
+    assert [p.path.name for p in imported.splits["train"]] == ["b.JPG", "b.jpg", "ok.jpg"]
+    shared = imported.account.examples["pictures that share one label file with another picture"]
+    assert [finding.place for finding in shared] == ["images/a.JPG", "images/a.jpg"]
+    assert shared[0].value == "labels/a.txt may belong to a.JPG and a.jpg"
+
+
+def test_a_data_set_in_pixels_is_refused(folder) -> None:
+    folder.write("data.yaml", "names: [cat]\ntrain: images\n")
+    folder.yolo("a", "0 30 20 10 10\n0 5 5 4 4\n")
+    with pytest.raises(DataError, match=r"all 2 boxes are in pixels \(labels/a\.txt, line 1: 0 30 20 10 10\)"):
+        folder.read()
+
+
+def test_the_same_pictures_in_two_splits(folder) -> None:
+    folder.write("data.yaml", "names: [cat]\ntrain: images\nval: images\n")
+    folder.yolo("a", ROW)
+    imported = folder.read()
+    assert list(imported.splits) == ["train", "val"]
+    assert kinds(imported) == {"pictures in more than one split": 1}
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8, 9])
+@pytest.mark.parametrize("check_images", [True, False])
+def test_shares_count_on_the_upright_picture(folder, boxes_of, orientation: int, check_images: bool) -> None:
+    folder.write("data.yaml", "names: [cat]\ntrain: images\n")
+    folder.picture("images/a.jpg", orientation=orientation)
+    folder.write("labels/a.txt", ROW)
+    train = folder.read(check_images=check_images).splits["train"]
+    height, width = (60, 40) if orientation in (6, 8) else (40, 60)
+    assert train[0].apply_orientation
+    assert read_image(train[0].path).shape == (height, width, 3)
+    assert (train[0].height, train[0].width) == (height, width)
+    assert boxes_of(train)["a.jpg"] == [("cat", [width / 4, height * 3 / 8, width / 2, height / 4])]
+
+
+def test_broken_pictures_are_dropped(folder) -> None:
+    folder.write("data.yaml", "names: [cat]\ntrain: images\n")
+    folder.yolo("a", ROW)
+    folder.yolo("cut", f"{ROW}\n0 0.5 0.5 0.25 0.25\n")
+    whole = (folder.root / "images/cut.jpg").read_bytes()
+    folder.write("images/cut.jpg", whole[:-100])
+    imported = folder.read()
+    assert [p.path.name for p in imported.splits["train"]] == ["a.jpg"]
+    assert kinds(imported) == {"unreadable pictures": 1}
+    assert imported.splits["train"].report.boxes == 1
+
+
+def test_the_real_one(real_data, boxes_of) -> None:
+    imported = read_dataset(real_data / "chess-yolo")
+    assert {split: len(data) for split, data in imported.splits.items()} == {"train": 606, "val": 58, "test": 29}
+    assert imported.splits["train"].num_classes == 13
+    assert (
+        imported.splits["train"].categories == imported.splits["val"].categories == imported.splits["test"].categories
+    )
+    assert sum(not found for found in boxes_of(imported.splits["test"]).values()) == 1

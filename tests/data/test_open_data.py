@@ -1,0 +1,117 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mobiledet.config import Config, DataConfig
+from mobiledet.data.opening import open_data, open_recorded_split, open_split
+from mobiledet.errors import DataError
+
+
+@pytest.fixture
+def shapes(tiny_shapes, tmp_path):
+    return shutil.copytree(tiny_shapes, tmp_path / "shapes")
+
+
+def without_val(root):
+    (root / "annotations/instances_val.json").unlink()
+    shutil.rmtree(root / "val")
+    return root
+
+
+def yolo(root, splits=("train", "valid")):
+    """A YOLO folder of grey pictures, 40 high and 60 wide, each with one box in its middle."""
+    for split in splits:
+        for kind in ("images", "labels"):
+            (root / split / kind).mkdir(parents=True)
+        for index in range(6):
+            Image.fromarray(np.full((40, 60, 3), 20 * index, np.uint8)).save(root / split / f"images/{index}.png")
+            (root / split / f"labels/{index}.txt").write_text(f"{index % 2} 0.5 0.5 0.25 0.5\n")
+    lines = ["nc: 2", "names: [cup, plate]", *(f"{s.replace('valid', 'val')}: ../{s}/images" for s in splits)]
+    (root / "data.yaml").write_text("\n".join(lines) + "\n")
+    return root
+
+
+def test_a_coco_folder_is_opened_as_it_is(shapes):
+    train, val = open_data(DataConfig(root=str(shapes), hold_out=0.5))
+    assert (len(train), len(val)) == (12, 4)
+
+
+def test_pictures_are_held_out_where_there_is_no_validation_split(shapes):
+    config = DataConfig(root=str(without_val(shapes)), hold_out=0.25)
+    train, val = open_data(config, seed=1)
+    again, other = open_data(config, seed=1), open_data(config, seed=2)
+    ids = [train.image_id(i) for i in range(len(train))], [val.image_id(i) for i in range(len(val))]
+    assert len(val) == 3
+    assert sorted(ids[0] + ids[1]) == list(range(1, 13))
+    assert again.val.fingerprint() == val.fingerprint()
+    assert other.val.fingerprint() != val.fingerprint()
+
+
+def test_without_leave_to_hold_out_a_missing_split_is_an_error(shapes):
+    with pytest.raises(DataError, match="split 'val'"):
+        open_data(DataConfig(root=str(without_val(shapes))))
+    with pytest.raises(DataError, match=r"data\.hold_out=0\.15"):
+        open_data(DataConfig(root=str(yolo(shapes.parent / "y", ("train",)))))
+
+
+def test_where_nothing_can_be_spared_all_is_trained_on(shapes, caplog):
+    path = without_val(shapes) / "annotations/instances_train.json"
+    content = json.loads(path.read_text())
+    content["images"] = content["images"][:1]
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] == content["images"][0]["id"]]
+    path.write_text(json.dumps(content))
+    train, val = open_data(DataConfig(root=str(shapes), hold_out=0.2))
+    assert (len(train), val) == (1, None)
+    assert "none of its 1 pictures can be spared" in caplog.text
+
+
+def test_yolo_is_read_where_it_lies(tmp_path, caplog):
+    caplog.set_level("INFO", "mobiledet")
+    root = yolo(tmp_path / "yolo")
+    (root / "train/images/5.png").write_bytes(b"broken")
+    train, val = open_data(DataConfig(root=str(root)))
+    assert (len(train), len(val), train.names) == (5, 6, ("cup", "plate"))
+    assert train[0].target.boxes.tolist() == [[22.5, 10, 37.5, 30]]
+    assert "5.png" in caplog.text
+
+
+def test_a_misspelt_split_is_answered_with_those_there_are(shapes, tmp_path):
+    with pytest.raises(DataError, match="did you mean 'train'"):
+        open_data(DataConfig(root=str(shapes), train_split="trian"))
+    with pytest.raises(DataError, match="has no split 'trian'; it has train, val"):
+        open_data(DataConfig(root=str(yolo(tmp_path / "y")), train_split="trian"))
+
+
+def test_the_same_classes_under_other_ids_are_joined_by_name(shapes):
+    path = shapes / "annotations/instances_val.json"
+    content = json.loads(path.read_text())
+    before = [(a["category_id"], a["bbox"]) for a in content["annotations"]]
+    for entry in content["categories"]:
+        entry["id"] += 100
+    for entry in content["annotations"]:
+        entry["category_id"] += 100
+    path.write_text(json.dumps(content))
+    train, val = open_data(DataConfig(root=str(shapes)))
+    assert train.names == val.names
+    assert [c.id for c in train.categories] == [c.id for c in val.categories]
+    names = {c["id"] - 100: c["name"] for c in content["categories"]}
+    found = [(val.categories[label - 1].name) for label in val.labels()]
+    assert sorted(found) == sorted(names[category] for category, _ in before)
+
+
+def test_a_split_to_score_is_found_in_any_format(shapes, tmp_path):
+    assert len(open_split(shapes, "val")) == 4
+    root = yolo(tmp_path / "y")
+    assert len(open_split(root, "val")) == 6
+    with pytest.raises(DataError, match="no split 'test'"):
+        open_split(root, "test")
+
+
+def test_what_a_run_held_out_can_be_scored_again(shapes):
+    config = Config(seed=4, data=DataConfig(root=str(without_val(shapes)), hold_out=0.25))
+    held = open_data(config.data, seed=4).val
+    assert open_recorded_split(config, "val").fingerprint() == held.fingerprint()
+    assert len(open_recorded_split(config, "train")) == 12

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+
+from mobiledet.draw.curves import plot_history
+from mobiledet.errors import DataError, ImageError, MissingDependencyError
+
+
+def history(epochs: int) -> list[dict[str, float | int | None]]:
+    return [
+        {
+            "epoch": epoch,
+            "lr": 0.1 / epoch,
+            "loss/total": 30.0 / epoch,
+            "loss/box": float("nan") if epoch == 2 else 1.0 / epoch,
+            "val/AP": None if epoch % 2 else 0.01 * epoch,
+        }
+        for epoch in range(1, epochs + 1)
+    ]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        history(1),
+        history(40),
+        [{"epoch": 1, "loss/total": 2.5}],
+        [{"loss/total": 0.0, "val/AP": 0.0, "val/AP50": 0.0}, {"lr": float("inf"), "loss/total": None}],
+        [{"epoch": 3, "lr": 0.0, "loss/total": -1.0}, {"epoch": 4, "loss/total": 100.0}],
+    ],
+)
+def test_history_is_drawn(tmp_path: Path, rows: list[dict[str, float | int | None]]) -> None:
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "run" / "history.png"
+    plot_history(rows, path, "a run 苹果")
+    image = cv2.imread(str(path))
+    assert image.shape[0] > 300
+    assert image.std() > 5
+
+
+def test_history_refuses_what_it_cannot_draw(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    for rows in ([], [{"epoch": 1, "val/AP": None}]):
+        with pytest.raises(DataError, match="no curve"):
+            plot_history(rows, tmp_path / "a.png", "a run")
+    for name in ("a.xyz", "a"):
+        with pytest.raises(ImageError, match=r"\.png"):
+            plot_history(history(2), tmp_path / name, "a run")
+    assert not list(tmp_path.iterdir())
+
+
+def test_history_without_matplotlib_names_the_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(MissingDependencyError, match=r'pip install -e "\.\[train\]"'):
+        plot_history(history(2), tmp_path / "a.png", "a run")

@@ -1,0 +1,243 @@
+import pytest
+import torch
+
+from mobiledet.config import (
+    BackboneConfig,
+    Config,
+    FasterRCNNConfig,
+    ModelConfig,
+    SSDConfig,
+    SSDLiteConfig,
+)
+from mobiledet.errors import CheckpointError, ConfigError
+from mobiledet.models.build import build_detector
+from mobiledet.models.mobilenet_v1 import MobileNetV1
+from mobiledet.weights.imagenet import ImageNetBackbone
+from mobiledet.weights.transfer import InitialWeights, adopt, load_into, normalized, read_initial_weights
+
+OLD = ModelConfig(
+    backbone=BackboneConfig(alpha=0.25, padding="tensorflow", norm_epsilon=1e-5),
+    head=SSDConfig(scale_min=0.15),
+    input_size=(64, 96),
+    mean=(128.0,) * 3,
+    std=(64.0,) * 3,
+    num_classes=3,
+)
+
+
+def weights(config=OLD, names=("person", "Hot Dog", "cat"), seed=1, **changes):
+    torch.manual_seed(seed)
+    state = {
+        name: torch.randn_like(value) if value.is_floating_point() else value
+        for name, value in build_detector(config).state_dict().items()
+    }
+    return InitialWeights(
+        **{"name": "old", "config": config, "state": state, "names": names, "folded": False, **changes}
+    )
+
+
+def built(config):
+    torch.manual_seed(2)
+    return build_detector(config)
+
+
+def rows(model, index, outputs):
+    """Rows of a map's class predictor: (anchors, outputs, channels), and its biases."""
+    layer = model.head.cls_predictors[index]
+    return layer.weight.reshape(-1, outputs, layer.in_channels), layer.bias.reshape(-1, outputs)
+
+
+def test_what_the_recipe_leaves_open_comes_from_the_weights():
+    model = adopt(Config(), weights()).model
+    assert model.backbone.alpha == 0.25
+    assert model.backbone.padding == "tensorflow"
+    assert model.backbone.norm_epsilon == 1e-5
+    assert (model.mean, model.std, model.input_size, model.head.scale_min) == (OLD.mean, OLD.std, (64, 96), 0.15)
+
+
+def test_what_any_weights_can_do_is_the_recipes_choice():
+    recipe = Config(model=ModelConfig(input_size=(128, 160), head=SSDConfig(scale_min=0.1, match_iou=0.4)))
+    model = adopt(recipe, weights()).model
+    assert (model.input_size, model.head.scale_min, model.head.match_iou) == ((128, 160), 0.1, 0.4)
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (ModelConfig(backbone=BackboneConfig(alpha=0.5)), "model.backbone.alpha is 0.5, but old has 0.25"),
+        (ModelConfig(std=(1.0,) * 3), r"model.std is \(1.0, 1.0, 1.0\), but old has \(64.0"),
+        (ModelConfig(head=SSDConfig(scores="softmax")), "model.head.scores is softmax, but old has sigmoid"),
+    ],
+)
+def test_a_contradiction_is_refused(model, words):
+    with pytest.raises(ConfigError, match=words):
+        adopt(Config(model=model), weights())
+
+
+def test_classes_keep_their_rows_by_name_and_the_others_start_fresh():
+    source = weights()
+    config = adopt(Config(), source).model.model_copy(update={"num_classes": 4})
+    fresh, model = built(config), built(config)
+    transfer = load_into(model, source, ["lamp", "hot-dog", "PERSON", "tree"])
+    assert transfer.carried == ("hot-dog", "PERSON")
+    assert transfer.fresh == ("lamp", "tree")
+    for index, anchors in enumerate((3, 6, 6, 6, 6, 6)):
+        old = source.state[f"head.cls_predictors.{index}.weight"].reshape(anchors, 3, -1)
+        old_bias = source.state[f"head.cls_predictors.{index}.bias"].reshape(anchors, 3)
+        new, new_bias = rows(model, index, 4)
+        start, start_bias = rows(fresh, index, 4)
+        assert torch.equal(new[:, 1], old[:, 1])
+        assert torch.equal(new[:, 2], old[:, 0])
+        assert torch.equal(new_bias[:, [1, 2]], old_bias[:, [1, 0]])
+        assert torch.equal(new[:, [0, 3]], start[:, [0, 3]])
+        assert torch.equal(new_bias[:, [0, 3]], start_bias[:, [0, 3]])
+    for name, value in model.state_dict().items():
+        if "cls_predictors" not in name:
+            assert torch.equal(value, source.state[name]), name
+
+
+def test_softmax_keeps_the_row_of_background():
+    old = OLD.model_copy(update={"head": SSDConfig(scores="softmax")})
+    source = weights(old)
+    config = adopt(Config(), source).model.model_copy(update={"num_classes": 2})
+    model = built(config)
+    load_into(model, source, ["cat", "lamp"])
+    before = source.state["head.cls_predictors.0.weight"].reshape(3, 4, -1)
+    after, _ = rows(model, 0, 3)
+    assert torch.equal(after[:, 0], before[:, 0])
+    assert torch.equal(after[:, 1], before[:, 3])
+
+
+def test_the_same_classes_are_loaded_whole():
+    source = weights()
+    model = built(OLD)
+    transfer = load_into(model, source, source.names)
+    assert all(torch.equal(value, source.state[name]) for name, value in model.state_dict().items())
+    assert transfer.loaded == set(source.state)
+    assert "class predictors  loaded: all 3 classes are known by name" in transfer.table()
+
+
+def test_other_anchors_mean_other_predictors_and_the_rest_is_kept():
+    source = weights()
+    config = OLD.model_copy(update={"head": SSDConfig(aspect_ratios=(1.0, 2.0))})
+    fresh, model = built(config), built(config)
+    transfer = load_into(model, source, source.names)
+    layer = "head.bbox_predictors.1.weight"
+    assert torch.equal(model.state_dict()[layer], fresh.state_dict()[layer])
+    assert torch.equal(
+        model.state_dict()["head.bbox_predictors.0.weight"], source.state["head.bbox_predictors.0.weight"]
+    )
+    assert "box predictors    2 of 12 tensors loaded, the others fresh" in transfer.table()
+
+
+def test_another_head_takes_the_backbone():
+    source = weights()
+    config = adopt(Config(model=ModelConfig(head=SSDLiteConfig(), num_classes=3)), source).model
+    assert config.head.scale_min == 0.2
+    model = built(config)
+    transfer = load_into(model, source, source.names)
+    parts = dict(transfer.rows)
+    assert parts["backbone"].startswith("loaded")
+    assert parts["class predictors"] == "fresh"
+    assert "no place for" in parts["left out"]
+
+
+def imagenet():
+    config = BackboneConfig(alpha=0.25, norm_epsilon=1e-5)
+    state = MobileNetV1(alpha=0.25).state_dict()
+    return ImageNetBackbone(config, (224, 224), (1.0, 2.0, 3.0), (4.0, 5.0, 6.0), state, None, folded=True)
+
+
+def test_a_backbone_brings_its_picture_scale_and_nothing_of_a_head():
+    source = read_initial_weights({"mobiledet": "0", **imagenet().payload()}, "imagenet")
+    assert (source.is_detector, source.folded) == (False, True)
+    config = adopt(Config(model=ModelConfig(num_classes=2, input_size=(96, 128))), source).model
+    assert (config.mean, config.std, config.input_size) == ((1.0, 2.0, 3.0), (4.0, 5.0, 6.0), (96, 128))
+    model = built(config)
+    transfer = load_into(model, source, ["a", "b"])
+    assert dict(transfer.rows)["extra layers"] == "fresh"
+    assert torch.equal(model.backbone.layers["conv0"].conv.weight, source.state["backbone.layers.conv0.conv.weight"])
+
+
+def test_a_checkpoint_of_neither_is_refused():
+    with pytest.raises(CheckpointError, match="neither a detector nor a backbone"):
+        read_initial_weights({"mobiledet": "0"}, "odd.pt")
+
+
+def test_averaged_weights_come_first():
+    content = {"config": Config(name="a", model=OLD).plain(), "categories": [{"id": 5, "name": "x"}], "model": {"a": 1}}
+    assert read_initial_weights({**content, "ema": {"b": 2}}, "n").state == {"b": 2}
+    assert read_initial_weights({**content, "ema": None}, "n").state == {"a": 1}
+
+
+@pytest.mark.parametrize("other", ["traffic light", "Traffic-Light", " traffic_light ", "TRAFFIC  LIGHT"])
+def test_names_are_compared_as_people_write_them(other):
+    assert normalized(other) == "traffic light"
+    assert normalized("traffic lights") != "traffic light"
+
+
+TWO_STAGE = FasterRCNNConfig(crop_size=4, proposals=10)
+
+
+def two_stage(num_classes=3, **head):
+    settings = OLD.model_dump() | {"num_classes": num_classes, "head": TWO_STAGE.model_copy(update=head)}
+    return ModelConfig(**settings)
+
+
+def test_faster_rcnn_takes_its_second_stage_from_an_ssds_backbone():
+    source, model = weights(), built(two_stage())
+    transfer = load_into(model, source, ["person", "tree", "lamp"])
+    for name in ("conv12", "conv13"):
+        key = f"layers.{name}.pointwise.conv.weight"
+        assert torch.equal(model.head.second_stage.state_dict()[key], source.state[f"backbone.{key}"])
+    told = dict(transfer.rows)
+    assert told["second stage"].startswith("loaded")
+    assert told["proposal network"] == told["class predictor"] == told["box predictor"] == "fresh"
+    assert "head.cls_predictors" in told["left out"] or "head.bbox_predictors" in told["left out"]
+
+
+def test_an_ssd_takes_its_last_layers_from_a_second_stage():
+    source = weights(two_stage())
+    model = built(OLD)
+    transfer = load_into(model, source, ["a", "b", "c"])
+    key = "layers.conv13.depthwise.conv.weight"
+    assert torch.equal(model.backbone.state_dict()[key], source.state[f"head.second_stage.{key}"])
+    assert dict(transfer.rows)["backbone"].startswith("loaded (")
+
+
+def test_a_backbone_fills_both_stages():
+    state = {f"backbone.{k}": torch.randn_like(v) if v.is_floating_point() else v
+             for k, v in MobileNetV1(alpha=0.25).state_dict().items()}  # fmt: skip
+    model = built(two_stage())
+    told = dict(load_into(model, weights(state=state, names=()), ["a", "b", "c"]).rows)
+    assert told["backbone"].startswith("loaded (")
+    assert told["second stage"].startswith("loaded (")
+    assert "left out" not in told
+
+
+def test_known_classes_keep_their_scores_and_boxes():
+    source = weights(two_stage())
+    fresh, model = built(two_stage(4)), built(two_stage(4))
+    load_into(model, source, ["lamp", "hot-dog", "PERSON", "tree"])
+    old_cls, old_box = source.state["head.cls_predictor.weight"], source.state["head.bbox_predictor.bias"].view(3, 4)
+    new_cls, new_box = model.head.cls_predictor.weight, model.head.bbox_predictor.bias.view(4, 4)
+    assert torch.equal(new_cls[0], old_cls[0]), "background"
+    assert torch.equal(new_cls[2], old_cls[2])
+    assert torch.equal(new_cls[3], old_cls[1])
+    assert torch.equal(new_cls[1], fresh.head.cls_predictor.weight[1])
+    assert torch.equal(new_box[1], old_box[1])
+    assert torch.equal(new_box[2], old_box[0])
+    assert not new_box[[0, 3]].any()
+
+
+def test_the_proposal_networks_kind_is_dictated_by_its_weights():
+    source = weights(two_stage(rpn="depthwise", anchor_scales=(0.2, 0.5)))
+    config = Config(model=ModelConfig(head=FasterRCNNConfig(proposals=77, crop_size=7)))
+    head = adopt(config, source).model.head
+    assert (head.rpn, head.anchor_scales, head.proposals, head.crop_size) == ("depthwise", (0.2, 0.5), 77, 7)
+
+
+def test_another_head_keeps_its_own_input_size():
+    recipe = Config(model=ModelConfig(head=TWO_STAGE, input_size=(600, 600), resize="shorter_side"))
+    model = adopt(recipe, weights()).model
+    assert (model.input_size, model.resize, model.mean) == ((600, 600), "shorter_side", OLD.mean)
