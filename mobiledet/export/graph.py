@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from mobiledet.models.detection_model import Detector
+from mobiledet.models.detection_model import DetectionModel
 
 
 class DetectionGraph(nn.Module):
@@ -19,7 +19,7 @@ class DetectionGraph(nn.Module):
         model: Trained; it is copied, and batch-norm is folded into the copy's convolutions.
     """
 
-    def __init__(self, model: Detector) -> None:
+    def __init__(self, model: DetectionModel) -> None:
         super().__init__()
         self.model = _folded(model)
 
@@ -45,7 +45,7 @@ class CandidateGraph(nn.Module):
         model: As for :class:`DetectionGraph`.
     """
 
-    def __init__(self, model: Detector) -> None:
+    def __init__(self, model: DetectionModel) -> None:
         super().__init__()
         self.model = _folded(model)
 
@@ -55,7 +55,7 @@ class CandidateGraph(nn.Module):
         return candidates.boxes, candidates.scores
 
 
-def _folded(model: Detector) -> Detector:
+def _folded(model: DetectionModel) -> DetectionModel:
     copied = copy.deepcopy(model).cpu().float().eval()
     fold_norms(copied)
     return copied

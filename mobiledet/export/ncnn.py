@@ -15,7 +15,7 @@ from torch import Tensor
 from mobiledet.errors import MissingDependencyError, ModelFileError
 from mobiledet.export.graph import CandidateGraph
 from mobiledet.export.openvino import new_folder
-from mobiledet.models.detection_model import Detector
+from mobiledet.models.detection_model import DetectionModel
 from mobiledet.models.ssd import SSDHead
 from mobiledet.runtime.card import ModelCard
 from mobiledet.runtime.folder import write_folder_card
@@ -28,7 +28,7 @@ MAX_BOX_DIFFERENCE = 1e-3
 """In shares of the input's longer side. Rounding stays a thousand times below either."""
 
 
-def write_ncnn(model: Detector, card: ModelCard, folder: Path) -> None:
+def write_ncnn(model: DetectionModel, card: ModelCard, folder: Path) -> None:
     """Write ``model.ncnn.param``, ``model.ncnn.bin`` and ``card.json``, all of them or nothing.
 
     Weights are float32. The network ends at decoded boxes and scores; suppression is the runtime's.

@@ -14,7 +14,7 @@ from onnxscript import opset18
 from mobiledet.errors import ModelFileError
 from mobiledet.export.graph import DetectionGraph, example
 from mobiledet.export.quiet import quiet
-from mobiledet.models.detection_model import Detector
+from mobiledet.models.detection_model import DetectionModel
 from mobiledet.runtime.card import KEY, ModelCard
 from mobiledet.runtime.checksum import BLANK, MARK, seal
 from mobiledet.structures import Size
@@ -25,7 +25,7 @@ INPUTS = ("images", "score_threshold", "iou_threshold")
 OUTPUTS = ("boxes", "scores", "labels")
 
 
-def trace_onnx(model: Detector, *, size: Size, batch: int = 1) -> onnx.ModelProto:
+def trace_onnx(model: DetectionModel, *, size: Size, batch: int = 1) -> onnx.ModelProto:
     """A detector as an ONNX graph of fixed shape.
 
     Args:

@@ -12,7 +12,7 @@ from mobiledet.config.schema import (
     SSDLiteConfig,
 )
 from mobiledet.errors import ConfigError
-from mobiledet.models.detection_model import Detector
+from mobiledet.models.detection_model import DetectionModel
 from mobiledet.models.extra_layers import ExtraLayers
 from mobiledet.models.faster_rcnn import FasterRCNNHead
 from mobiledet.models.layers import LayerStyle
@@ -25,7 +25,7 @@ MIN_EXTRA_CHANNELS = 16
 """TensorFlow's floor for the extra layers of a thin SSD."""
 
 
-def build_detector(config: ModelConfig) -> Detector:
+def build_detector(config: ModelConfig) -> DetectionModel:
     """A detector with fresh weights.
 
     Raises:
@@ -40,7 +40,7 @@ def build_detector(config: ModelConfig) -> Detector:
     else:
         backbone = build_backbone(config.backbone, outputs=("conv11", "conv13"))
         head = _build_ssd(config.head, config.backbone, backbone, config.num_classes)
-    return Detector(
+    return DetectionModel(
         backbone=backbone,
         head=head,
         postprocess=Postprocess(**config.postprocess.model_dump()),

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mobiledet.models.detection_model import Detector
+from mobiledet.models.detection_model import DetectionModel
 from mobiledet.models.mobilenet_v1 import MobileNetV1, MobileNetV1Classifier
 from mobiledet.structures import Size
 
@@ -69,7 +69,7 @@ class Cost:
         }
 
 
-def detector_cost(model: Detector) -> Cost:
+def detector_cost(model: DetectionModel) -> Cost:
     """Cost of a detector at its own input size, on one picture."""
     height, width = model.network_size
     return Cost(model.network_size, count_layers(model, lambda x: model.candidates(x), (height, width)))

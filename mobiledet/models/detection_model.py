@@ -28,7 +28,7 @@ class Head(Protocol):
         """Decoded boxes and foreground scores."""
 
 
-class Detector(nn.Module):
+class DetectionModel(nn.Module):
     """A detector called like torchvision's: ``model(images, targets)`` trains, ``model(images)`` detects.
 
     Args:

@@ -1,10 +1,10 @@
-"""Candidates to detections in NumPy, for runtimes that know no suppression: as ``models.postprocess`` does."""
+"""Boxes in NumPy, xyxy: overlap, and the non-maximum suppression of runtimes that have none of their own."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from mobiledet.structures import BoolArray, FloatArray, IntArray
+from mobiledet.structures import FloatArray, IntArray
 
 BLOCK = 64
 """Candidates that are judged at once: more cost needless overlaps, fewer cost calls."""
@@ -73,8 +73,10 @@ def _suppress(boxes: FloatArray, iou_threshold: np.float32, limit: int) -> IntAr
     kept: IntArray = np.zeros(0, np.int64)
     for start in range(0, len(boxes), BLOCK):
         rest: IntArray = np.arange(start, min(start + BLOCK, len(boxes)))
-        rest = rest[~_overlap(boxes[kept], boxes[rest], iou_threshold).any(axis=0)]
-        by = np.tril(_overlap(boxes[rest], boxes[rest], iou_threshold), -1)  # row: by which better ones it's overlapped
+        rest = rest[~(pairwise_iou(boxes[kept], boxes[rest]) > iou_threshold).any(axis=0)]
+        by = np.tril(
+            (pairwise_iou(boxes[rest], boxes[rest]) > iou_threshold), -1
+        )  # row: by which better ones it's overlapped
         stays = np.ones(len(rest), np.bool_)
         for index in np.flatnonzero(by.any(axis=1)):
             stays[index] = not (by[index] & stays).any()
@@ -84,16 +86,15 @@ def _suppress(boxes: FloatArray, iou_threshold: np.float32, limit: int) -> IntAr
     return kept
 
 
-def _overlap(boxes_a: FloatArray, boxes_b: FloatArray, iou_threshold: np.float32) -> BoolArray:
-    """Which of ``(N, 4)`` overlap which of ``(M, 4)`` by more than the threshold: ``(N, M)``."""
+def pairwise_iou(boxes_a: FloatArray, boxes_b: FloatArray) -> FloatArray:
+    """Intersection over union of ``(N, 4)`` with ``(M, 4)`` xyxy boxes: ``(N, M)`` in 0..1, 0 where both are empty."""
     a, b = boxes_a.T[:, :, None], boxes_b.T[:, None, :]
     width = np.minimum(a[2], b[2]) - np.maximum(a[0], b[0])
     height = np.minimum(a[3], b[3]) - np.maximum(a[1], b[1])
     shared = np.maximum(width, 0) * np.maximum(height, 0)
     union = _area(boxes_a)[:, None] + _area(boxes_b)[None, :] - shared
-    with np.errstate(invalid="ignore", divide="ignore"):  # two empty boxes share nothing
-        overlap: BoolArray = shared / union > iou_threshold
-    return overlap
+    iou: FloatArray = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    return iou
 
 
 def _area(boxes: FloatArray) -> FloatArray:

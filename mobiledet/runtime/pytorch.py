@@ -17,7 +17,7 @@ from mobiledet.errors import CheckpointError, ModelFileError
 from mobiledet.evaluate.predictions import ClassMatching
 from mobiledet.models.build import build_detector
 from mobiledet.models.cost import detector_cost
-from mobiledet.models.detection_model import Detector
+from mobiledet.models.detection_model import DetectionModel
 from mobiledet.preprocess import check_picture, fit_image
 from mobiledet.runtime.card import ModelCard
 from mobiledet.runtime.network import Found
@@ -36,7 +36,7 @@ class Predictor:
         device: Where it runs.
     """
 
-    def __init__(self, model: Detector, names: Sequence[str], *, device: torch.device | str = "cpu") -> None:
+    def __init__(self, model: DetectionModel, names: Sequence[str], *, device: torch.device | str = "cpu") -> None:
         self.names = tuple(names)
         self.device = torch.device(device)
         # Channels-last halves the time of depthwise convolutions on a CPU.
@@ -174,7 +174,7 @@ class CheckpointNetwork:
         return torch.from_numpy(pictures).to(self.predictor.device).permute(0, 3, 1, 2)
 
 
-def checkpoint_card(model: Detector, config: Config, content: Mapping[str, Any]) -> ModelCard:
+def checkpoint_card(model: DetectionModel, config: Config, content: Mapping[str, Any]) -> ModelCard:
     """The card of a detector as it stands in its checkpoint.
 
     Args:

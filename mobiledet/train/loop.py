@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from mobiledet.data.loader import Batch
 from mobiledet.errors import TrainingError
-from mobiledet.models.detection_model import Detector
+from mobiledet.models.detection_model import DetectionModel
 from mobiledet.train.optim import NormGuard, WeightAverage, set_lr
 from mobiledet.train.precision import Precision
 from mobiledet.train.progress import Progress
@@ -40,7 +40,7 @@ class Trainer:
         device: Where it happens.
     """
 
-    model: Detector
+    model: DetectionModel
     call: Callable[..., dict[str, Tensor]]
     optimizer: Optimizer
     average: WeightAverage | None

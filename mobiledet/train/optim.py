@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer, RMSprop
 
 from mobiledet.config import OptimizerConfig, ScheduleConfig
-from mobiledet.models.detection_model import Detector
+from mobiledet.models.detection_model import DetectionModel
 
 
-def parameter_groups(model: Detector, config: OptimizerConfig) -> list[dict[str, object]]:
+def parameter_groups(model: DetectionModel, config: OptimizerConfig) -> list[dict[str, object]]:
     """Parameters by how they are treated.
 
     Depthwise filters have few weights each, and norms and biases few altogether: none of them gets weight decay
@@ -49,7 +49,7 @@ def parameter_groups(model: Detector, config: OptimizerConfig) -> list[dict[str,
     ]
 
 
-def build_optimizer(model: Detector, config: OptimizerConfig) -> Optimizer:
+def build_optimizer(model: DetectionModel, config: OptimizerConfig) -> Optimizer:
     """The optimiser a config names."""
     groups = parameter_groups(model, config)
     if config.name == "adamw":

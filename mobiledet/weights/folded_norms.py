@@ -14,7 +14,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from mobiledet.models.detection_model import Detector
+from mobiledet.models.detection_model import DetectionModel
 from mobiledet.models.layers import ConvNormAct
 
 
@@ -52,7 +52,7 @@ class _Statistics:
         norm.bias.copy_(bias + self.mean)
 
 
-def reinsert_norms(model: Detector, batches: Iterable[Tensor | list[Tensor]], loaded: set[str]) -> int:
+def reinsert_norms(model: DetectionModel, batches: Iterable[Tensor | list[Tensor]], loaded: set[str]) -> int:
     """Measure every folded layer on pictures and put its norm back.
 
     Args:

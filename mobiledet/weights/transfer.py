@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mobiledet.config import Config, ModelConfig, config_from_plain
 from mobiledet.errors import CheckpointError, ConfigError
-from mobiledet.models.detection_model import Detector
+from mobiledet.models.detection_model import DetectionModel
 from mobiledet.weights.imagenet import KIND, ImageNetBackbone
 
 _BACKBONE = ("alpha", "min_channels", "padding", "norm_epsilon")
@@ -55,7 +55,7 @@ class InitialWeights:
     Attributes:
         name: As the user gave it.
         config: The model they come from; for an ImageNet backbone only its backbone and picture scale count.
-        state: Weights, named as in :class:`Detector`.
+        state: Weights, named as in :class:`DetectionModel`.
         names: Classes they know; none for a backbone.
         folded: Whether batch-norm was folded into them.
     """
@@ -153,7 +153,7 @@ def adopt(config: Config, weights: InitialWeights) -> Config:
     return config.model_copy(update={"model": model.model_copy(update=updates)})
 
 
-def load_into(model: Detector, weights: InitialWeights, names: Sequence[str]) -> Transfer:
+def load_into(model: DetectionModel, weights: InitialWeights, names: Sequence[str]) -> Transfer:
     """Put weights into a model built from the adopted config.
 
     Args:
@@ -243,7 +243,7 @@ def _follow(
     return ours.model_copy(update=updates)
 
 
-def _softmax(model: Detector) -> bool:
+def _softmax(model: DetectionModel) -> bool:
     return getattr(model.head, "scores", "sigmoid") == "softmax"
 
 
