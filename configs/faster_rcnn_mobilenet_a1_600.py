@@ -2,10 +2,10 @@
 
 Command:  python tools/train.py configs/faster_rcnn_mobilenet_a1_600.py data.root=path/to/coco \
               model.init=mobilenet_v1_1.0_224
-Cost:     30.5 GMACs of a square picture, 6.07 M parameters with 90 classes (paper: 30.5 billion, 6.1 million)
+Cost:     30.5 GMACs of a square image, 6.07 M parameters with 90 classes (paper: 30.5 billion, 6.1 million)
 AP:       not yet trained on COCO by us (paper: 19.8 on COCO, from ImageNet weights)
 
-Pictures keep their shape: the shorter side becomes 600 pixels, unless the longer one would exceed 1024.
+Images keep their shape: the shorter side becomes 600 pixels, unless the longer one would exceed 1024.
 """
 
 from mobiledet.config import (

@@ -2,7 +2,7 @@
 
 Command:  python tools/train.py configs/faster_rcnn_mobilenet_a1_light.py data.root=path/to/data \
               model.init=mobilenet_v1_1.0_224
-Hardware: 2 CPU cores; 205 pictures took 25.5 minutes beside other work, reading and scoring included
+Hardware: 2 CPU cores; 205 images took 25.5 minutes beside other work, reading and scoring included
 Cost:     6.4 GMACs with 90 classes (the full one at 300x300: 25.2)
 AP:       blood cells (BCCD) test 0.580, AP50 0.912, from ImageNet weights; SSD from the same: 0.539, 0.902
 Why so:   stride 16 needs more pixels than SSD for small objects: at 336x448 only 42 % of the platelets had a proposal

@@ -1,13 +1,13 @@
-"""A detector for your own pictures, from one that knows COCO: a few hundred pictures, a laptop, minutes.
+"""A detector for your own images, from one that knows COCO: a few hundred images, a laptop, minutes.
 
 Command:  python tools/train.py configs/finetune_ssd.py data.root=path/to/data     (COCO, Pascal VOC or YOLO)
-Hardware: 2 CPU cores; 205 pictures took 6.8 minutes, reading and scoring included
+Hardware: 2 CPU cores; 205 images took 6.8 minutes, reading and scoring included
 Cost:     1.0 GMACs with 3 classes; model.input_size=(300,300) has 0.64
 AP:       blood cells (BCCD) test 0.603, AP50 0.900; see the README for how it was measured
 Why so:   more pixels than the 300x300 of the weights find small cells (platelets +0.05 AP), in the shape of the
-          pictures rather than a square. Nine pictures in ten are cropped, or 200 pictures are learned by heart within
+          images rather than a square. Nine images in ten are cropped, or 200 images are overfitted within
           20 passes. All layers learn, the backbone's at 0.3 of the rate: the best AP comes after two thirds as many
-          pictures as with four layers frozen, which is faster a picture and ends at 0.592 to 0.601. Norms trained or
+          images as with four layers frozen, which is faster an image and ends at 0.592 to 0.601. Norms trained or
           kept on measured statistics: no difference (0.559 and 0.559 on val).
 """
 

@@ -1,8 +1,8 @@
-"""A small SSD on generated pictures, from nothing: what `make quickstart` trains.
+"""A small SSD on generated images, from nothing: what `make quickstart` trains.
 
 Command:  make quickstart
 Hardware: 2 CPU cores; see the README for the time and AP measured
-Why so:   objects fill 15 to 75 % of small pictures, so the lowest map gets six anchors, and pairs count as matched from
+Why so:   objects fill 15 to 75 % of small images, so the lowest map gets six anchors, and pairs count as matched from
           IoU 0.35: with few anchors on a coarse map, a stricter limit leaves objects to one badly fitting anchor each.
           More pixels at alpha 0.25 learned faster than fewer at alpha 0.5 for the same cost.
 """
