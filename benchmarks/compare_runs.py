@@ -1,4 +1,4 @@
-"""AP against minutes of training, several runs in one picture.
+"""AP against minutes of training, several runs in one chart.
 
     python benchmarks/compare_runs.py runs/a/1 runs/b/1 -o compare.png --labels "from COCO" "from nothing"
 
@@ -16,17 +16,17 @@ from mobiledet.errors import DataError
 
 
 def main() -> None:
-    """Parse arguments, print the table, draw the picture."""
+    """Parse arguments, print the table, draw the chart."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", help="run folders")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="picture to write, .png or .svg")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="chart to write, .png or .svg")
     parser.add_argument("--labels", nargs="+", help="names of the runs (default: their folders)")
     arguments = parser.parse_args()
     labels = arguments.labels or [str(run) for run in arguments.runs]
     if len(labels) != len(arguments.runs):
         parser.error(f"{len(arguments.runs)} runs but {len(labels)} labels")
     if arguments.output.suffix not in (".png", ".svg"):
-        parser.error("the picture must be .png or .svg")
+        parser.error("the chart must be .png or .svg")
     refuse_existing(arguments.output)
     curves = [read_curve(run) for run in arguments.runs]
     for label, curve in zip(labels, curves, strict=True):

@@ -1,8 +1,8 @@
-"""One picture through both heads and torchvision's small detectors: milliseconds and memory, in one run.
+"""One image through both heads and torchvision's small detectors: milliseconds and memory, in one run.
 
 python benchmarks/heads.py --threads 1 --rounds 15 --json heads.json
 
-From a picture of 480x640 uint8 pixels to detections in its pixels, for 80 classes. Weights are random, which only
+From an image of 480x640 uint8 pixels to detections in its pixels, for 80 classes. Weights are random, which only
 matters for non-maximum suppression. The detectors take turns, so that a slow moment of the machine hits all of them;
 memory is the peak of a process of its own (from
 /proc, so on Linux), less that of one that only imports PyTorch.
@@ -36,7 +36,7 @@ Detect = Callable[[NDArray[np.uint8]], Any]
 
 
 def build(name: str) -> Detect:
-    """A call from picture to detections, by one of our configs or torchvision's detectors, for 80 classes."""
+    """A call from image to detections, by one of our configs or torchvision's detectors, for 80 classes."""
     import torch
 
     torch.manual_seed(0)
@@ -59,7 +59,7 @@ def build(name: str) -> Detect:
 
 
 def cost(name: str) -> float:
-    """Billions of multiply-adds of the picture."""
+    """Billions of multiply-adds of the image."""
     import torch
 
     from mobiledet.models.cost import count_layers
@@ -79,7 +79,7 @@ def cost(name: str) -> float:
 
 
 def peak_memory(name: str | None, threads: int, image: NDArray[np.uint8], answer: Any) -> None:
-    """Put this process's peak memory in MiB, after three pictures, into ``answer``."""
+    """Put this process's peak memory in MiB, after three images, into ``answer``."""
     import torch
     import torchvision
 

@@ -252,7 +252,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20, help="how many (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="decides the moments (default: %(default)s)")
     parser.add_argument("--epochs", type=int, default=8, help="length of a run (default: %(default)s)")
-    parser.add_argument("--pictures", type=int, default=240, help="pictures to train on (default: %(default)s)")
+    parser.add_argument("--pictures", type=int, default=240, help="images to train on (default: %(default)s)")
     arguments = parser.parse_args()
 
     from mobiledet.data.shapes import generate_shapes

@@ -1,4 +1,4 @@
-"""Measure the live demo: throughput, age of pictures, starting, stopping, lost cameras, a long run.
+"""Measure the live demo: throughput, age of frames, starting, stopping, lost cameras, a long run.
 
     python benchmarks/live.py throughput --model model_int8.onnx --clip clip.mp4
     python benchmarks/live.py age --model model_int8.onnx --clip clip.mp4
@@ -7,7 +7,7 @@
     python benchmarks/live.py drops --model model_int8.onnx --times 50
     python benchmarks/live.py soak --model model_int8.onnx --clip clip.mp4 --minutes 30
 
-Throughput is compared, within each round, with the bare call of the detector on pictures that lie decoded in memory,
+Throughput is compared, within each round, with the bare call of the detector on frames that lie decoded in memory,
 and with the plain loop of read, detect, draw, one after the other, as tutorials have it. All else is what
 demo/webcam.py reports of itself, run as users run it. Exit status: 0, or 1 when something didn't hold.
 """
@@ -34,7 +34,7 @@ sys.path.insert(0, str(REPOSITORY / "tests" / "video"))
 
 WEBCAM = [sys.executable, str(REPOSITORY / "demo" / "webcam.py")]
 IN_MEMORY = 200
-"""Pictures decoded for the bare call: 140 MiB at 640x360."""
+"""Frames decoded for the bare call: 140 MiB at 640x360."""
 
 
 def main() -> int:
@@ -73,30 +73,30 @@ def run(command: Sequence[str], report: Path) -> dict[str, Any]:
 
 
 def throughput(arguments: argparse.Namespace, folder: Path) -> int:
-    """Pictures a second of a file, beside the bare call and the plain loop."""
+    """Frames a second of a file, beside the bare call and the plain loop."""
     import cv2
 
     from mobiledet import Detector
     from mobiledet.draw.boxes import draw_detections
 
     detector = Detector(arguments.model, threads=arguments.threads, score_threshold=0.05)
-    pictures = []
+    decoded = []
     capture = cv2.VideoCapture(str(arguments.clip))
-    while len(pictures) < IN_MEMORY and (read := capture.read())[0]:
-        pictures.append(cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB))
+    while len(decoded) < IN_MEMORY and (read := capture.read())[0]:
+        decoded.append(cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB))
     frames = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
 
     def bare() -> float:
         start = time.perf_counter()
-        for picture in pictures:
-            detector(picture)
-        return len(pictures) / (time.perf_counter() - start)
+        for frame in decoded:
+            detector(frame)
+        return len(decoded) / (time.perf_counter() - start)
 
     def plain_loop() -> float:
         opened, count, start = cv2.VideoCapture(str(arguments.clip)), 0, time.perf_counter()
         while (read := opened.read())[0]:
-            picture = cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB)
-            draw_detections(picture, detector(picture).above(0.5))
+            frame = cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB)
+            draw_detections(frame, detector(frame).above(0.5))
             count += 1
         return count / (time.perf_counter() - start)
 
@@ -112,7 +112,7 @@ def throughput(arguments: argparse.Namespace, folder: Path) -> int:
         rows["bare call"][-1] = (rows["bare call"][-1] + bare()) / 2  # before and after, since the machine drifts
         rows["plain loop"].append(plain_loop())
         rows["live, saving .mp4"].append(live("--save", folder / f"{number}.mp4"))
-    print(f"{arguments.clip.name}, {frames} pictures, {arguments.threads} threads, {arguments.rounds} rounds")
+    print(f"{arguments.clip.name}, {frames} frames, {arguments.threads} threads, {arguments.rounds} rounds")
     for name, values in rows.items():
         ratios = [value / base for value, base in zip(values, rows["bare call"], strict=True)]
         print(
@@ -124,7 +124,7 @@ def throughput(arguments: argparse.Namespace, folder: Path) -> int:
 
 
 def age(arguments: argparse.Namespace, folder: Path) -> int:
-    """Age of pictures of a source that gives so many a second, beside one interval and one inference."""
+    """Age of frames of a source that gives so many a second, beside one interval and one inference."""
     clip = paced(arguments, folder)
     status = 0
     for _ in range(arguments.rounds):
@@ -143,7 +143,7 @@ def age(arguments: argparse.Namespace, folder: Path) -> int:
 
 
 def paced(arguments: argparse.Namespace, folder: Path) -> Path:
-    """The clip's pictures in a file that says it has the wanted rate."""
+    """The clip's frames in a file that says it has the wanted rate."""
     import cv2
 
     path = folder / "paced.avi"
@@ -151,10 +151,10 @@ def paced(arguments: argparse.Namespace, folder: Path) -> Path:
     size = [int(capture.get(key)) for key in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)]
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), arguments.fps, size)
     for _ in range(round(20 * arguments.fps)):
-        read, picture = capture.read()
+        read, frame = capture.read()
         if not read:
             break
-        writer.write(picture)
+        writer.write(frame)
     writer.release()
     return path
 
@@ -210,7 +210,7 @@ def stop(arguments: argparse.Namespace, folder: Path) -> int:
             bad += not fine
             print(
                 f"after {delay:.2f} s: status {process.returncode}, ended in {endings[-1]:.2f} s, "
-                f"{'no video yet' if frames is None else f'{frames} pictures play'}"
+                f"{'no video yet' if frames is None else f'{frames} frames play'}"
                 + ("" if fine else f"  WRONG: {orphans} {rest} {words[-300:]}")
             )
     print(f"{arguments.times} stops, {videos} videos, {bad} wrong; slowest end {max(endings):.2f} s")
@@ -227,7 +227,7 @@ def drops(arguments: argparse.Namespace, folder: Path) -> int:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         waits = []
 
-        def wait_for_pictures(count: int) -> float:
+        def wait_for_frames(count: int) -> float:
             begin, end = time.monotonic(), lines(log) + count
             while lines(log) < end:
                 assert process.poll() is None, "it has ended"
@@ -236,7 +236,7 @@ def drops(arguments: argparse.Namespace, folder: Path) -> int:
             return time.monotonic() - begin
 
         try:
-            wait_for_pictures(20)
+            wait_for_frames(20)
             for number in range(arguments.times):
                 how = ("drop", "stall", "refuse")[number % 3]
                 if how == "drop":
@@ -249,14 +249,14 @@ def drops(arguments: argparse.Namespace, folder: Path) -> int:
                     server.refuse()
                     time.sleep(1.0)
                     server.come_back()
-                waits.append(wait_for_pictures(10))
+                waits.append(wait_for_frames(10))
         finally:
             process.send_signal(signal.SIGINT)
             process.wait(30)
     found = json.loads(report.read_text(encoding="utf-8"))
     print(
         f"{arguments.times} drops, stalls and refusals, {found['frames']['reconnects']} reconnections, "
-        f"{found['frames']['processed']} pictures processed; ten pictures again after {statistics.median(waits):.1f} s "
+        f"{found['frames']['processed']} frames processed; ten frames again after {statistics.median(waits):.1f} s "
         f"(most {max(waits):.1f}); lost for {found['frames']['lost_seconds']} s; status {process.returncode}"
     )
     return 0 if found["frames"]["reconnects"] >= arguments.times and process.returncode == 130 else 1
@@ -290,7 +290,7 @@ def soak(arguments: argparse.Namespace, folder: Path) -> int:
 
 
 def playable(path: Path) -> int:
-    """Pictures that can be read from a video."""
+    """Frames that can be read from a video."""
     import cv2
 
     capture, count = cv2.VideoCapture(str(path)), 0

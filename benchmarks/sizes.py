@@ -2,8 +2,8 @@
 
     python benchmarks/sizes.py --pictures path/to/coco/val2017 --litert coco.tflite --rounds 15 --json sizes.json
 
-Weights are random, their norms adapted to the pictures; that matters for suppression only, which has little to do
-here. From a uint8 picture in memory to detections in its pixels, 80 classes, by ONNX Runtime. All take turns within a
+Weights are random, their norms adapted to the images; that matters for suppression only, which has little to do
+here. From a uint8 image in memory to detections in its pixels, 80 classes, by ONNX Runtime. All take turns within a
 round, so that a slow moment of the machine hits all of them; "beside LiteRT" is the median of the ratio within a
 round. docs/raspberry-pi.md estimates a board's time, which is not a measurement, as its published time for that LiteRT
 model times the ratio of each INT8 model to the one of 0.75 at 300 here.
@@ -28,7 +28,7 @@ SIZES = (160, 192, 224, 300)
 def main() -> None:
     """Parse arguments, build, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=Path, required=True, help="real pictures, for INT8's ranges and the calls")
+    parser.add_argument("--pictures", type=Path, required=True, help="real images, for INT8's ranges and the calls")
     parser.add_argument("--litert", type=Path, required=True, help="the COCO detector's .tflite")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=15)
@@ -41,19 +41,19 @@ def main() -> None:
     from mobiledet.data.images import find_images, read_image
     from mobiledet.runtime.detector import Detector
 
-    pictures = [read_image(path) for path in find_images([arguments.pictures])[:16]]
+    images = [read_image(path) for path in find_images([arguments.pictures])[:16]]
     rows: list[dict[str, Any]] = []
     calls: list[Callable[[int], Any]] = []
     peer = open_peer("litert", str(arguments.litert), arguments.threads)
     rows.append({"model": "LiteRT, COCO detector 0.75, 300, INT8"})
-    calls.append(lambda number: peer.call(pictures[number % len(pictures)]))
+    calls.append(lambda number: peer.call(images[number % len(images)]))
     with tempfile.TemporaryDirectory() as folder:
         for alpha in arguments.alphas:
             for size in arguments.sizes:
-                for precision, gmacs, path in exported(alpha, size, pictures, Path(folder)):
+                for precision, gmacs, path in exported(alpha, size, images, Path(folder)):
                     detector = Detector(path, threads=arguments.threads, score_threshold=0.05)
                     rows.append({"alpha": alpha, "size": size, "precision": precision, "gmacs": gmacs})
-                    calls.append(lambda number, detector=detector: detector(pictures[number % len(pictures)]))  # type: ignore[misc]
+                    calls.append(lambda number, detector=detector: detector(images[number % len(images)]))  # type: ignore[misc]
         times = measure(calls, arguments.rounds)
     for row, mine in zip(rows, times, strict=True):
         row["ms"] = round(statistics.median(mine), 2)
@@ -71,7 +71,7 @@ def main() -> None:
         arguments.json.write_text(json.dumps({"command": sys.argv, "rows": rows}, indent=2) + "\n", encoding="utf-8")
 
 
-def exported(alpha: float, size: int, pictures: Sequence[Any], folder: Path) -> list[tuple[str, float, Path]]:
+def exported(alpha: float, size: int, images: Sequence[Any], folder: Path) -> list[tuple[str, float, Path]]:
     """An SSD of random weights as float and INT8 files, with its multiply-adds in billions."""
     import numpy as np
     import torch
@@ -86,7 +86,7 @@ def exported(alpha: float, size: int, pictures: Sequence[Any], folder: Path) -> 
 
     torch.manual_seed(0)
     model = build_detector(ModelConfig(num_classes=80, backbone=BackboneConfig(alpha=alpha), input_size=(size, size)))
-    fitted = [fit_image(picture, model.resize)[0] for picture in pictures]
+    fitted = [fit_image(image, model.resize)[0] for image in images]
     with torch.no_grad():
         # Without it activations fade away with depth, down to numbers that processors are slow with.
         for norm in (layer for layer in model.eval().modules() if isinstance(layer, torch.nn.BatchNorm2d)):
@@ -98,9 +98,7 @@ def exported(alpha: float, size: int, pictures: Sequence[Any], folder: Path) -> 
     for precision in ("float32", "int8"):
         path = folder / f"{alpha}-{size}-{precision}.onnx"
         graph = trace_onnx(model, size=(size, size))
-        write_onnx(
-            graph if precision == "float32" else quantise(graph, [picture[None] for picture in fitted]), card, path
-        )
+        write_onnx(graph if precision == "float32" else quantise(graph, [image[None] for image in fitted]), card, path)
         files.append((precision, gmacs, path))
     return files
 

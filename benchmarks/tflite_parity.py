@@ -1,9 +1,9 @@
-"""How close the imported SSD comes to TensorFlow Lite running the same file on the same pictures.
+"""How close the imported SSD comes to TensorFlow Lite running the same file on the same images.
 
     python benchmarks/tflite_parity.py path/to/ssd_mobilenet_v1.tflite path/to/coco/val2017 --pictures 20
 
 Needs LiteRT (`pip install ai-edge-litert`). TensorFlow Lite rounds every activation to 8 bits, ours are float32: that
-is what remains. Pictures are resized by OpenCV's bilinear filter for both.
+is what remains. Images are resized by OpenCV's bilinear filter for both.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ def main() -> None:
     """Parse arguments, run both, print the differences."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tflite", type=Path)
-    parser.add_argument("pictures_folder", type=Path, metavar="pictures")
+    parser.add_argument("images_folder", type=Path, metavar="images")
     parser.add_argument("--pictures", type=int, default=20, help="how many, from the first by name")
     arguments = parser.parse_args()
 
     from mobiledet.data.images import find_images
 
-    for line in compare(arguments.tflite, find_images([arguments.pictures_folder])[: arguments.pictures]):
+    for line in compare(arguments.tflite, find_images([arguments.images_folder])[: arguments.pictures]):
         print(line)
 
 
-def compare(tflite: Path, pictures: list[Path]) -> list[str]:
+def compare(tflite: Path, images: list[Path]) -> list[str]:
     """Differences of class logits, box encodings and detections, as lines."""
     import torch
     from ai_edge_litert.interpreter import Interpreter
@@ -58,7 +58,7 @@ def compare(tflite: Path, pictures: list[Path]) -> list[str]:
     deltas: list[tuple[Any, Any]] = []
     found = total = 0
     anchors = _pixels(stored_anchors(graph), model.network_size)
-    for path in pictures:
+    for path in images:
         image, _ = fit_image(read_image(path), model.resize)
         interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image[None])
         interpreter.invoke()
@@ -72,7 +72,7 @@ def compare(tflite: Path, pictures: list[Path]) -> list[str]:
         hits, count = _agree(model, (ours[0], our_deltas[0]), (theirs, their_deltas), anchors)
         found, total = found + hits, total + count
     return [
-        f"{len(pictures)} pictures, {tflite.name}",
+        f"{len(images)} images, {tflite.name}",
         _differences("class logits", logits),
         _differences("box encodings", deltas),
         f"TensorFlow Lite's detections scoring 0.5 or more: {total}; found by ours at IoU 0.8, same class: "

@@ -7,7 +7,7 @@ Three ways to train, in turn within one run, several rounds each, so that a drif
 - plain:      the same network and optimiser, float32, contiguous (NCHW), one batch kept in memory; no EMA, no
               clipping, no guard against non-finite steps.
 - ours:       our step (bfloat16 where the processor has it, channels-last, EMA, clipping, guard), same batch.
-- end to end: our step with pictures read from disk, decoded and augmented by worker processes.
+- end to end: our step with images read from disk, decoded and augmented by worker processes.
 
 A network is no peer of itself, so torchvision's ssdlite320_mobilenet_v3_large is trained beside them (float32, its own
 losses, one batch in memory), to say where this stands; it is another network of 0.6 GMACs at 320 pixels.
@@ -29,7 +29,7 @@ from mobiledet.cli.common import refuse_existing, run_tool
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="COCO-format folder (default: 64 generated pictures of 480x640)")
+    parser.add_argument("--data", type=Path, help="COCO-format folder (default: 64 generated images of 480x640)")
     parser.add_argument("--split", default="train")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--workers", type=int, default=2)
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def measure(data: Path, split: str, arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Pictures a second of each way, round by round."""
+    """Images a second of each way, round by round."""
     import torch
 
     from mobiledet.config import apply_overrides, load_config
