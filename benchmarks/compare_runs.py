@@ -11,8 +11,9 @@ import argparse
 import io
 from pathlib import Path
 
-from mobiledet.cli.common import refuse_existing, run_tool
+from mobiledet.cli.common import run_tool
 from mobiledet.errors import DataError
+from mobiledet.utils.files import refuse_existing
 
 
 def main() -> None:

@@ -30,7 +30,7 @@ from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
-sys.path.insert(0, str(REPOSITORY / "tests" / "video"))
+sys.path.insert(0, str(REPOSITORY / "tests" / "apps" / "live"))
 
 WEBCAM = [sys.executable, str(REPOSITORY / "demo" / "webcam.py")]
 IN_MEMORY = 200
@@ -80,7 +80,7 @@ def throughput(arguments: argparse.Namespace, folder: Path) -> int:
     from mobiledet.draw.boxes import draw_detections
 
     detector = Detector(arguments.model, threads=arguments.threads, score_threshold=0.05)
-    decoded = []
+    decoded: list[Any] = []
     capture = cv2.VideoCapture(str(arguments.clip))
     while len(decoded) < IN_MEMORY and (read := capture.read())[0]:
         decoded.append(cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB))
@@ -149,7 +149,7 @@ def paced(arguments: argparse.Namespace, folder: Path) -> Path:
     path = folder / "paced.avi"
     capture = cv2.VideoCapture(str(arguments.clip))
     size = [int(capture.get(key)) for key in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)]
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), arguments.fps, size)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), arguments.fps, size)
     for _ in range(round(20 * arguments.fps)):
         read, frame = capture.read()
         if not read:
@@ -183,7 +183,7 @@ def start(arguments: argparse.Namespace, folder: Path) -> int:
 def stop(arguments: argparse.Namespace, folder: Path) -> int:
     """Ctrl-C at random moments: does it end, is the video whole, is a process left?"""
     import psutil
-    from mjpeg_server import MjpegServer
+    from mjpeg_server import MjpegServer  # type: ignore[import-not-found]
 
     random.seed(arguments.seed)
     bad, endings, videos = 0, [], 0

@@ -58,6 +58,7 @@ def compare(tflite: Path, images: list[Path]) -> list[str]:
     deltas: list[tuple[Any, Any]] = []
     found = total = 0
     anchors = _pixels(stored_anchors(graph), model.network_size)
+    head: Any = model.head
     for path in images:
         image, _ = fit_image(read_image(path), model.resize)
         interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image[None])
@@ -66,7 +67,7 @@ def compare(tflite: Path, images: list[Path]) -> list[str]:
         their_deltas = _real(interpreter, end.inputs[0])[0][:, [1, 0, 3, 2]]
         with torch.no_grad():
             features = model.features(torch.from_numpy(image).permute(2, 0, 1)[None])
-            ours, our_deltas, _ = model.head._predict(features, [model.network_size])
+            ours, our_deltas, _ = head._predict(features, [model.network_size])
         logits.append((ours[0].numpy(), theirs))
         deltas.append((our_deltas[0].numpy(), their_deltas))
         hits, count = _agree(model, (ours[0], our_deltas[0]), (theirs, their_deltas), anchors)

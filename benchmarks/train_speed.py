@@ -23,7 +23,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from mobiledet.cli.common import refuse_existing, run_tool
+from mobiledet.cli.common import run_tool
+from mobiledet.utils.files import refuse_existing
 
 
 def main() -> None:
@@ -60,10 +61,11 @@ def measure(data: Path, split: str, arguments: argparse.Namespace, folder: Path)
     import torch
 
     from mobiledet.config import apply_overrides, load_config
+    from mobiledet.data.opening import open_data
     from mobiledet.models.build import build_detector
     from mobiledet.train.loop import train_step
     from mobiledet.train.run import Run
-    from mobiledet.train.start import open_data, with_classes
+    from mobiledet.train.start import with_classes
     from mobiledet.train.stopping import StopRequest
 
     config = apply_overrides(
