@@ -1,4 +1,4 @@
-"""Live detection from a camera, a stream, a video or pictures, with honest numbers.
+"""Live detection from a camera, a stream, a video or images, with honest numbers.
 
 See :mod:`mobiledet.cli.webcam`.
 """

@@ -1,4 +1,4 @@
-"""Fetch COCO 2017 (train 118,287 and val 5,000 pictures, 20 GB) into the layout that training reads.
+"""Fetch COCO 2017 (train 118,287 and val 5,000 images, 20 GB) into the layout that training reads.
 
 See :mod:`mobiledet.cli.download_coco`.
 """

@@ -1,4 +1,4 @@
-"""From nothing to a detector: generate pictures, train, score, draw. What `make quickstart` runs.
+"""From nothing to a detector: generate images, train, score, draw. What `make quickstart` runs.
 
 See :mod:`mobiledet.cli.quickstart`.
 """

@@ -1,4 +1,4 @@
-"""What every program in ``tools/`` shares: logging, and errors told in one line."""
+"""Shared by all commands: logging, and the exit status; an error of the user's is reported in one line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MOST_THREADS = 256
 def thread_count(text: str) -> int:
     """For ``argparse``: a number of processor threads, 0 for all cores."""
     if not text.isdecimal() or int(text) > MOST_THREADS:
-        raise argparse.ArgumentTypeError(f"{text} is no number of threads; give 0 (all cores) to {MOST_THREADS}")
+        raise argparse.ArgumentTypeError(f"{text} is not a valid thread count; give 0 (all cores) to {MOST_THREADS}")
     return int(text)
 
 
@@ -34,7 +34,7 @@ def setup_logging(*, quiet: bool = False) -> None:
 
 
 def print_lines(lines: Iterable[str]) -> None:
-    """Print to a reader who may be gone, as a closed terminal is; the program goes on to its end all the same."""
+    """Print lines; if nobody reads them any more, as after a terminal was closed, the program goes on all the same."""
     try:
         for line in lines:
             print(line)
@@ -45,18 +45,18 @@ def print_lines(lines: Iterable[str]) -> None:
 
 
 def _silence() -> None:
-    """Let what is printed go nowhere; Python would try once more at its end, and complain."""
+    """Discard whatever is printed from now on; otherwise Python would try again when it exits, and complain."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def run_tool(main: Callable[[], int | None], *, extra: str = "train") -> NoReturn:
-    """Run a program's ``main`` and exit: 0 or its own status; 1 with one line on stderr for a user's mistake.
+    """Run a command's ``main`` and exit with its status, or with 1 and one line on stderr for a mistake of the user's.
 
     A bug still shows its traceback, so that it can be reported.
 
     Args:
-        main: The program; gives its exit status, or None for 0.
-        extra: Of ``setup.py``: has the packages that the program needs beyond the base install.
+        main: The command; gives its exit status, or None for 0.
+        extra: The extra in ``setup.py`` with the packages that the command needs beyond the base install.
     """
     setup_logging()
     try:
@@ -70,7 +70,7 @@ def run_tool(main: Callable[[], int | None], *, extra: str = "train") -> NoRetur
         print("stopped", file=sys.stderr)
         status = EXIT_SIGNAL + 2
     except BrokenPipeError:
-        # `tools/cost.py ... | head` closes our output early; that is no error.
+        # `tools/cost.py ... | head` closes our output early; that is not an error.
         _silence()
         status = 0
     except ModuleNotFoundError as error:
@@ -83,7 +83,7 @@ def run_tool(main: Callable[[], int | None], *, extra: str = "train") -> NoRetur
         )
         status = EXIT_ERROR
     except ImportError as error:
-        # OpenCV without the libraries of a desktop, above all.
+        # Usually OpenCV on a system without the libraries of a desktop.
         if "libGL" not in str(error) and "libgthread" not in str(error):
             raise
         print(

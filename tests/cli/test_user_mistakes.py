@@ -333,8 +333,8 @@ SCORING: dict[str, Mistake] = {
     "results into nowhere": ("eval", nothing, f"{SCORE} --results out/a.json", ["out/a.json", "no folder 'out'; make it"]),
     "no batch": ("eval", nothing, f"{SCORE} --batch-size 0", ["--batch-size must be at least 1"]),
     "batch in words": ("eval", nothing, f"{SCORE} --batch-size two", ["--batch-size", "'two'"]),
-    "a hundred thousand threads": ("predict", nothing, f"run pictures {DETECT} --threads 100000", ["100000 is no number of threads", "256"]),
-    "threads below none": ("eval", nothing, f"{SCORE} --threads -1", ["-1 is no number of threads"]),
+    "a hundred thousand threads": ("predict", nothing, f"run pictures {DETECT} --threads 100000", ["100000 is not a valid thread count", "256"]),
+    "threads below none": ("eval", nothing, f"{SCORE} --threads -1", ["-1 is not a valid thread count"]),
     "eval without GPU": ("eval", nothing, f"{SCORE} --device cuda", ["cuda", "no such device"]),
 }  # fmt: skip
 

@@ -182,19 +182,16 @@ sys.exit(128 + asked[0])
 """
 
 QUICKSTART = """
-import runpy, sys
-from pathlib import Path
-tool = runpy.run_path(sys.argv[1])
-tool["_call"].__globals__["HERE"] = Path(sys.argv[2])
-sys.exit(tool["_call"]("slow.py", sys.argv[2]))
+import sys
+from mobiledet.cli.quickstart import run_step
+sys.exit(run_step(sys.executable, *sys.argv[1:]))
 """
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_the_quickstart_lets_its_training_save(checkout, tmp_path, number, status):
-    (tmp_path / "tools").mkdir()
-    (tmp_path / "tools" / "slow.py").write_text(SLOW_TOOL)
-    command = [sys.executable, "-c", QUICKSTART, str(checkout / "tools" / "quickstart.py"), str(tmp_path)]
+def test_the_quickstart_lets_its_training_save(tmp_path, number, status):
+    (tmp_path / "slow.py").write_text(SLOW_TOOL)
+    command = [sys.executable, "-c", QUICKSTART, str(tmp_path / "slow.py"), str(tmp_path)]
     with subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL) as process:
         wait_for((tmp_path / "begun").exists)
         os.killpg(process.pid, number)
