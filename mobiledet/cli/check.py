@@ -55,13 +55,13 @@ def main() -> int:
     if arguments.limit is not None:
         splits = {name: dataset.first(arguments.limit) for name, dataset in splits.items()}
     name = found.root.resolve().name or "data"
-    pictures = sum(len(dataset) for dataset in splits.values())
     folder = arguments.output or free_folder(name)
     report = examine(
         splits,
         folder,
-        title=f"{name}: {found.format.upper()}, {pictures:,} pictures in {', '.join(splits)}",
+        name=name,
         model=model,
+        format=found.format,
         account=found.account,
         limited=arguments.limit,
         progress=True,

@@ -1,106 +1,95 @@
-"""The whole examination: sections in order, pictures and report into a folder."""
+"""The complete examination: sections in order, images and report written into a folder."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
 
 from mobiledet.apps.doctor.anchors import AnchorSetting, anchor_grids, best_overlaps
 from mobiledet.apps.doctor.collection import Collection, collect
-from mobiledet.apps.doctor.duplicates import describe_duplicates, find_duplicates
+from mobiledet.apps.doctor.duplicates import Pair, describe_duplicates, find_duplicates
+from mobiledet.apps.doctor.image_facts import describe_images, read_facts
 from mobiledet.apps.doctor.inputs import boxes_in_network, describe_inputs
-from mobiledet.apps.doctor.page import duplicate_page, sample_page, suspect_page
-from mobiledet.apps.doctor.pictures import describe_pictures, look_at_pictures
 from mobiledet.apps.doctor.plot import plot_boxes
-from mobiledet.apps.doctor.report import Report, Section
-from mobiledet.apps.doctor.sizes import describe_sizes
-from mobiledet.apps.doctor.statistics import describe_classes, describe_splits
+from mobiledet.apps.doctor.report import Code, DoctorReport, Section
+from mobiledet.apps.doctor.sheets import duplicate_sheet, sample_sheet, suspect_sheet
+from mobiledet.apps.doctor.statistics import describe_classes, describe_sizes, describe_splits
 from mobiledet.apps.doctor.suspects import Suspect, find_suspects, find_unlabelled, shared_classes
 from mobiledet.config.schema import ModelConfig
 from mobiledet.data.coco import CocoDataset
+from mobiledet.data.formats.base import Account
 from mobiledet.draw.boxes import write_image
 from mobiledet.errors import MobiledetError
-from mobiledet.structures import Detections, ImageArray
+from mobiledet.structures import Detections, FloatArray, ImageArray, Size
 from mobiledet.utils.files import write_json, write_text
 from mobiledet.utils.text import count
 
 logger = logging.getLogger(__name__)
 
 
-class Account(Protocol):
-    """What became of a data set while it was read; `mobiledet.data.formats` gives one."""
-
-    @property
-    def counts(self) -> Mapping[str, int]:
-        """Kind of finding -> how many."""
-
-    def lines(self) -> list[str]:
-        """A line for each kind: ``dropped: ...``, ``repaired: ...`` or ``note: ...``."""
-
-    def to_json(self) -> Mapping[str, Any]:
-        """Severity -> kind -> findings."""
-
-
 def examine(
     datasets: Mapping[str, CocoDataset],
     folder: Path,
     *,
-    title: str,
+    name: str,
     model: ModelConfig,
+    format: str = "",
     account: Account | None = None,
     detect: Callable[[ImageArray], Detections] | None = None,
     detected_names: Sequence[str] = (),
     limited: int | None = None,
     progress: bool = False,
-) -> Report:
-    """Look at a data set from all sides and write report and pictures into a folder.
+) -> DoctorReport:
+    """Examine a data set and write a report and images into a folder.
 
     Args:
         datasets: name of each split -> its data; all with the same classes.
         folder: takes ``report.txt``, ``report.json``, ``samples.jpg``, ``boxes.png`` and, where there is something to
-            show, ``suspects.jpg`` and ``duplicates.jpg``; there must be none yet, or an empty one.
-        title: names the data in the report.
-        model: its input size and anchors are what the boxes are held against.
+            show, ``suspects.jpg`` and ``duplicates.jpg``; it must not exist yet, or be empty.
+        name: of the data, for the report.
+        model: its input size and anchors are what the boxes are compared with.
+        format: the data's format, for the report.
         account: what reading the data dropped, repaired and noted.
-        detect: a model that looks for unlabelled objects: RGB picture in, detections out.
+        detect: a model that looks for unlabelled objects: RGB image in, detections out.
         detected_names: its class names.
-        limited: pictures of each split that were looked at, where not all were.
+        limited: how many images of each split were examined, where not all were.
         progress: show bars, if standard error is a terminal.
 
     Raises:
         MobiledetError: the splits' classes differ, the model knows none of them, the head has no anchors, or the
-            folder holds something or can't be written.
+            folder isn't empty or can't be written.
     """
     refuse_filled(folder)
     collection = collect(datasets)
     setting, size = AnchorSetting.of(model), model.network_size
     if detect is not None:
-        shared_classes(detected_names, collection.names)  # known before minutes of reading
-    report = Report(title)
-    logger.info("looking at %s", count(len(collection), "picture"))
-    facts = look_at_pictures(collection, progress=progress)
+        shared_classes(detected_names, collection.names)  # refused before minutes of reading
+    images = count(len(collection), "image")
+    report = DoctorReport(f"{name}: {f'{format.upper()}, ' if format else ''}{images} in {', '.join(datasets)}")
+    logger.info("examining %s", images)
+    facts = read_facts(collection, progress=progress)
     duplicates = find_duplicates(collection, facts)
     suspects = find_suspects(collection, duplicates)
     report.sections = [
-        *_reading(account, limited),
+        *_describe_reading(account, limited),
         describe_splits(collection),
         describe_classes(collection),
         describe_sizes(collection, size),
         describe_inputs(collection, setting, size),
-        describe_pictures(collection, facts),
+        describe_images(collection, facts),
         describe_duplicates(collection, duplicates),
         suspects.section,
     ]
-    pictures = suspects.pictures
+    suspicious = suspects.images
     if detect is not None:
-        logger.info("looking for unlabelled objects in %s", count(len(collection), "picture"))
-        unlabelled = find_unlabelled(collection, detect, detected_names, wrap=_bar if progress else iter)
+        logger.info("looking for unlabelled objects in %s", images)
+        unlabelled = find_unlabelled(collection, detect, detected_names, progress=progress)
         report.sections.append(unlabelled.section)
-        pictures = unlabelled.pictures + pictures
+        suspicious = unlabelled.images + suspicious
     _make_folder(folder)
-    _write_pictures(report, folder, collection, setting, model, duplicates.pairs, pictures)
+    _write_sheets(report, folder, collection, duplicates.pairs, suspicious)
+    _write_plot(report, folder, name, boxes_in_network(collection, size), setting, size)
     write_text(folder / "report.txt", report.to_text())
     write_json(folder / "report.json", report.to_json())
     return report
@@ -110,14 +99,14 @@ def refuse_filled(folder: Path) -> None:
     """Make sure, before minutes of work, that a folder for results is new or empty.
 
     Raises:
-        MobiledetError: it holds something, or is no folder.
+        MobiledetError: it isn't empty, or is a file.
     """
     try:
         filled = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
     except OSError as error:
-        raise MobiledetError(f"{folder} can't be looked into: {error.strerror}; name another folder") from None
+        raise MobiledetError(f"{folder} can't be read: {error.strerror}; name another folder") from None
     if filled:
-        what = "holds something already" if folder.is_dir() else "is a file"
+        what = "is not empty" if folder.is_dir() else "is a file"
         raise MobiledetError(f"{folder} {what}; name a new folder, nothing is overwritten")
 
 
@@ -126,31 +115,30 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise MobiledetError(f"{folder}: can't make this folder: {error.strerror}; name another") from None
+        raise MobiledetError(f"{folder}: this folder can't be made: {error.strerror}; name another") from None
 
 
 def free_folder(name: str) -> Path:
-    """The first of ``check_<name>``, ``check_<name>_2`` ... in the working directory that isn't there yet."""
-    number = 1
-    while True:
-        folder = Path(f"check_{name}" + (f"_{number}" if number > 1 else ""))
-        if not folder.exists():
-            return folder
+    """The first of ``check_<name>``, ``check_<name>_2`` ... in the working directory that doesn't exist yet."""
+    folder, number = Path(f"check_{name}"), 1
+    while folder.exists():
         number += 1
+        folder = Path(f"check_{name}_{number}")
+    return folder
 
 
-def _reading(account: Account | None, limited: int | None) -> list[Section]:
-    """What was dropped and repaired on the way in, and what was left out on purpose."""
-    section = Section("Reading it")
+def _describe_reading(account: Account | None, limited: int | None) -> list[Section]:
+    """What was dropped and repaired while reading, and what was left out on purpose."""
+    section = Section("Reading the data", key="Reading it")
     if limited is not None:
-        section.say(f"Only the first {limited:,} pictures of each split were looked at; all figures are about these.")
+        section.say(f"Only the first {limited:,} images of each split were examined; all figures are about these.")
         section.data["limit"] = limited
     if account is not None:
         section.data["account"] = dict(account.to_json())
         for line in account.lines():
             severity, _, text = line.partition(": ")
             if severity == "dropped":
-                section.find("fault", "dropped", f"left out while reading: {text}", "mend it, or train without")
+                section.find(Code.DROPPED, f"left out while reading: {text}", "mend it, or train without")
             else:
                 section.say(line)
         if not account.counts:
@@ -158,46 +146,32 @@ def _reading(account: Account | None, limited: int | None) -> list[Section]:
     return [section] if section.parts or section.findings else []
 
 
-def _write_pictures(
-    report: Report,
-    folder: Path,
-    collection: Collection,
-    setting: AnchorSetting,
-    model: ModelConfig,
-    pairs: Sequence[Any],
-    suspects: Sequence[Suspect],
+def _write_sheets(
+    report: DoctorReport, folder: Path, collection: Collection, pairs: Sequence[Pair], suspects: Sequence[Suspect]
 ) -> None:
-    pages = (
-        ("samples.jpg", sample_page(collection), "pictures with their labels, every class that fits, small and large"),
-        ("suspects.jpg", suspect_page(collection, suspects), "pictures that look wrong"),
-        ("duplicates.jpg", duplicate_page(collection, pairs), "the same picture twice"),
-    )
-    for name, page, what in pages:
-        if page is not None:
-            write_image(folder / name, page)
+    for name, sheet, what in (
+        ("samples.jpg", sample_sheet(collection), "images with their labels: all classes if possible, small and large"),
+        ("suspects.jpg", suspect_sheet(collection, suspects), "images that look wrong"),
+        ("duplicates.jpg", duplicate_sheet(collection, pairs), "duplicate images"),
+    ):
+        if sheet is not None:
+            write_image(folder / name, sheet)
             report.files[name] = what
-    size = model.network_size
-    boxes = boxes_in_network(collection, size)
-    if len(boxes):
-        grids = anchor_grids(setting, size)
-        plot_boxes(
-            folder / "boxes.png",
-            boxes=boxes,
-            overlaps=best_overlaps(boxes, grids),
-            grids=grids,
-            match_iou=setting.match_iou,
-            size=size,
-            title=f"{report.title.split(':')[0]}: {len(boxes):,} boxes and the anchors",
-        )
-        report.files["boxes.png"] = "sizes of the boxes and of the anchors, and how well they overlap"
 
 
-def _bar(rows: range) -> Iterator[int]:
-    import sys
-
-    if not sys.stderr.isatty():
-        return iter(rows)
-    from tqdm import tqdm
-
-    bar: Iterator[int] = iter(tqdm(rows, desc="detecting", leave=False))
-    return bar
+def _write_plot(
+    report: DoctorReport, folder: Path, name: str, boxes: FloatArray, setting: AnchorSetting, size: Size
+) -> None:
+    if not len(boxes):
+        return
+    grids = anchor_grids(setting, size)
+    plot_boxes(
+        folder / "boxes.png",
+        boxes=boxes,
+        overlaps=best_overlaps(boxes, grids),
+        grids=grids,
+        match_iou=setting.match_iou,
+        size=size,
+        title=f"{name}: {count(len(boxes), 'box', 'boxes')} and the anchors",
+    )
+    report.files["boxes.png"] = "sizes of the boxes and of the anchors, and how well they overlap"

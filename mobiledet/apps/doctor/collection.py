@@ -1,4 +1,4 @@
-"""All splits of a data set as one table of pictures and one of boxes."""
+"""All splits of a data set as one table of images and one of boxes."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ import numpy as np
 from mobiledet.data.coco import CocoDataset, ImageRecord
 from mobiledet.errors import DataError
 from mobiledet.structures import BoolArray, FloatArray, IntArray
+from mobiledet.utils.text import listing
 
 
 @dataclass(frozen=True)
 class Collection:
-    """N pictures and M boxes; pictures of a split lie together, boxes of a picture too.
+    """N images and M boxes; images of a split lie together, boxes of an image too.
 
     Attributes:
         datasets: name of each split -> its data, in the order the rows come in.
         names: K class names.
-        split: ``(N,)`` number of each picture's split.
-        index: ``(N,)`` number of each picture within its split.
-        sizes: ``(N, 2)`` heights and widths as the pictures are read.
-        offsets: ``(N + 1,)``; picture ``i`` has the boxes ``offsets[i]:offsets[i + 1]``.
-        boxes: ``(M, 4)`` xyxy in the pixels of their pictures.
+        split: ``(N,)`` number of each image's split.
+        index: ``(N,)`` number of each image within its split.
+        sizes: ``(N, 2)`` heights and widths of the images as they are read.
+        offsets: ``(N + 1,)``; image ``i`` has the boxes ``offsets[i]:offsets[i + 1]``.
+        boxes: ``(M, 4)`` xyxy in the pixels of their images.
         labels: ``(M,)`` in ``1..K``.
         iscrowd: ``(M,)``: crowds, and boxes marked difficult or ignore; neither trained on nor scored.
     """
@@ -44,38 +45,38 @@ class Collection:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Names of the splits; ``splits[split[row]]`` is that of a picture."""
+        """Names of the splits; ``splits[split[row]]`` is that of an image."""
         return tuple(self.datasets)
 
     @cached_property
-    def picture(self) -> IntArray:
-        """``(M,)`` row of each box's picture."""
+    def image(self) -> IntArray:
+        """``(M,)`` row of each box's image."""
         return np.repeat(np.arange(len(self)), np.diff(self.offsets))
 
     @cached_property
     def counts(self) -> IntArray:
-        """``(N,)`` boxes of each picture, crowds left aside."""
-        return np.bincount(self.picture[~self.iscrowd], minlength=len(self)).astype(np.int64)
+        """``(N,)`` boxes of each image, without crowds."""
+        return np.bincount(self.image[~self.iscrowd], minlength=len(self)).astype(np.int64)
 
     def record(self, row: int) -> ImageRecord:
-        """The picture of a row."""
+        """The image of a row."""
         return self.datasets[self.splits[self.split[row]]][int(self.index[row])]
 
     def place(self, row: int) -> str:
-        """``split/file name`` of a picture, as the report names it."""
+        """``split/file name`` of an image, as the report names it."""
         return f"{self.splits[self.split[row]]}/{self.record(row).path.name}"
 
     def rows(self, split: str) -> IntArray:
-        """The rows of a split's pictures; none for a split that isn't there."""
+        """The rows of a split's images; none for a split that isn't there."""
         if split not in self.datasets:
             return np.zeros(0, np.int64)
         return np.flatnonzero(self.split == self.splits.index(split))
 
     def class_counts(self) -> IntArray:
-        """``(splits, K)`` boxes of each class in each split, crowds left aside."""
+        """``(splits, K)`` boxes of each class in each split, without crowds."""
         real = ~self.iscrowd
         counts = np.zeros((len(self.splits), len(self.names)), np.int64)
-        np.add.at(counts, (self.split[self.picture[real]], self.labels[real] - 1), 1)
+        np.add.at(counts, (self.split[self.image[real]], self.labels[real] - 1), 1)
         return counts
 
 
@@ -89,14 +90,14 @@ def collect(datasets: Mapping[str, CocoDataset]) -> Collection:
         DataError: no split, or splits whose classes differ.
     """
     if not datasets:
-        raise DataError("no splits to look at; name a data set with pictures")
+        raise DataError("there are no splits to look at; name a data set with images")
     order = sorted(datasets, key=lambda name: ({"train": 0, "val": 1}.get(name, 2), name))
     names = datasets[order[0]].names
     for split in order:
         if datasets[split].names != names:
             raise DataError(
-                f"split {split!r} has other classes than {order[0]!r} ({', '.join(datasets[split].names)[:200]}, not "
-                f"{', '.join(names)[:200]}); give every split's file the same list of categories"
+                f"split {split!r} has other classes than {order[0]!r} ({listing(datasets[split].names)}, not "
+                f"{listing(names)}); give every split's file the same list of categories"
             )
     records = [datasets[split][i] for split in order for i in range(len(datasets[split]))]
     lengths = [len(datasets[split]) for split in order]

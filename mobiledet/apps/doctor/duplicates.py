@@ -1,9 +1,9 @@
-"""The same picture twice: files of the same content, near-duplicates, and augmented copies of one photograph.
+"""Duplicate images: files of the same content, near-duplicates, and augmented copies of one photograph.
 
 Near-duplicates are found in two stages. Hashes of 256 bits that differ in few places name the candidates; then small
-thumbnails are laid over each other. The second stage forgives what re-encoding, resizing and another brightness do
+thumbnails are compared. The second stage tolerates what re-encoding, resizing and another brightness do
 (grey levels are first matched by rank, so that any curve that keeps their order cancels out) but not an object that
-has moved: it looks at the largest difference anywhere, not at the mean. Of two pictures from a tripod with one chess
+has moved: it looks at the largest difference anywhere, not at the mean. Of two images from a tripod with one chess
 piece exchanged, the mean differs by a hundredth of the contrast and the largest by a third.
 """
 
@@ -13,19 +13,19 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mobiledet.apps.doctor.collection import Collection
-from mobiledet.apps.doctor.pictures import PLAIN, PictureFacts
-from mobiledet.apps.doctor.report import Section
+from mobiledet.apps.doctor.image_facts import PLAIN, ImageFacts
+from mobiledet.apps.doctor.report import Code, Section
 from mobiledet.structures import BoolArray, FloatArray
 from mobiledet.utils.text import count
 
 HASH_BITS = 40
-"""Hashes that differ in at most this many of 256 bits make a pair a candidate, and pictures of one view.
+"""Hashes that differ in at most this many of 256 bits make a pair a candidate, and images of one view.
 
 Unrelated photographs differ in 58 or more (354 of COCO, 364 of BCCD), re-encoded or brightened ones in at most 34.
 """
@@ -34,44 +34,49 @@ MAX_DIFFERENCE = 0.22
 """Largest difference of near-duplicates' thumbnails, in standard deviations of their grey levels.
 
 JPEG at quality 30, halving, squeezing to a square and 20 % more or less brightness stay below 0.21 in 19 of 20
-pictures; pictures from a tripod with one chess piece exchanged differ by 0.27 or more.
+images; images from a tripod with one chess piece exchanged differ by 0.27 or more.
 """
 
 NEIGHBOURS = 32
-"""Candidates compared for one picture, the nearest by hash; a film of a fixed scene has thousands."""
+"""Candidates compared for one image, the nearest by hash; a film of a fixed scene has thousands."""
 
-_LEVELS = 8.0  # grey levels of standard deviation below which a picture counts as plain
+_LEVELS = 8.0  # grey levels of standard deviation below which an image counts as plain
 _HOPELESS = 1.2  # difference before matching the levels that matching won't bring down to MAX_DIFFERENCE
 _CHUNK_BYTES = 2**26
 
-Kind: TypeAlias = Literal["content", "near", "original"]
+
+class Likeness(Enum):
+    """How two images are the same; the value stands in report.json."""
+
+    SAME_FILE = "content"  # byte for byte
+    NEARLY_SAME = "near"  # by looks
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two pictures that are the same, or nearly.
+    """Two images that are the same, or nearly.
 
     Attributes:
         first: row of the one.
         second: row of the other, larger.
-        kind: ``"content"``: byte for byte; ``"near"``: by looks.
+        likeness: how they are the same.
         difference: largest difference of the thumbnails; 0 for the same content.
     """
 
     first: int
     second: int
-    kind: Kind
+    likeness: Likeness
     difference: float
 
 
 @dataclass(frozen=True)
 class Duplicates:
-    """What is there more than once.
+    """Images that are there more than once.
 
     Attributes:
-        pairs: same or nearly the same pictures, all pairs that were found.
+        pairs: same or nearly the same images, all pairs that were found.
         augmented: groups of rows whose names say they were made from one photograph.
-        seen_in_train: ``(N,)`` whether a picture outside of train shows a view that train has, same or not.
+        seen_in_train: ``(N,)`` whether an image outside of train shows a view that train has, same or not.
     """
 
     pairs: list[Pair]
@@ -79,23 +84,23 @@ class Duplicates:
     seen_in_train: BoolArray
 
 
-def find_duplicates(collection: Collection, facts: PictureFacts) -> Duplicates:
+def find_duplicates(collection: Collection, facts: ImageFacts) -> Duplicates:
     """Pairs of the same content, near-duplicates, and groups by file name."""
-    pairs = [Pair(a, b, "content", 0.0) for a, b in _same_content(facts.digests)]
+    pairs = [Pair(a, b, Likeness.SAME_FILE, 0.0) for a, b in _same_content(facts.digests)]
     known = {(pair.first, pair.second) for pair in pairs}
     candidates, seen = _candidates(collection, facts)
     for first, second in candidates:
         if (first, second) not in known:
             difference = thumb_difference(facts.thumbs[first], facts.thumbs[second])
             if difference <= MAX_DIFFERENCE:
-                pairs.append(Pair(first, second, "near", difference))
+                pairs.append(Pair(first, second, Likeness.NEARLY_SAME, difference))
     return Duplicates(pairs, _augmented(collection), seen)
 
 
 def thumb_difference(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
     """The largest difference of two thumbnails ``(64, 64)`` in standard deviations, grey levels matched by rank.
 
-    A plain picture has no levels to match: there the difference is taken as it is, in units of 8 grey levels.
+    A plain image has no levels to match: there the difference is taken as it is, in units of 8 grey levels.
     """
     import cv2
 
@@ -106,7 +111,7 @@ def thumb_difference(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
     straight = cv2.blur((a - a.mean()) / spread[0] - (b - b.mean()) / spread[1], (3, 3))
     if np.abs(straight).max() > _HOPELESS:
         return float(np.abs(straight).max())
-    # Levels that one picture has clipped can't be told apart in it: match from the other one.
+    # Levels that one image has clipped can't be distinguished in it: match from the other one.
     differences = [
         np.abs(cv2.blur(_with_levels_of(a, b) - a, (3, 3))).max() / spread[0],
         np.abs(cv2.blur(_with_levels_of(b, a) - b, (3, 3))).max() / spread[1],
@@ -125,13 +130,13 @@ def _with_levels_of(wanted: FloatArray, thumb: FloatArray) -> FloatArray:
 
 
 def _same_content(digests: Sequence[bytes]) -> list[tuple[int, int]]:
-    """Each picture with the first of the same content."""
+    """Each image with the first of the same content."""
     first: dict[bytes, int] = {}
     return [(first[d], row) for row, d in enumerate(digests) if d and first.setdefault(d, row) != row]
 
 
-def _candidates(collection: Collection, facts: PictureFacts) -> tuple[list[tuple[int, int]], BoolArray]:
-    """Pairs of rows with near hashes, and which pictures outside of train have one in train."""
+def _candidates(collection: Collection, facts: ImageFacts) -> tuple[list[tuple[int, int]], BoolArray]:
+    """Pairs of rows with near hashes, and which images outside of train have one in train."""
     bits = len(facts.hashes[0]) if len(facts.hashes) else 0
     signs = facts.hashes.astype(np.float32) * 2 - 1
     signs[~facts.readable] = 0  # at half of all bits from everything
@@ -155,7 +160,7 @@ def _candidates(collection: Collection, facts: PictureFacts) -> tuple[list[tuple
 
 
 def _augmented(collection: Collection) -> list[list[int]]:
-    """Groups of pictures that Roboflow made from one: ``name_jpg.rf.<hash>.jpg``."""
+    """Groups of images that Roboflow made from one: ``name_jpg.rf.<hash>.jpg``."""
     groups: dict[str, list[int]] = defaultdict(list)
     for row in range(len(collection)):
         stem, mark, _ = collection.record(row).path.name.rpartition(".rf.")
@@ -165,7 +170,7 @@ def _augmented(collection: Collection) -> list[list[int]]:
 
 
 def groups_of(pairs: Sequence[Pair]) -> list[list[int]]:
-    """Pictures that are pairwise connected, as groups in ascending order."""
+    """Images that are connected by pairs, as groups in ascending order."""
     parent: dict[int, int] = {}
 
     def top(row: int) -> int:
@@ -183,24 +188,31 @@ def groups_of(pairs: Sequence[Pair]) -> list[list[int]]:
     return list(groups.values())
 
 
+_KINDS = (
+    (Likeness.SAME_FILE, "the same file", Code.SAME_FILE_ACROSS, Code.SAME_FILE_WITHIN),
+    (Likeness.NEARLY_SAME, "nearly the same image", Code.NEARLY_SAME_ACROSS, Code.NEARLY_SAME_WITHIN),
+)
+
+
 def describe_duplicates(collection: Collection, found: Duplicates) -> Section:
-    """The same pictures within and between splits."""
-    section = Section("The same picture twice")
-    crossing = [p for p in found.pairs if collection.split[p.first] != collection.split[p.second]]
-    for kind, what in (("content", "the same file"), ("near", "nearly the same picture")):
-        for across, where in ((True, "in two splits"), (False, "twice in one split")):
-            pairs = [p for p in found.pairs if p.kind == kind and (p in crossing) == across]
-            if pairs:
-                level: Literal["fault", "advice"] = "fault" if across else "advice"
-                remedy = "take them out of one" if across else "keep one of each, unless the copies are meant"
-                places = [f"{collection.place(p.first)} = {collection.place(p.second)}" for p in pairs]
-                text = f"{count(len(pairs), 'pair')} of {what} {where}"
-                section.find(level, f"same-{kind}-{'across' if across else 'within'}", text, remedy, places)
-    _describe_augmented(section, collection, found)
+    """Duplicate images within and between splits."""
+    section = Section("Duplicate images", key="The same picture twice")
+    split = collection.split
+    across = [p for p in found.pairs if split[p.first] != split[p.second]]
+    within = [p for p in found.pairs if split[p.first] == split[p.second]]
+    for likeness, what, kind_across, kind_within in _KINDS:
+        for pairs, where, kind, remedy in (
+            (across, "in two splits", kind_across, "remove them from one split"),
+            (within, "twice in one split", kind_within, "keep one of each, unless the copies are intended"),
+        ):
+            alike = [pair for pair in pairs if pair.likeness is likeness]
+            if alike:
+                places = [f"{collection.place(p.first)} = {collection.place(p.second)}" for p in alike]
+                section.find(kind, f"{count(len(alike), 'pair')} of {what} {where}", remedy, places)
     groups = groups_of(found.pairs)
     section.say(
-        f"{count(len(groups), 'group')} of the same or nearly the same picture, {count(len(crossing), 'pair')} across "
-        f"splits. Two pictures count as nearly the same when their hashes differ in at most {HASH_BITS} of 256 bits "
+        f"{count(len(groups), 'group')} of the same or nearly the same image, {count(len(across), 'pair')} across "
+        f"splits. Two images count as nearly the same when their hashes differ in at most {HASH_BITS} of 256 bits "
         f"and their thumbnails nowhere by more than {MAX_DIFFERENCE:g} standard deviations of their grey levels."
     )
     section.data = {
@@ -211,24 +223,25 @@ def describe_duplicates(collection: Collection, found: Duplicates) -> Section:
             {
                 "first": collection.place(p.first),
                 "second": collection.place(p.second),
-                "kind": p.kind,
+                "kind": p.likeness.value,
                 "difference": round(p.difference, 3),
                 "boxes": [int(collection.counts[p.first]), int(collection.counts[p.second])],
             }
             for p in found.pairs
         ],
     }
-    for split in collection.splits:
-        rows = collection.rows(split)
+    _describe_augmented(section, collection, found)
+    for name in collection.splits:
+        rows = collection.rows(name)
         seen = int(found.seen_in_train[rows].sum())
-        if split != "train" and seen:
-            section.data[f"same_view_in_train_{split}"] = seen
+        if name != "train" and seen:
+            section.data[f"same_view_in_train_{name}"] = seen
             text = (
-                f"{seen:,} of {count(len(rows), 'picture')} in {split} show a view that train has too "
-                f"(hashes at most {HASH_BITS} bits apart), with the same or other things in it"
+                f"{seen:,} of {count(len(rows), 'image')} in {name} {'shows' if seen == 1 else 'show'} a view that is "
+                f"in train too (hashes at most {HASH_BITS} bits apart), with the same or other objects in it"
             )
-            remedy = f"the score on {split} says how well it does in these very places, not in new ones"
-            section.find("note", f"same-view-{split}", text, remedy)
+            remedy = f"the score on {name} is one for these places; in new places it may be lower"
+            section.find(Code.SAME_VIEW, text, remedy, split=name)
     return section
 
 
@@ -236,12 +249,14 @@ def _describe_augmented(section: Section, collection: Collection, found: Duplica
     if not found.augmented:
         return
     across = [group for group in found.augmented if len(set(collection.split[group].tolist())) > 1]
-    copies = sum(len(group) for group in found.augmented)
     section.data["augmented_groups"] = len(found.augmented)
-    text = f"{copies:,} pictures are augmented copies of {len(found.augmented):,} photographs, by their names (.rf.)"
-    remedy = "train augments by itself: the plain photographs would do" if not across else ""
-    section.find("note", "augmented", text, remedy)
+    text = (
+        f"{count(sum(map(len, found.augmented)), 'image')} are augmented copies of "
+        f"{count(len(found.augmented), 'photograph')}, going by their names (.rf.)"
+    )
+    remedy = "" if across else "training augments by itself: the original photographs are enough"
+    section.find(Code.AUGMENTED, text, remedy)
     if across:
         places = [" = ".join(collection.place(row) for row in group[:3]) for group in across]
         text = f"{count(len(across), 'photograph')} with augmented copies in more than one split"
-        section.find("fault", "augmented-across", text, "keep all copies of one photograph in one split", places)
+        section.find(Code.AUGMENTED_ACROSS, text, "keep all copies of one photograph in one split", places)

@@ -1,4 +1,4 @@
-"""Boxes against anchors: at the input size asked for, at others, and with anchors that fit the boxes better."""
+"""Boxes and anchors: at the configured input size, at others, and with anchors that fit the boxes better."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import numpy as np
 
 from mobiledet.apps.doctor.anchors import AnchorSetting, anchor_grids, best_overlaps, best_shape_overlaps
 from mobiledet.apps.doctor.collection import Collection
-from mobiledet.apps.doctor.report import Section, Table, percent
+from mobiledet.apps.doctor.report import Code, Section, percent
 from mobiledet.structures import BoolArray, FloatArray, IntArray, Size
 from mobiledet.utils.text import count
 
 ACCEPTED = 0.05
-"""Share of boxes that may stay without a matching anchor, or tiny, before it is called too many."""
+"""Share of boxes that may stay without a matching anchor, or tiny, before that counts as too many."""
 
 TINY = 8
-"""A box narrower or lower than this many network pixels is hardly to be found."""
+"""A box narrower or lower than this many network pixels is hard to detect."""
 
 SIDES = (160, 224, 300, 384, 448, 512)
-"""Square inputs that are tried, and whose areas the others are given."""
+"""Sides of the square inputs that are tried; the other inputs have the same areas."""
 
-_SQUARE_ENOUGH = 1.15  # pictures nearer to a square than this get no input of their own
+_SQUARE_ENOUGH = 1.15  # no input of its own for a median image nearer to a square than this
 _MULTIPLE = 16
 _SAMPLE = 8000  # boxes that a search looks at
 _SCALES = (0.04, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2, 0.25, 0.3)
@@ -35,13 +35,13 @@ _GROUPS = (0, 8, 16, 32, 64, 128, np.inf)
 
 @dataclass(frozen=True)
 class Fit:
-    """How the boxes fare at one input size.
+    """How well the boxes are covered at one input size.
 
     Attributes:
         size: ``(height, width)`` of the network's input.
-        cost: its pixels, and so about its multiply-adds, over those of the input asked for.
+        cost: its pixels, and so about its multiply-adds, relative to the configured input's.
         unmatched: share of boxes that no anchor overlaps enough.
-        misshapen: share of boxes whose size and shape no anchor has, wherever it stood: more pixels can't help these.
+        misshapen: share of boxes whose size and shape no anchor has, wherever it stands: more pixels don't help these.
         tiny: share of boxes narrower or lower than `TINY` network pixels.
     """
 
@@ -52,7 +52,7 @@ class Fit:
     tiny: float
 
     @property
-    def would_do(self) -> bool:
+    def sufficient(self) -> bool:
         """Whether nearly all boxes are matched and large enough."""
         return self.unmatched <= ACCEPTED and self.tiny <= ACCEPTED
 
@@ -60,12 +60,12 @@ class Fit:
 def boxes_in_network(collection: Collection, size: Size) -> FloatArray:
     """``(M', 4)`` xyxy in network pixels of all boxes but crowds, in order."""
     real = ~collection.iscrowd
-    scale = (np.array(size) / collection.sizes[collection.picture[real]])[:, [1, 0, 1, 0]]
+    scale = (np.array(size) / collection.sizes[collection.image[real]])[:, [1, 0, 1, 0]]
     return (collection.boxes[real] * scale).astype(np.float32)
 
 
 def fit_boxes(boxes: FloatArray, size: Size, setting: AnchorSetting, *, reference: Size) -> Fit:
-    """How boxes ``(M, 4)``, at least one, in the network pixels of ``size`` fare there."""
+    """How well boxes ``(M, 4)``, at least one, in the network pixels of ``size``, are covered there."""
     grids = anchor_grids(setting, size)
     sides = (boxes[:, 2:] - boxes[:, :2]).min(axis=1)
     return Fit(
@@ -78,11 +78,11 @@ def fit_boxes(boxes: FloatArray, size: Size, setting: AnchorSetting, *, referenc
 
 
 def candidate_sizes(sizes: Sequence[Size] | IntArray, chosen: Size) -> list[Size]:
-    """Inputs to try: squares, the one asked for, and some of the pictures' own proportions.
+    """Inputs to try: squares, the configured one, and some with the images' own proportions.
 
     Args:
-        sizes: ``(N, 2)`` heights and widths of the pictures.
-        chosen: the input asked for.
+        sizes: ``(N, 2)`` heights and widths of the images.
+        chosen: the configured input.
     """
     heights, widths = np.asarray(sizes, np.float64).T
     aspect = float(np.clip(np.median(widths / heights), 1 / 4, 4))
@@ -97,9 +97,9 @@ def candidate_sizes(sizes: Sequence[Size] | IntArray, chosen: Size) -> list[Size
 
 
 def better_anchors(boxes: FloatArray, size: Size, setting: AnchorSetting) -> AnchorSetting:
-    """A setting that matches more of the boxes: another least scale, full anchors on the lowest map, more ratios.
+    """A setting that matches more boxes: other minimum scale, all anchors on the highest-resolution map, more ratios.
 
-    Searched greedily on a sample, step by step as long as a step brings a hundredth of the boxes or more.
+    Searched greedily on a sample, as long as a step matches 1 % more of the boxes.
     """
     sample = boxes[:: max(1, len(boxes) // _SAMPLE)]
 
@@ -132,7 +132,7 @@ def describe_inputs(collection: Collection, setting: AnchorSetting, chosen: Size
     boxes = boxes_in_network(collection, chosen)
     section.data = {"input_size": list(chosen), "match_iou": setting.match_iou}
     if not len(boxes):
-        section.say("There are no boxes to hold against the anchors.")
+        section.say("There are no boxes to compare with the anchors.")
         return section
     overlaps = best_overlaps(boxes, anchor_grids(setting, chosen))
     unmatched = overlaps < setting.match_iou
@@ -140,14 +140,15 @@ def describe_inputs(collection: Collection, setting: AnchorSetting, chosen: Size
     low, middle = np.percentile(overlaps, (10, 50))
     section.say(
         f"At an input of {_size(chosen)} pixels (height x width), {percent(here.unmatched)} of "
-        f"{count(len(boxes), 'box', 'boxes')} overlap no anchor by IoU {setting.match_iou:g} or more (SSD then gives "
-        f"each the best one left, which teaches it little). Best IoU with an anchor: median {middle:.2f}, a tenth of "
-        f"them below {low:.2f}. {percent(here.tiny)} of the boxes are narrower or lower than {TINY} network pixels."
+        f"{count(len(boxes), 'box', 'boxes')} overlap no anchor by IoU {setting.match_iou:g} or more (SSD then assigns "
+        f"each box the best anchor that is left, from which it learns little). Best IoU with an anchor: median "
+        f"{middle:.2f}, below {low:.2f} for 10 % of the boxes. {percent(here.tiny)} of the boxes are narrower or lower "
+        f"than {TINY} network pixels."
     )
     section.data |= {"unmatched": here.unmatched, "misshapen": here.misshapen, "tiny": here.tiny}
     section.data["best_iou"] = {f"p{q}": round(float(np.percentile(overlaps, q)), 4) for q in (5, 10, 25, 50, 75, 90)}
     _by_size(section, boxes, unmatched)
-    _by_class(section, collection, unmatched, boxes)
+    _by_class(section, collection, boxes, unmatched)
     better = better_anchors(boxes, chosen, setting) if here.unmatched > ACCEPTED else setting
     sizes = candidate_sizes(collection.sizes, chosen)
     inputs = {size: boxes_in_network(collection, size) for size in sizes}
@@ -171,16 +172,11 @@ def _by_size(section: Section, boxes: FloatArray, unmatched: BoolArray) -> None:
             share = float(unmatched[inside].mean())
             rows.append((name, f"{inside.sum():,}", percent(float(inside.mean())), percent(share)))
             data.append({"size": name, "boxes": int(inside.sum()), "unmatched": share})
-    section.say(Table(("size (root of area, network pixels)", "boxes", "of all", "without anchor"), tuple(rows)))
+    section.show(("size (square root of area, network pixels)", "boxes", "of all", "without anchor"), rows)
     section.data["by_size"] = data
 
 
-def _by_class(
-    section: Section,
-    collection: Collection,
-    unmatched: BoolArray,
-    boxes: FloatArray,
-) -> None:
+def _by_class(section: Section, collection: Collection, boxes: FloatArray, unmatched: BoolArray) -> None:
     labels = collection.labels[~collection.iscrowd]
     wide_high = boxes[:, 2:] - boxes[:, :2]
     rows = []
@@ -194,28 +190,28 @@ def _by_class(
             section.data["by_class"][name] = {"boxes": int(own.sum()), "unmatched": share}
     rows.sort(key=lambda row: -row[0])
     worst = [cells for _, cells in rows[:15]]
-    section.say(Table(("class", "boxes", "median width x height", "without anchor"), tuple(worst)))
+    section.show(("class", "boxes", "median width x height", "without anchor"), worst)
     if len(rows) > len(worst):
-        section.say(f"and {len(rows) - len(worst)} classes that fare better; report.json has all")
+        section.say(f"and {len(rows) - len(worst)} classes with fewer boxes without anchor; report.json has all")
 
 
 def _other_inputs(section: Section, fits: Sequence[Fit], others: Sequence[Fit], here: Fit) -> None:
-    """A table of the inputs with the anchors as they are and, where these differ, with better ones."""
+    """A table of the inputs with the configured anchors and, where these differ, with better ones."""
     header = ["input", "cost", "without anchor", "wrong shape", f"under {TINY} pixels"]
     if others is not fits:
         header.insert(3, "better anchors")
     rows = []
     for fit, other in zip(fits, others, strict=True):
-        mark = " (asked for)" if fit.size == here.size else ""
+        mark = " (configured)" if fit.size == here.size else ""
         cells = [f"{_size(fit.size)}{mark}", f"{fit.cost:.2f}", *map(percent, (fit.unmatched, fit.misshapen, fit.tiny))]
         if others is not fits:
             cells.insert(3, percent(other.unmatched))
-        rows.append(tuple(cells))
+        rows.append(cells)
     section.say(
-        "Other inputs; cost counts input pixels, which multiply-adds follow. A box of the wrong shape matches none of "
-        "these anchors wherever they stand, so that more pixels alone don't help it:"
+        "Other inputs; cost is the number of input pixels, to which multiply-adds are proportional. A box of the wrong "
+        "shape matches none of these anchors wherever they stand, so that more pixels alone don't help it:"
     )
-    section.say(Table(tuple(header), tuple(rows)))
+    section.show(header, rows)
     section.data["inputs"] = [
         {
             "size": list(fit.size),
@@ -230,18 +226,18 @@ def _other_inputs(section: Section, fits: Sequence[Fit], others: Sequence[Fit], 
 
 
 def _advise_input(section: Section, fits: Sequence[Fit], others: Sequence[Fit], words: str, here: Fit) -> None:
-    """The cheapest input at which nearly all boxes have an anchor; with better anchors where it takes these."""
-    enough, enough_with = (next((fit for fit in tried if fit.would_do), None) for tried in (fits, others))
-    usual = f"at most {percent(ACCEPTED)} of the boxes without an anchor and as few under {TINY} pixels"
+    """The cheapest input at which nearly all boxes have an anchor; with better anchors where these are needed."""
+    enough, enough_with = (next((fit for fit in tried if fit.sufficient), None) for tried in (fits, others))
+    usual = f"at most {percent(ACCEPTED)} of the boxes without an anchor and at most {percent(ACCEPTED)} under {TINY} pixels"
     if enough is not None:
         section.data["recommended_input"] = list(enough.size)
         if enough.size == here.size:
             text = f"{_size(here.size)} is the smallest input tried that leaves {usual}"
-            section.find("note", "input-size", text)
+            section.find(Code.INPUT_SIZE_SUITS, text)
             return
         text = f"the smallest input tried that leaves {usual} is {_size(enough.size)}, {_cost(enough, here)}"
         remedy = f"{_setting(enough)}{'; more pixels still show more detail' if enough.cost < 1 else ''}"
-        section.find("note" if here.would_do else "advice", "input-size", text, remedy)
+        section.find(Code.INPUT_SIZE_SUITS if here.sufficient else Code.INPUT_SIZE, text, remedy)
         return
     best = enough_with or _worthwhile(others, here)
     section.data["recommended_input"] = list(best.size)
@@ -249,14 +245,14 @@ def _advise_input(section: Section, fits: Sequence[Fit], others: Sequence[Fit], 
     with_these = f"with these anchors no input tried leaves {usual}"
     if best.size == here.size:
         text = f"{with_these}, and none does much better than {_size(here.size)}"
-        section.find("advice", "input-size", text)
+        section.find(Code.INPUT_SIZE, text)
         return
     text = f"{with_these}; {_size(best.size)}{' with better ones' if words else ''}, {_cost(best, here)}, leaves {left}"
-    section.find("advice", "input-size", text, f"{_setting(best)} {words}".strip())
+    section.find(Code.INPUT_SIZE, text, f"{_setting(best)} {words}".strip())
 
 
 def _worthwhile(fits: Sequence[Fit], here: Fit) -> Fit:
-    """The cheapest input, from the one asked for on, that comes close to the best; of these the one asked for."""
+    """The cheapest input, not below the configured one's cost, that comes close to the best; if it can be, that one."""
     least = min(fit.unmatched + fit.tiny for fit in fits)
     good = [fit for fit in fits if fit.unmatched + fit.tiny <= least + ACCEPTED]
     larger = [fit for fit in good if fit.cost >= 1] or good
@@ -264,7 +260,7 @@ def _worthwhile(fits: Sequence[Fit], here: Fit) -> Fit:
 
 
 def _advise_anchors(section: Section, boxes: FloatArray, here: Fit, words: str, better: Fit) -> None:
-    """Whether the anchors or the pixels are to blame, and anchors that match more boxes at the same input."""
+    """Whether anchors or pixels are the cause, and anchors that match more boxes at the same input."""
     mostly = here.misshapen >= here.unmatched / 2
     cause = (
         f"the anchors are the problem rather than the pixels: {percent(here.misshapen)} of the boxes have a size or "
@@ -274,14 +270,16 @@ def _advise_anchors(section: Section, boxes: FloatArray, here: Fit, words: str, 
     )
     section.data["anchors"] = {"overrides": words, "unmatched": better.unmatched} if words else None
     text = f"{percent(here.unmatched)} of the boxes match no anchor at {_size(here.size)}; {cause}"
-    remedy = f"{words} would leave {percent(better.unmatched)} there" if words else "no other anchors tried match more"
-    section.find("advice", "anchors", text, remedy)
+    remedy = (
+        f"{words} would leave {percent(better.unmatched)} unmatched" if words else "no other anchors tried match more"
+    )
+    section.find(Code.ANCHORS, text, remedy)
 
 
 def _shapes(boxes: FloatArray) -> str:
     wide, high = (boxes[:, 2:] - boxes[:, :2]).T
     long = float(((wide > 3.5 * high) | (high > 3.5 * wide)).mean())
-    return f" ({percent(long)} are more than 3.5 times as long as wide)" if long > ACCEPTED else ""
+    return f" ({percent(long)} have one side more than 3.5 times as long as the other)" if long > ACCEPTED else ""
 
 
 def _cost(fit: Fit, here: Fit) -> str:

@@ -32,7 +32,7 @@ def plot_boxes(
     """Draw boxes and anchors, and how well they overlap.
 
     Args:
-        path: where the picture goes; ``.png``.
+        path: file to write; ``.png``.
         boxes: ``(M, 4)`` xyxy in network pixels.
         overlaps: ``(M,)`` best IoU of each box with an anchor.
         grids: the anchors, map by map.
@@ -61,8 +61,8 @@ def plot_boxes(
     total = float((overlaps >= match_iou).mean())
     alpha = float(np.clip(60 / np.sqrt(max(1, len(wide))), 0.12, 0.7))
     for mask, color, word, share in (
-        (matched, _MATCHED, "an anchor matches", total),
-        (~matched, _UNMATCHED, "no anchor matches", 1 - total),
+        (matched, _MATCHED, "matched by an anchor", total),
+        (~matched, _UNMATCHED, "unmatched", 1 - total),
     ):
         label = f"box, {word}: {100 * share:.1f} %"
         scatter.scatter(
@@ -105,7 +105,7 @@ def plot_boxes(
 
     bins = np.linspace(0, 1, 41)
     histogram.hist(overlaps[overlaps >= match_iou], bins=bins.tolist(), color=_MATCHED, label="matched")
-    histogram.hist(overlaps[overlaps < match_iou], bins=bins.tolist(), color=_UNMATCHED, label="not matched")
+    histogram.hist(overlaps[overlaps < match_iou], bins=bins.tolist(), color=_UNMATCHED, label="unmatched")
     histogram.axvline(match_iou, color=_ANCHOR, linewidth=1, linestyle="--", label=f"match_iou {match_iou:g}")
     histogram.set_xlabel("best IoU of a box with any anchor")
     histogram.set_ylabel("boxes")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from enum import Enum
+from typing import Any
 
-Level: TypeAlias = Literal["fault", "advice", "note"]
-"""A fault needs a decision before training; advice is worth following; a note is good to know."""
+from mobiledet.utils.text import count, listing, table
 
 EXIT_READY, EXIT_FAULTS = 0, 3
 """Exit status of a report without faults, and of one with some."""
@@ -19,56 +19,105 @@ EXAMPLES = 5
 _WIDTH = 110
 
 
+class Level(Enum):
+    """How much a finding matters, the most important first: its code in report.json, and a heading."""
+
+    FAULT = "fault", "Faults: decide about these"
+    ADVICE = "advice", "Advice"
+    NOTE = "note", "Notes"
+
+    def __init__(self, code: str, heading: str) -> None:
+        self.code = code
+        self.heading = heading
+
+
+class Code(Enum):
+    """Kinds of findings: the code in report.json, which stays the same between versions, and the level.
+
+    Two kinds may share a code where the circumstances decide how much it matters.
+    """
+
+    DROPPED = "dropped", Level.FAULT
+    NO_TRAIN = "no-train", Level.FAULT
+    NO_VAL = "no-val", Level.ADVICE
+    NO_BOXES = "no-boxes", Level.FAULT
+    SMALL_VAL = "small-val", Level.ADVICE
+    CLASS_UNUSED = "class-unused", Level.ADVICE
+    CLASS_ONLY_IN_VAL = "class-not-in-train", Level.FAULT
+    CLASS_NOT_IN_TRAIN = "class-not-in-train", Level.ADVICE
+    CLASS_NOT_IN_VAL = "class-not-in-val", Level.ADVICE
+    CLASS_RARE = "class-rare", Level.ADVICE
+    IMBALANCE = "imbalance", Level.NOTE
+    CLASS_NAMES_SAME = "class-names-same", Level.FAULT
+    CLASS_NAMES_ALIKE = "class-names-alike", Level.ADVICE
+    SQUEEZED = "squeezed", Level.ADVICE
+    ENLARGED = "enlarged", Level.ADVICE
+    INPUT_SIZE = "input-size", Level.ADVICE
+    INPUT_SIZE_SUITS = "input-size", Level.NOTE
+    ANCHORS = "anchors", Level.ADVICE
+    UNREADABLE = "unreadable", Level.FAULT
+    PLAIN = "picture-plain", Level.NOTE
+    DARK = "picture-dark", Level.NOTE
+    BRIGHT = "picture-bright", Level.NOTE
+    BLURRED = "picture-blurred", Level.NOTE
+    SAME_FILE_ACROSS = "same-content-across", Level.FAULT
+    SAME_FILE_WITHIN = "same-content-within", Level.ADVICE
+    NEARLY_SAME_ACROSS = "same-near-across", Level.FAULT
+    NEARLY_SAME_WITHIN = "same-near-within", Level.ADVICE
+    SAME_VIEW = "same-view", Level.NOTE
+    AUGMENTED = "augmented", Level.NOTE
+    AUGMENTED_ACROSS = "augmented-across", Level.FAULT
+    WITHOUT_BOXES = "without-boxes", Level.ADVICE
+    COPY_WITH_MORE = "copy-with-more", Level.ADVICE
+    TWO_CLASSES = "two-classes", Level.ADVICE
+    LABELLED_TWICE = "labelled-twice", Level.ADVICE
+    WHOLE_IMAGE = "whole-picture", Level.NOTE
+    MOSTLY_WHOLE_IMAGES = "whole-picture", Level.ADVICE
+    PLACEHOLDERS = "placeholders", Level.ADVICE
+    UNLABELLED = "unlabelled", Level.ADVICE
+
+    def __init__(self, code: str, level: Level) -> None:
+        self.code = code
+        self.level = level
+
+
 @dataclass(frozen=True)
 class Finding:
     """One thing that was noticed.
 
     Attributes:
-        level: how much it matters.
-        code: a short name that stays the same between versions, such as ``"same-picture"``.
+        kind: what kind of thing.
         text: what it is, with its figures.
         remedy: what to do about it; empty where there is nothing.
-        places: where: pictures as ``split/file name``, or classes.
+        places: where: images as ``split/file name``, or classes.
+        split: the split it is about, where each split can have one.
     """
 
-    level: Level
-    code: str
+    kind: Code
     text: str
     remedy: str = ""
     places: tuple[str, ...] = ()
+    split: str = ""
+
+    @property
+    def code(self) -> str:
+        """A short name that stays the same between versions, such as ``"same-view-val"``."""
+        return f"{self.kind.code}-{self.split}" if self.split else self.kind.code
+
+    @property
+    def level(self) -> Level:
+        """How much it matters."""
+        return self.kind.level
 
     def sentence(self) -> str:
         """The finding in one line, with its first places and its remedy."""
-        shown = ", ".join(self.places[:EXAMPLES])
-        more = f" and {len(self.places) - EXAMPLES} more" if len(self.places) > EXAMPLES else ""
-        where = f": {shown}{more}" if shown else ""
+        where = f": {listing(self.places, EXAMPLES)}" if self.places else ""
         return f"{self.text}{where}" + (f"; {self.remedy}" if self.remedy else "")
 
     def to_json(self) -> dict[str, Any]:
         """The finding as plain values, with all its places."""
-        plain = {"level": self.level, "code": self.code, "text": self.text, "remedy": self.remedy}
+        plain = {"level": self.level.code, "code": self.code, "text": self.text, "remedy": self.remedy}
         return {**plain, "places": list(self.places)}
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of text: the first column is set left, the others right."""
-
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-    def lines(self) -> list[str]:
-        """The table for people, columns aligned."""
-        rows = [self.header, *self.rows]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(self.header))]
-
-        def line(row: Sequence[str]) -> str:
-            cells = [
-                cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-            ]
-            return "  ".join(cells).rstrip()
-
-        return [line(row) for row in rows]
 
 
 @dataclass
@@ -77,33 +126,39 @@ class Section:
 
     Attributes:
         title: its heading.
-        parts: paragraphs and tables in order.
+        key: names its figures in report.json, which keeps its keys when a heading changes; by default the title.
+        parts: paragraphs, and tables as lists of lines, in order.
         findings: what was noticed; the report gathers these at its end.
         data: the figures, for the JSON.
     """
 
     title: str
-    parts: list[str | Table] = field(default_factory=list)
+    key: str = ""
+    parts: list[str | list[str]] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     data: dict[str, Any] = field(default_factory=dict)
 
-    def say(self, part: str | Table) -> None:
-        """Add a paragraph or a table."""
-        self.parts.append(part)
+    def say(self, paragraph: str) -> None:
+        """Add a paragraph."""
+        self.parts.append(paragraph)
 
-    def find(self, level: Level, code: str, text: str, remedy: str = "", places: Sequence[str] = ()) -> None:
+    def show(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Add a table: the first column is aligned to the left, the others to the right."""
+        self.parts.append(table([header, *rows]))
+
+    def find(self, kind: Code, text: str, remedy: str = "", places: Sequence[str] = (), *, split: str = "") -> None:
         """Add a finding."""
-        self.findings.append(Finding(level, code, text, remedy, tuple(places)))
+        self.findings.append(Finding(kind, text, remedy, tuple(places), split))
 
 
 @dataclass
-class Report:
-    """The whole of it.
+class DoctorReport:
+    """Complete report on a data set.
 
     Attributes:
         title: what was examined.
         sections: in reading order.
-        files: pictures written beside the report -> what they show.
+        files: images written beside the report -> what they show.
     """
 
     title: str
@@ -117,14 +172,14 @@ class Report:
     @property
     def exit_status(self) -> int:
         """0 without faults, 3 with some."""
-        return EXIT_FAULTS if self.findings("fault") else EXIT_READY
+        return EXIT_FAULTS if self.findings(Level.FAULT) else EXIT_READY
 
     def verdict(self) -> str:
         """One line: ready or not."""
-        faults, advice = len(self.findings("fault")), len(self.findings("advice"))
-        pieces = f"{advice} piece{'s' * (advice != 1)} of advice"
+        faults, advice = len(self.findings(Level.FAULT)), len(self.findings(Level.ADVICE))
+        pieces = count(advice, "piece of advice", "pieces of advice")
         if faults:
-            needs = "1 fault needs" if faults == 1 else f"{faults} faults need"
+            needs = count(faults, "fault needs", "faults need")
             return f"verdict: NOT READY: {needs} a decision" + (f"; {pieces}" if advice else "")
         return "verdict: READY to train" + (f", with {pieces}" if advice else "")
 
@@ -135,18 +190,17 @@ class Report:
             if section.parts:
                 lines += ["", section.title, "-" * len(section.title)]
                 for part in section.parts:
-                    lines += [*part.lines(), ""] if isinstance(part, Table) else _wrap(part)
+                    lines += _wrap(part) if isinstance(part, str) else [*part, ""]
                 if not lines[-1]:
                     lines.pop()
-        headings = {"fault": "Faults: decide about these", "advice": "Advice", "note": "Notes"}
-        levels: tuple[Level, ...] = ("fault", "advice", "note")
-        for level in levels:
+        for level in Level:
             if found := self.findings(level):
-                lines += ["", headings[level], "-" * len(headings[level])]
+                lines += ["", level.heading, "-" * len(level.heading)]
                 for number, finding in enumerate(found, 1):
                     lines += _wrap(finding.sentence(), first=f"{number}. ")
         if self.files:
-            lines += ["", "Look at", "-------", *(f"{name}: {what}" for name, what in self.files.items())]
+            lines += ["", "Images to look at", "-----------------"]
+            lines += [f"{name}: {what}" for name, what in self.files.items()]
         return "\n".join([*lines, "", self.verdict(), ""])
 
     def to_json(self) -> dict[str, Any]:
@@ -156,13 +210,13 @@ class Report:
             "verdict": self.verdict(),
             "exit_status": self.exit_status,
             "findings": [finding.to_json() for finding in self.findings()],
-            "figures": {section.title: section.data for section in self.sections if section.data},
+            "figures": {section.key or section.title: section.data for section in self.sections if section.data},
             "files": self.files,
         }
 
 
 def percent(share: float) -> str:
-    """A share as people read it: "0 %", "0.4 %", "37 %"; nothing that isn't all or none rounds to it."""
+    """A share as people read it: "0 %", "0.4 %", "37 %"; only exactly none and all become "0 %" and "100 %"."""
     value = 100 * share
     if 0 < value < 0.1:
         return "under 0.1 %"

@@ -1,4 +1,4 @@
-"""How many pictures, boxes and classes there are, split by split, and what is odd about that."""
+"""Numbers of images, boxes and classes in each split, sizes of the images, and what is unusual about them."""
 
 from __future__ import annotations
 
@@ -9,29 +9,32 @@ from itertools import combinations
 import numpy as np
 
 from mobiledet.apps.doctor.collection import Collection
-from mobiledet.apps.doctor.report import Level, Section, Table, percent
-from mobiledet.structures import BoolArray, IntArray
+from mobiledet.apps.doctor.report import Code, Section, percent
+from mobiledet.structures import BoolArray, IntArray, Size
 from mobiledet.utils.text import count
 
 FEW_BOXES = 10
 """A class with fewer boxes than this to train on is hardly learned."""
 
-FEW_PICTURES = 20
-"""A score over fewer pictures than this says little."""
+FEW_IMAGES = 20
+"""A score over fewer images than this says little."""
 
 IMBALANCE = 20
-"""A class with this many times the boxes of another is worth a word."""
+"""A class with this many times the boxes of another is reported."""
+
+SQUEEZE = 1.5
+"""An image whose proportions change by more than this factor looks squeezed to the network."""
 
 _CLASSES_LISTED = 100
 
 
 def describe_splits(collection: Collection) -> Section:
-    """Pictures, boxes and background of each split."""
-    section = Section("Pictures and boxes")
+    """Images, boxes and background of each split."""
+    section = Section("Images and boxes", key="Pictures and boxes")
     rows = []
     for number, split in enumerate(collection.splits):
         counts = collection.counts[collection.split == number]
-        crowds = int(collection.iscrowd[collection.split[collection.picture] == number].sum())
+        crowds = int(collection.iscrowd[collection.split[collection.image] == number].sum())
         boxes, empty = int(counts.sum()), int((counts == 0).sum())
         middle, most = (float(np.median(counts)), int(counts.max())) if len(counts) else (0.0, 0)
         mean = boxes / max(1, len(counts))
@@ -45,31 +48,24 @@ def describe_splits(collection: Collection) -> Section:
             "background_pictures": empty,
             "crowd_or_ignored_boxes": crowds,
         }
-    header = ("split", "pictures", "boxes", "boxes/picture", "median", "most", "without boxes", "crowd or ignored")
-    section.say(Table(header, tuple(rows)))
-    _judge_splits(section, collection)
-    return section
-
-
-def _judge_splits(section: Section, collection: Collection) -> None:
+    header = ("split", "images", "boxes", "boxes/image", "median", "most", "without boxes", "crowd or ignored")
+    section.show(header, rows)
     present = ", ".join(collection.splits)
-    for split, remedy in (
-        ("train", "name the split to train on `train`, or set data.train_split"),
-        ("val", "tools/convert_dataset.py and configs/finetune_ssd.py hold 15 % of the pictures out for it"),
+    for split, kind, remedy in (
+        ("train", Code.NO_TRAIN, "name the split to train on `train`, or set data.train_split"),
+        ("val", Code.NO_VAL, "tools/convert_dataset.py and configs/finetune_ssd.py hold out 15 % of the images for it"),
     ):
-        rows = collection.rows(split)
-        if not len(rows):
-            level: Level = "fault" if split == "train" else "advice"
-            section.find(level, f"no-{split}", f"there is no split {split!r}, only {present}", remedy)
-        elif not collection.counts[rows].sum():
-            remedy = "label its pictures, or take another split"
-            section.find(
-                "fault", f"no-boxes-{split}", f"{split} has {count(len(rows), 'picture')} but no boxes", remedy
-            )
+        images = collection.rows(split)
+        if not len(images):
+            section.find(kind, f"there is no split {split!r}, only {present}", remedy)
+        elif not collection.counts[images].sum():
+            text = f"{split} has {count(len(images), 'image')} but no boxes"
+            section.find(Code.NO_BOXES, text, "label its images, or take another split", split=split)
     held = len(collection.rows("val"))
-    if 0 < held < FEW_PICTURES:
-        remedy = "hold out more if you can"
-        section.find("advice", "small-val", f"val has only {count(held, 'picture')}: its score will jump about", remedy)
+    if 0 < held < FEW_IMAGES:
+        text = f"val has only {count(held, 'image')}: its score will vary a lot by chance"
+        section.find(Code.SMALL_VAL, text, "hold out more if you can")
+    return section
 
 
 def describe_classes(collection: Collection) -> Section:
@@ -83,7 +79,7 @@ def describe_classes(collection: Collection) -> Section:
         (collection.names[k], *(f"{n:,}" for n in counts[:, k]), f"{totals[k]:,}", percent(totals[k] / everything))
         for k in order[:_CLASSES_LISTED].tolist()
     ]
-    section.say(Table(("class", *collection.splits, "all", "share"), tuple(rows)))
+    section.show(("class", *collection.splits, "all", "share"), rows)
     if len(order) > _CLASSES_LISTED:
         section.say(f"and {len(order) - _CLASSES_LISTED} classes with fewer boxes; report.json has all")
     section.data = {
@@ -96,64 +92,65 @@ def describe_classes(collection: Collection) -> Section:
 
 
 def _judge_classes(section: Section, collection: Collection) -> None:
-    names, splits = collection.names, collection.splits
-    counts = dict(zip(splits, collection.class_counts(), strict=True))
+    names = collection.names
+    counts = dict(zip(collection.splits, collection.class_counts(), strict=True))
     totals = collection.class_counts().sum(axis=0)
     zero = np.zeros(len(names), np.int64)
     train, val = counts.get("train", zero), counts.get("val", zero)
+
+    def classes(mask: BoolArray) -> str:
+        return count(int(mask.sum()), "class", "classes")
 
     def listed(mask: BoolArray, of: IntArray) -> list[str]:
         return [f"{names[k]} ({of[k]:,})" for k in np.flatnonzero(mask).tolist()]
 
     unused = totals == 0
     if unused.any():
+        text = f"{classes(unused)} of {len(names)} without a single box"
         places = [names[k] for k in np.flatnonzero(unused).tolist()]
-        text = f"{count(len(places), 'class', 'classes')} of {len(names)} without a single box"
-        section.find("advice", "class-unused", text, "take them out of the list, or label some", places)
-    if train.any():
-        for split in splits:
-            foreign = (counts[split] > 0) & (train == 0)
-            if split != "train" and foreign.any():
-                places = listed(foreign, counts[split])
-                text = f"{count(len(places), 'class', 'classes')} in {split} but not in train (boxes in {split})"
-                remedy = "a detector can't learn them: move pictures to train, or leave the classes out"
-                section.find(
-                    "fault" if split == "val" else "advice", f"class-not-in-train-{split}", text, remedy, places
-                )
-        unscored = (train > 0) & (val == 0)
-        if val.any() and unscored.any():
-            text = f"{count(int(unscored.sum()), 'class', 'classes')} in train but not in val (boxes in train)"
-            remedy = "without boxes in val they aren't scored; move some pictures there"
-            section.find("advice", "class-not-in-val", text, remedy, listed(unscored, train))
-        few = (train > 0) & (train < FEW_BOXES)
-        if few.any():
-            places = [
-                f"{place}{_slip(k, collection, totals)}"
-                for place, k in zip(listed(few, train), np.flatnonzero(few).tolist(), strict=True)
-            ]
-            text = f"{count(len(places), 'class', 'classes')} with fewer than {FEW_BOXES} boxes in train (boxes)"
-            section.find("advice", "class-rare", text, "hardly to be learned: label more, merge or leave out", places)
-        enough = np.flatnonzero(train >= FEW_BOXES)
-        if len(enough) > 1:
-            most, least = enough[np.argmax(train[enough])], enough[np.argmin(train[enough])]
-            ratio = train[most] / train[least]
-            if ratio >= IMBALANCE:
-                text = (
-                    f"in train there are {ratio:.0f} times as many boxes of {names[most]!r} ({train[most]:,}) "
-                    f"as of {names[least]!r} ({train[least]:,})"
-                )
-                section.find("note", "imbalance", text, "read the score class by class")
+        section.find(Code.CLASS_UNUSED, text, "take them out of the list, or label some", places)
+    if not train.any():
+        return
+    for split in collection.splits:
+        foreign = (counts[split] > 0) & (train == 0)
+        if foreign.any():
+            text = f"{classes(foreign)} in {split} but not in train (boxes in {split})"
+            remedy = "a detector can't learn them: move images to train, or leave the classes out"
+            kind = Code.CLASS_ONLY_IN_VAL if split == "val" else Code.CLASS_NOT_IN_TRAIN
+            section.find(kind, text, remedy, listed(foreign, counts[split]), split=split)
+    unscored = (train > 0) & (val == 0)
+    if val.any() and unscored.any():
+        text = f"{classes(unscored)} in train but not in val (boxes in train)"
+        remedy = "without boxes in val they aren't scored; move some images there"
+        section.find(Code.CLASS_NOT_IN_VAL, text, remedy, listed(unscored, train))
+    few = (train > 0) & (train < FEW_BOXES)
+    if few.any():
+        meant = [_possibly_meant(k, collection, totals) for k in np.flatnonzero(few).tolist()]
+        places = [place + typo for place, typo in zip(listed(few, train), meant, strict=True)]
+        text = f"{classes(few)} with fewer than {FEW_BOXES} boxes in train (boxes)"
+        remedy = "too few to learn from: label more, merge them with other classes or leave them out"
+        section.find(Code.CLASS_RARE, text, remedy, places)
+    enough = np.flatnonzero(train >= FEW_BOXES)
+    if len(enough) > 1:
+        most, least = enough[np.argmax(train[enough])], enough[np.argmin(train[enough])]
+        ratio = train[most] / train[least]
+        if ratio >= IMBALANCE:
+            text = (
+                f"in train there are {ratio:.0f} times as many boxes of {names[most]!r} ({train[most]:,}) "
+                f"as of {names[least]!r} ({train[least]:,})"
+            )
+            section.find(Code.IMBALANCE, text, "read the score class by class")
 
 
-def _slip(k: int, collection: Collection, totals: IntArray) -> str:
-    """A word about a rare class whose name is a part of other, common classes' names."""
+def _possibly_meant(k: int, collection: Collection, totals: IntArray) -> str:
+    """A remark on a rare class whose name is a part of other, common classes' names."""
     words = set(_words(collection.names[k]))
     around = [
         name
         for other, name in enumerate(collection.names)
         if other != k and words < set(_words(name)) and totals[other] > 5 * totals[k]
     ]
-    return f" [a slip for {' or '.join(around[:3])}?]" if around else ""
+    return f" [a typo for {' or '.join(around[:3])}?]" if around else ""
 
 
 def _judge_names(section: Section, collection: Collection) -> None:
@@ -165,16 +162,17 @@ def _judge_names(section: Section, collection: Collection) -> None:
             same.append(pair)
         elif is_near_spelling(one, other):
             alike.append(pair)
+    remedy = "if they are one class, give them one name"
     if same:
         text = f"{count(len(same), 'pair')} of classes whose names differ only by case, spaces or punctuation (boxes)"
-        section.find("fault", "class-names-same", text, "if they are one class, give them one name", same)
+        section.find(Code.CLASS_NAMES_SAME, text, remedy, same)
     if alike:
         text = f"{count(len(alike), 'pair')} of classes with nearly the same name (boxes)"
-        section.find("advice", "class-names-alike", text, "if they are one class, give them one name", alike)
+        section.find(Code.CLASS_NAMES_ALIKE, text, remedy, alike)
 
 
 def is_near_spelling(one: str, other: str) -> bool:
-    """Whether two names look like one with a slip of the pen: one letter more, less, other or swapped.
+    """Whether one name looks like the other with a typo: a letter more, less, exchanged, or two swapped.
 
     Short names (RBC, WBC), and names that differ in a digit (zone 1, zone 2), are meant to be close.
     """
@@ -187,7 +185,7 @@ def is_near_spelling(one: str, other: str) -> bool:
         return False
     if len(changes) == 1:
         _, i1, i2, j1, j2 = changes[0]
-        # A first letter makes another word (horse, morse); a last or an inner one is more often a slip.
+        # A first letter makes another word (horse, morse); a last or an inner one is more often a typo.
         return max(i2 - i1, j2 - j1) == 1 and i1 > 0
     swapped = [i for i in range(len(a)) if len(a) == len(b) and a[i] != b[i]]
     return len(swapped) == 2 and swapped[1] == swapped[0] + 1 and sorted(a) == sorted(b)
@@ -195,3 +193,52 @@ def is_near_spelling(one: str, other: str) -> bool:
 
 def _words(name: str) -> list[str]:
     return [word for word in re.split(r"[\W_]+", name.casefold()) if word]
+
+
+def describe_sizes(collection: Collection, network_size: Size) -> Section:
+    """Heights, widths and proportions of the images, and what fitting them into ``network_size`` does to them."""
+    section = Section("Image sizes", key="Picture sizes")
+    heights, widths = collection.sizes.T.astype(np.float64)
+    if not len(heights):
+        return section
+    aspects = widths / heights
+    rows = []
+    for name, values, digits in (("width", widths, 0), ("height", heights, 0), ("width / height", aspects, 2)):
+        low, middle, high = (float(f(values)) for f in (np.min, np.median, np.max))
+        rows.append((name, *(f"{value:.{digits}f}" for value in (low, middle, high))))
+        section.data[name] = {"min": low, "median": middle, "max": high}
+    section.show(("", "smallest", "median", "largest"), rows)
+    sizes, number = np.unique(collection.sizes, axis=0, return_counts=True)
+    common = sizes[np.argmax(number)]
+    section.say(
+        f"{len(sizes):,} different sizes; the most common is {common[1]} x {common[0]} (width x height), "
+        f"{percent(float(number.max() / len(heights)))} of the images."
+        if len(sizes) > 1
+        else f"All images are {common[1]} x {common[0]} (width x height)."
+    )
+    height, width = network_size
+    stretch = aspects / (width / height)
+    squeezed = float((np.maximum(stretch, 1 / stretch) > SQUEEZE).mean())
+    enlarged = float(((heights < height) & (widths < width)).mean())
+    aspect = float(np.median(aspects))
+    shrunk = float(np.median(np.sqrt(heights * widths / (height * width))))
+    change = f"{shrunk:.1f} times smaller" if shrunk >= 1 else f"{1 / shrunk:.1f} times larger"
+    section.say(
+        f"Fitted into {height} x {width} (height x width), the median image gets {change}, its width / height "
+        f"goes from {aspect:.2f} to {width / height:.2f}. {percent(squeezed)} of the images change their proportions "
+        f"by more than {SQUEEZE:g} times, {percent(enlarged)} are enlarged."
+    )
+    section.data |= {"different_sizes": len(sizes), "squeezed": squeezed, "enlarged": enlarged}
+    if squeezed > 0.25:
+        side = (height * width) ** 0.5
+        own = [max(1, round(s / 16)) * 16 for s in (side / aspect**0.5, side * aspect**0.5)]
+        text = (
+            f"{percent(squeezed)} of the images are squeezed or stretched by more than {SQUEEZE:g} times, mostly "
+            f"{'wide' if float(np.median(stretch)) > 1 else 'tall'} ones into {height} x {width}"
+        )
+        remedy = f"model.input_size={own[0]},{own[1]} costs about the same and keeps the median image's proportions"
+        section.find(Code.SQUEEZED, text, remedy)
+    if enlarged > 0.5:
+        text = f"{percent(enlarged)} of the images are smaller than the input and get enlarged"
+        section.find(Code.ENLARGED, text, "a smaller model.input_size shows the network as much")
+    return section

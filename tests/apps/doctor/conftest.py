@@ -1,9 +1,9 @@
-"""COCO folders made from a few lines: pictures of coloured blotches, boxes as given."""
+"""COCO folders made from a few lines: images of coloured blotches, boxes as given."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -11,19 +11,14 @@ import numpy as np
 import pytest
 
 from mobiledet.apps.doctor.collection import Collection, collect
+from mobiledet.apps.doctor.report import Finding, Section
 from mobiledet.data.coco import load_coco
 
 Box = tuple[int, float, float, float, float]
 
 
-def blotches(height: int, width: int, seed: int) -> np.ndarray:
-    """A picture that looks like no other seed's: ``(height, width, 3)`` uint8 RGB."""
-    small = np.random.default_rng(seed).integers(0, 256, (9, 9, 3)).astype(np.uint8)
-    return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
-
-
 class Maker:
-    """Writes a data set to ``root``; ``splits`` maps a split to its pictures ``(name, picture, boxes xywh)``."""
+    """Writes a data set to ``root``; ``splits`` maps a split to its images ``(name, image, boxes xywh)``."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -35,21 +30,32 @@ class Maker:
         crowds: Sequence[int] = (),
     ) -> Path:
         (self.root / "annotations").mkdir(parents=True)
-        for split, pictures in splits.items():
+        for split, content in splits.items():
             (self.root / split).mkdir()
             images, annotations = [], []
-            for number, (name, picture, boxes) in enumerate(pictures, 1):
-                cv2.imwrite(str(self.root / split / name), picture[..., ::-1])
-                height, width = picture.shape[:2]
+            for number, (name, image, boxes) in enumerate(content, 1):
+                cv2.imwrite(str(self.root / split / name), image[..., ::-1])
+                height, width = image.shape[:2]
                 images.append({"id": number, "file_name": name, "height": height, "width": width})
                 for label, x, y, w, h in boxes:
                     known = {"id": len(annotations) + 1, "image_id": number, "category_id": label}
                     crowd = int(len(annotations) in crowds)
                     annotations.append({**known, "bbox": [x, y, w, h], "area": w * h, "iscrowd": crowd})
             categories = [{"id": i, "name": name} for i, name in enumerate(names, 1)]
-            content = {"images": images, "annotations": annotations, "categories": categories}
-            (self.root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content), encoding="utf-8")
+            coco = {"images": images, "annotations": annotations, "categories": categories}
+            (self.root / "annotations" / f"instances_{split}.json").write_text(json.dumps(coco), encoding="utf-8")
         return self.root
+
+    @staticmethod
+    def image(height: int, width: int, seed: int) -> np.ndarray:
+        """An image that looks like no other seed's: ``(height, width, 3)`` uint8 RGB."""
+        small = np.random.default_rng(seed).integers(0, 256, (9, 9, 3)).astype(np.uint8)
+        return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
+
+    @staticmethod
+    def findings(section: Section) -> dict[str, Finding]:
+        """What a section noticed, by code."""
+        return {finding.code: finding for finding in section.findings}
 
     def collect(self, *splits: str) -> Collection:
         return collect({split: load_coco(self.root, split) for split in splits})
@@ -58,8 +64,3 @@ class Maker:
 @pytest.fixture
 def make(tmp_path: Path) -> Maker:
     return Maker(tmp_path / "data")
-
-
-@pytest.fixture
-def picture() -> Callable[[int, int, int], np.ndarray]:
-    return blotches

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from mobiledet.apps.doctor.checkup import examine, free_folder
+from mobiledet.apps.doctor.report import Level
 from mobiledet.config import ModelConfig
 from mobiledet.data.coco import load_coco
 from mobiledet.errors import MobiledetError
@@ -64,22 +65,25 @@ def test_generated_shapes_are_ready(check, tiny_shapes, tmp_path):
     assert {path.name for path in folder.with_name(f"{folder.name}_2").iterdir()} >= FILES
 
 
-def test_ready_with_advice_is_status_0(make, picture, check, tmp_path):
+def test_ready_with_advice_is_status_0(make, check, tmp_path):
     splits = {"train": range(30), "val": range(100, 125)}
     make(
-        {s: [(f"{i}.png", picture(60, 90, i), [(1, i % 9, 2, 40 + i % 20, 30)]) for i in r] for s, r in splits.items()},
+        {
+            s: [(f"{i}.png", make.image(60, 90, i), [(1, i % 9, 2, 40 + i % 20, 30)]) for i in r]
+            for s, r in splits.items()
+        },
         names=["cat"],
     )
     status, out, _ = check(make.root, "-o", tmp_path / "out")
     assert status == 0
     assert out.splitlines()[-1].startswith("verdict: READY to train")
     status, out, _ = check(make.root, "-o", tmp_path / "first", "--limit", "3")
-    assert "Only the first 3 pictures of each split" in out
-    assert "val has only 3 pictures" in out
+    assert "Only the first 3 images of each split" in out
+    assert "val has only 3 images" in out
 
 
-def test_mistakes_are_one_line_and_status_1(make, picture, check, tmp_path):
-    make({"train": [("a.png", picture(60, 90, 1), [(1, 2, 2, 30, 20)])]})
+def test_mistakes_are_one_line_and_status_1(make, check, tmp_path):
+    make({"train": [("a.png", make.image(60, 90, 1), [(1, 2, 2, 30, 20)])]})
     (tmp_path / "empty").mkdir()
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept" / "mine.txt").write_text("mine")
@@ -115,27 +119,27 @@ class FakeAccount:
         return {"dropped": {"boxes of a single point or line": []}}
 
 
-def test_what_was_dropped_while_reading_is_a_fault(make, picture, tmp_path):
-    make({"train": [("a.png", picture(60, 90, 1), [(1, 2, 2, 30, 20)])]})
+def test_what_was_dropped_while_reading_is_a_fault(make, tmp_path):
+    make({"train": [("a.png", make.image(60, 90, 1), [(1, 2, 2, 30, 20)])]})
     splits = {"train": load_coco(make.root, "train")}
     found = Detections(np.array([[40, 30, 80, 55]], np.float32), np.array([0.8], np.float32), np.array([1]), ("cat",))
     report = examine(
         splits,
         tmp_path / "out",
-        title="data",
+        name="data",
         model=ModelConfig(input_size=(64, 96)),
         account=FakeAccount(),
         detect=lambda image: found,
         detected_names=("cat",),
     )
-    faults = {finding.code: finding.text for finding in report.findings("fault")}
+    faults = {finding.code: finding.text for finding in report.findings(Level.FAULT)}
     assert faults["dropped"] == "left out while reading: 2 boxes of a single point or line (a.xml)"
     assert report.exit_status == 3
     assert "note: 1 classes without a box (cow)" in report.to_text()
     assert (tmp_path / "out" / "suspects.jpg").exists()
-    assert {finding.code for finding in report.findings("advice")} >= {"unlabelled"}
-    with pytest.raises(MobiledetError, match="holds something already"):
-        examine(splits, tmp_path / "out", title="data", model=ModelConfig())
+    assert {finding.code for finding in report.findings(Level.ADVICE)} >= {"unlabelled"}
+    with pytest.raises(MobiledetError, match="is not empty"):
+        examine(splits, tmp_path / "out", name="data", model=ModelConfig())
 
 
 def test_the_default_folder_is_new(tmp_path, monkeypatch):
@@ -151,6 +155,6 @@ def test_real_data(real_data, check, tmp_path):
     assert status == 0
     report = json.loads((tmp_path / "chess" / "report.json").read_text(encoding="utf-8"))
     findings = {finding["code"]: finding for finding in report["findings"]}
-    assert findings["class-rare"]["places"] == ["bishop (3) [a slip for black-bishop or white-bishop?]"]
+    assert findings["class-rare"]["places"] == ["bishop (3) [a typo for black-bishop or white-bishop?]"]
     assert len(findings["without-boxes-test"]["places"]) == 1
     assert not any(code.startswith("same-content") or code.startswith("same-near") for code in findings)

@@ -8,6 +8,7 @@ import torch
 
 from mobiledet.apps.doctor.anchors import AnchorSetting, anchor_grids, best_overlaps, best_shape_overlaps, map_sizes
 from mobiledet.apps.doctor.inputs import better_anchors, boxes_in_network, candidate_sizes, describe_inputs, fit_boxes
+from mobiledet.apps.doctor.report import Level
 from mobiledet.config import Config, ModelConfig, apply_overrides
 from mobiledet.models.build import build_detector
 from mobiledet.ops.boxes import pairwise_iou
@@ -49,8 +50,8 @@ def test_a_grid_point_in_the_middle_is_the_best_that_can_be():
     assert (limit > real + 0.1).any()
 
 
-def test_boxes_reach_the_network_squeezed_as_the_pictures_are(make, picture):
-    make({"train": [("a.jpg", picture(40, 80, 1), [(1, 8, 10, 40, 20), (2, 0, 0, 9, 9)])]}, crowds=[1])
+def test_boxes_reach_the_network_squeezed_as_the_images_are(make):
+    make({"train": [("a.jpg", make.image(40, 80, 1), [(1, 8, 10, 40, 20), (2, 0, 0, 9, 9)])]}, crowds=[1])
     boxes = boxes_in_network(make.collect("train"), (80, 40))
     np.testing.assert_allclose(boxes, [[4, 20, 24, 60]])
 
@@ -85,7 +86,7 @@ def test_overrides_say_what_was_tried():
     assert SETTING.overrides(SETTING) == ""
 
 
-def test_inputs_of_the_pictures_proportions_are_tried():
+def test_inputs_of_the_images_proportions_are_tried():
     wide = candidate_sizes([(480, 640)] * 3, (300, 300))
     assert (336, 448) in wide
     assert (300, 300) in wide
@@ -95,33 +96,35 @@ def test_inputs_of_the_pictures_proportions_are_tried():
     assert {height == width for height, width in candidate_sizes([(500, 510)], (300, 300))} == {True}
 
 
-def describe(make, picture, boxes, size=(300, 300)):
-    make({"train": [("a.jpg", picture(300, 300, 1), boxes)]})
+def describe(make, boxes, size=(300, 300)):
+    make({"train": [("a.jpg", make.image(300, 300, 1), boxes)]})
     section = describe_inputs(make.collect("train"), SETTING, size)
     return section, {finding.code: finding for finding in section.findings}
 
 
-def test_the_smallest_input_that_will_do_is_named(make, picture):
-    section, codes = describe(make, picture, [(1, 30, 40, 180, 175), (2, 100, 90, 150, 160)])
+def test_the_smallest_input_that_will_do_is_named(make):
+    section, codes = describe(make, [(1, 30, 40, 180, 175), (2, 100, 90, 150, 160)])
     assert section.data["recommended_input"] == [160, 160]
-    assert codes["input-size"].level == "note"
+    assert codes["input-size"].level is Level.NOTE
     assert codes["input-size"].remedy.startswith("model.input_size=160,160")
     assert "anchors" not in codes
 
 
-def test_long_boxes_blame_the_anchors(make, picture):
+def test_long_boxes_blame_the_anchors(make):
     boxes = [(1, 10, 20 + 40 * i, 200, 30) for i in range(6)] + [(2, 10, 20, 150, 150)]
-    section, codes = describe(make, picture, boxes)
+    section, codes = describe(make, boxes)
     assert section.data["by_class"]["cat"]["unmatched"] == 1
     assert section.data["by_class"]["dog"]["unmatched"] == 0
     assert "the anchors are the problem rather than the pixels: 86 %" in codes["anchors"].text
-    assert codes["anchors"].remedy == "model.head.scale_min=0.25 model.head.reduce_lowest=false would leave 0 % there"
+    assert (
+        codes["anchors"].remedy == "model.head.scale_min=0.25 model.head.reduce_lowest=false would leave 0 % unmatched"
+    )
 
 
-def test_one_pixel_boxes_and_no_boxes(make, picture, tmp_path):
-    section, codes = describe(make, picture, [(1, 10, 20, 1, 1), (1, 50, 60, 1, 2)])
+def test_one_pixel_boxes_and_no_boxes(make, tmp_path):
+    section, codes = describe(make, [(1, 10, 20, 1, 1), (1, 50, 60, 1, 2)])
     assert section.data["tiny"] == section.data["unmatched"] == 1
     assert "none does much better" in codes["input-size"].text
     other = type(make)(tmp_path / "other")
-    section, codes = describe(other, picture, [])
+    section, codes = describe(other, [])
     assert codes == {}

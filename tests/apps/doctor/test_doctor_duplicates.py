@@ -8,25 +8,23 @@ import pytest
 
 from mobiledet.apps.doctor.duplicates import (
     MAX_DIFFERENCE,
+    Likeness,
     Pair,
     describe_duplicates,
     find_duplicates,
     groups_of,
     thumb_difference,
 )
-from mobiledet.apps.doctor.pictures import describe_pictures, look_at_pictures
+from mobiledet.apps.doctor.image_facts import describe_images, read_facts
+from mobiledet.apps.doctor.report import Level
 
 BOX = [(1, 5, 5, 40, 20)]
 
 
 def search(make, *splits):
     collection = make.collect(*splits)
-    facts = look_at_pictures(collection)
+    facts = read_facts(collection)
     return collection, facts, find_duplicates(collection, facts)
-
-
-def found(section):
-    return {finding.code: finding for finding in section.findings}
 
 
 def scene(piece=None, height=240, width=320):
@@ -56,108 +54,111 @@ def changed(image, how):
 
 
 @pytest.mark.parametrize("how", ["jpeg", "smaller", "squeezed", "brighter", "darker"])
-def test_a_changed_copy_is_found(make, picture, how):
-    photo = picture(120, 180, 2) // 2 + 60  # no glaring colours, which clip one by one when made brighter
+def test_a_changed_copy_is_found(make, how):
+    photo = make.image(120, 180, 2) // 2 + 60  # no glaring colours, which clip one by one when made brighter
     originals = [
-        ("a.png", picture(120, 180, 1), BOX),
+        ("a.png", make.image(120, 180, 1), BOX),
         ("b.png", photo, BOX),
         ("s.png", scene((3, 3)), BOX),
     ]
     copies = [("c.png", changed(photo, how), BOX), ("t.png", changed(scene((3, 3)), how), BOX)]
     make({"train": originals, "val": copies})
     collection, _, duplicates = search(make, "train", "val")
-    assert [(pair.first, pair.second, pair.kind) for pair in duplicates.pairs] == [(1, 3, "near"), (2, 4, "near")]
+    assert [(pair.first, pair.second, pair.likeness) for pair in duplicates.pairs] == [
+        (1, 3, Likeness.NEARLY_SAME),
+        (2, 4, Likeness.NEARLY_SAME),
+    ]
     section = describe_duplicates(collection, duplicates)
-    assert found(section)["same-near-across"].level == "fault"
-    assert found(section)["same-near-across"].places == ("train/b.png = val/c.png", "train/s.png = val/t.png")
+    assert make.findings(section)["same-near-across"].level is Level.FAULT
+    assert make.findings(section)["same-near-across"].places == ("train/b.png = val/c.png", "train/s.png = val/t.png")
     assert len(section.data["groups"]) == 2
 
 
-def test_a_piece_moved_is_another_picture_of_the_same_view(make, picture):
-    other = [("a.png", scene((2, 5)), BOX), ("x.png", picture(240, 320, 1), BOX)]
+def test_a_piece_moved_is_another_image_of_the_same_view(make):
+    other = [("a.png", scene((2, 5)), BOX), ("x.png", make.image(240, 320, 1), BOX)]
     make({"train": [("b.png", scene((2, 6)), BOX), ("c.png", scene(), BOX)], "val": other})
     collection, facts, duplicates = search(make, "train", "val")
     assert duplicates.pairs == []
     assert duplicates.seen_in_train.tolist() == [False, False, True, False]
-    assert found(describe_duplicates(collection, duplicates))["same-view-val"].level == "note"
+    assert make.findings(describe_duplicates(collection, duplicates))["same-view-val"].level is Level.NOTE
     difference = thumb_difference(facts.thumbs[0], facts.thumbs[2])
     assert difference > MAX_DIFFERENCE
     assert difference == pytest.approx(thumb_difference(facts.thumbs[2], facts.thumbs[0]), rel=0.2)
 
 
-def test_the_same_file_within_and_between_splits(make, picture):
+def test_the_same_file_within_and_between_splits(make):
     make(
         {
-            "train": [("a.jpg", picture(60, 90, 1), BOX), ("b.jpg", picture(60, 90, 2), BOX)],
-            "val": [("c.jpg", picture(60, 90, 3), BOX)],
+            "train": [("a.jpg", make.image(60, 90, 1), BOX), ("b.jpg", make.image(60, 90, 2), BOX)],
+            "val": [("c.jpg", make.image(60, 90, 3), BOX)],
         }
     )
     for copy in ("train/b.jpg", "val/c.jpg"):
         shutil.copy(make.root / "train" / "a.jpg", make.root / copy)
     collection, _, duplicates = search(make, "train", "val")
-    assert [(p.first, p.second, p.kind) for p in duplicates.pairs if p.kind == "content"] == [
-        (0, 1, "content"),
-        (0, 2, "content"),
+    assert [(p.first, p.second, p.likeness) for p in duplicates.pairs if p.likeness == Likeness.SAME_FILE] == [
+        (0, 1, Likeness.SAME_FILE),
+        (0, 2, Likeness.SAME_FILE),
     ]
-    codes = found(describe_duplicates(collection, duplicates))
-    assert codes["same-content-across"].level == "fault"
-    assert codes["same-content-within"].level == "advice"
+    codes = make.findings(describe_duplicates(collection, duplicates))
+    assert codes["same-content-across"].level is Level.FAULT
+    assert codes["same-content-within"].level is Level.ADVICE
     assert groups_of(duplicates.pairs) == [[0, 1, 2]]
 
 
-def test_plain_pictures_are_the_same_only_at_the_same_brightness(make):
+def test_plain_images_are_the_same_only_at_the_same_brightness(make):
     plain = [(f"{v}.png", np.full((60, 90, 3), v, np.uint8), BOX) for v in (0, 30, 31, 128, 255)]
     make({"train": plain[:3], "val": plain[3:]})
     collection, facts, duplicates = search(make, "train", "val")
     assert [(pair.first, pair.second) for pair in duplicates.pairs] == [(1, 2)]
     assert not duplicates.seen_in_train.any()
-    assert len(found(describe_pictures(collection, facts))["picture-plain"].places) == 5
+    assert len(make.findings(describe_images(collection, facts))["picture-plain"].places) == 5
 
 
-def test_augmented_copies_of_one_photograph_must_not_cross(make, picture):
+def test_augmented_copies_of_one_photograph_must_not_cross(make):
     names = ("board_jpg.rf.1a.jpg", "board_jpg.rf.2b.jpg", "other_jpg.rf.3c.jpg")
     make(
         {
-            "train": [(name, picture(60, 90, i), BOX) for i, name in enumerate(names)],
-            "val": [("board_jpg.rf.9z.jpg", picture(60, 90, 9), BOX)],
+            "train": [(name, make.image(60, 90, i), BOX) for i, name in enumerate(names)],
+            "val": [("board_jpg.rf.9z.jpg", make.image(60, 90, 9), BOX)],
         }
     )
     collection, _, duplicates = search(make, "train", "val")
     assert duplicates.augmented == [[0, 1, 3]]
     assert duplicates.pairs == []
-    assert found(describe_duplicates(collection, duplicates))["augmented-across"].level == "fault"
+    assert make.findings(describe_duplicates(collection, duplicates))["augmented-across"].level is Level.FAULT
     collection, _, duplicates = search(make, "train")
-    codes = found(describe_duplicates(collection, duplicates))
-    assert codes["augmented"].text.startswith("2 pictures are augmented copies of 1 photographs")
+    codes = make.findings(describe_duplicates(collection, duplicates))
+    assert codes["augmented"].text.startswith("2 images are augmented copies of 1 photograph")
     assert "augmented-across" not in codes
 
 
 def test_groups_join_what_hangs_together():
-    pairs = [Pair(a, b, "near", 0.1) for a, b in ((4, 5), (1, 2), (2, 4), (7, 9))]
+    pairs = [Pair(a, b, Likeness.NEARLY_SAME, 0.1) for a, b in ((4, 5), (1, 2), (2, 4), (7, 9))]
     assert groups_of(pairs) == [[1, 2, 4, 5], [7, 9]]
 
 
-def test_odd_pictures_are_read_and_broken_ones_told(make, picture):
+def test_odd_images_are_read_and_broken_ones_reported(make):
     sharp = [
         (f"{i}.png", np.random.default_rng(i).integers(0, 256, (300, 400, 3)).astype(np.uint8), BOX) for i in range(4)
     ]
-    grey = np.repeat(picture(60, 90, 8)[..., :1], 3, axis=2)
+    grey = np.repeat(make.image(60, 90, 8)[..., :1], 3, axis=2)
     make(
         {
             "train": [
                 *sharp,
-                ("blurred.png", picture(300, 400, 5), BOX),
+                ("blurred.png", make.image(300, 400, 5), BOX),
                 ("grey.png", grey, BOX),
-                ("huge.jpg", picture(2100, 3000, 6), BOX),
+                ("huge.jpg", make.image(2100, 3000, 6), BOX),
             ]
         }
     )
     collection = make.collect("train")
-    (make.root / "train" / "0.png").write_bytes(b"no picture")
-    facts = look_at_pictures(collection)
+    (make.root / "train" / "0.png").write_bytes(b"no image")
+    facts = read_facts(collection)
     assert facts.readable.tolist() == [False] + [True] * 6
-    codes = found(describe_pictures(collection, facts))
-    assert codes["unreadable"].level == "fault"
+    codes = make.findings(describe_images(collection, facts))
+    assert codes["unreadable"].level is Level.FAULT
     assert "0.png can't be decoded" in codes["unreadable"].places[0]
     assert codes["picture-blurred"].places == ("train/blurred.png", "train/grey.png", "train/huge.jpg")
     assert find_duplicates(collection, facts).pairs == []

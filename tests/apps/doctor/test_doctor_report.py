@@ -4,30 +4,34 @@ import json
 
 import pytest
 
-from mobiledet.apps.doctor.report import EXIT_FAULTS, Report, Section, Table, percent
+from mobiledet.apps.doctor.report import EXIT_FAULTS, Code, DoctorReport, Section, percent
 
 
-def report(*levels):
+def report(*kinds):
     section = Section("Chapter")
     section.say("A paragraph " + "of many words " * 20)
-    section.say(Table(("name", "boxes"), (("cat", "1"), ("leopard", "1,234"))))
-    for level in levels:
-        section.find(level, f"code-{level}", f"{level} found", "mend it", [f"train/{i}.jpg" for i in range(7)])
+    section.show(("name", "boxes"), (("cat", "1"), ("leopard", "1,234")))
+    for kind in kinds:
+        section.find(kind, f"{kind.code} found", "mend it", [f"train/{i}.jpg" for i in range(7)])
     section.data = {"boxes": 3}
-    return Report("Title", [section])
+    return DoctorReport("Title", [section])
 
 
 def test_the_verdict_is_the_last_line_and_decides_the_status():
-    ready, advised, faulty = report(), report("advice", "note"), report("fault", "fault", "advice")
+    ready, advised, faulty = (
+        report(),
+        report(Code.SQUEEZED, Code.PLAIN),
+        report(Code.UNREADABLE, Code.DROPPED, Code.SQUEEZED),
+    )
     assert ready.to_text().splitlines()[-1] == "verdict: READY to train"
     assert advised.to_text().splitlines()[-1] == "verdict: READY to train, with 1 piece of advice"
     assert faulty.to_text().splitlines()[-1] == "verdict: NOT READY: 2 faults need a decision; 1 piece of advice"
-    assert report("fault").verdict() == "verdict: NOT READY: 1 fault needs a decision"
+    assert report(Code.UNREADABLE).verdict() == "verdict: NOT READY: 1 fault needs a decision"
     assert (ready.exit_status, advised.exit_status, faulty.exit_status) == (0, 0, EXIT_FAULTS) == (0, 0, 3)
 
 
 def test_text_names_the_first_places_and_json_all():
-    found = report("fault")
+    found = report(Code.UNREADABLE)
     assert "train/4.jpg and 2 more; mend it" in " ".join(found.to_text().split())
     assert "train/5.jpg" not in found.to_text()
     plain = json.loads(json.dumps(found.to_json()))
@@ -37,7 +41,7 @@ def test_text_names_the_first_places_and_json_all():
 
 
 def test_tables_are_aligned_and_lines_bearable():
-    lines = report("fault").to_text().splitlines()
+    lines = report(Code.UNREADABLE).to_text().splitlines()
     row = lines.index("name     boxes")
     assert lines[row + 1 : row + 3] == ["cat          1", "leopard  1,234"]
     assert max(map(len, lines)) <= 110

@@ -4,19 +4,18 @@ import numpy as np
 import pytest
 
 from mobiledet.apps.doctor.collection import collect
-from mobiledet.apps.doctor.sizes import describe_sizes
-from mobiledet.apps.doctor.statistics import describe_classes, describe_splits, is_near_spelling
+from mobiledet.apps.doctor.report import Level
+from mobiledet.apps.doctor.statistics import describe_classes, describe_sizes, describe_splits, is_near_spelling
 from mobiledet.data.coco import load_coco
 from mobiledet.errors import DataError
 
 
-def found(section):
-    return {finding.code: finding for finding in section.findings}
-
-
-def test_counts_of_every_split(make, picture):
-    train = [("a.jpg", picture(40, 60, 1), [(1, 0, 0, 20, 10), (2, 20, 5, 30, 30)]), ("b.jpg", picture(50, 30, 2), [])]
-    make({"train": train, "val": [("c.jpg", picture(40, 60, 3), [(2, 1, 1, 20, 10)])]}, crowds=[1])
+def test_counts_of_every_split(make):
+    train = [
+        ("a.jpg", make.image(40, 60, 1), [(1, 0, 0, 20, 10), (2, 20, 5, 30, 30)]),
+        ("b.jpg", make.image(50, 30, 2), []),
+    ]
+    make({"train": train, "val": [("c.jpg", make.image(40, 60, 3), [(2, 1, 1, 20, 10)])]}, crowds=[1])
     collection = make.collect("val", "train")
     assert collection.splits == ("train", "val")
     assert collection.counts.tolist() == [1, 0, 1]  # crowds left aside
@@ -30,46 +29,46 @@ def test_counts_of_every_split(make, picture):
     assert data["train"]["boxes_per_picture"] == {"mean": 0.5, "median": 0.5, "max": 1}
 
 
-def test_splits_with_other_classes_are_refused(make, picture, tmp_path):
-    make({"train": [("a.jpg", picture(40, 60, 1), [(1, 0, 0, 20, 10)])]})
+def test_splits_with_other_classes_are_refused(make, tmp_path):
+    make({"train": [("a.jpg", make.image(40, 60, 1), [(1, 0, 0, 20, 10)])]})
     other = type(make)(tmp_path / "other")
-    other({"val": [("a.jpg", picture(40, 60, 1), [])]}, names=["cat", "cow"])
+    other({"val": [("a.jpg", make.image(40, 60, 1), [])]}, names=["cat", "cow"])
     with pytest.raises(DataError, match="'val' has other classes than 'train'"):
         collect({"train": load_coco(make.root, "train"), "val": load_coco(other.root, "val")})
 
 
-def test_a_val_split_without_boxes_is_a_fault_and_a_missing_one_only_advice(make, picture):
-    one = [("a.jpg", picture(40, 60, 1), [(1, 0, 0, 20, 10)])]
-    make({"train": one, "val": [("b.jpg", picture(40, 60, 2), [])], "test": one})
-    codes = found(describe_splits(make.collect("train", "val", "test")))
-    assert codes["no-boxes-val"].level == "fault"
+def test_a_val_split_without_boxes_is_a_fault_and_a_missing_one_only_advice(make):
+    one = [("a.jpg", make.image(40, 60, 1), [(1, 0, 0, 20, 10)])]
+    make({"train": one, "val": [("b.jpg", make.image(40, 60, 2), [])], "test": one})
+    codes = make.findings(describe_splits(make.collect("train", "val", "test")))
+    assert codes["no-boxes-val"].level is Level.FAULT
     assert "no-boxes-train" not in codes
-    codes = found(describe_splits(make.collect("train", "test")))
+    codes = make.findings(describe_splits(make.collect("train", "test")))
     assert codes["no-val"].text == "there is no split 'val', only train, test"
-    assert codes["no-val"].level == "advice"
-    assert found(describe_splits(make.collect("val", "test")))["no-train"].level == "fault"
+    assert codes["no-val"].level is Level.ADVICE
+    assert make.findings(describe_splits(make.collect("val", "test")))["no-train"].level is Level.FAULT
 
 
-def test_classes_that_splits_lack(make, picture):
+def test_classes_that_splits_lack(make):
     many = [(1, 2 * i, 0, 10, 20) for i in range(12)]
-    train = [("a.jpg", picture(40, 60, 1), [*many, (3, 0, 0, 9, 30)])]
-    val = [("b.jpg", picture(40, 60, 2), [(1, 0, 0, 20, 10), (2, 20, 5, 30, 30)])]
+    train = [("a.jpg", make.image(40, 60, 1), [*many, (3, 0, 0, 9, 30)])]
+    val = [("b.jpg", make.image(40, 60, 2), [(1, 0, 0, 20, 10), (2, 20, 5, 30, 30)])]
     make({"train": train, "val": val, "test": val}, names=["black-bishop", "pawn", "bishop", "king"])
-    codes = found(describe_classes(make.collect("train", "val", "test")))
+    codes = make.findings(describe_classes(make.collect("train", "val", "test")))
     assert codes["class-unused"].places == ("king",)
-    assert codes["class-not-in-train-val"].level == "fault"
+    assert codes["class-not-in-train-val"].level is Level.FAULT
     assert codes["class-not-in-train-val"].places == ("pawn (1)",)
-    assert codes["class-not-in-train-test"].level == "advice"
+    assert codes["class-not-in-train-test"].level is Level.ADVICE
     assert codes["class-not-in-val"].places == ("bishop (1)",)
-    assert codes["class-rare"].places == ("bishop (1) [a slip for black-bishop?]",)
+    assert codes["class-rare"].places == ("bishop (1) [a typo for black-bishop?]",)
     assert "class-names-alike" not in codes
 
 
-def test_names_that_differ_by_case_or_by_a_slip(make, picture):
+def test_names_that_differ_by_case_or_by_a_typo(make):
     names = ["Hard Hat", "hard_hat", "helmet", "helmt", "猫", "собака"]
-    make({"train": [("a.jpg", picture(40, 60, 1), [(1, 0, 0, 20, 10)])]}, names=names)
-    codes = found(describe_classes(make.collect("train")))
-    assert codes["class-names-same"].level == "fault"
+    make({"train": [("a.jpg", make.image(40, 60, 1), [(1, 0, 0, 20, 10)])]}, names=names)
+    codes = make.findings(describe_classes(make.collect("train")))
+    assert codes["class-names-same"].level is Level.FAULT
     assert codes["class-names-same"].places == ("'Hard Hat' (1) and 'hard_hat' (0)",)
     assert codes["class-names-alike"].places == ("'helmet' (0) and 'helmt' (0)",)
 
@@ -93,12 +92,12 @@ def test_near_spelling(one, other, near):
     assert is_near_spelling(other, one) is near
 
 
-def test_wide_pictures_squeezed_to_a_square_get_an_input_of_their_own(make, picture):
-    make({"train": [(f"{i}.jpg", picture(60, 180, i), [(1, 0, 0, 20, 10)]) for i in range(3)]})
+def test_wide_images_squeezed_to_a_square_get_an_input_of_their_own(make):
+    make({"train": [(f"{i}.jpg", make.image(60, 180, i), [(1, 0, 0, 20, 10)]) for i in range(3)]})
     section = describe_sizes(make.collect("train"), (96, 96))
     assert section.data["width / height"] == {"min": 3.0, "median": 3.0, "max": 3.0}
     assert section.data["squeezed"] == 1.0
-    advice = found(section)["squeezed"]
+    advice = make.findings(section)["squeezed"]
     assert "mostly wide ones into 96 x 96" in advice.text
     assert advice.remedy.startswith("model.input_size=48,160 ")  # 96 * 96 pixels, three times as wide as high
-    assert found(describe_sizes(make.collect("train"), (60, 180))) == {}
+    assert make.findings(describe_sizes(make.collect("train"), (60, 180))) == {}

@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mobiledet.apps.doctor.duplicates import Duplicates, Pair
+from mobiledet.apps.doctor.duplicates import Duplicates, Likeness, Pair
+from mobiledet.apps.doctor.report import Level
 from mobiledet.apps.doctor.suspects import find_suspects, find_unlabelled
 from mobiledet.errors import DataError
 from mobiledet.structures import Detections
@@ -14,57 +15,64 @@ def suspects_of(collection, pairs=()):
     return found, {finding.code: finding for finding in found.section.findings}
 
 
-def test_a_picture_without_boxes_is_suspect_only_where_nearly_all_have_some(make, picture, tmp_path):
-    pictures = [(f"{i:02}.png", picture(40, 60, i), [(1, i, 2, 20, 10)] if i else []) for i in range(25)]
-    make({"train": pictures})
+def test_a_image_without_boxes_is_suspect_only_where_nearly_all_have_some(make, tmp_path):
+    images = [(f"{i:02}.png", make.image(40, 60, i), [(1, i, 2, 20, 10)] if i else []) for i in range(25)]
+    make({"train": images})
     found, codes = suspects_of(make.collect("train"))
     assert codes["without-boxes-train"].places == ("train/00.png",)
-    assert [suspect.row for suspect in found.pictures] == [0]
+    assert [suspect.row for suspect in found.images] == [0]
     other = type(make)(tmp_path / "other")
-    other({"train": pictures[:5]})
+    other({"train": images[:5]})
     assert "without-boxes-train" not in suspects_of(other.collect("train"))[1]
 
 
-def test_copies_labelled_differently(make, picture):
+def test_copies_labelled_differently(make):
     two = [(1, 0, 0, 20, 10), (2, 20, 5, 30, 30)]
-    make({"train": [("a.png", picture(40, 60, 1), two), ("b.png", picture(40, 60, 1), two[:1])]})
-    _, codes = suspects_of(make.collect("train"), [Pair(0, 1, "near", 0.0)])
+    make({"train": [("a.png", make.image(40, 60, 1), two), ("b.png", make.image(40, 60, 1), two[:1])]})
+    _, codes = suspects_of(make.collect("train"), [Pair(0, 1, Likeness.NEARLY_SAME, 0.0)])
     assert codes["copy-with-more"].places == ("train/b.png (1, its copy train/a.png 2)",)
 
 
-def test_one_object_labelled_twice(make, picture):
+def test_one_object_labelled_twice(make):
     make(
         {
             "train": [
-                ("two.png", picture(40, 60, 1), [(1, 5, 5, 30, 20), (2, 5, 5, 30, 20.5)]),
-                ("same.png", picture(40, 60, 2), [(1, 5, 5, 30, 20), (1, 5.5, 5, 30, 20)]),
-                ("beside.png", picture(40, 60, 3), [(1, 5, 5, 30, 20), (1, 15, 5, 30, 20)]),
+                ("two.png", make.image(40, 60, 1), [(1, 5, 5, 30, 20), (2, 5, 5, 30, 20.5)]),
+                ("same.png", make.image(40, 60, 2), [(1, 5, 5, 30, 20), (1, 5.5, 5, 30, 20)]),
+                ("beside.png", make.image(40, 60, 3), [(1, 5, 5, 30, 20), (1, 15, 5, 30, 20)]),
             ]
         }
     )
     found, codes = suspects_of(make.collect("train"))
     assert codes["two-classes"].places == ("train/two.png (cat and dog)",)
     assert codes["labelled-twice"].places == ("train/same.png (cat)",)
-    assert [len(suspect.marked) for suspect in found.pictures] == [2, 2]
+    assert [len(suspect.marked) for suspect in found.images] == [2, 2]
 
 
-def test_boxes_over_the_whole_picture(make, picture, tmp_path):
+def test_boxes_over_the_whole_image(make, tmp_path):
     whole, part = (1, 0, 0, 60, 40), (2, 5, 5, 20, 10)
-    make({"train": [("a.png", picture(40, 60, 1), [whole]), ("b.png", picture(40, 60, 2), [part, (2, 30, 5, 20, 12)])]})
+    make(
+        {
+            "train": [
+                ("a.png", make.image(40, 60, 1), [whole]),
+                ("b.png", make.image(40, 60, 2), [part, (2, 30, 5, 20, 12)]),
+            ]
+        }
+    )
     found, codes = suspects_of(make.collect("train"))
-    assert codes["whole-picture"].level == "note"
-    assert [suspect.row for suspect in found.pictures] == [0]
-    np.testing.assert_array_equal(found.pictures[0].marked, [[0, 0, 60, 40]])
+    assert codes["whole-picture"].level is Level.NOTE
+    assert [suspect.row for suspect in found.images] == [0]
+    np.testing.assert_array_equal(found.images[0].marked, [[0, 0, 60, 40]])
     other = type(make)(tmp_path / "other")
-    other({"train": [(f"{i}.png", picture(40, 60, i), [whole]) for i in range(3)]})
+    other({"train": [(f"{i}.png", make.image(40, 60, i), [whole]) for i in range(3)]})
     codes = suspects_of(other.collect("train"))[1]
     assert "classification" in codes["whole-picture"].remedy
 
 
-def test_placeholder_boxes(make, picture):
+def test_placeholder_boxes(make):
     points = [(1, 3 * i, i, 12, 8) for i in range(12)]
     real = [(2, 3 * i, i, 12, 8 + i % 2) for i in range(12)]
-    make({"train": [("a.png", picture(40, 60, 1), points + real)]})
+    make({"train": [("a.png", make.image(40, 60, 1), points + real)]})
     assert suspects_of(make.collect("train"))[1]["placeholders"].places == ("cat (12 of 12 x 8)",)
 
 
@@ -74,8 +82,8 @@ def detections(*rows, names=("dog", "CAT", "cow")):
     return Detections(boxes, scores.astype(np.float32), labels.astype(np.int64), names)
 
 
-def test_a_model_finds_what_no_label_covers(make, picture):
-    make({"train": [("a.png", picture(40, 60, 1), [(1, 0, 0, 20, 20), (2, 40, 0, 20, 40)])]}, crowds=[1])
+def test_a_model_finds_what_no_label_covers(make):
+    make({"train": [("a.png", make.image(40, 60, 1), [(1, 0, 0, 20, 20), (2, 40, 0, 20, 40)])]}, crowds=[1])
     seen = detections(
         (0, 1, 20, 20, 0.9, 1),  # labelled, if under another class
         (22, 20, 38, 38, 0.8, 2),  # unlabelled, of a class that only its case tells apart
@@ -85,13 +93,13 @@ def test_a_model_finds_what_no_label_covers(make, picture):
     )
     found = find_unlabelled(make.collect("train"), lambda image: seen, ("dog", "CAT", "cow"))
     assert found.section.data["by_class"] == {"CAT": 1}
-    [suspect] = found.pictures
+    [suspect] = found.images
     np.testing.assert_array_equal(suspect.detections.boxes, [[22, 20, 38, 38]])
     [finding] = found.section.findings
-    assert (finding.level, finding.places) == ("advice", ("train/a.png",))
+    assert (finding.level, finding.places) == (Level.ADVICE, ("train/a.png",))
 
 
-def test_a_model_with_other_classes_is_refused(make, picture):
-    make({"train": [("a.png", picture(40, 60, 1), [(1, 0, 0, 20, 20)])]})
+def test_a_model_with_other_classes_is_refused(make):
+    make({"train": [("a.png", make.image(40, 60, 1), [(1, 0, 0, 20, 20)])]})
     with pytest.raises(DataError, match="no class in common; name a model"):
         find_unlabelled(make.collect("train"), lambda image: detections(), ("cow", "sheep"))

@@ -1,6 +1,6 @@
-"""One pass over the pictures: a hash, a thumbnail, brightness and sharpness of each.
+"""One pass over the images: a hash, a thumbnail, brightness and sharpness of each.
 
-Every file is read once and decoded once, large JPEGs at a reduced size. Nothing is kept on disk.
+Every file is read and decoded once, large JPEGs at a reduced size. Nothing is kept on disk.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobiledet.apps.doctor.collection import Collection
-from mobiledet.apps.doctor.report import Section
+from mobiledet.apps.doctor.report import Code, Section
 from mobiledet.data.images import read_bytes
 from mobiledet.errors import ImageError
 from mobiledet.structures import BoolArray, FloatArray, IntArray
+from mobiledet.utils.progress import progress_bar
 from mobiledet.utils.text import count
 
 HASH_SIDE = 16
@@ -27,21 +28,21 @@ HASH_SIDE = 16
 THUMB_SIDE = 64
 
 PLAIN = 4
-"""A picture whose grey levels deviate less than this is of one colour, for all that a hash can tell."""
+"""An image whose grey levels have a smaller standard deviation than this is plain: of one colour, nearly."""
 
-_SHARPNESS_SIDE = 256  # sharpness is measured on pictures scaled to this shorter side
+_SHARPNESS_SIDE = 256  # sharpness is measured on images scaled to this shorter side
 _ENOUGH = 256  # decode at a half, quarter or eighth as long as the shorter side stays this long
-_AHEAD = 64  # pictures read ahead of the one asked for
+_AHEAD = 64  # images read ahead of the one asked for
 _DARK, _BRIGHT = 20, 240
 _BLURRED = 0.15  # of the median sharpness
 
 
 @dataclass(frozen=True)
-class PictureFacts:
-    """What one pass over N pictures found.
+class ImageFacts:
+    """Facts of N images from one pass.
 
     Attributes:
-        readable: ``(N,)``; the rest is zero where a picture couldn't be read.
+        readable: ``(N,)``; the rest is zero where an image couldn't be read.
         digests: N checksums of the files' content; empty where unreadable.
         hashes: ``(N, 256)`` bits: whether brightness rises from each cell of a coarse grid to its right neighbour.
         thumbs: ``(N, 64, 64)`` uint8 grey, proportions not kept.
@@ -61,18 +62,18 @@ class PictureFacts:
     problems: list[str]
 
 
-_One = tuple[bytes, BoolArray, NDArray[np.uint8], float, float, float]
+_Facts = tuple[bytes, BoolArray, NDArray[np.uint8], float, float, float]
 
 
-def look_at_pictures(collection: Collection, *, progress: bool = False) -> PictureFacts:
-    """Read every picture once.
+def read_facts(collection: Collection, *, progress: bool = False) -> ImageFacts:
+    """Read every image once.
 
     Args:
-        collection: the pictures.
+        collection: the images.
         progress: show a bar, if standard error is a terminal.
     """
     number = len(collection)
-    facts = PictureFacts(
+    facts = ImageFacts(
         np.zeros(number, np.bool_),
         [b""] * number,
         np.zeros((number, HASH_SIDE * HASH_SIDE), np.bool_),
@@ -82,7 +83,8 @@ def look_at_pictures(collection: Collection, *, progress: bool = False) -> Pictu
         np.zeros(number, np.float32),
         [],
     )
-    for row, found in enumerate(_with_bar(_read_all(collection), number, progress)):
+    rows = progress_bar(_read_all(collection), what="reading images", show=progress, total=number)
+    for row, found in enumerate(rows):
         if isinstance(found, ImageError):
             facts.problems.append(str(found))
             continue
@@ -92,53 +94,51 @@ def look_at_pictures(collection: Collection, *, progress: bool = False) -> Pictu
     return facts
 
 
-def describe_pictures(collection: Collection, facts: PictureFacts) -> Section:
-    """Pictures that are dark, bright, plain, much less sharp than the rest, or unreadable."""
-    section = Section("What the pictures look like")
+def describe_images(collection: Collection, facts: ImageFacts) -> Section:
+    """Images that are dark, bright, plain, much less sharp than the rest, or unreadable."""
+    section = Section("What the images look like", key="What the pictures look like")
     if facts.problems:
-        text = f"{count(len(facts.problems), 'picture')} can't be read"
-        section.find("fault", "unreadable", text, "replace the files or take them out", facts.problems)
+        text = f"{count(len(facts.problems), 'image')} can't be read"
+        section.find(Code.UNREADABLE, text, "replace the files, or remove them from the data set", facts.problems)
     seen = facts.readable
     if not seen.any():
         return section
     low, middle, high = np.percentile(facts.brightness[seen], (5, 50, 95))
-    section.say(f"Brightness (0 to 255): median {middle:.0f}, nine in ten between {low:.0f} and {high:.0f}.")
+    section.say(f"Brightness (0 to 255): median {middle:.0f}, 90 % of the images between {low:.0f} and {high:.0f}.")
     section.data = {
         "brightness": {"p5": round(float(low), 1), "p50": round(float(middle), 1), "p95": round(float(high), 1)}
     }
     plain = seen & (facts.contrast < PLAIN)
     usual = float(np.median(facts.sharpness[seen]))
-    kinds = (
-        ("plain", plain, "nearly of one colour"),
-        ("dark", seen & ~plain & (facts.brightness < _DARK), "nearly black"),
-        ("bright", seen & ~plain & (facts.brightness > _BRIGHT), "nearly white"),
-        ("blurred", seen & ~plain & (facts.sharpness < _BLURRED * usual), "far less sharp than the median"),
-    )
-    for code, mask, what in kinds:
+    for kind, mask, what in (
+        (Code.PLAIN, plain, "nearly of one colour"),
+        (Code.DARK, seen & ~plain & (facts.brightness < _DARK), "nearly black"),
+        (Code.BRIGHT, seen & ~plain & (facts.brightness > _BRIGHT), "nearly white"),
+        (Code.BLURRED, seen & ~plain & (facts.sharpness < _BLURRED * usual), "far less sharp than the median"),
+    ):
         rows: IntArray = np.flatnonzero(mask)
         if len(rows):
-            verb = "is" if len(rows) == 1 else "are"
-            text = f"{count(len(rows), 'picture')} {verb} {what}"
-            section.find("note", f"picture-{code}", text, "", [collection.place(row) for row in rows.tolist()])
+            text = f"{count(len(rows), 'image is', 'images are')} {what}"
+            section.find(kind, text, "", [collection.place(row) for row in rows.tolist()])
     return section
 
 
-def _read_all(collection: Collection) -> Iterator[_One | ImageError]:
-    """Facts of every picture in order, some read ahead by threads (OpenCV lets others run while it decodes)."""
+def _read_all(collection: Collection) -> Iterator[_Facts | ImageError]:
+    """Facts of every image in order, some read ahead by threads (OpenCV lets others run while it decodes)."""
 
-    def work(row: int) -> _One | ImageError:
+    def read(row: int) -> _Facts | ImageError:
         try:
             path = collection.record(row).path
-            return _look(read_bytes(path), min(collection.sizes[row].tolist()), str(path))
+            return _measure(read_bytes(path), min(collection.sizes[row].tolist()), str(path))
         except ImageError as error:
             return error
 
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1), thread_name_prefix="look") as pool:
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1), thread_name_prefix="facts") as pool:
         for start in range(0, len(collection), _AHEAD):
-            yield from pool.map(work, range(start, min(start + _AHEAD, len(collection))))
+            yield from pool.map(read, range(start, min(start + _AHEAD, len(collection))))
 
 
-def _look(data: bytes, shorter: int, name: str) -> _One:
+def _measure(data: bytes, shorter: int, name: str) -> _Facts:
     import cv2
 
     reduce = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
@@ -159,14 +159,3 @@ def _look(data: bytes, shorter: int, name: str) -> _One:
     sharpness = float(cv2.meanStdDev(cv2.Laplacian(common, cv2.CV_32F))[1][0, 0])
     digest = hashlib.blake2b(data, digest_size=16).digest()
     return digest, (cells[:, 1:] > cells[:, :-1]).ravel(), thumb, float(mean[0, 0]), float(deviation[0, 0]), sharpness
-
-
-def _with_bar(found: Iterator[_One | ImageError], total: int, progress: bool) -> Iterator[_One | ImageError]:
-    import sys
-
-    if not progress or not sys.stderr.isatty():
-        yield from found
-        return
-    from tqdm import tqdm
-
-    yield from tqdm(found, total=total, desc="looking at pictures", leave=False)
