@@ -228,7 +228,8 @@ def _other_inputs(section: Section, fits: Sequence[Fit], others: Sequence[Fit], 
 def _advise_input(section: Section, fits: Sequence[Fit], others: Sequence[Fit], words: str, here: Fit) -> None:
     """The cheapest input at which nearly all boxes have an anchor; with better anchors where these are needed."""
     enough, enough_with = (next((fit for fit in tried if fit.sufficient), None) for tried in (fits, others))
-    usual = f"at most {percent(ACCEPTED)} of the boxes without an anchor and at most {percent(ACCEPTED)} under {TINY} pixels"
+    most = percent(ACCEPTED)
+    usual = f"at most {most} of the boxes without an anchor and at most {most} under {TINY} pixels"
     if enough is not None:
         section.data["recommended_input"] = list(enough.size)
         if enough.size == here.size:
