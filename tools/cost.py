@@ -1,4 +1,4 @@
-"""What a model costs: multiply-adds (GMACs) of one picture, and parameters.
+"""What a model costs: multiply-adds (GMACs) of one image, and parameters.
 
 See :mod:`mobiledet.cli.cost`.
 """

@@ -1,4 +1,4 @@
-"""What a model costs: multiply-adds (GMACs) of one picture, and parameters.
+"""What a model costs: multiply-adds (GMACs) of one image, and parameters.
 
 python tools/cost.py configs/*.py --classes 90 --json costs.json --csv layers.csv --chart costs.png
 python tools/cost.py configs/ssd_mobilenet_a1.py --classes 90 -v        # layer by layer
@@ -33,15 +33,12 @@ def main() -> None:
     for path in (arguments.json, arguments.csv, arguments.chart):
         refuse_existing(path)
 
-    from mobiledet.apps.cost.chart import plot_costs
-    from mobiledet.apps.cost.paper import paper_costs
-    from mobiledet.apps.cost.paper_text import paper_text
-    from mobiledet.apps.cost.tables import cost_table, costs_csv, layer_table, stage_table
+    from mobiledet.apps.cost.paper import paper_costs, paper_text
+    from mobiledet.apps.cost.tables import cost_table, layer_rows, layer_table, plot_costs, stage_table
     from mobiledet.config import load_config
-    from mobiledet.draw.boxes import write_bytes
     from mobiledet.models.build import build_detector
     from mobiledet.models.cost import detector_cost
-    from mobiledet.utils.files import write_json
+    from mobiledet.utils.files import write_csv, write_json
     from mobiledet.weights.catalogue import with_known_width
 
     costs = {}
@@ -59,6 +56,6 @@ def main() -> None:
         figures = {name: cost.to_json_dict() for name, cost in costs.items()}
         write_json(arguments.json, {**figures, **({"paper": paper_costs()} if arguments.paper else {})})
     if arguments.csv is not None:
-        write_bytes(arguments.csv, costs_csv(costs).encode())
+        write_csv(arguments.csv, layer_rows(costs))
     if arguments.chart is not None:
         plot_costs(costs, arguments.chart)

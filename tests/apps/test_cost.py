@@ -1,17 +1,21 @@
 """The paper's figures come out of the graph (Howard et al. 2017, arXiv 1704.04861)."""
 
-import csv
-import io
 import json
 import subprocess
 import sys
 
 import pytest
 
-from mobiledet.apps.cost.chart import plot_costs
-from mobiledet.apps.cost.paper import PAPER_TABLES, paper_costs
-from mobiledet.apps.cost.paper_text import paper_text
-from mobiledet.apps.cost.tables import costs_csv, layer_table, separable_ratios, shares_by_kind, stage_table, stages
+from mobiledet.apps.cost.paper import PAPER_TABLES, paper_costs, paper_text
+from mobiledet.apps.cost.tables import (
+    layer_rows,
+    layer_table,
+    plot_costs,
+    separable_ratios,
+    shares_by_kind,
+    stage_table,
+    stages,
+)
 from mobiledet.config import BackboneConfig, FasterRCNNConfig, ModelConfig, SSDConfig
 from mobiledet.errors import ImageError
 from mobiledet.models.build import build_detector
@@ -89,7 +93,7 @@ def test_the_second_stage_runs_once_per_proposal(faster_rcnn):
 
 def test_every_cell_of_the_papers_tables():
     rows = {(row["table"].split(":")[0], row["name"]): row for row in paper_costs()}
-    assert len(rows) == sum(len(table.rows) for table in PAPER_TABLES)
+    assert len(rows) == sum(map(len, PAPER_TABLES.values()))
     # Ours against the paper: what its own networks cost, to the digits it prints.
     loose = {
         ("Table 9", "Squeezenet"): (0.48, 0.988),  # counted twice by the paper
@@ -137,14 +141,14 @@ def test_tables_add_up(faster_rcnn):
     cost = faster_rcnn[1]
     assert sum(stage.mult_adds for stage in stages(cost)) == sum(layer.mult_adds for layer in cost.layers)
     assert sum(stage.params for stage in stages(cost)) == sum(layer.params for layer in cost.layers)
-    rows = list(csv.DictReader(io.StringIO(costs_csv({"a, b": cost}))))
+    rows = layer_rows({"a, b": cost})
     assert [row["network"] for row in rows] == ["a, b"] * len(cost.layers)
-    assert sum(int(row["mult_adds"]) for row in rows) == sum(layer.mult_adds for layer in cost.layers)
+    assert sum(row["mult_adds"] for row in rows) == sum(layer.mult_adds for layer in cost.layers)
     assert len(layer_table(cost).splitlines()) == 1 + len(cost.layers)
-    assert "conv13           300" in stage_table(cost)
+    assert ["conv13", "300"] in [line.split()[:2] for line in stage_table(cost).splitlines()]
 
 
-def test_the_chart_is_a_picture(faster_rcnn, tmp_path):
+def test_the_chart_is_an_image(faster_rcnn, tmp_path):
     plot_costs({"costs $5": faster_rcnn[1], "small": classifier_cost(0.25, 128)}, tmp_path / "costs.png")
     assert (tmp_path / "costs.png").read_bytes()[:4] == b"\x89PNG"
     with pytest.raises(ImageError, match=r"name it \.png"):

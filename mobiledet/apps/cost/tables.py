@@ -1,15 +1,18 @@
-"""Costs as text and CSV: by network, by layer, by stage, by kind of layer."""
+"""Costs as text, CSV and chart: by network, by layer, by stage, by kind of layer."""
 
 from __future__ import annotations
 
-import csv
 import io
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
+from mobiledet.draw.boxes import write_bytes
+from mobiledet.errors import ImageError, MissingDependencyError, install_extra
 from mobiledet.models.cost import Cost, LayerCost
+from mobiledet.utils.text import table
 
 _STAGES = (
     (r"backbone\.layers\.(conv\d+)\.", r"\1"),
@@ -19,7 +22,11 @@ _STAGES = (
     (r"head\.second_stage\.layers\.(conv\d+)\.", r"\1"),
     (r"head\..*predictor", "predictors"),
     (r"classifier", "classifier"),
+    (r"head\.(\w+)", r"\1"),
 )
+"""Patterns of layer names and the stages they belong to; the first that fits counts."""
+
+_ONCE, _PER_PROPOSAL, _PARAMS = "#3b76af", "#e0532f", "#7a9e5f"
 
 
 @dataclass(frozen=True)
@@ -28,9 +35,9 @@ class StageCost:
 
     Attributes:
         name: Such as ``"conv7"`` or ``"predictors"``.
-        mult_adds: Multiply-adds of one picture, all runs together.
+        mult_adds: Multiply-adds of one image, all runs together.
         params: Weights, biases and norms.
-        runs: How often it runs for one picture.
+        runs: How often it runs for one image.
     """
 
     name: str
@@ -52,24 +59,20 @@ def stages(cost: Cost) -> list[StageCost]:
 
 def cost_table(costs: Mapping[str, Cost]) -> str:
     """A line per network."""
-    width = max(len(name) for name in costs)
-    lines = [f"{'':{width}}  {'input':>9}  {'GMACs':>7}  {'params M':>8}"]
+    rows = [("", "input", "GMACs", "params M")]
     for name, cost in costs.items():
-        height, wide = cost.input_size
-        lines.append(f"{name:{width}}  {f'{height}x{wide}':>9}  {cost.gmacs:7.3f}  {cost.params_m:8.2f}")
-    return "\n".join(lines)
+        rows.append((name, _shape(cost.input_size), f"{cost.gmacs:.3f}", f"{cost.params_m:.2f}"))
+    return "\n".join(table(rows))
 
 
 def stage_table(cost: Cost) -> str:
     """A line per stage: what it costs, and its share."""
     total, params = max(1, sum(s.mult_adds for s in stages(cost))), max(1, sum(s.params for s in stages(cost)))
-    lines = [f"{'stage':<14}{'runs':>6}  {'M mult-adds':>11}  {'share':>6}  {'parameters':>10}  {'share':>6}"]
-    lines += [
-        f"{stage.name:<14}{stage.runs:6}  {stage.mult_adds / 1e6:11.2f}  {stage.mult_adds / total:6.1%}"
-        f"  {stage.params:10,}  {stage.params / params:6.1%}"
-        for stage in stages(cost)
-    ]
-    return "\n".join(lines)
+    rows = [("stage", "runs", "M mult-adds", "share", "parameters", "share")]
+    for stage in stages(cost):
+        work = f"{stage.mult_adds / 1e6:.2f}", f"{stage.mult_adds / total:.1%}"
+        rows.append((stage.name, str(stage.runs), *work, f"{stage.params:,}", f"{stage.params / params:.1%}"))
+    return "\n".join(table(rows))
 
 
 def layer_table(cost: Cost) -> str:
@@ -79,19 +82,12 @@ def layer_table(cost: Cost) -> str:
     ``1 / N + 1 / D_K^2`` (Howard et al. 2017, section 3.1).
     """
     ratios = separable_ratios(cost)
-    width = max(len(layer.name) for layer in cost.layers)
-    lines = [
-        f"{'layer':{width}}  {'kind':<11}  {'output':>14}  {'runs':>4}  {'M mult-adds':>11}  {'parameters':>10}"
-        "  of a full convolution"
-    ]
+    rows = [("layer", "kind", "output", "runs", "M mult-adds", "parameters", "of a full convolution")]
     for layer in cost.layers:
-        output = "x".join(str(side) for side in layer.output)
-        ratio = f"  {ratios[layer.name]:.4f}" if layer.name in ratios else ""
-        lines.append(
-            f"{layer.name:{width}}  {layer.kind:<11}  {output:>14}  {layer.runs:4}  {layer.mult_adds / 1e6:11.3f}"
-            f"  {layer.params:10,}{ratio}"
-        )
-    return "\n".join(lines)
+        ratio = f"{ratios[layer.name]:.4f}" if layer.name in ratios else ""
+        work = str(layer.runs), f"{layer.mult_adds / 1e6:.3f}", f"{layer.params:,}"
+        rows.append((layer.name, layer.kind, _shape(layer.output), *work, ratio))
+    return "\n".join(table(rows, left=(0, 1, 6)))
 
 
 def separable_ratios(cost: Cost) -> dict[str, float]:
@@ -123,18 +119,27 @@ def shares_by_kind(cost: Cost) -> dict[str, tuple[float, float]]:
     }
 
 
-def costs_csv(costs: Mapping[str, Cost]) -> str:
-    """A row per layer of every network, with a header."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["network", "input", "stage", "layer", "kind", "output", "runs", "mult_adds", "params"])
-    for name, cost in costs.items():
-        size = "x".join(map(str, cost.input_size))
-        for layer in cost.layers:
-            output = "x".join(map(str, layer.output))
-            row = [_stage(layer.name), layer.name, layer.kind, output, layer.runs, layer.mult_adds, layer.params]
-            writer.writerow([name, size, *row])
-    return text.getvalue()
+def layer_rows(costs: Mapping[str, Cost]) -> list[dict[str, str | int]]:
+    """A row per layer of every network, for a CSV file."""
+    return [
+        {
+            "network": name,
+            "input": _shape(cost.input_size),
+            "stage": _stage(layer.name),
+            "layer": layer.name,
+            "kind": layer.kind,
+            "output": _shape(layer.output),
+            "runs": layer.runs,
+            "mult_adds": layer.mult_adds,
+            "params": layer.params,
+        }
+        for name, cost in costs.items()
+        for layer in cost.layers
+    ]
+
+
+def _shape(sides: Iterable[int]) -> str:
+    return "x".join(map(str, sides))
 
 
 def _stage(name: str) -> str:
@@ -142,3 +147,58 @@ def _stage(name: str) -> str:
         if match := re.match(pattern, name):
             return match.expand(stage)
     return name.split(".")[0]
+
+
+def plot_costs(costs: Mapping[str, Cost], path: Path) -> None:
+    """Draw multiply-adds and parameters of every stage, a row of two panels per network.
+
+    Args:
+        costs: Networks by name.
+        path: File to write; ``.png``, ``.svg`` or ``.pdf``.
+
+    Raises:
+        ImageError: It can't be written.
+        MissingDependencyError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+        from matplotlib.patches import Patch
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"the chart needs matplotlib, which is missing; {install_extra('train')}"
+        ) from error
+
+    rows = [stages(cost) for cost in costs.values()]
+    heights = [0.22 * len(row) + 1.1 for row in rows]
+    figure = Figure(figsize=(11, sum(heights) + 0.3), layout="constrained")
+    panels = figure.subplots(len(rows), 2, squeeze=False, height_ratios=heights)
+    for (name, cost), row, (left, right) in zip(costs.items(), rows, panels, strict=True):
+        names = [f"{stage.name} x{stage.runs}" if stage.runs > 1 else stage.name for stage in row]
+        places = range(len(row))
+        height, width = cost.input_size
+        shown = name.replace("$", r"\$")  # matplotlib reads formulas between two of them
+        colors = [_PER_PROPOSAL if stage.runs > 1 else _ONCE for stage in row]
+        left.barh(places, [stage.mult_adds / 1e9 for stage in row], color=colors)
+        left.set_title(f"{shown}, {height}x{width}: {cost.gmacs:.3f} GMACs", fontsize=10, loc="left")
+        left.set_xlabel("multiply-adds of one image, billions", fontsize=8)
+        right.barh(places, [stage.params / 1e6 for stage in row], color=_PARAMS)
+        right.set_title(f"{cost.params_m:.2f} M parameters", fontsize=10, loc="left")
+        right.set_xlabel("parameters, millions", fontsize=8)
+        for panel in (left, right):
+            panel.set_yticks(places, names, fontsize=8)
+            panel.invert_yaxis()
+            panel.tick_params(axis="x", labelsize=8)
+            panel.grid(axis="x", alpha=0.3)
+            panel.set_axisbelow(True)
+        if _PER_PROPOSAL in colors:
+            left.legend(
+                handles=[Patch(color=_ONCE, label="once"), Patch(color=_PER_PROPOSAL, label="once per proposal")],
+                fontsize=8,
+                loc="center right",
+            )
+    data = io.BytesIO()
+    try:
+        figure.savefig(data, format=path.suffix[1:].lower() or "none", dpi=110)
+    except ValueError as error:
+        raise ImageError(f"{path}: can't draw as '{path.suffix}'; name it .png, .svg or .pdf") from error
+    write_bytes(path, data.getvalue())
