@@ -13,7 +13,7 @@ VERSION = next(
 
 # What running a model needs; no torch, so that it fits on a Raspberry Pi.
 RUN = [
-    "filelock>=3.16",
+    "filelock>=4.0",
     "jinja2>=3.1",
     "matplotlib>=3.9",
     "numpy>=1.26",

@@ -1,9 +1,9 @@
-"""Fetch COCO 2017 (train 118,287 and val 5,000 pictures, 20 GB) into the layout that training reads.
+"""Fetch COCO 2017 (train 118,287 and val 5,000 images, 20 GB) into the layout that training reads.
 
     python tools/download_coco.py data/coco               # both splits: 40 GB while unpacking, 20 GB after it
     python tools/download_coco.py data/coco --split val   # enough for scoring: 2 GB, then 1 GB
 
-Everything is checked: checksums of the archives, of each picture, and that no picture is missing. Stopped, it goes on
+Everything is checked: checksums of the archives, of each image, and that no image is missing. Stopped, it goes on
 where it was; run again on a complete folder it does nothing. What else lies in the folder is left alone.
 """
 
@@ -29,8 +29,7 @@ def main() -> None:
     )
     args = parser.parse_args()
 
-    from mobiledet.download.coco import download_coco
-    from mobiledet.download.coco_release import COCO_2017
+    from mobiledet.download.coco import COCO_2017, download_coco
 
     release = COCO_2017
     if args.base_url:
@@ -44,4 +43,4 @@ def main() -> None:
     command = f"python tools/train.py configs/ssd_mobilenet_a1.py data.root={root}"
     if "train" not in splits:
         command = f"python tools/eval.py runs/ssd_mobilenet_a1/1/best.pt --data {root}"
-    print(f"{args.root}: {counts} pictures, {state}; next: {command}")
+    print(f"{args.root}: {counts} images, {state}; next: {command}")

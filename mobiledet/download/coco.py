@@ -1,4 +1,7 @@
-"""The steps from nothing to a complete folder; whatever is interrupted goes on at the next call."""
+"""COCO 2017: what it consists of, and the steps from nothing to a complete folder.
+
+Each step is skipped where its result is there, so whatever is interrupted goes on at the next call.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +9,94 @@ import gc
 import json
 import logging
 import os
-import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
-from mobiledet.download.archives import extract_member
-from mobiledet.download.coco_release import COCO_2017, CocoRelease, CocoSplit
-from mobiledet.download.coco_state import State
-from mobiledet.download.coco_unpacking import bytes_below, file_sizes, partial_folder, unpack_pictures
-from mobiledet.download.fetch import fetch
-from mobiledet.download.locks import locked
-from mobiledet.download.remote import Remote
+from mobiledet.download.archives import extract_folder, extract_member, file_sizes, partial_folder
+from mobiledet.download.fetch import Remote, fetch
 from mobiledet.errors import DownloadError
+from mobiledet.utils.files import check_space, locked, replacing
+from mobiledet.utils.text import listing
 
 logger = logging.getLogger(__name__)
+
+_STATE = ".coco-download.json"
+_HOST = "http://images.cocodataset.org"  # https has a certificate for another name; the checksums make up for it
+
+
+@dataclass(frozen=True)
+class CocoSplit:
+    """One split of a release.
+
+    Attributes:
+        name: "train" or "val".
+        folder: Name of its folder, in the archive and in the data set.
+        images: The archive of images.
+        count: How many there are.
+        annotations_size: Bytes of its json, if known.
+    """
+
+    name: str
+    folder: str
+    images: Remote
+    count: int
+    annotations_size: int = 0
+
+    @property
+    def annotations(self) -> str:
+        """Where its json lies, in the archive and in the data set."""
+        return f"annotations/instances_{self.folder}.json"
+
+
+@dataclass(frozen=True)
+class CocoRelease:
+    """What is to be fetched: one archive of annotations for all splits, one of images for each.
+
+    Attributes:
+        name: What to call it in messages.
+        annotations: The archive of annotations.
+        splits: Its splits, in the order they are fetched.
+    """
+
+    name: str
+    annotations: Remote
+    splits: tuple[CocoSplit, ...]
+
+    def at(self, base_url: str) -> CocoRelease:
+        """The same files, with the same checksums, on another server that has them under the same paths."""
+
+        def moved(remote: Remote) -> Remote:
+            return replace(remote, url=base_url.rstrip("/") + urlsplit(remote.url).path)
+
+        splits = tuple(replace(split, images=moved(split.images)) for split in self.splits)
+        return replace(self, annotations=moved(self.annotations), splits=splits)
+
+
+COCO_2017 = CocoRelease(
+    name="COCO 2017",
+    annotations=Remote(
+        f"{_HOST}/annotations/annotations_trainval2017.zip", 252_907_541, md5="f4bbac642086de4f52a3fdda2de5fa2c"
+    ),
+    splits=(
+        CocoSplit(
+            name="val",
+            folder="val2017",
+            images=Remote(f"{_HOST}/zips/val2017.zip", 815_585_330, md5="442b8da7639aecaf257c1dceb8ba8c80"),
+            count=5_000,
+            annotations_size=19_987_840,
+        ),
+        CocoSplit(
+            name="train",
+            folder="train2017",
+            images=Remote(f"{_HOST}/zips/train2017.zip", 19_336_861_798, md5="cced6f7f71b7629ddf16f17bbcfab6b2"),
+            count=118_287,
+            annotations_size=469_785_474,
+        ),
+    ),
+)
 
 
 def download_coco(
@@ -38,89 +114,123 @@ def download_coco(
     kept.
 
     Args:
-        root: the folder; made if need be. What else is in it is left alone.
-        splits: names of the splits.
-        release: what to fetch.
-        keep_archives: delete no archive.
-        progress: show bars, if standard error is a terminal.
-        timeout: seconds to wait for a server.
+        root: The folder; made if need be. What else is in it is left alone.
+        splits: Names of the splits.
+        release: What to fetch.
+        keep_archives: Delete no archive.
+        progress: Show bars, if standard error is a terminal.
+        timeout: Seconds to wait for a server.
 
     Returns:
         Whether there was anything to do.
 
     Raises:
-        DownloadError: something can't be fetched or unpacked, isn't what it should be, doesn't fit on the disk, or
+        DownloadError: Something can't be fetched or unpacked, isn't what it should be, doesn't fit on the disk, or
             something else is in its place.
         MissingDependencyError: requests isn't installed.
     """
     known = [split.name for split in release.splits]
     if unknown := [name for name in splits if name not in known]:
-        raise DownloadError(f"{release.name} has no split {unknown[0]!r}; it has {', '.join(known)}")
+        raise DownloadError(f"{release.name} has no split {unknown[0]!r}; it has {listing(known)}")
     wanted = [split for split in release.splits if split.name in splits]
-    root = Path(root)
     try:
-        if all(State(root).says_complete(split) for split in wanted):
+        if all(_State(root).says_complete(split) for split in wanted):
             return False
         root.mkdir(parents=True, exist_ok=True)
-        with locked(root / ".coco-download.lock", f"{root}: another process is at it; waiting"):
-            work = _Work(root, release, keep_archives=keep_archives, progress=progress, timeout=timeout)
+        with locked(root / ".coco-download.lock", f"{root}: another process is downloading into it; waiting"):
+            work = _Download(root, release, keep_archives, {"progress": progress, "timeout": timeout})
             return work.complete(wanted)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise DownloadError(f"{error.filename or root}: {reason}; correct that, or name another folder") from error
 
 
-class _Work:
-    """The steps from nothing to a complete folder; each one is skipped where its result is there."""
+class _State:
+    """Notes in the root: which splits were found complete, and which archives are ours to delete."""
 
-    def __init__(
-        self, root: Path, release: CocoRelease, *, keep_archives: bool, progress: bool, timeout: float
-    ) -> None:
-        self.root = root
-        self.release = release
-        self.state = State(root)
-        self.keep_archives = keep_archives
-        self.progress = progress
-        self.timeout = timeout
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        try:
+            stored = json.loads((root / _STATE).read_text("utf-8"))
+        except (OSError, ValueError, RecursionError):
+            stored = None
+        stored = stored if isinstance(stored, dict) else {}
+        complete, fetched = stored.get("complete"), stored.get("fetched")
+        self._complete: dict[str, object] = complete if isinstance(complete, dict) else {}
+        self._fetched: list[object] = fetched if isinstance(fetched, list) else []
+
+    def says_complete(self, split: CocoSplit) -> bool:
+        """A quick look: the json is the one that was checked, and there are as many images, none of them empty."""
+        stamp = self._stamp(split)
+        if stamp is None or self._complete.get(split.folder) != stamp:
+            return False
+        return sum(size > 0 for size in file_sizes(self._root / split.folder).values()) >= split.count
+
+    def note_complete(self, split: CocoSplit) -> None:
+        """Keep that a split was checked whole."""
+        self._complete[split.folder] = self._stamp(split)
+        self._save()
+
+    def is_ours(self, archive: Path) -> bool:
+        """Whether an archive was fetched by us, not put there by somebody."""
+        return archive.name in self._fetched
+
+    def note_ours(self, archive: Path, ours: bool) -> None:
+        """Keep whether an archive is ours."""
+        self._fetched = [name for name in self._fetched if name != archive.name] + [archive.name] * ours
+        self._save()
+
+    def _stamp(self, split: CocoSplit) -> list[int] | None:
+        try:
+            stat = (self._root / split.annotations).stat()
+        except OSError:
+            return None
+        return [stat.st_size, stat.st_mtime_ns, split.count]
+
+    def _save(self) -> None:
+        with replacing(self._root / _STATE) as temporary:
+            temporary.write_text(json.dumps({"complete": self._complete, "fetched": self._fetched}), "utf-8")
+
+
+@dataclass
+class _Download:
+    root: Path
+    release: CocoRelease
+    keep_archives: bool
+    options: dict[str, Any]  # of `fetch`
+
+    def __post_init__(self) -> None:
+        self.state = _State(self.root)
 
     def complete(self, splits: list[CocoSplit]) -> bool:
         """Do what is missing; False if that was nothing."""
         splits = [split for split in splits if not self.state.says_complete(split)]
         names = {split.name: self._names(split) for split in splits if os.path.lexists(self.root / split.annotations)}
-        without_pictures = [split for split in splits if not self._has_pictures(split, names.get(split.name))]
+        without_images = [split for split in splits if not self._has_images(split, names.get(split.name))]
         without_json = [split for split in splits if split.name not in names]
-        self._check_space(without_json, without_pictures)
+        self._check_space(without_json, without_images)
         if without_json:
             archive = self._fetch(self.release.annotations, "annotations")
             for split in without_json:
-                target = self.root / split.annotations
-                extract_member(archive, split.annotations, target)
+                extract_member(archive, split.annotations, self.root / split.annotations)
                 names[split.name] = self._names(split)
             self._clear(archive)
         for split in splits:
-            # A folder that was there before its json did can only be judged now.
-            if not self._has_pictures(split, names[split.name]):
-                archive = self._fetch(split.pictures, f"{split.name} pictures")
-                unpack_pictures(
-                    archive, split.folder, self.root / split.folder, names[split.name], progress=self.progress
-                )
+            # A folder that was there before its json can only be judged now.
+            if not self._has_images(split, names[split.name]):
+                archive = self._fetch(split.images, f"{split.name} images")
+                folder = self.root / split.folder
+                extract_folder(archive, split.folder, folder, names[split.name], progress=self.options["progress"])
                 self._clear(archive)
             self.state.note_complete(split)
-        return bool(without_json or without_pictures)
+        return bool(without_json or without_images)
 
     def _fetch(self, remote: Remote, what: str) -> Path:
         archive = self._archive(remote)
         was_there = os.path.lexists(archive)
         if not was_there:
             logger.info("fetching %s", remote.address)
-        fetch(
-            remote,
-            archive,
-            what=f"{self.release.name} {what}",
-            by_hand="then start again",
-            timeout=self.timeout,
-            progress=self.progress,
-        )
+        fetch(remote, archive, what=f"{self.release.name} {what}", by_hand="then start again", **self.options)
         if not was_there:  # one that somebody put there is not ours to delete
             self.state.note_ours(archive, True)
         return archive
@@ -135,48 +245,45 @@ class _Work:
             self.state.note_ours(archive, False)
 
     def _names(self, split: CocoSplit) -> list[str]:
-        """File names of all pictures, from a json that is checked to be COCO's."""
+        """File names of all images, from a json that is checked to be COCO's."""
         path = self.root / split.annotations
         remedy = "move it away to have it fetched, or name another folder"
         names = _file_names(path)
         if names is None:
             raise DownloadError(f"{path} is not a COCO annotation file; {remedy}")
         if len(names) != split.count:
-            raise DownloadError(
-                f"{path} has {len(names)} pictures where {self.release.name} has {split.count}; {remedy}"
-            )
+            raise DownloadError(f"{path} has {len(names)} images where {self.release.name} has {split.count}; {remedy}")
         return names
 
-    def _has_pictures(self, split: CocoSplit, names: list[str] | None) -> bool:
-        """Whether the pictures are there.
+    def _has_images(self, split: CocoSplit, names: list[str] | None) -> bool:
+        """Whether the images are there.
 
         Raises:
-            DownloadError: there is something, but not all of them: that isn't ours to mend.
+            DownloadError: There is something, but not all of them: that isn't ours to repair.
         """
         folder = self.root / split.folder
         if not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir())):
             return False
         if not folder.is_dir():
-            raise DownloadError(f"{folder} is in the way of a folder of pictures; move it away")
-        if names is None:
-            return True
+            raise DownloadError(f"{folder} is in the way of a folder of images; move it away")
         sizes = file_sizes(folder)
-        missing = [name for name in names if not sizes.get(name)]
+        missing = [name for name in names or () if not sizes.get(name)]
         if missing:
             raise DownloadError(
-                f"{folder} is there, but {len(missing)} of the {len(names)} pictures are missing or empty in it "
-                f"(first: {missing[0]!r:.80}); move it away to have it fetched anew, or put them there"
+                f"{folder} exists, but {len(missing)} of {len(names or ())} images are missing or empty in it (first: "
+                f"{missing[0]!r:.80}); move it away to have it fetched again, or put them there"
             )
         return True
 
-    def _check_space(self, without_json: list[CocoSplit], without_pictures: list[CocoSplit]) -> None:
+    def _check_space(self, without_json: list[CocoSplit], without_images: list[CocoSplit]) -> None:
         """Make sure that the fullest moment fits: an archive and what comes out of it, on top of what came before."""
         steps: list[tuple[Remote, int]] = []
         if without_json:
-            steps.append((self.release.annotations, sum(split.annotations_size or 0 for split in without_json)))
-        for split in without_pictures:
-            unpacked = split.pictures.size or 0  # zip gains nothing on JPEG
-            steps.append((split.pictures, max(0, unpacked - bytes_below(partial_folder(self.root / split.folder)))))
+            steps.append((self.release.annotations, sum(split.annotations_size for split in without_json)))
+        for split in without_images:
+            unpacked = split.images.size or 0  # zip gains nothing on JPEG
+            done = sum(file_sizes(partial_folder(self.root / split.folder)).values())
+            steps.append((split.images, max(0, unpacked - done)))
         level = peak = 0
         for remote, unpacked in steps:
             archive, size = self._archive(remote), remote.size or 0
@@ -184,13 +291,8 @@ class _Work:
             level += unpacked + max(0, size - _size(archive) - _size(archive.with_name(f"{archive.name}.part")))
             peak = max(peak, level)
             level -= 0 if was_there or self.keep_archives else size
-        free = shutil.disk_usage(self.root).free
-        if peak > free:
-            smaller = "; --split val alone takes 2 GB" if len(without_pictures) > 1 else ""
-            raise DownloadError(
-                f"{self.release.name} takes {peak:,} bytes more in {self.root}, archives and pictures together, and "
-                f"the disk lacks {peak - free:,} of them; free some space or name another folder{smaller}"
-            )
+        smaller = " (with --split val 2 GB are enough)" if len(without_images) > 1 else ""
+        check_space(self.root, peak, f"{self.release.name}, archives and images together,{smaller}")
 
 
 def _size(path: Path) -> int:
@@ -198,9 +300,9 @@ def _size(path: Path) -> int:
 
 
 def _file_names(path: Path) -> list[str] | None:
-    """File names of the images of a COCO file; None if it is none.
+    """File names of the images of a COCO file; None if it isn't one.
 
-    Everything else is let go while it is read: COCO's training annotations would take gigabytes.
+    Everything else is dropped while it is read: COCO's training annotations would take gigabytes.
     """
 
     def reduce(entry: dict[str, object]) -> object:

@@ -8,9 +8,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from mobiledet import __version__
-from mobiledet.download.remote import cache_folder
 from mobiledet.errors import MissingDependencyError, MobiledetError
 from mobiledet.runtime.network import exported_format
+from mobiledet.utils.files import cache_folder
 from mobiledet.weights.catalogue import find_source, no_such_model
 
 logger = logging.getLogger(__name__)

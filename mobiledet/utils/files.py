@@ -1,4 +1,4 @@
-"""Files that are whole or not there: atomic writing, digests, locks, run folders, the cache folder."""
+"""Files that are whole or not there: atomic writing, digests, locks, space, run folders, the cache folder."""
 
 from __future__ import annotations
 
@@ -7,19 +7,24 @@ import errno
 import hashlib
 import io
 import json
+import logging
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from mobiledet.errors import DownloadError, MobiledetError, TrainingError
 
-from mobiledet.errors import MobiledetError, TrainingError
+logger = logging.getLogger(__name__)
 
 _BLOCK = 1 << 20
 """Bytes read at a time for a digest."""
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""What some network drives answer when asked for a lock."""
 
 
 @contextmanager
@@ -40,12 +45,28 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
     try:
         yield temporary
         if durable:
-            _sync(temporary)
+            sync(temporary)
         temporary.replace(path)
-        if durable and os.name != "nt":
-            _sync(path.parent)
+        if durable:
+            sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's content, or the names in a folder, are on the disk.
+
+    Raises:
+        OSError: They can't be written there.
+    """
+    is_folder = path.is_dir()
+    if is_folder and os.name == "nt":  # folders can't be opened there
+        return
+    handle = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -101,13 +122,12 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     write_text(path, text.getvalue())
 
 
-def file_digest(path: Path, name: str = "sha256", on_block: Callable[[int], object] | None = None) -> str:
+def file_digest(path: Path, name: str = "sha256") -> str:
     """Checksum of a file in hexadecimal.
 
     Args:
         path: The file.
         name: Algorithm, as `hashlib` calls it.
-        on_block: Called with the number of bytes after each block read.
 
     Raises:
         OSError: It can't be read.
@@ -116,8 +136,6 @@ def file_digest(path: Path, name: str = "sha256", on_block: Callable[[int], obje
     with path.open("rb") as stream:
         while block := stream.read(_BLOCK):
             digest.update(block)
-            if on_block is not None:
-                on_block(len(block))
     return digest.hexdigest()
 
 
@@ -178,33 +196,81 @@ def create_run_folder(output: Path, name: str, *, remedy: str = "name another wi
 
 
 @contextmanager
+def locked(path: Path, waiting: str | None = None) -> Iterator[None]:
+    """Hold a lock file for the length of a ``with``; it is removed at the end.
+
+    The system releases the lock of a process that dies. On a drive without locks nothing is locked: going on alone is
+    the best there is.
+
+    Args:
+        path: The lock file; its folder must exist.
+        waiting: What to log, once, while another process or thread holds it; None doesn't wait.
+
+    Raises:
+        TimeoutError: Another holds it, and ``waiting`` is None.
+        OSError: The file can't be made.
+    """
+    from filelock import FileLock
+
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except TimeoutError:
+        if waiting is None:
+            raise
+        logger.info("%s", waiting)
+        lock.acquire(poll_interval=0.1)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # before it is released, so that nobody else's is removed; Windows removes it itself
+            path.unlink()
+        lock.release()
+
+
+@contextmanager
 def lock_run_folder(folder: Path) -> Iterator[None]:
     """Hold a run folder, so that two processes never train into it; the lock is released when the process exits.
 
     Raises:
         TrainingError: Another process holds it.
     """
-    # The process's number stands in a file of its own: whoever tries to take a lock empties the lock's file.
-    lock, holder = FileLock(folder / ".lock"), folder / ".pid"
-    try:
-        lock.acquire(timeout=0)
-        holder.write_text(str(os.getpid()), encoding="utf-8")
-    except Timeout:
-        number = holder.read_text(encoding="utf-8") if holder.is_file() else "?"
-        raise TrainingError(f"{folder}: process {number} is training into it") from None
-    except (NotImplementedError, OSError) as error:
-        # On a network drive without locks, going on alone is the best there is.
-        if isinstance(error, OSError) and error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+    path = folder / ".lock"
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(path))
+            path.write_text(str(os.getpid()), encoding="utf-8")
+        except TimeoutError:
+            raise TrainingError(f"{folder}: {_holder(path)} is training into it") from None
+        except OSError as error:
             raise TrainingError(f"can't write to run folder {str(folder)!r}: {error.strerror}") from None
-    try:
         yield
-    finally:
-        lock.release()
 
 
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+def _holder(lock: Path) -> str:
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        return f"process {int(lock.read_text(encoding='utf-8'))}"
+    except (OSError, ValueError):  # it was released or taken this very moment, or Windows lets nobody read it
+        return "another process"
+
+
+def check_space(folder: Path, needed: int, what: str) -> None:
+    """Make sure that bytes fit on a folder's disk.
+
+    Args:
+        folder: An existing folder.
+        needed: How many bytes.
+        what: What needs them, for the message.
+
+    Raises:
+        DownloadError: They don't; says how many are missing.
+    """
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise DownloadError(
+            f"{what} needs {needed:,} bytes in {folder}, and its disk lacks {needed - free:,} of them; free some space "
+            "or name another folder"
+        )

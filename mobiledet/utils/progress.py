@@ -18,3 +18,8 @@ def progress_bar(items: Iterable[Any] | None = None, *, what: str = "", show: bo
     from tqdm import tqdm
 
     return tqdm(items, desc=what or None, leave=False, disable=None if show else True, **options)
+
+
+def bytes_bar(what: str, total: int | None, *, done: int = 0, show: bool = True) -> Any:
+    """A `progress_bar` that counts bytes, of which ``done`` are there from the start."""
+    return progress_bar(what=what, show=show, total=total, initial=done, unit="B", unit_scale=True, unit_divisor=1024)

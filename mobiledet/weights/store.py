@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mobiledet.download.archives import extract_member
-from mobiledet.download.fetch import fetch
-from mobiledet.download.remote import Remote, cache_folder
+from mobiledet.download.fetch import Remote, fetch
 from mobiledet.errors import CheckpointError, DownloadError, MobiledetError
+from mobiledet.utils.files import cache_folder, file_digest
 from mobiledet.weights.catalogue import SOURCES, PretrainedSource, find_source, nearest_name
-from mobiledet.weights.checkpoint import checkpoint_file, file_digest, save_checkpoint
+from mobiledet.weights.checkpoint import checkpoint_file, save_checkpoint
 from mobiledet.weights.importing import import_weights
 
 logger = logging.getLogger(__name__)

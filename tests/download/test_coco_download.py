@@ -21,13 +21,13 @@ from loopback import Answer, Loopback, closed_port
 
 import mobiledet.download.fetch as fetching
 from mobiledet.data.coco import locate_split
+from mobiledet.download.archives import extract_folder
 from mobiledet.download.coco import COCO_2017, CocoRelease, CocoSplit, download_coco
-from mobiledet.download.coco_unpacking import unpack_pictures
-from mobiledet.download.remote import Remote
+from mobiledet.download.fetch import Remote
 from mobiledet.errors import DownloadError
 
 Usage = namedtuple("Usage", "total used free")
-PICTURES = {
+IMAGES = {
     "val": {f"{i:012d}.jpg": random.Random(i).randbytes(3000 + i) for i in range(3)},
     "train": {f"{i:012d}.jpg": random.Random(i).randbytes(4000 + i) for i in range(10, 15)},
 }
@@ -35,7 +35,7 @@ PICTURES = {
 
 @pytest.fixture(autouse=True)
 def _quick_and_direct(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetching, "_BACKOFF", 0.01)
+    monkeypatch.setattr(fetching, "BACKOFF", 0.01)
     monkeypatch.delenv("MOBILEDET_OFFLINE", raising=False)
     for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
@@ -72,23 +72,23 @@ def annotations(names: list[str]) -> bytes:
     return json.dumps(content).encode()
 
 
-JSONS = {f"annotations/instances_{split}2017.json": annotations(list(files)) for split, files in PICTURES.items()}
+JSONS = {f"annotations/instances_{split}2017.json": annotations(list(files)) for split, files in IMAGES.items()}
 
 
-def pictures(split: str) -> dict[str, bytes]:
+def images(split: str) -> dict[str, bytes]:
     """What the archive of a split holds; the first entry is the folder itself."""
-    return {f"{split}2017/": b""} | {f"{split}2017/{name}": data for name, data in PICTURES[split].items()}
+    return {f"{split}2017/": b""} | {f"{split}2017/{name}": data for name, data in IMAGES[split].items()}
 
 
 ARCHIVES = {
     "/annotations/annotations_trainval2017.zip": zipped(JSONS | {"annotations/captions_val2017.json": b"{}"}),
-    "/zips/val2017.zip": zipped(pictures("val")),
-    "/zips/train2017.zip": zipped(pictures("train")),
+    "/zips/val2017.zip": zipped(images("val")),
+    "/zips/train2017.zip": zipped(images("train")),
 }
 
 
 def release(**changed: bytes) -> CocoRelease:
-    """COCO, but tiny; ``val=...`` is another archive of the validation pictures."""
+    """COCO, but tiny; ``val=...`` is another archive of the validation images."""
 
     def remote(known: Remote, body: bytes) -> Remote:
         return Remote(known.url, len(body), md5=hashlib.md5(body).hexdigest())
@@ -96,8 +96,8 @@ def release(**changed: bytes) -> CocoRelease:
     splits = tuple(
         replace(
             split,
-            pictures=remote(split.pictures, changed.get(split.name, ARCHIVES[f"/zips/{split.folder}.zip"])),
-            count=len(PICTURES[split.name]),
+            images=remote(split.images, changed.get(split.name, ARCHIVES[f"/zips/{split.folder}.zip"])),
+            count=len(IMAGES[split.name]),
             annotations_size=len(JSONS[split.annotations]),
         )
         for split in COCO_2017.splits
@@ -123,9 +123,9 @@ def contents(root: Path) -> dict[str, bytes]:
 
 
 EXPECTED = {
-    split: {name: data for name, data in pictures(split).items() if data}
+    split: {name: data for name, data in images(split).items() if data}
     | {f"annotations/instances_{split}2017.json": JSONS[f"annotations/instances_{split}2017.json"]}
-    for split in PICTURES
+    for split in IMAGES
 }
 STATE = ".coco-download.json"
 
@@ -141,11 +141,11 @@ def test_the_real_thing() -> None:
     val, train = COCO_2017.splits
     assert (val.name, val.count, train.name, train.count) == ("val", 5000, "train", 118287)
     assert COCO_2017.annotations.url == "http://images.cocodataset.org/annotations/annotations_trainval2017.zip"
-    assert train.pictures.url == "http://images.cocodataset.org/zips/train2017.zip"
+    assert train.images.url == "http://images.cocodataset.org/zips/train2017.zip"
     assert val.annotations == "annotations/instances_val2017.json"
     moved = COCO_2017.at("https://mirror.example/coco/")
-    assert moved.splits[1].pictures.url == "https://mirror.example/coco/zips/train2017.zip"
-    assert moved.splits[1].pictures.md5 == train.pictures.md5
+    assert moved.splits[1].images.url == "https://mirror.example/coco/zips/train2017.zip"
+    assert moved.splits[1].images.md5 == train.images.md5
 
 
 def test_both_splits_come_whole(server: Loopback, root: Path) -> None:
@@ -197,7 +197,7 @@ def test_a_picture_that_goes_missing_later_is_missed(server: Loopback, root: Pat
     download_coco(root, release=what)
     (root / "val2017/000000000001.jpg").write_bytes(b"")
     message = refusal(root, what)
-    assert "1 of the 3 pictures are missing or empty" in message
+    assert "1 of 3 images are missing or empty" in message
     assert "000000000001.jpg" in message
     assert download_coco(root, ["train"], release=what) is False
 
@@ -244,7 +244,7 @@ def test_other_content_in_the_way_is_named_before_anything_is_fetched(server: Lo
     (root / "annotations").mkdir(parents=True)
     theirs = root / "annotations/instances_val2017.json"
     for content, why in (
-        (annotations(["a.jpg"]), "1 pictures where tiny COCO has 3"),
+        (annotations(["a.jpg"]), "1 images where tiny COCO has 3"),
         (b"[]", "not a COCO annotation file"),
         (b'{"images": [{"id": 1}]}', "not a COCO annotation file"),
         (b'{"images": 5}', "not a COCO annotation file"),
@@ -260,7 +260,7 @@ def test_other_content_in_the_way_is_named_before_anything_is_fetched(server: Lo
     theirs.write_bytes(JSONS["annotations/instances_val2017.json"])
     (root / "val2017").mkdir()
     (root / "val2017/mine.jpg").write_bytes(b"mine")
-    assert "3 of the 3 pictures are missing" in refusal(root, what)
+    assert "3 of 3 images are missing" in refusal(root, what)
     shutil.rmtree(root / "val2017")
     (root / "val2017").write_bytes(b"a file")
     assert "in the way" in refusal(root, what)
@@ -283,7 +283,7 @@ def test_a_folder_without_its_json_is_judged_once_that_is_there(server: Loopback
 
 def test_a_damaged_archive(server: Loopback, root: Path) -> None:
     whole = bytearray(ARCHIVES["/zips/val2017.zip"])
-    place = whole.index(PICTURES["val"]["000000000001.jpg"]) + 1000
+    place = whole.index(IMAGES["val"]["000000000001.jpg"]) + 1000
     whole[place] ^= 1
     message = refusal(root, serve(server, val=bytes(whole)))
     assert "CRC" in message
@@ -302,34 +302,34 @@ def test_a_damaged_archive_of_annotations(server: Loopback, root: Path) -> None:
 
 @pytest.mark.parametrize("name", ["../../evil.jpg", "/tmp/evil.jpg", "val2017/../../evil.jpg", "val2017\\..\\evil.jpg"])
 def test_members_that_lead_out(server: Loopback, root: Path, name: str) -> None:
-    message = refusal(root, serve(server, val=zipped(pictures("val") | {name: b"evil"})))
+    message = refusal(root, serve(server, val=zipped(images("val") | {name: b"evil"})))
     assert "leads out" in message
     assert not list(root.parent.parent.rglob("*evil*"))
     assert not (root / "val2017").exists()
 
 
 def test_links_are_not_unpacked(server: Loopback, root: Path) -> None:
-    files = pictures("val")
+    files = images("val")
     del files["val2017/000000000001.jpg"]
     message = refusal(root, serve(server, val=zipped(files, links=("val2017/000000000001.jpg",))))
     assert "link" in message
     assert not (root / "val2017").exists()
 
 
-def test_pictures_that_are_missing_or_empty(server: Loopback, root: Path) -> None:
+def test_images_that_are_missing_or_empty(server: Loopback, root: Path) -> None:
     for change in ({}, {"val2017/000000000002.jpg": b""}, {"elsewhere/000000000002.jpg": b"x"}):
-        files = pictures("val")
+        files = images("val")
         del files["val2017/000000000002.jpg"]
         message = refusal(root, serve(server, val=zipped(files | change)))
-        assert "lacks 1 of the 3 pictures" in message
+        assert "lacks 1 of the 3 files" in message
         assert "000000000002.jpg" in message
         assert not (root / "val2017").exists()
         (root / "val2017.zip").unlink()
 
 
-def test_pictures_too_many(server: Loopback, root: Path) -> None:
-    message = refusal(root, serve(server, val=zipped(pictures("val") | {"val2017/more.jpg": b"x"})))
-    assert "4 pictures, the annotations have 3" in message
+def test_images_too_many(server: Loopback, root: Path) -> None:
+    message = refusal(root, serve(server, val=zipped(images("val") | {"val2017/more.jpg": b"x"})))
+    assert "expected are 3" in message
 
 
 # --- going on ---------------------------------------------------------------------------------------------------
@@ -338,15 +338,15 @@ def test_pictures_too_many(server: Loopback, root: Path) -> None:
 def test_unpacking_goes_on_and_mistrusts_what_it_finds(server: Loopback, root: Path) -> None:
     partial = root / ".val2017.unpacking"
     partial.mkdir(parents=True)
-    good, cut, wrong = PICTURES["val"]
-    (partial / good).write_bytes(PICTURES["val"][good])
-    (partial / cut).write_bytes(PICTURES["val"][cut][:100])
-    (partial / wrong).write_bytes(bytes(len(PICTURES["val"][wrong])))
+    good, cut, wrong = IMAGES["val"]
+    (partial / good).write_bytes(IMAGES["val"][good])
+    (partial / cut).write_bytes(IMAGES["val"][cut][:100])
+    (partial / wrong).write_bytes(bytes(len(IMAGES["val"][wrong])))
     (partial / "of_another_archive.jpg").write_bytes(b"x")
     before = (partial / good).stat().st_mtime_ns
     time.sleep(0.01)
     download_coco(root, ["val"], release=serve(server))
-    assert contents(root / "val2017") == PICTURES["val"]
+    assert contents(root / "val2017") == IMAGES["val"]
     assert (root / "val2017" / good).stat().st_mtime_ns == before
     assert not partial.exists()
 
@@ -403,12 +403,12 @@ def test_two_at_a_time(server: Loopback, root: Path) -> None:
 def test_a_small_disk_is_seen_before_it_starts(server: Loopback, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     what = serve(server)
     val, train = what.splits
-    sizes = [what.annotations.size, val.pictures.size, train.pictures.size]
+    sizes = [what.annotations.size, val.images.size, train.images.size]
     jsons = val.annotations_size + train.annotations_size
     peak = max(jsons + sizes[0], jsons + 2 * sizes[1], jsons + sizes[1] + 2 * sizes[2])
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 0, peak - 1000))
     message = refusal(root, what)
-    assert f"takes {peak:,} bytes" in message
+    assert f"needs {peak:,} bytes" in message
     assert "lacks 1,000 of them" in message
     assert server.asked == []
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 0, peak))
@@ -420,8 +420,8 @@ def test_a_small_disk_is_seen_before_it_starts(server: Loopback, root: Path, mon
 def test_the_real_thing_needs_this_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The figures that tools/download_coco.py gives."""
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**12, 0, 0))
-    assert "takes 39,979,082," in refusal(tmp_path, COCO_2017)
-    assert "takes 1,651,158,500 bytes" in refusal(tmp_path, COCO_2017, "val")
+    assert "needs 39,979,082," in refusal(tmp_path, COCO_2017)
+    assert "needs 1,651,158,500 bytes" in refusal(tmp_path, COCO_2017, "val")
 
 
 def test_a_disk_too_small_for_what_comes_out(server: Loopback, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -429,7 +429,7 @@ def test_a_disk_too_small_for_what_comes_out(server: Loopback, root: Path, monke
     (root / "a.zip").write_bytes(ARCHIVES["/zips/val2017.zip"])
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 0, 9002))
     with pytest.raises(DownloadError, match="lacks 1 of them"):
-        unpack_pictures(root / "a.zip", "val2017", root / "val2017", list(PICTURES["val"]))
+        extract_folder(root / "a.zip", "val2017", root / "val2017", list(IMAGES["val"]))
 
 
 def test_a_folder_that_cant_be(server: Loopback, tmp_path: Path) -> None:
@@ -453,10 +453,10 @@ def test_nobody_there_and_by_hand(root: Path) -> None:
 WRAPPER = """
 import runpy, sys
 from pathlib import Path
-sys.path[:0] = [{tests!r}]
+sys.path[:0] = {paths!r}
 import test_coco_download
-from mobiledet.download import coco_release as coco_download
-coco_download.COCO_2017 = test_coco_download.release()
+from mobiledet.download import coco
+coco.COCO_2017 = test_coco_download.release()
 sys.argv = ["download_coco.py", *sys.argv[1:]]
 runpy.run_path({tool!r}, run_name="__main__")
 """
@@ -464,7 +464,9 @@ runpy.run_path({tool!r}, run_name="__main__")
 
 def tool(root: Path, url: str, *words: str) -> subprocess.Popen:
     here = Path(__file__).resolve()
-    code = WRAPPER.format(tests=str(here.parent), tool=str(here.parents[2] / "tools" / "download_coco.py"))
+    code = WRAPPER.format(
+        paths=[str(here.parent), str(here.parents[1])], tool=str(here.parents[2] / "tools" / "download_coco.py")
+    )
     command = [sys.executable, "-c", code, str(root), "--base-url", url, *words]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -488,13 +490,12 @@ def test_the_program(server: Loopback, root: Path) -> None:
     status, out, err = run(root, server.url, "--split", "val")
     assert status == 0, err
     assert out == (
-        f"{root}: 3 val pictures, complete; next: "
-        f"python tools/eval.py runs/ssd_mobilenet_a1/1/best.pt --data '{root}'\n"
+        f"{root}: 3 val images, complete; next: python tools/eval.py runs/ssd_mobilenet_a1/1/best.pt --data '{root}'\n"
     )
     status, out, err = run(root, server.url)
     assert status == 0, err
     assert out == (
-        f"{root}: 3 val and 5 train pictures, complete; next: "
+        f"{root}: 3 val and 5 train images, complete; next: "
         f"python tools/train.py configs/ssd_mobilenet_a1.py data.root='{root}'\n"
     )
     count = len(server.asked)
@@ -506,10 +507,10 @@ def test_the_program(server: Loopback, root: Path) -> None:
 
 def test_the_program_and_a_wrong_mirror(server: Loopback, root: Path) -> None:
     """A mirror is held to the same checksums."""
-    serve(server, val=zipped(pictures("val") | {"val2017/000000000001.jpg": bytes(3001)}))
+    serve(server, val=zipped(images("val") | {"val2017/000000000001.jpg": bytes(3001)}))
     status, out, err = run(root, server.url)
     assert (status, out) == (1, "")
-    assert err.splitlines()[-1].startswith("error: tiny COCO val pictures can't be fetched: what the server sends is")
+    assert err.splitlines()[-1].startswith("error: tiny COCO val images can't be fetched: what the server sends is")
 
 
 def test_the_program_stopped_and_started_again(server: Loopback, root: Path) -> None:
@@ -522,9 +523,9 @@ def test_the_program_stopped_and_started_again(server: Loopback, root: Path) -> 
         _, err = process.communicate(timeout=20)
     assert process.returncode == 130
     assert err.splitlines()[-1] == "stopped"
-    assert contents(root / "val2017") == PICTURES["val"]
+    assert contents(root / "val2017") == IMAGES["val"]
     assert run(root, server.url)[0] == 0
-    assert contents(root / "train2017") == PICTURES["train"]
+    assert contents(root / "train2017") == IMAGES["train"]
     assert asked(server).count("val2017.zip") == 1
 
 

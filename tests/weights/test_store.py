@@ -7,8 +7,8 @@ from loopback import Answer, Loopback
 from timm_file import write_timm
 
 from mobiledet.config import ModelConfig
-from mobiledet.download.remote import cache_folder
 from mobiledet.errors import CheckpointError, DownloadError
+from mobiledet.utils.files import cache_folder
 from mobiledet.weights import store
 from mobiledet.weights.catalogue import SOURCES, find_source, nearest_name, with_known_width
 from mobiledet.weights.checkpoint import file_digest, load_checkpoint, save_checkpoint
