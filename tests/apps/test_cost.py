@@ -1,10 +1,9 @@
 """The paper's figures come out of the graph (Howard et al. 2017, arXiv 1704.04861)."""
 
 import json
-import subprocess
-import sys
 
 import pytest
+from programs import run_tool_in_process
 
 from mobiledet.apps.cost.paper import PAPER_TABLES, paper_costs, paper_text
 from mobiledet.apps.cost.tables import (
@@ -155,17 +154,15 @@ def test_the_chart_is_an_image(faster_rcnn, tmp_path):
         plot_costs({"a": faster_rcnn[1]}, tmp_path / "costs.xyz")
 
 
-def test_the_tool(checkout, tmp_path):
-    def tool(*words):
-        command = [sys.executable, "tools/cost.py", *map(str, words)]
-        return subprocess.run(command, cwd=checkout, capture_output=True, text=True, timeout=120)
-
+def test_the_tool(monkeypatch, checkout, tmp_path):
+    monkeypatch.chdir(checkout)
     files = [tmp_path / name for name in ("c.json", "c.csv", "c.png")]
     config = "configs/ssd_mobilenet_a025.py"
-    done = tool(config, "--classes", 90, "-v", "--json", files[0], "--csv", files[1], "--chart", files[2])
-    assert done.returncode == 0, done.stderr
+    words = [config, "--classes", 90, "-v", "--json", files[0], "--csv", files[1], "--chart", files[2]]
+    done = run_tool_in_process("cost", *words)
+    assert done.status == 0, done.stderr
     assert json.loads(files[0].read_text())[config]["gmacs"] > 0
-    assert files[1].read_text().startswith("network,input,stage,layer")
+    assert files[1].read_text().startswith("network,input,stage,layer,kind,output,runs,mult_adds,params")
     assert files[2].stat().st_size > 1000
-    assert tool("--csv", "x.csv", "--paper").returncode == 2
-    assert "exists already" in tool(config, "--json", files[0]).stderr
+    assert run_tool_in_process("cost", "--csv", "x.csv", "--paper").status == 2
+    assert run_tool_in_process("cost", config, "--json", files[0]).status == 1, "nothing is overwritten"

@@ -6,27 +6,19 @@ last thing on stderr that names the wrong value, the place and the remedy, and w
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import logging
 import os
-import random
 import re
-import runpy
 import shutil
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
-
-CHECKOUT = Path(__file__).resolve().parents[2]
+from programs import Finished, process_state_kept, run_tool, run_tool_in_process
 
 SETTINGS = """
     model=ModelConfig(backbone=BackboneConfig(alpha=0.25), input_size=(64, 80)),
@@ -35,52 +27,6 @@ SETTINGS = """
     train=TrainConfig(output="runs", threads=1, device="cpu", precision="float32"),
 """
 RECIPE = f"from mobiledet.config import *\nconfig = Config({SETTINGS})\n"
-
-
-class Finished(NamedTuple):
-    """What a program left behind."""
-
-    status: int
-    stdout: str
-    stderr: str
-
-
-@contextlib.contextmanager
-def _process_state_kept() -> Iterator[None]:
-    """Give a program the logging of a new process, and take back what it changes for the whole process."""
-    root = logging.getLogger()
-    handlers, levels = root.handlers[:], {name: logging.getLogger(name).level for name in ("", "PIL", "matplotlib")}
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    arguments, threads = sys.argv[:], torch.get_num_threads()
-    root.handlers[:] = []
-    try:
-        yield
-    finally:
-        root.handlers[:], sys.argv[:] = handlers, arguments
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])
-        torch.set_num_threads(threads)
-
-
-def run_tool_in_process(tool: str, *arguments: object) -> Finished:
-    """Run ``tools/<tool>.py`` as its own program would, less the seconds that importing torch takes."""
-    stdout, stderr = io.StringIO(), io.StringIO()
-    path = str(CHECKOUT / "tools" / f"{tool}.py")
-    with _process_state_kept(), contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
-        sys.argv[:] = [path, *map(str, arguments)]
-        with pytest.raises(SystemExit) as ended:
-            runpy.run_path(path, run_name="__main__")
-    return Finished(int(ended.value.code or 0), stdout.getvalue(), stderr.getvalue())
-
-
-def run_tool(tool: str, *arguments: object) -> Finished:
-    """Run ``tools/<tool>.py`` as a process of its own."""
-    command = [sys.executable, str(CHECKOUT / "tools" / f"{tool}.py"), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    return Finished(done.returncode, done.stdout, done.stderr)
 
 
 @dataclass(frozen=True)
@@ -126,7 +72,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "pictures").mkdir()
     shutil.copy(folder / "data/val/000001.jpg", folder / "pictures/a.jpg")
     overrides = [f"data.root={folder / 'data'}", "data.workers=0", f"train.output={folder / 'trained'}"]
-    with pytest.MonkeyPatch.context() as patch, _process_state_kept():
+    with pytest.MonkeyPatch.context() as patch, process_state_kept():
         patch.setenv("MOBILEDET_CACHE", str(tmp_path_factory.getbasetemp() / "mobiledet-cache"))
         run, status = start_run(apply_overrides(load_config(folder / "tiny.py"), overrides))
     assert status == 0

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import logging
-import runpy
-import sys
+from functools import partial
 
 import cv2
 import numpy as np
 import pytest
-import torch
+from programs import run_tool_in_process
 
 from mobiledet.apps.doctor.checkup import examine, free_folder
 from mobiledet.apps.doctor.report import Level
@@ -23,28 +21,11 @@ FILES = {"report.txt", "report.json", "samples.jpg", "boxes.png"}
 
 
 @pytest.fixture
-def check(checkout, monkeypatch, capsys, tmp_path):
-    """Run the program in a folder of its own: status, its last lines, its errors."""
-    work = tmp_path / "work"
-    work.mkdir()
-    monkeypatch.chdir(work)
-
-    def run(*arguments):
-        root = logging.getLogger()
-        handlers, level = root.handlers[:], logging.getLogger("mobiledet").level
-        root.handlers[:], threads = [], torch.get_num_threads()
-        monkeypatch.setattr(sys, "argv", ["check_dataset.py", *map(str, arguments)])
-        try:
-            with pytest.raises(SystemExit) as ended:
-                runpy.run_path(str(checkout / "tools" / "check_dataset.py"), run_name="__main__")
-        finally:
-            root.handlers[:] = handlers
-            logging.getLogger("mobiledet").setLevel(level)
-            torch.set_num_threads(threads)
-        done = capsys.readouterr()
-        return int(ended.value.code or 0), done.out, done.err
-
-    return run
+def check(monkeypatch, tmp_path):
+    """Run the program in a folder of its own: status, output, errors."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return partial(run_tool_in_process, "check_dataset")
 
 
 def test_generated_shapes_are_ready(check, tiny_shapes, tmp_path):
