@@ -326,9 +326,23 @@ WEIGHTS: dict[str, Mistake] = {
     "nothing held out": ("train", gone("data/annotations/instances_val.json"), f"{ON_DATA} data.hold_out=1.5"),
 }  # fmt: skip
 
+HEAD = "head=FasterRCNNConfig(), input_size"
+
+CHECKING: dict[str, Mistake] = {
+    "no data": ("check_dataset", empty_folder("none"), "none"),
+    "data missing": ("check_dataset", nothing, "dta"),
+    "output filled": ("check_dataset", nothing, "data -o pictures"),
+    "output a file": ("check_dataset", file("a.json", "mine"), "data -o a.json"),
+    "figures over a file": ("check_dataset", file("a.json", "mine"), "data --json a.json"),
+    "recipe missing": ("check_dataset", nothing, "data --config tiyn.py"),
+    "head without such anchors": ("check_dataset", recipe("input_size", HEAD), "data --config wrong.py -o out"),
+    "model missing": ("check_dataset", nothing, "data --model run/bset.pt"),
+    "no images": ("check_dataset", nothing, "data --limit 0"),
+}  # fmt: skip
+
 CASES = {
     f"{mistake[0]}: {name}": mistake
-    for table in (CONFIGS, DATA, RUNS, SCORING, PREDICTING, WEIGHTS)
+    for table in (CONFIGS, DATA, RUNS, SCORING, PREDICTING, WEIGHTS, CHECKING)
     for name, mistake in table.items()
 }
 

@@ -59,34 +59,10 @@ def test_ready_with_advice_is_status_0(make, check, tmp_path):
     assert status == 0
     assert out.splitlines()[-1].startswith("verdict: READY to train")
     status, out, _ = check(make.root, "-o", tmp_path / "first", "--limit", "3")
-    assert "Only the first 3 images of each split" in out
-    assert "val has only 3 images" in out
-
-
-def test_mistakes_are_one_line_and_status_1(make, check, tmp_path):
-    make({"train": [("a.png", make.image(60, 90, 1), [(1, 2, 2, 30, 20)])]})
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "kept").mkdir()
-    (tmp_path / "kept" / "mine.txt").write_text("mine")
-    (tmp_path / "figures.json").write_text("mine")
-    for arguments, words in (
-        ([tmp_path / "empty"], "empty"),
-        ([tmp_path / "nowhere"], "nowhere"),
-        ([make.root, "-o", tmp_path / "kept"], "nothing is overwritten"),
-        ([make.root, "-o", tmp_path / "figures.json"], "is a file"),
-        ([make.root, "--json", tmp_path / "figures.json"], "nothing is overwritten"),
-        ([make.root, "--config", "nowhere.py"], "nowhere.py"),
-        ([make.root, "--model", tmp_path / "nowhere.pt"], "nowhere.pt"),
-    ):
-        status, out, err = check(*arguments)
-        assert status == 1
-        last = err.strip().splitlines()[-1]
-        assert last.startswith("error: ")
-        assert words in last
-        assert "Traceback" not in err
-        assert "verdict" not in out
-    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["mine.txt"]
-    assert check(make.root, "--limit", "0")[0] == 2
+    report = json.loads((tmp_path / "first" / "report.json").read_text(encoding="utf-8"))
+    assert report["figures"]["Reading it"]["limit"] == 3
+    assert report["figures"]["Pictures and boxes"]["val"]["pictures"] == 3
+    assert "small-val" in [finding["code"] for finding in report["findings"]]
 
 
 class FakeAccount:
