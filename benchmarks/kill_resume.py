@@ -187,7 +187,8 @@ def wait_for_moment(training: Training, folder: Path, aim: str, rng: random.Rand
 
 def compare(folder: Path, reference: Path) -> list[str]:
     """What differs between a finished run and the uninterrupted one."""
-    from mobiledet.weights.checkpoint import file_digest, load_checkpoint
+    from mobiledet.utils.files import file_digest
+    from mobiledet.weights.checkpoint import load_checkpoint
 
     found = []
     for name in ("last.pt", "best.pt"):

@@ -1,4 +1,4 @@
-"""Pretrained weights: see which there are, fetch them, or convert a file of your own.
+"""Pretrained weights: see which there are, fetch them, or convert your own file.
 
     python tools/weights.py list
     python tools/weights.py fetch ssd_mobilenet_v1_075_coco
@@ -21,7 +21,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="names, what they are, size, licence, scores")
-    fetch = commands.add_parser("fetch", help="download and convert, so that they are there without a network later")
+    fetch = commands.add_parser("fetch", help="download and convert, for later use without a network")
     fetch.add_argument("names", nargs="+", metavar="NAME")
     convert = commands.add_parser("import", help="convert a .tflite or .safetensors file to a checkpoint")
     convert.add_argument("file", type=Path)
@@ -52,18 +52,17 @@ def _list() -> None:
         kind = "COCO detector, 80 classes" if source.what == "detector" else "ImageNet backbone"
         print(f"{source.name}: {kind}, alpha {source.alpha:g}, {source.input_size} pixels")
         print(f"    published {source.published}; {source.measured}")
-        print(f"    {source.licence}, {source.megabytes:g} MB, {here or 'not here yet: ' + source.url}")
+        print(f"    {source.licence}, {source.megabytes:g} MB, {here or 'not downloaded yet: ' + source.url}")
 
 
 def _fetch(names: list[str]) -> None:
     from mobiledet.errors import CheckpointError
-    from mobiledet.weights.catalogue import SOURCES, find_source, nearest_name
+    from mobiledet.weights.catalogue import SOURCES, find_source, suggest_name
     from mobiledet.weights.store import pretrained_checkpoint
 
     for name in names:
         source = find_source(name)
         if source is None:
-            near = nearest_name(name)
-            hint = f"did you mean {near!r}?" if near else f"there are {', '.join(s.name for s in SOURCES)}"
-            raise CheckpointError(f"no pretrained weights {name!r}: {hint}")
+            known = f"there are {', '.join(source.name for source in SOURCES)}"
+            raise CheckpointError(f"no pretrained weights {name!r}: {suggest_name(name, known)}")
         print(f"{name}: {pretrained_checkpoint(source)}")

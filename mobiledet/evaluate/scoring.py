@@ -73,7 +73,7 @@ def metrics_record(metrics: Metrics, threshold: float | None, model: dict[str, A
 def weights_record(weights: Path, config: Config) -> dict[str, Any]:
     """Which weights and settings a checkpoint's figures belong to."""
     from mobiledet.config import config_hash
-    from mobiledet.weights.checkpoint import file_digest
+    from mobiledet.utils.files import file_digest
 
     return {"file": str(weights), "sha256": file_digest(weights), "config_hash": config_hash(config)}
 

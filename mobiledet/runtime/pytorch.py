@@ -23,7 +23,8 @@ from mobiledet.runtime.card import ModelCard
 from mobiledet.runtime.network import Found
 from mobiledet.runtime.timing import time_halves
 from mobiledet.structures import Detections, ImageArray, Target
-from mobiledet.weights.checkpoint import file_digest, load_checkpoint
+from mobiledet.utils.files import file_digest
+from mobiledet.weights.checkpoint import load_checkpoint
 from mobiledet.weights.store import resolve_weights
 
 

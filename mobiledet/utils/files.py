@@ -243,6 +243,8 @@ def lock_run_folder(folder: Path) -> Iterator[None]:
         try:
             stack.enter_context(locked(path))
             path.write_text(str(os.getpid()), encoding="utf-8")
+            for leftover in folder.glob(".*.tmp"):  # of a process that was killed while it was replacing a file
+                leftover.unlink()
         except TimeoutError:
             raise TrainingError(f"{folder}: {_holder(path)} is training into it") from None
         except OSError as error:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from mobiledet.errors import ModelFileError
+from mobiledet.utils.text import did_you_mean
 
 if TYPE_CHECKING:
     from mobiledet.config import ModelConfig
@@ -17,7 +17,7 @@ _SLIM_TABLE = "TensorFlow's table of hosted models"
 
 @dataclass(frozen=True)
 class PretrainedSource:
-    """A file of somebody else's that :mod:`mobiledet.weights.importing` can read.
+    """A file of another project that :mod:`mobiledet.weights.importing` can read.
 
     Attributes:
         name: What users call it.
@@ -32,8 +32,8 @@ class PretrainedSource:
         measured: What we measured ourselves, or that we didn't.
         archive_member: Ending of the file's name inside the archive; None when the address is the file itself.
         sha256: Of the file that ``measured`` is about. Other conversions of the same weights differ in bytes and
-            not in values, so another file is used as well, and said to be another.
-        threshold: Of a detector: the score to show from (best F1, measured on the same pictures).
+            not in values, so another file is used as well, with a warning.
+        threshold: Of a detector: the display threshold (where F1 is best, measured on the same images).
     """
 
     name: str
@@ -95,7 +95,7 @@ SOURCES: tuple[PretrainedSource, ...] = (
         megabytes=4.2,
         licence="Apache-2.0",
         published="COCO mAP 16 (TensorFlow detection model zoo)",
-        measured="AP 19.9 on 188 pictures picked from COCO val2017",
+        measured="AP 19.9 on 188 images picked from COCO val2017",
         sha256="e4b118e5e4531945de2e659742c7c590f7536f8d0ed26d135abcfe83b4779d13",
         threshold=0.49,
     ),
@@ -112,7 +112,7 @@ SOURCES: tuple[PretrainedSource, ...] = (
         published="COCO mAP 18 (TensorFlow detection model zoo)",
         measured="not measured",
         archive_member="detect.tflite",
-        threshold=0.49,  # of its sister above, trained with the same loss
+        threshold=0.49,  # of the detector above, trained with the same loss
     ),
     _timm("100", 17.0, "75.4"),
     _timm("125", 25.3, "76.9"),
@@ -136,14 +136,11 @@ def with_known_width(model: ModelConfig) -> ModelConfig:
     return model.model_copy(update={"backbone": model.backbone.model_copy(update={"alpha": source.alpha})})
 
 
-def nearest_name(name: str) -> str | None:
-    """The name that was probably meant."""
-    near = difflib.get_close_matches(name, [source.name for source in SOURCES], n=1, cutoff=0.6)
-    return near[0] if near else None
+def suggest_name(name: str, otherwise: str = "") -> str:
+    """``"did you mean 'x'?"`` for a name that is probably a typo, else ``otherwise``."""
+    return did_you_mean(name, [source.name for source in SOURCES], otherwise=otherwise)
 
 
 def no_such_model(model: str) -> ModelFileError:
     """The error for what is neither a file nor a name."""
-    near = nearest_name(model)
-    hint = f"did you mean {near!r}?" if near else "name an exported file or folder"
-    return ModelFileError(f"no model {model!r}: {hint}")
+    return ModelFileError(f"no model {model!r}: {suggest_name(model, 'name an exported file or folder')}")

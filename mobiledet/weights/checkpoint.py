@@ -1,6 +1,6 @@
 """Checkpoints: tensors and plain types in one file, checked when read, replaced as a whole when written.
 
-A checkpoint holds the config and the classes, so nothing else is needed to run one, and reading it never runs code
+A checkpoint contains the config and the classes, so nothing else is needed to run one, and reading it never runs code
 (``weights_only=True``). Writing goes to a temporary file that is flushed to disk and renamed, so a crash or a full
 disk leaves the old file whole; the file replaced is kept as ``<stem>.previous.pt``.
 """
@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from mobiledet.errors import CheckpointError
+from mobiledet.utils.files import replacing, sync
 
 logger = logging.getLogger(__name__)
 
@@ -45,21 +46,19 @@ def save_checkpoint(path: Path, payload: Mapping[str, Any], *, keep_previous: bo
         keep_previous: Keep the file that is replaced, under :func:`previous_path`.
 
     Raises:
-        CheckpointError: it can't be written; what was there before is untouched.
+        CheckpointError: It can't be written; what was there before is untouched.
     """
     content = {"format": FORMAT, "version": VERSION, **payload}
     content["digest"] = _digest(content)
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        _write_durably(temporary, buffer.getbuffer())
-        if keep_previous and path.exists():
-            _keep(path, previous_path(path))
-        temporary.replace(path)
-        _sync_folder(path.parent)
+        with replacing(path, durable=True) as temporary:
+            temporary.write_bytes(buffer.getbuffer())
+            sync(temporary)  # before the previous file is touched: a full disk may show only here
+            if keep_previous and path.exists():
+                _keep(path, previous_path(path))
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise CheckpointError(_why_not_written(path, buffer.getbuffer().nbytes, error)) from None
 
 
@@ -70,7 +69,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         path: The file, or a run folder, which stands for its ``best.pt``.
 
     Raises:
-        CheckpointError: it is missing, damaged, foreign, or written by a newer version.
+        CheckpointError: It is missing, damaged, foreign, or written by a newer version.
     """
     path = checkpoint_file(path)
     if not path.is_file():
@@ -105,7 +104,7 @@ def load_latest(folder: Path) -> dict[str, Any] | None:
     """The newest whole checkpoint of a run folder: ``last.pt``, else the one before it; None when there is none.
 
     Raises:
-        CheckpointError: there are checkpoints but none of them is whole.
+        CheckpointError: There are checkpoints but none of them is whole.
     """
     last = folder / "last.pt"
     found = [path for path in (last, previous_path(last)) if path.exists()]
@@ -118,27 +117,18 @@ def load_latest(folder: Path) -> dict[str, Any] | None:
             logger.warning("%s", error)
             continue
         if problems:
-            logger.warning("going on from %s", path)
+            logger.warning("continuing from %s", path)
         return content
     if problems:
         raise CheckpointError("no whole checkpoint to resume from: " + "; ".join(problems))
     return None
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, to name exactly which weights were scored."""
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def _is_whole(content: dict[str, Any]) -> bool:
     """Whether the checksum, which is taken out, is that of the content."""
     try:
         return bool(content.pop("digest", None) == _digest(content))
-    except TypeError:  # holds what no checkpoint of ours does
+    except TypeError:  # contains what no checkpoint of ours does
         return False
 
 
@@ -164,40 +154,19 @@ def _digest(value: object) -> str:
         elif item is None or isinstance(item, str | int | float | bool):
             digest.update(repr(item).encode())
         else:
-            raise TypeError(f"a checkpoint holds tensors and plain data, not {type(item).__name__}")
+            raise TypeError(f"a checkpoint consists of tensors and plain data, not {type(item).__name__}")
 
     feed(value)
     return digest.hexdigest()
 
 
-def _write_durably(path: Path, data: memoryview) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def _keep(path: Path, previous: Path) -> None:
     """Give ``path`` a second name, so that there is never a moment without a whole file under the first."""
-    temporary = previous.with_name(f".{previous.name}.tmp")
-    temporary.unlink(missing_ok=True)
-    try:
+    with replacing(previous) as temporary:
         try:
             os.link(path, temporary)
         except OSError:
             shutil.copyfile(path, temporary)  # file systems without hard links
-        temporary.replace(previous)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _why_not_written(path: Path, needed: int, error: OSError) -> str:
@@ -216,4 +185,4 @@ def _nearby(path: Path) -> str:
     names = sorted(p.name for p in folder.glob("*.pt")) or sorted(
         str(p.relative_to(folder)) for p in folder.glob("*/best.pt")
     )
-    return f"; in {str(folder)!r} there are {', '.join(names)}" if names else f"; {str(folder)!r} holds no checkpoint"
+    return f"; in {str(folder)!r} there are {', '.join(names)}" if names else f"; {str(folder)!r} has no checkpoint"

@@ -1,7 +1,7 @@
 """Batch-norm put back into weights that it was folded into, so that they can be trained.
 
 A folded layer computes ``conv(x) + bias``; its norm stands still at mean 0 and variance 1 (see
-:func:`mobiledet.weights.tflite_mobilenet.folded_state`). That is exact in evaluation mode, but in training mode the
+:func:`mobiledet.weights.tflite.mobilenet.folded_state`). That is exact in evaluation mode, but in training mode the
 norm would suddenly use the batch's statistics. With each channel's mean and variance measured on real pictures,
 ``gamma = sqrt(variance + epsilon)`` and ``beta = bias + mean`` compute the same as before, and training mode starts
 from almost the same, too.

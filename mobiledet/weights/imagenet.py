@@ -16,11 +16,11 @@ from mobiledet.config import BackboneConfig
 from mobiledet.errors import CheckpointError, MissingDependencyError, install_extra
 from mobiledet.models.layers import LayerStyle
 from mobiledet.models.mobilenet_v1 import TABLE_1, MobileNetV1, MobileNetV1Classifier, scale_channels
-from mobiledet.weights.tflite_graph import TFLiteGraph
-from mobiledet.weights.tflite_mobilenet import find_backbone, folded_conv, folded_state
+from mobiledet.weights.tflite.graph import TFLiteGraph
+from mobiledet.weights.tflite.mobilenet import find_backbone, folded_conv, folded_state
 
 KIND = "backbone"
-"""Marks a checkpoint that holds a backbone without a detection head."""
+"""Marks a checkpoint of a backbone without a detection head."""
 
 TIMM_NORM_EPSILON = 1e-5
 TIMM_BLOCKS = (1, 2, 2, 6, 2)
@@ -29,7 +29,7 @@ TIMM_BLOCKS = (1, 2, 2, 6, 2)
 
 @dataclass(frozen=True)
 class ImageNetBackbone:
-    """A backbone's weights and how its pictures are prepared.
+    """A backbone's weights and how its images are prepared.
 
     Attributes:
         config: Width, padding, batch-norm settings.
@@ -80,7 +80,7 @@ class ImageNetBackbone:
         """The whole network of Table 1 in evaluation mode; takes ``(pixels - mean) / std``.
 
         Raises:
-            CheckpointError: the file held the features only.
+            CheckpointError: The file had the features only.
         """
         if self.classifier is None:
             raise CheckpointError("these weights have no classifier, only features")
@@ -106,7 +106,7 @@ def import_classifier(graph: TFLiteGraph) -> ImageNetBackbone:
     """A MobileNetV1 classifier, or its features, from a .tflite file.
 
     Raises:
-        CheckpointError: it is another network.
+        CheckpointError: It is another network.
     """
     found = find_backbone(graph)
     state: dict[str, Tensor] = {}
@@ -156,11 +156,11 @@ def _tflite_classifier(graph: TFLiteGraph, features: int) -> dict[str, Tensor] |
 
 
 def import_timm(path: Path) -> ImageNetBackbone:
-    """The weights of timm's ``mobilenetv1_*`` from a safetensors file: symmetric padding, pictures in -1..1.
+    """The weights of timm's ``mobilenetv1_*`` from a safetensors file: symmetric padding, images in -1..1.
 
     Raises:
-        CheckpointError: it isn't such a file.
-        MissingDependencyError: the ``safetensors`` package isn't installed.
+        CheckpointError: It isn't such a file.
+        MissingDependencyError: The ``safetensors`` package isn't installed.
     """
     try:
         from safetensors import SafetensorError
@@ -174,7 +174,7 @@ def import_timm(path: Path) -> ImageNetBackbone:
     except OSError as error:
         raise CheckpointError(f"{path}: can't be read: {error.strerror or error}") from None
     except SafetensorError as error:
-        raise CheckpointError(f"{path}: no safetensors file, or damaged ({error}); copy it again") from None
+        raise CheckpointError(f"{path}: not a safetensors file, or damaged ({error}); copy it again") from None
     state = {_timm_name(name): tensor.clone() for name, tensor in tensors.items()}
     classifier = {part: state.pop(f"classifier.{part}", None) for part in ("weight", "bias")}
     stem = state.get("layers.conv0.conv.weight")

@@ -1,4 +1,4 @@
-"""From a weights file of somebody else's to a checkpoint of ours."""
+"""From a weights file of another project to a checkpoint of ours."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 from mobiledet import __version__
 from mobiledet.config import Config
 from mobiledet.errors import CheckpointError
-from mobiledet.weights.checkpoint import file_digest
+from mobiledet.utils.files import file_digest
 from mobiledet.weights.imagenet import import_classifier, import_timm
-from mobiledet.weights.tflite_graph import read_tflite
-from mobiledet.weights.tflite_ssd import import_ssd, is_ssd
+from mobiledet.weights.tflite.graph import read_tflite
+from mobiledet.weights.tflite.ssd import import_ssd, is_ssd
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +29,8 @@ def import_weights(path: Path, *, labels: Path | None = None, name: str | None =
         The content of a checkpoint, for :func:`.checkpoint.save_checkpoint`: a detector's, or a backbone's.
 
     Raises:
-        CheckpointError: it can't be read, or is another network.
-        MissingDependencyError: a package that reads it isn't installed.
+        CheckpointError: It can't be read, or is another network.
+        MissingDependencyError: A package that reads it isn't installed.
     """
     if not path.is_file():
         raise CheckpointError(f"no file {str(path)!r} to import; name a .tflite or .safetensors file")
@@ -81,11 +81,11 @@ def _read_labels(path: Path | None) -> tuple[str, ...] | None:
         raise CheckpointError(f"{path}: can't be read as a list of class names: {error}") from None
     names = tuple(line.strip() for line in lines if line.strip())
     if not names:
-        raise CheckpointError(f"{path}: holds no class names; write one a line, in the order of the outputs")
+        raise CheckpointError(f"{path}: has no class names; write one a line, in the order of the outputs")
     return names
 
 
 def _safe(stem: str) -> str:
-    """A file's name as the name of a recipe."""
+    """A file's name as the name of a config."""
     kept = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in stem).lstrip("._-")
     return kept or "imported"

@@ -11,7 +11,7 @@ from mobiledet.download.archives import extract_member
 from mobiledet.download.fetch import Remote, fetch
 from mobiledet.errors import CheckpointError, DownloadError, MobiledetError
 from mobiledet.utils.files import cache_folder, file_digest
-from mobiledet.weights.catalogue import SOURCES, PretrainedSource, find_source, nearest_name
+from mobiledet.weights.catalogue import PretrainedSource, find_source, suggest_name
 from mobiledet.weights.checkpoint import checkpoint_file, save_checkpoint
 from mobiledet.weights.importing import import_weights
 
@@ -25,13 +25,13 @@ _CONVERSION = 3
 
 
 def resolve_weights(path_or_name: str | Path) -> Path:
-    """The checkpoint that is meant: a file, a run folder (its ``best.pt``), or pretrained weights by name.
+    """The checkpoint to use: a file, a run folder (its ``best.pt``), or pretrained weights by name.
 
     What exists as a file comes first; a name is fetched once and kept.
 
     Raises:
-        CheckpointError: there is no such file and no such name.
-        DownloadError: the weights aren't here and can't be fetched.
+        CheckpointError: There is no such file and no such name.
+        DownloadError: The weights aren't here and can't be fetched.
     """
     text = str(path_or_name)
     path = checkpoint_file(text)
@@ -44,17 +44,17 @@ def resolve_weights(path_or_name: str | Path) -> Path:
     source = find_source(text)
     if source is not None:
         return pretrained_checkpoint(source)
-    near = nearest_name(text)
-    if near is not None and path.suffix == "" and not path.parent.name:
-        raise CheckpointError(f"no checkpoint and no pretrained weights {text!r}: did you mean {near!r}?")
-    return path  # reading it tells best what is missing and what there is nearby
+    suggestion = suggest_name(text)
+    if suggestion and path.suffix == "" and not path.parent.name:
+        raise CheckpointError(f"no checkpoint and no pretrained weights {text!r}: {suggestion}")
+    return path  # reading it reports what is missing and what is nearby
 
 
 def pretrained_checkpoint(source: PretrainedSource) -> Path:
     """The converted weights of a source, made on first use.
 
     Raises:
-        MobiledetError: they can't be fetched, read or kept.
+        MobiledetError: They can't be fetched, read or kept.
     """
     original = fetch_weights(source)
     digest = file_digest(original)
@@ -86,13 +86,13 @@ def fetch_weights(source: PretrainedSource) -> Path:
     """The publisher's own file: found where the user or an earlier fetch put it, else downloaded.
 
     Raises:
-        DownloadError: it isn't here and can't be fetched.
+        DownloadError: It isn't here and can't be fetched.
     """
     found = local_file(source)
     if found is not None:
         return found
     target = cache_folder() / "weights" / source.file_name
-    by_hand = f"or set {WEIGHTS_VARIABLE} to a folder that holds it"
+    by_hand = f"or set {WEIGHTS_VARIABLE} to a folder with it"
     if source.archive_member is None:
         return fetch(Remote(source.url), target, what=source.name, by_hand=by_hand)
     archive = target.with_name(source.url.rpartition("/")[2])
@@ -127,8 +127,5 @@ def _named_folders() -> Iterator[Path]:
         if text:
             folder = Path(text).expanduser()
             if not folder.is_dir():
-                raise DownloadError(f"{WEIGHTS_VARIABLE} names {text!r}, which is no folder; correct or unset it")
+                raise DownloadError(f"{WEIGHTS_VARIABLE} names {text!r}, which is not a folder; correct or unset it")
             yield folder
-
-
-__all__ = ["SOURCES", "fetch_weights", "local_file", "pretrained_checkpoint", "resolve_weights"]

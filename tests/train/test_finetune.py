@@ -15,7 +15,7 @@ from mobiledet.models.layers import ConvNormAct
 from mobiledet.runtime.pytorch import load_predictor
 from mobiledet.train.start import resume_run, start_run, with_matching_aspect
 from mobiledet.weights.checkpoint import load_checkpoint, save_checkpoint
-from mobiledet.weights.tflite_mobilenet import FoldedConv, folded_state
+from mobiledet.weights.tflite.mobilenet import FoldedConv, folded_state
 
 
 @pytest.fixture(autouse=True)

@@ -15,8 +15,8 @@ import mobiledet.train.start as launch
 from mobiledet.config import config_from_plain, config_hash
 from mobiledet.errors import CheckpointError, ConfigError, DataError, TrainingError
 from mobiledet.train.start import resume_run, start_run
-from mobiledet.utils.files import create_run_folder, lock_run_folder
-from mobiledet.weights.checkpoint import _digest, file_digest, load_checkpoint, previous_path
+from mobiledet.utils.files import create_run_folder, file_digest, lock_run_folder
+from mobiledet.weights.checkpoint import _digest, load_checkpoint, previous_path
 
 
 class StopAfter:

@@ -39,6 +39,12 @@ def test_the_holder_of_a_run_folder_is_named_and_releases_it_by_dying(tmp_path):
         assert (tmp_path / ".lock").read_text() == str(os.getpid())
 
 
+def test_leftovers_of_a_crash_are_removed(tmp_path):
+    (tmp_path / ".last.pt.0a1b.tmp").write_bytes(b"half a file")
+    with lock_run_folder(tmp_path):
+        assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
 def test_a_drive_without_locks_keeps_nobody_from_training(tmp_path, monkeypatch):
     def flock(*_):
         raise OSError(errno.ENOLCK, "No locks available")

@@ -5,7 +5,7 @@ from mobiledet.config import BackboneConfig, ModelConfig
 from mobiledet.models.build import build_detector
 from mobiledet.models.layers import ConvNormAct
 from mobiledet.weights.folded_norms import reinsert_norms
-from mobiledet.weights.tflite_mobilenet import FoldedConv, folded_state
+from mobiledet.weights.tflite.mobilenet import FoldedConv, folded_state
 
 SIZE = (64, 96)
 

@@ -16,8 +16,8 @@ from mobiledet.runtime.pytorch import load_predictor
 from mobiledet.structures import ResizeRule
 from mobiledet.weights.imagenet import import_classifier
 from mobiledet.weights.importing import import_weights
-from mobiledet.weights.tflite_graph import read_tflite
-from mobiledet.weights.tflite_ssd import POSTPROCESS, stored_anchors
+from mobiledet.weights.tflite.graph import read_tflite
+from mobiledet.weights.tflite.ssd import POSTPROCESS, stored_anchors
 
 SSD = "ssd_mobilenet_v1_0.75_300_coco_quant.tflite"
 

@@ -8,10 +8,10 @@ from timm_file import write_timm
 
 from mobiledet.config import ModelConfig
 from mobiledet.errors import CheckpointError, DownloadError
-from mobiledet.utils.files import cache_folder
+from mobiledet.utils.files import cache_folder, file_digest
 from mobiledet.weights import store
-from mobiledet.weights.catalogue import SOURCES, find_source, nearest_name, with_known_width
-from mobiledet.weights.checkpoint import file_digest, load_checkpoint, save_checkpoint
+from mobiledet.weights.catalogue import SOURCES, find_source, suggest_name, with_known_width
+from mobiledet.weights.checkpoint import load_checkpoint, save_checkpoint
 from mobiledet.weights.store import fetch_weights, pretrained_checkpoint, resolve_weights
 
 NAME = "mobilenetv1_100"
@@ -34,7 +34,7 @@ def weights(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def serve(weights, monkeypatch):
-    """Make the name's address one of this machine, answering as told."""
+    """Make the name's address one of this machine, with these answers."""
 
     def start(*answers, path="/model.safetensors", **changes):
         source = replace(find_source(NAME), url=server.serve(path, *answers), **changes)
@@ -148,4 +148,4 @@ def test_the_list_is_in_order():
         assert source.licence
         assert (source.archive_member is not None) == source.url.endswith((".tgz", ".zip"))
         assert find_source(source.name) is source
-    assert nearest_name("banana") is None
+    assert suggest_name("banana", "none") == "none"

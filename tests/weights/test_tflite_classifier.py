@@ -11,7 +11,7 @@ from tflite_writer import write_classifier
 from mobiledet.errors import CheckpointError
 from mobiledet.weights.imagenet import ImageNetBackbone, _tflite_classifier
 from mobiledet.weights.importing import describe_weights, import_weights
-from mobiledet.weights.tflite_graph import read_tflite
+from mobiledet.weights.tflite.graph import read_tflite
 
 KINDS = ("float32", "float16", "uint8", "int8")
 
@@ -140,7 +140,7 @@ def test_width(tmp_path, alpha):
         ("uint8", {"range_end": 4.2}, r"layers\.conv5\.pointwise: is followed by a range of 0 to 4\.2"),
         ("float16", {"inverted_residuals": True}, r"not a MobileNetV1: at layers\.conv1\.depthwise"),
         ("int8", {"unknown_op": "input"}, r"at layers\.conv0 .*UnknownCustomOp"),
-        ("float32", {"damage": "text"}, "no TensorFlow Lite file .*name a .tflite file"),
+        ("float32", {"damage": "text"}, "not a TensorFlow Lite file .*name a .tflite file"),
         ("float32", {"damage": "truncated"}, "damaged TensorFlow Lite file .*copy it again"),
     ],
     ids=str,

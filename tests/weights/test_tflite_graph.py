@@ -11,7 +11,7 @@ from tflite_writer import write_classifier, write_ssd
 
 from mobiledet.errors import CheckpointError, MissingDependencyError
 from mobiledet.weights.importing import import_weights
-from mobiledet.weights.tflite_graph import read_tflite
+from mobiledet.weights.tflite.graph import read_tflite
 
 KINDS = ("float32", "float16", "uint8", "int8")
 
@@ -118,12 +118,12 @@ def test_labels_are_the_only_text_packed(tmp_path):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "no TensorFlow Lite file"),
-        (b"TFL3", "no TensorFlow Lite file"),
+        (b"", "not a TensorFlow Lite file"),
+        (b"TFL3", "not a TensorFlow Lite file"),
         (b"\x1c\x00\x00\x00TFL3", "damaged TensorFlow Lite file"),
         (b"\x1c\x00\x00\x00TFL3" + bytes(200), "TensorFlow Lite file"),
-        (b"<!DOCTYPE html>\n<title>404</title>", "no TensorFlow Lite file .*name a .tflite file"),
-        (b"PK\x03\x04" + bytes(100), "no TensorFlow Lite file"),
+        (b"<!DOCTYPE html>\n<title>404</title>", "not a TensorFlow Lite file .*name a .tflite file"),
+        (b"PK\x03\x04" + bytes(100), "not a TensorFlow Lite file"),
     ],
 )
 def test_other_files(tmp_path, content, said):
@@ -152,7 +152,7 @@ def test_tensors_that_are_not_there(tmp_path, inputs, taken):
     graph = GraphBuilder("")
     graph.tensor("x", (1,), "FLOAT32")
     graph.op("LOGISTIC", inputs, [0])
-    with pytest.raises(CheckpointError, match=r"damaged TensorFlow Lite file: .*tensors that aren't there"):
+    with pytest.raises(CheckpointError, match=r"damaged TensorFlow Lite file: .*tensors that don't exist"):
         write(tmp_path / "m.tflite", graph, taken)
 
 

@@ -14,9 +14,9 @@ from mobiledet.weights.importing import import_weights
     ("labels", "said"),
     [
         ("a\nb\n", "3 classes, but there are 2 names; give --labels a text file of 3 lines"),
-        ("a\nb\na\n", "found twice: a"),
-        ("???\n-\nN/A\n", "must be there"),
-        ("\n \n", "labels.txt: holds no class names"),
+        ("a\nb\na\n", "repeated: a"),
+        ("???\n-\nN/A\n", "must exist"),
+        ("\n \n", "labels.txt: has no class names"),
         (b"\xff\xfea\x00", "labels.txt: can't be read"),
         (None, "labels.txt: can't be read"),
     ],

@@ -251,7 +251,7 @@ def describe_tflite(about: About, path: Path) -> About:
     """What the file itself tells, read without LiteRT: class names and multiply-adds; ``about`` where it can't be."""
     try:
         from mobiledet.weights.coco_classes import COCO_SLOTS, coco_categories
-        from mobiledet.weights.tflite_graph import read_tflite
+        from mobiledet.weights.tflite.graph import read_tflite
 
         graph = read_tflite(path)
     except (MobiledetError, ImportError):

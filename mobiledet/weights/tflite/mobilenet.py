@@ -11,7 +11,7 @@ from torch import Tensor
 from mobiledet.config import BackboneConfig
 from mobiledet.errors import CheckpointError
 from mobiledet.models.mobilenet_v1 import TABLE_1, scale_channels
-from mobiledet.weights.tflite_graph import TFLiteGraph, TFLiteOp
+from mobiledet.weights.tflite.graph import TFLiteGraph, TFLiteOp
 
 MIN_CHANNELS = (8, 16)
 """The reference code keeps at least 8 channels a layer; the Object Detection API's configs ask for 16."""
@@ -41,11 +41,11 @@ class FoundBackbone:
 
     Attributes:
         config: Its width and padding.
-        layers: Name below ``backbone.`` -> convolution, from the picture on: ``layers.conv0``,
+        layers: Name below ``backbone.`` -> convolution, from the image on: ``layers.conv0``,
             ``layers.conv1.depthwise``, ``layers.conv1.pointwise``, ...
         input_size: ``(height, width)``.
-        mean: What a channel's pixel value 0..255 is reduced by, and
-        std: then divided by.
+        mean: Subtracted from a channel's pixel values 0..255, which
+        std: then divides.
     """
 
     config: BackboneConfig
@@ -63,9 +63,9 @@ def find_backbone(graph: TFLiteGraph) -> FoundBackbone:
     """The 27 convolutions of Table 1, checked one by one.
 
     Raises:
-        CheckpointError: the graph is another network; says where it departs.
+        CheckpointError: The graph is another network; says where it differs.
     """
-    size, mean, std = _picture_input(graph)
+    size, mean, std = _image_input(graph)
     tensor = graph.inputs[0]
     layers: dict[str, FoldedConv] = {}
     for index, (kind, stride, _) in enumerate(TABLE_1):
@@ -91,13 +91,13 @@ def folded_conv(graph: TFLiteGraph, op: TFLiteOp, name: str, *, relu6: bool = Tr
         relu6: Whether a ReLU6 must follow; without, nothing may.
 
     Raises:
-        CheckpointError: something about it is not as in MobileNetV1 or SSD.
+        CheckpointError: Something about it is not as in MobileNetV1 or SSD.
     """
     weight, bias = graph.constant(op, 1), graph.constant(op, 2)
     if weight is None or (bias is None and len(op.inputs) > 2 and op.inputs[2] >= 0):
         raise CheckpointError(f"{name}: its weights are computed, not stored; convert the model after freezing it")
     if not op.same or op.dilation != (1, 1):
-        raise CheckpointError(f"{name}: pads or spreads its kernel unlike TensorFlow's SAME convolution")
+        raise CheckpointError(f"{name}: its padding or dilation is not that of TensorFlow's SAME convolution")
     follows = _activation(graph, op)
     if follows != ("RELU6" if relu6 else "NONE"):
         raise CheckpointError(f"{name}: is followed by {follows}, MobileNetV1 has {'ReLU6' if relu6 else 'nothing'}")
@@ -114,7 +114,7 @@ def folded_conv(graph: TFLiteGraph, op: TFLiteOp, name: str, *, relu6: bool = Tr
 def folded_state(prefix: str, layer: FoldedConv, epsilon: float) -> dict[str, Tensor]:
     """State of one of our layers (convolution without bias, then batch-norm) that computes what ``layer`` does.
 
-    The norm stands still: mean 0, variance 1, ``gamma = sqrt(1 + epsilon)``. That is exact in evaluation mode and
+    The norm does nothing: mean 0, variance 1, ``gamma = sqrt(1 + epsilon)``. That is exact in evaluation mode and
     useless for training; see :mod:`mobiledet.weights.folded_norms`.
     """
     channels = len(layer.bias)
@@ -128,18 +128,18 @@ def folded_state(prefix: str, layer: FoldedConv, epsilon: float) -> dict[str, Te
     }
 
 
-def _picture_input(graph: TFLiteGraph) -> tuple[tuple[int, int], float, float]:
+def _image_input(graph: TFLiteGraph) -> tuple[tuple[int, int], float, float]:
     if len(graph.inputs) != 1:
-        raise CheckpointError(f"has {len(graph.inputs)} inputs, a detector or classifier has one picture")
+        raise CheckpointError(f"has {len(graph.inputs)} inputs, a detector or classifier has one image")
     tensor = graph.tensors[graph.inputs[0]]
     if len(tensor.shape) != 4 or tensor.shape[3] != 3 or min(tensor.shape[1:3]) < 1:
-        raise CheckpointError(f"takes {tensor.shape}, not pictures (1, height, width, 3)")
+        raise CheckpointError(f"takes {tensor.shape}, not images (1, height, width, 3)")
     size = (tensor.shape[1], tensor.shape[2])
     if tensor.dtype == "FLOAT32":
         # Float files take what the training code's preprocessing gives: pixels 0..255 as -1..1.
         return size, 127.5, 127.5
     if tensor.range is None or not (tensor.scale[0] > 0 and np.isfinite(tensor.range).all()):
-        raise CheckpointError(f"takes {tensor.dtype} pictures of unknown scale")
+        raise CheckpointError(f"takes {tensor.dtype} images of unknown scale")
     darkest = 0 if tensor.dtype == "UINT8" else -128
     return size, float(tensor.zero_point[0]) - darkest, 1.0 / float(tensor.scale[0])
 
@@ -180,10 +180,10 @@ def _activation(graph: TFLiteGraph, op: TFLiteOp) -> str:
 
 
 def _backbone_config(graph: TFLiteGraph, channels: list[int]) -> BackboneConfig:
-    """The width multiplier and least width with which Table 1 gives exactly these channels."""
-    share = channels[-1] / TABLE_1[-1][2]
+    """The width multiplier and smallest width with which Table 1 gives exactly these channels."""
+    fraction = channels[-1] / TABLE_1[-1][2]
     for minimum in MIN_CHANNELS:
-        for alpha in (round(share, 2), round(share, 3), share, (channels[-1] + 0.5) / TABLE_1[-1][2]):
+        for alpha in (round(fraction, 2), round(fraction, 3), fraction, (channels[-1] + 0.5) / TABLE_1[-1][2]):
             if alpha > 0 and channels == [scale_channels(c, alpha, minimum) for _, _, c in TABLE_1]:
                 return BackboneConfig(alpha=alpha, min_channels=minimum, padding="tensorflow")
     raise CheckpointError(

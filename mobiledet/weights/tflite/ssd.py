@@ -1,7 +1,7 @@
 """TensorFlow's SSD MobileNetV1 detectors, from their .tflite file to a config and weights of ours.
 
-What the file knows is taken from it: width, input size and pixel scale, extra layers, classes, anchors. What must hold
-for our network to compute the same is checked, and the file refused where it doesn't.
+Width, input size, pixel scale, extra layers, classes and anchors are read from the file. Whatever our network needs to
+compute the same is checked, and the file refused where it differs.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from mobiledet.models.build import MIN_EXTRA_CHANNELS
 from mobiledet.models.mobilenet_v1 import scale_channels
 from mobiledet.ops.anchors import ssd_anchor_shapes
 from mobiledet.weights.coco_classes import COCO_SLOTS, coco_categories
-from mobiledet.weights.tflite_graph import Reals, TFLiteGraph, TFLiteOp
-from mobiledet.weights.tflite_mobilenet import FoldedConv, find_backbone, folded_conv, folded_state
+from mobiledet.weights.tflite.graph import Reals, TFLiteGraph, TFLiteOp
+from mobiledet.weights.tflite.mobilenet import FoldedConv, find_backbone, folded_conv, folded_state
 
 POSTPROCESS = "TFLite_Detection_PostProcess"
 
@@ -58,7 +58,7 @@ def import_ssd(
             those packed into the file, or COCO's for a detector with COCO's 90 outputs.
 
     Raises:
-        CheckpointError: it isn't an SSD on MobileNetV1, or one that our network can't reproduce.
+        CheckpointError: It isn't an SSD on MobileNetV1, or one that our network can't reproduce.
     """
     end = next(op for op in graph.ops if op.kind == POSTPROCESS)
     _check_box_coder(end)
@@ -66,11 +66,11 @@ def import_ssd(
     boxes = _predictors(graph, end.inputs[0], "boxes")
     logits = _only_producer(graph, end.inputs[1], "scores")
     if logits.kind != "LOGISTIC":
-        raise CheckpointError(f"its scores come from {logits.kind}; only sigmoid scores (LOGISTIC) can be taken over")
+        raise CheckpointError(f"its scores come from {logits.kind}; only sigmoid scores (LOGISTIC) can be imported")
     scores = _predictors(graph, logits.inputs[0], "scores")
     maps = [op.inputs[0] for op in boxes]
     if maps != [op.inputs[0] for op in scores] or maps[:2] != [backbone.output("conv11"), backbone.output("conv13")]:
-        raise CheckpointError("its predictors don't look at Conv11, Conv13 and the maps after it, as SSD's do")
+        raise CheckpointError("its predictors don't use Conv11, Conv13 and the maps after it, as SSD's do")
     slots = graph.tensors[logits.inputs[0]].shape[-1] - 1
     _check_predictors(graph, end, boxes, scores, slots)
     anchors = _anchor_settings(graph, end, boxes, backbone.input_size)
@@ -101,7 +101,7 @@ def import_ssd(
 
 
 def stored_anchors(graph: TFLiteGraph) -> Reals:
-    """The file's own anchors ``(A, 4)`` as shares of the picture: centre y, centre x, height, width."""
+    """The file's own anchors ``(A, 4)`` as fractions of the image: centre y, centre x, height, width."""
     end = next(op for op in graph.ops if op.kind == POSTPROCESS)
     values = graph.tensors[end.inputs[2]].values if len(end.inputs) > 2 else None
     if values is None or values.ndim != 2 or values.shape[1] != 4:
@@ -116,7 +116,7 @@ def _check_box_coder(end: TFLiteOp) -> None:
         raise CheckpointError(f"{POSTPROCESS} has {len(end.inputs)} inputs instead of boxes, scores and anchors")
     found = {key: float(end.options.get(key, math.nan)) for key in BOX_SCALES}
     if any(not math.isclose(found[key], BOX_SCALES[key], rel_tol=1e-3) for key in BOX_SCALES):
-        raise CheckpointError(f"its box coder has scales {found}; only 10, 10, 5, 5 can be taken over")
+        raise CheckpointError(f"its box coder has scales {found}; only 10, 10, 5, 5 can be imported")
 
 
 def _only_producer(graph: TFLiteGraph, tensor: int, what: str) -> TFLiteOp:
@@ -127,12 +127,12 @@ def _only_producer(graph: TFLiteGraph, tensor: int, what: str) -> TFLiteOp:
 
 
 def _predictors(graph: TFLiteGraph, tensor: int, what: str) -> list[TFLiteOp]:
-    """The 1x1 convolutions whose reshaped outputs are put together to a tensor, in that order."""
+    """The 1x1 convolutions whose reshaped outputs are concatenated to a tensor, in that order."""
     op = _only_producer(graph, tensor, what)
     while op.kind in ("RESHAPE", "SQUEEZE"):
         op = _only_producer(graph, op.inputs[0], what)
     if op.kind != "CONCATENATION":
-        raise CheckpointError(f"its {what} come from {op.kind}, not from several maps put together as SSD's")
+        raise CheckpointError(f"its {what} come from {op.kind}, not from several concatenated maps as SSD's")
     found = []
     for part in op.inputs:
         conv = _only_producer(graph, part, what)
@@ -152,7 +152,7 @@ def _check_predictors(
     classes = end.options.get("num_classes", slots)
     if slots < 1 or classes != slots:
         raise CheckpointError(
-            f"it has {slots + 1} scores a box for {classes} classes; only background and the classes can be taken over"
+            f"it has {slots + 1} scores a box for {classes} classes; only background and the classes can be imported"
         )
     for index, (box, score) in enumerate(zip(boxes, scores, strict=True)):
         values, columns = (graph.tensors[op.outputs[0]].shape[-1] for op in (box, score))
@@ -214,7 +214,7 @@ def _anchor_settings(
     counts = [graph.tensors[op.outputs[0]].shape[3] // 4 for op in boxes]
     if len(stored) != sum(rows * columns * count for (rows, columns), count in zip(maps, counts, strict=True)):
         raise CheckpointError(f"its {len(stored)} anchors aren't {counts} for each location of maps {maps}")
-    share = np.array([min(input_size) / side for side in input_size])
+    shorter = np.array([min(input_size) / side for side in input_size])
     sides: list[Reals] = []
     start = 0
     for (rows, columns), count in zip(maps, counts, strict=True):
@@ -225,7 +225,7 @@ def _anchor_settings(
         sides.append(np.median(block[..., 2:], axis=0))
         if np.abs(block[..., 2:] - sides[-1]).max() > step:
             raise CheckpointError(f"the anchors of its {rows}x{columns} map aren't the same at each location")
-    return _formula(sides, share, step, float(stored.max()) if len(tensor.scale) else math.inf)
+    return _formula(sides, shorter, step, float(stored.max()) if len(tensor.scale) else math.inf)
 
 
 def _check_centres(block: Reals, map_size: tuple[int, int], step: float) -> None:
@@ -238,12 +238,12 @@ def _check_centres(block: Reals, map_size: tuple[int, int], step: float) -> None
         )
 
 
-def _formula(sides: list[Reals], share: Reals, step: float, largest: float) -> dict[str, Any]:
-    """``scale_min``, ``scale_max``, aspect ratios and whether the lowest map is reduced: the simplest that fit.
+def _formula(sides: list[Reals], shorter: Reals, step: float, largest: float) -> dict[str, Any]:
+    """``scale_min``, ``scale_max``, aspect ratios and whether the first map has fewer anchors: the simplest that fit.
 
     Args:
-        sides: Of each map's anchors: ``(n, 2)`` height and width as shares of the picture.
-        share: What the shorter side is of height and width.
+        sides: Of each map's anchors: ``(n, 2)`` height and width as fractions of the image.
+        shorter: The shorter side as a fraction of height and of width.
         step: What the sides are stored to.
         largest: What larger sides were cut off at, if they are stored in 8 bits.
     """
@@ -253,13 +253,13 @@ def _formula(sides: list[Reals], share: Reals, step: float, largest: float) -> d
         or min(map(len, sides)) < 2
     ):
         raise CheckpointError(f"its anchors don't follow SSD's formula ({[len(s) for s in sides]} at a location)")
-    shaped = np.stack(sides[1:])[:, :-1] / share
+    shaped = np.stack(sides[1:])[:, :-1] / shorter
     ratios = [float(ratio) for ratio in np.median(shaped[..., 1] / shaped[..., 0], axis=0)]
     reduced = len(sides[0]) == 3 and len(sides[1]) != 3
-    scales = [float(np.median(np.sqrt((map_sides / share).prod(axis=1)[:-1]))) for map_sides in sides]
+    scales = [float(np.median(np.sqrt((map_sides / shorter).prod(axis=1)[:-1]))) for map_sides in sides]
     if reduced:
-        scales[0] = float(np.sqrt((sides[0] / share).prod(axis=1)[1:]).mean())
-    smallest = float(np.sqrt((sides[0][0] / share).prod()))
+        scales[0] = float(np.sqrt((sides[0] / shorter).prod(axis=1)[1:]).mean())
+    smallest = float(np.sqrt((sides[0][0] / shorter).prod()))
     slope, lowest = np.polyfit(np.arange(len(scales)), scales, 1)
     highest = lowest + slope * (len(scales) - 1)
     best, nearest = math.inf, {"scale_min": float(lowest), "scale_max": float(highest)}
@@ -276,7 +276,7 @@ def _formula(sides: list[Reals], share: Reals, step: float, largest: float) -> d
             continue
         far = 0.0
         for shapes, theirs in zip(ssd_anchor_shapes(len(sides), **settings), sides, strict=True):
-            ours = np.array([(s / math.sqrt(r), s * math.sqrt(r)) for s, r in shapes]) * share
+            ours = np.array([(s / math.sqrt(r), s * math.sqrt(r)) for s, r in shapes]) * shorter
             far = max(far, float(np.abs(np.minimum(ours, largest) - theirs).max()))
         if far <= 0.5 * step + 1e-4:
             return settings
@@ -284,7 +284,7 @@ def _formula(sides: list[Reals], share: Reals, step: float, largest: float) -> d
             best, nearest = far, settings
     if best <= step:
         return nearest
-    raise CheckpointError(f"its anchors don't follow SSD's formula (off by {best:.3f} of the picture at {nearest})")
+    raise CheckpointError(f"its anchors don't follow SSD's formula (off by {best:.3f} of the image at {nearest})")
 
 
 def _simple_ratio(ratio: float) -> float:
@@ -315,7 +315,7 @@ def _categories(slots: int, labels: tuple[str, ...] | None) -> list[_Slot]:
     names = [slot.name for slot in used]
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled or not used:
-        raise CheckpointError(f"its class names must be there and differ; found twice: {', '.join(doubled) or 'none'}")
+        raise CheckpointError(f"its class names must exist and differ; repeated: {', '.join(doubled) or 'none'}")
     return used
 
 

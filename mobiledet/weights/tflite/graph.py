@@ -39,7 +39,7 @@ class TFLiteTensor:
 
     Attributes:
         name: As the converter wrote it.
-        shape: Its dimensions, pictures as ``(1, height, width, channels)``.
+        shape: Its dimensions, images as ``(1, height, width, channels)``.
         dtype: How it is stored, such as ``"UINT8"``.
         scale: Quantisation steps: none, one, or one per channel.
         zero_point: The stored numbers that stand for 0, likewise.
@@ -118,7 +118,7 @@ class TFLiteGraph:
         return [op for op in self.ops if tensor in op.inputs]
 
     def describe(self) -> str:
-        """What the file holds, in a few words, for messages."""
+        """What the file contains, in a few words, for messages."""
         counts: dict[str, int] = {}
         for op in self.ops:
             counts[op.kind] = counts.get(op.kind, 0) + 1
@@ -131,8 +131,8 @@ def read_tflite(path: Path) -> TFLiteGraph:
     """Read a .tflite file.
 
     Raises:
-        CheckpointError: it is missing, damaged, or no TensorFlow Lite file.
-        MissingDependencyError: the ``tflite`` package isn't installed.
+        CheckpointError: It is missing, damaged, or not a TensorFlow Lite file.
+        MissingDependencyError: The ``tflite`` package isn't installed.
     """
     try:
         import tflite
@@ -145,7 +145,7 @@ def read_tflite(path: Path) -> TFLiteGraph:
     except OSError as error:
         raise CheckpointError(f"{path}: can't be read: {error.strerror}") from None
     if data[4:8] != b"TFL3":
-        raise CheckpointError(f"{path}: no TensorFlow Lite file ({len(data):,} bytes); name a .tflite file")
+        raise CheckpointError(f"{path}: not a TensorFlow Lite file ({len(data):,} bytes); name a .tflite file")
     try:
         model = tflite.Model.GetRootAs(data, 0)
         return _read_graph(tflite, model, _packed_labels(data))
@@ -169,7 +169,7 @@ def _read_graph(tflite: Any, model: Any, labels: tuple[str, ...] | None) -> TFLi
         op = _read_op(tflite, model, graph.Operators(index))
         op = TFLiteOp(**{**vars(op), "inputs": tuple(alias.get(i, i) for i in op.inputs)})
         if any(not -1 <= i < len(tensors) for i in op.inputs) or any(not 0 <= i < len(tensors) for i in op.outputs):
-            raise CheckpointError(f"a damaged TensorFlow Lite file: operation {index} uses tensors that aren't there")
+            raise CheckpointError(f"a damaged TensorFlow Lite file: operation {index} uses tensors that don't exist")
         if op.kind in _STORAGE_ONLY:
             source, target = op.inputs[0], op.outputs[0]
             alias[target] = source
@@ -177,7 +177,7 @@ def _read_graph(tflite: Any, model: Any, labels: tuple[str, ...] | None) -> TFLi
         ops.append(op)
     inputs = tuple(int(i) for i in graph.InputsAsNumpy()) if graph.InputsLength() else ()
     if any(not 0 <= i < len(tensors) for i in inputs):
-        raise CheckpointError("a damaged TensorFlow Lite file: it takes tensors that aren't there")
+        raise CheckpointError("a damaged TensorFlow Lite file: its inputs are tensors that don't exist")
     return TFLiteGraph(tensors, ops, inputs, labels)
 
 

@@ -1,0 +1,1 @@
+"""Reading TensorFlow Lite files of MobileNetV1 networks, without TensorFlow."""
