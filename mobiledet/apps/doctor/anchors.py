@@ -17,21 +17,21 @@ from mobiledet.errors import ConfigError
 from mobiledet.structures import FloatArray, Size
 
 BACKBONE_STRIDES = (16, 32)
-"""Of the backbone's two maps that SSD looks at; every extra map halves the one before."""
+"""Strides of the backbone's two maps that SSD uses; every extra map has half the size of the one before."""
 
 
 @dataclass(frozen=True)
 class AnchorSetting:
-    """What decides over the anchors, apart from the input's size.
+    """What determines the anchors, apart from the input's size.
 
     Attributes:
         num_maps: feature maps.
-        scale_min: size of the lowest map's anchors, as a share of the input's shorter side.
-        scale_max: size of the highest map's.
+        scale_min: size of the anchors on the highest-resolution map, as a share of the input's shorter side.
+        scale_max: size of those on the lowest-resolution map.
         aspect_ratios: widths over heights.
-        reduce_lowest: three anchors instead of all on the lowest map.
-        match_iou: least overlap at which an anchor answers for an object.
-        lowest_scale: size of the square among the lowest map's three, None for half of ``scale_min``.
+        reduce_lowest: three anchors instead of all on the highest-resolution map.
+        match_iou: smallest overlap at which an anchor is trained to detect an object.
+        lowest_scale: size of the square among the three anchors, None for half of ``scale_min``.
     """
 
     num_maps: int
@@ -63,7 +63,7 @@ class AnchorSetting:
         )
 
     def overrides(self, usual: AnchorSetting) -> str:
-        """The ``key=value`` words that turn ``usual`` into this; empty when they are the same."""
+        """The settings ``key=value`` that change ``usual`` into this; empty when they are the same."""
         words = []
         if self.aspect_ratios != usual.aspect_ratios:
             words.append(f"model.head.aspect_ratios={','.join(f'{ratio:.4g}' for ratio in self.aspect_ratios)}")
@@ -92,7 +92,7 @@ class AnchorGrid:
 
 
 def map_sizes(network_size: Size, num_maps: int) -> list[Size]:
-    """``(height, width)`` of the detector's feature maps, lowest first."""
+    """``(height, width)`` of the detector's feature maps, the highest resolution first."""
     height, width = network_size
     sizes = [(math.ceil(height / stride), math.ceil(width / stride)) for stride in BACKBONE_STRIDES]
     while len(sizes) < num_maps:
@@ -143,7 +143,7 @@ def best_overlaps(boxes: FloatArray, grids: Sequence[AnchorGrid]) -> FloatArray:
 
 
 def best_shape_overlaps(boxes: FloatArray, grids: Sequence[AnchorGrid]) -> FloatArray:
-    """As `best_overlaps`, were there a grid point in the middle of every box: what no finer grid can better."""
+    """As `best_overlaps` if there were a grid point in the centre of every box: no finer grid can do better."""
     best = np.zeros(len(boxes), np.float32)
     wide, high = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     for grid in grids:

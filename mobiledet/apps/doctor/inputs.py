@@ -24,7 +24,6 @@ SIDES = (160, 224, 300, 384, 448, 512)
 """Sides of the square inputs that are tried; the other inputs have the same areas."""
 
 _SQUARE_ENOUGH = 1.15  # no input of its own for a median image nearer to a square than this
-_MULTIPLE = 16
 _SAMPLE = 8000  # boxes that a search looks at
 _SCALES = (0.04, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2, 0.25, 0.3)
 _RATIOS = (1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
@@ -77,6 +76,12 @@ def fit_boxes(boxes: FloatArray, size: Size, setting: AnchorSetting, *, referenc
     )
 
 
+def input_of_shape(pixels: int, aspect: float) -> Size:
+    """``(height, width)`` with about so many pixels, ``width / height`` about ``aspect``, both multiples of 16."""
+    height, width = (max(1, round(side / 16)) * 16 for side in ((pixels / aspect) ** 0.5, (pixels * aspect) ** 0.5))
+    return height, width
+
+
 def candidate_sizes(sizes: Sequence[Size] | IntArray, chosen: Size) -> list[Size]:
     """Inputs to try: squares, the configured one, and some with the images' own proportions.
 
@@ -88,11 +93,7 @@ def candidate_sizes(sizes: Sequence[Size] | IntArray, chosen: Size) -> list[Size
     aspect = float(np.clip(np.median(widths / heights), 1 / 4, 4))
     candidates = {(side, side) for side in SIDES} | {chosen}
     if max(aspect, 1 / aspect) > _SQUARE_ENOUGH:
-        root = aspect**0.5
-        rounded = [
-            tuple(max(1, round(s / _MULTIPLE)) * _MULTIPLE for s in (side / root, side * root)) for side in SIDES
-        ]
-        candidates |= {(height, width) for height, width in rounded}
+        candidates |= {input_of_shape(side * side, aspect) for side in SIDES}
     return sorted(candidates, key=lambda size: (size[0] * size[1], size))
 
 

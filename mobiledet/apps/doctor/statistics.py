@@ -9,6 +9,7 @@ from itertools import combinations
 import numpy as np
 
 from mobiledet.apps.doctor.collection import Collection
+from mobiledet.apps.doctor.inputs import input_of_shape
 from mobiledet.apps.doctor.report import Code, Section, percent
 from mobiledet.structures import BoolArray, IntArray, Size
 from mobiledet.utils.text import count
@@ -230,8 +231,7 @@ def describe_sizes(collection: Collection, network_size: Size) -> Section:
     )
     section.data |= {"different_sizes": len(sizes), "squeezed": squeezed, "enlarged": enlarged}
     if squeezed > 0.25:
-        side = (height * width) ** 0.5
-        own = [max(1, round(s / 16)) * 16 for s in (side / aspect**0.5, side * aspect**0.5)]
+        own = input_of_shape(height * width, aspect)
         text = (
             f"{percent(squeezed)} of the images are squeezed or stretched by more than {SQUEEZE:g} times, mostly "
             f"{'wide' if float(np.median(stretch)) > 1 else 'tall'} ones into {height} x {width}"
