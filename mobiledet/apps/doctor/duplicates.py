@@ -13,7 +13,6 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,13 +44,6 @@ _HOPELESS = 1.2  # difference before matching the levels that matching won't bri
 _CHUNK_BYTES = 2**26
 
 
-class Likeness(Enum):
-    """How two images are the same; the value stands in report.json."""
-
-    SAME_FILE = "content"  # byte for byte
-    NEARLY_SAME = "near"  # by looks
-
-
 @dataclass(frozen=True)
 class Pair:
     """Two images that are the same, or nearly.
@@ -59,13 +51,13 @@ class Pair:
     Attributes:
         first: row of the one.
         second: row of the other, larger.
-        likeness: how they are the same.
+        same_file: whether their files are the same, byte for byte; else they only look the same.
         difference: largest difference of the thumbnails; 0 for the same content.
     """
 
     first: int
     second: int
-    likeness: Likeness
+    same_file: bool
     difference: float
 
 
@@ -86,14 +78,14 @@ class Duplicates:
 
 def find_duplicates(collection: Collection, facts: ImageFacts) -> Duplicates:
     """Pairs of the same content, near-duplicates, and groups by file name."""
-    pairs = [Pair(a, b, Likeness.SAME_FILE, 0.0) for a, b in _same_content(facts.digests)]
+    pairs = [Pair(a, b, True, 0.0) for a, b in _same_content(facts.digests)]
     known = {(pair.first, pair.second) for pair in pairs}
     candidates, seen = _candidates(collection, facts)
     for first, second in candidates:
         if (first, second) not in known:
             difference = thumb_difference(facts.thumbs[first], facts.thumbs[second])
             if difference <= MAX_DIFFERENCE:
-                pairs.append(Pair(first, second, Likeness.NEARLY_SAME, difference))
+                pairs.append(Pair(first, second, False, difference))
     return Duplicates(pairs, _augmented(collection), seen)
 
 
@@ -188,30 +180,31 @@ def groups_of(pairs: Sequence[Pair]) -> list[list[int]]:
     return list(groups.values())
 
 
-_KINDS = (
-    (Likeness.SAME_FILE, "the same file", Code.SAME_FILE_ACROSS, Code.SAME_FILE_WITHIN),
-    (Likeness.NEARLY_SAME, "nearly the same image", Code.NEARLY_SAME_ACROSS, Code.NEARLY_SAME_WITHIN),
-)
+_KINDS = {
+    (True, True): Code.SAME_FILE_ACROSS,
+    (True, False): Code.SAME_FILE_WITHIN,
+    (False, True): Code.NEARLY_SAME_ACROSS,
+    (False, False): Code.NEARLY_SAME_WITHIN,
+}
+"""Kind of finding by whether the files are the same, and whether they are in two splits."""
 
 
 def describe_duplicates(collection: Collection, found: Duplicates) -> Section:
     """Duplicate images within and between splits."""
     section = Section("Duplicate images", key="The same picture twice")
     split = collection.split
-    across = [p for p in found.pairs if split[p.first] != split[p.second]]
-    within = [p for p in found.pairs if split[p.first] == split[p.second]]
-    for likeness, what, kind_across, kind_within in _KINDS:
-        for pairs, where, kind, remedy in (
-            (across, "in two splits", kind_across, "remove them from one split"),
-            (within, "twice in one split", kind_within, "keep one of each, unless the copies are intended"),
-        ):
-            alike = [pair for pair in pairs if pair.likeness is likeness]
-            if alike:
-                places = [f"{collection.place(p.first)} = {collection.place(p.second)}" for p in alike]
-                section.find(kind, f"{count(len(alike), 'pair')} of {what} {where}", remedy, places)
+    crosses = [bool(split[p.first] != split[p.second]) for p in found.pairs]
+    for (same_file, across), kind in _KINDS.items():
+        pairs = [p for p, c in zip(found.pairs, crosses, strict=True) if (p.same_file, c) == (same_file, across)]
+        if pairs:
+            what = "the same file" if same_file else "nearly the same image"
+            places = [f"{collection.place(p.first)} = {collection.place(p.second)}" for p in pairs]
+            text = f"{count(len(pairs), 'pair')} of {what} {'in two splits' if across else 'twice in one split'}"
+            remedy = "remove them from one split" if across else "keep one of each, unless the copies are intended"
+            section.find(kind, text, remedy, places)
     groups = groups_of(found.pairs)
     section.say(
-        f"{count(len(groups), 'group')} of the same or nearly the same image, {count(len(across), 'pair')} across "
+        f"{count(len(groups), 'group')} of the same or nearly the same image, {count(sum(crosses), 'pair')} across "
         f"splits. Two images count as nearly the same when their hashes differ in at most {HASH_BITS} of 256 bits "
         f"and their thumbnails nowhere by more than {MAX_DIFFERENCE:g} standard deviations of their grey levels."
     )
@@ -223,7 +216,7 @@ def describe_duplicates(collection: Collection, found: Duplicates) -> Section:
             {
                 "first": collection.place(p.first),
                 "second": collection.place(p.second),
-                "kind": p.likeness.value,
+                "kind": "content" if p.same_file else "near",
                 "difference": round(p.difference, 3),
                 "boxes": [int(collection.counts[p.first]), int(collection.counts[p.second])],
             }

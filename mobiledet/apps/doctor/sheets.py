@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from mobiledet.apps.doctor.collection import Collection
-from mobiledet.apps.doctor.duplicates import Likeness, Pair
+from mobiledet.apps.doctor.duplicates import Pair
 from mobiledet.apps.doctor.report import Code
 from mobiledet.apps.doctor.suspects import Suspect
 from mobiledet.data.images import read_image
@@ -189,12 +189,10 @@ def suspect_sheet(collection: Collection, suspects: Sequence[Suspect]) -> ImageA
 def duplicate_sheet(collection: Collection, pairs: Sequence[Pair]) -> ImageArray | None:
     """A sheet of pairs side by side, those across splits first; None without any."""
     split = collection.split
-    ordered = sorted(
-        pairs, key=lambda pair: (split[pair.first] == split[pair.second], pair.likeness is Likeness.SAME_FILE)
-    )
+    ordered = sorted(pairs, key=lambda pair: (split[pair.first] == split[pair.second], pair.same_file))
     cells, captions = [], []
     for pair in ordered[:PAIRS]:
-        what = "same file" if pair.likeness is Likeness.SAME_FILE else f"difference {pair.difference:.2f}"
+        what = "same file" if pair.same_file else f"difference {pair.difference:.2f}"
         for row, word in ((pair.first, f"{what}: "), (pair.second, "= ")):
             image = _read(collection, row)
             shown = np.full((48, 64, 3), _PAPER, np.uint8) if image is None else image

@@ -8,7 +8,6 @@ import pytest
 
 from mobiledet.apps.doctor.duplicates import (
     MAX_DIFFERENCE,
-    Likeness,
     Pair,
     describe_duplicates,
     find_duplicates,
@@ -64,9 +63,9 @@ def test_a_changed_copy_is_found(make, how):
     copies = [("c.png", changed(photo, how), BOX), ("t.png", changed(scene((3, 3)), how), BOX)]
     make({"train": originals, "val": copies})
     collection, _, duplicates = search(make, "train", "val")
-    assert [(pair.first, pair.second, pair.likeness) for pair in duplicates.pairs] == [
-        (1, 3, Likeness.NEARLY_SAME),
-        (2, 4, Likeness.NEARLY_SAME),
+    assert [(pair.first, pair.second, pair.same_file) for pair in duplicates.pairs] == [
+        (1, 3, False),
+        (2, 4, False),
     ]
     section = describe_duplicates(collection, duplicates)
     assert make.findings(section)["same-near-across"].level is Level.FAULT
@@ -96,9 +95,9 @@ def test_the_same_file_within_and_between_splits(make):
     for copy in ("train/b.jpg", "val/c.jpg"):
         shutil.copy(make.root / "train" / "a.jpg", make.root / copy)
     collection, _, duplicates = search(make, "train", "val")
-    assert [(p.first, p.second, p.likeness) for p in duplicates.pairs if p.likeness == Likeness.SAME_FILE] == [
-        (0, 1, Likeness.SAME_FILE),
-        (0, 2, Likeness.SAME_FILE),
+    assert [(p.first, p.second, p.same_file) for p in duplicates.pairs if p.same_file] == [
+        (0, 1, True),
+        (0, 2, True),
     ]
     codes = make.findings(describe_duplicates(collection, duplicates))
     assert codes["same-content-across"].level is Level.FAULT
@@ -134,7 +133,7 @@ def test_augmented_copies_of_one_photograph_must_not_cross(make):
 
 
 def test_groups_join_what_hangs_together():
-    pairs = [Pair(a, b, Likeness.NEARLY_SAME, 0.1) for a, b in ((4, 5), (1, 2), (2, 4), (7, 9))]
+    pairs = [Pair(a, b, False, 0.1) for a, b in ((4, 5), (1, 2), (2, 4), (7, 9))]
     assert groups_of(pairs) == [[1, 2, 4, 5], [7, 9]]
 
 

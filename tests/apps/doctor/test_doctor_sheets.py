@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mobiledet.apps.doctor.duplicates import Likeness, Pair
+from mobiledet.apps.doctor.duplicates import Pair
 from mobiledet.apps.doctor.report import Code
 from mobiledet.apps.doctor.sheets import (
     CELL,
@@ -89,7 +89,7 @@ def test_sheets_show_what_is_in_question(make):
     assert (
         suspect_sheet(collection, [Suspect(0, Code.UNLABELLED, "1 unlabelled?", detections=found)]).shape[1] == CELL[1]
     )
-    assert duplicate_sheet(collection, [Pair(0, 1, Likeness.NEARLY_SAME, 0.1)]).shape[1] == 2 * CELL[1]
+    assert duplicate_sheet(collection, [Pair(0, 1, False, 0.1)]).shape[1] == 2 * CELL[1]
     assert suspect_sheet(collection, []) is None
     assert duplicate_sheet(collection, []) is None
 
@@ -99,7 +99,7 @@ def test_a_sheet_leaves_out_what_has_gone(make):
     collection = make.collect("train")
     (make.root / "train" / "a.png").unlink()
     assert sample_sheet(collection).shape[1] == CELL[1]
-    assert duplicate_sheet(collection, [Pair(0, 1, Likeness.NEARLY_SAME, 0.1)]) is not None
+    assert duplicate_sheet(collection, [Pair(0, 1, False, 0.1)]) is not None
     (make.root / "train" / "b.png").unlink()
     assert sample_sheet(collection) is None
 

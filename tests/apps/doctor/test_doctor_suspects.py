@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mobiledet.apps.doctor.duplicates import Duplicates, Likeness, Pair
+from mobiledet.apps.doctor.duplicates import Duplicates, Pair
 from mobiledet.apps.doctor.report import Level
 from mobiledet.apps.doctor.suspects import find_suspects, find_unlabelled
 from mobiledet.errors import DataError
@@ -29,7 +29,7 @@ def test_a_image_without_boxes_is_suspect_only_where_nearly_all_have_some(make, 
 def test_copies_labelled_differently(make):
     two = [(1, 0, 0, 20, 10), (2, 20, 5, 30, 30)]
     make({"train": [("a.png", make.image(40, 60, 1), two), ("b.png", make.image(40, 60, 1), two[:1])]})
-    _, codes = suspects_of(make.collect("train"), [Pair(0, 1, Likeness.NEARLY_SAME, 0.0)])
+    _, codes = suspects_of(make.collect("train"), [Pair(0, 1, False, 0.0)])
     assert codes["copy-with-more"].places == ("train/b.png (1, its copy train/a.png 2)",)
 
 
