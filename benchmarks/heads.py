@@ -52,10 +52,12 @@ def build(name: str) -> Detect:
         return detect
     from mobiledet.config import load_config
     from mobiledet.models.build import build_detector
-    from mobiledet.runtime.pytorch import Predictor
+    from mobiledet.runtime.detector import Detector
+    from mobiledet.runtime.pytorch import PyTorchBackend, model_card
 
     config = load_config(name).model.model_copy(update={"num_classes": 80})
-    return Predictor(build_detector(config), [str(label) for label in range(80)])
+    model = build_detector(config)
+    return Detector(PyTorchBackend(model, model_card(model, [str(label) for label in range(80)])))
 
 
 def cost(name: str) -> float:

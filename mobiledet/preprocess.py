@@ -1,4 +1,4 @@
-"""The one way a picture becomes the network's input, in training, scoring and on the board. NumPy and OpenCV only."""
+"""The one way an image becomes the network's input, in training, scoring and on the board. NumPy and OpenCV only."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ AREA_SHRINK = 3.0
 def fit_image(
     image: ImageArray, resize: ResizeRule, *, fill: Sequence[int] = (128, 128, 128)
 ) -> tuple[ImageArray, ImageGeometry]:
-    """Resize a picture ``(H, W, 3)`` for the network.
+    """Resize an image ``(H, W, 3)`` for the network.
 
     Args:
         image: RGB.
         resize: How large it becomes.
-        fill: RGB of what a letterboxed picture leaves of the input; the picture lies at the top left.
+        fill: RGB of what a letterboxed image leaves free of the input; the image lies at the top left.
     """
     original = (image.shape[0], image.shape[1])
     size = resize(original)
@@ -34,23 +34,23 @@ def fit_image(
     return fitted, geometry
 
 
-def check_picture(image: ImageArray) -> None:
-    """Make sure that ``image`` is one.
+def check_image(image: ImageArray) -> None:
+    """Make sure that ``image`` is an array of the right shape and type.
 
     Raises:
         ValueError: It isn't ``(H, W, 3)`` uint8 with at least one pixel.
     """
     if not isinstance(image, np.ndarray):
         raise ValueError(
-            f"a picture is a NumPy array (H, W, 3), uint8, RGB, not {type(image).__name__}; "
+            f"an image is a NumPy array (H, W, 3), uint8, RGB, not {type(image).__name__}; "
             "read files with mobiledet.data.images.read_image"
         )
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
-        raise ValueError(f"a picture is (H, W, 3) uint8 RGB, not {image.shape} {image.dtype}")
+        raise ValueError(f"an image is (H, W, 3) uint8 RGB, not {image.shape} {image.dtype}")
 
 
 def resize_image(image: ImageArray, size: Size) -> ImageArray:
-    """A picture ``(H, W, 3)`` at ``size`` (height, width)."""
+    """An image ``(H, W, 3)`` at ``size`` (height, width)."""
     shrink = min(image.shape[0] / size[0], image.shape[1] / size[1])
     how = cv2.INTER_AREA if shrink >= AREA_SHRINK else cv2.INTER_LINEAR
     resized: ImageArray = cv2.resize(image, (size[1], size[0]), interpolation=how)

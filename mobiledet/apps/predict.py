@@ -1,4 +1,4 @@
-"""Detections on disk: a drawn copy of each picture, and one JSON of all."""
+"""Detections on disk: a drawn copy of each image, and one JSON of all."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class PredictionSummary:
-    """What was done: pictures and objects, and pictures that couldn't be read."""
+    """How many images were read and how many detections they have, and the error of each that couldn't be read."""
 
-    pictures: int = 0
-    objects: int = 0
+    images: int = 0
+    detections: int = 0
     problems: list[str] = field(default_factory=list)
 
 
@@ -35,19 +35,19 @@ def write_predictions(
     category_ids: Sequence[int],
     threshold: float,
 ) -> PredictionSummary:
-    """Detect in every picture and write the results.
+    """Detect objects in every image and write the results.
 
     Args:
-        predict: RGB picture to detections.
-        paths: Pictures.
-        output: Folder for the drawn pictures and ``detections.json``; made if missing.
+        predict: RGB image to detections.
+        paths: The images.
+        output: Folder for the drawn images and ``detections.json``; made if missing.
         category_ids: The data set's id of each label, ``category_ids[label - 1]``.
-        threshold: Least score that is drawn and written.
+        threshold: Minimum score of what is drawn and written.
 
-    Where it is ended early, by Ctrl-C or a full disk, ``detections.json`` holds what was found until then.
+    Where it ends early, by Ctrl-C or a full disk, ``detections.json`` holds what was found until then.
 
     Raises:
-        MobiledetError: the folder can't be written, or already holds something that would be overwritten.
+        MobiledetError: The folder can't be written, or already holds something that would be overwritten.
     """
     record_path = output / "detections.json"
     targets = _output_names(paths, output)
@@ -69,14 +69,14 @@ def write_predictions(
             found = predict(image).above(threshold)
             write_image(target, draw_detections(image, found))
             records.append(_record(path, target, image, found, category_ids))
-            summary.pictures += 1
-            summary.objects += len(found)
+            summary.images += 1
+            summary.detections += len(found)
     except BaseException:
         # Ctrl-C or a full disk after an hour: what was found until then is the user's.
         if records:
             with contextlib.suppress(MobiledetError):
                 write_json(record_path, records)
-                logger.warning("%d of %d pictures are in %s", len(records), len(paths), record_path)
+                logger.warning("%d of %d images are in %s", len(records), len(paths), record_path)
         raise
     write_json(record_path, records)
     return summary
@@ -85,7 +85,7 @@ def write_predictions(
 def _record(
     path: Path, drawn: Path, image: ImageArray, found: Detections, category_ids: Sequence[int]
 ) -> dict[str, Any]:
-    """One picture's entry; boxes are xyxy in its pixels."""
+    """One image's entry; boxes are xyxy in its pixels."""
     return {
         "file": str(path),
         "drawn": str(drawn),
@@ -104,7 +104,7 @@ def _record(
 
 
 def _output_names(paths: Sequence[Path], output: Path) -> list[Path]:
-    """A name in ``output`` for each picture; pictures of one name from several folders are numbered."""
+    """A name in ``output`` for each image; images of one name from several folders are numbered."""
     taken: set[Path] = set()
     names = []
     for path in paths:

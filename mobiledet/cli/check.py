@@ -75,10 +75,7 @@ def main() -> int:
 
 
 def _finder(arguments: argparse.Namespace) -> dict[str, Any]:
-    from mobiledet.runtime.pytorch import load_predictor
-    from mobiledet.train.precision import choose_device, set_threads
+    from mobiledet.runtime.detector import Detector
 
-    set_threads(arguments.threads)
-    device = choose_device(arguments.device, setting="--device ")
-    predictor, _, _ = load_predictor(arguments.model, device=device)
-    return {"detect": predictor, "detected_names": predictor.names}
+    detector = Detector(arguments.model, threads=arguments.threads, provider=arguments.device)
+    return {"detect": detector, "detected_names": detector.names}

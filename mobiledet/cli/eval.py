@@ -20,8 +20,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, metavar="ROOT", help="COCO-format folder (default: what it trained on)")
     parser.add_argument("--split", default="val", help="split to score (default: val)")
     parser.add_argument("--annotations", type=Path, help="annotation file, if not where COCO has it")
-    parser.add_argument("--images", type=Path, help="picture folder, if not where COCO has it")
-    parser.add_argument("--limit", type=int, metavar="N", help="score only the first N pictures")
+    parser.add_argument("--images", type=Path, help="image folder, if not where COCO has it")
+    parser.add_argument("--limit", type=int, metavar="N", help="score only the first N images")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
     parser.add_argument("--results", type=Path, metavar="FILE", help="write the detections here, as COCO results")
     parser.add_argument("--batch-size", type=int, default=16, help="of checkpoints; exported models have their own")
@@ -39,18 +39,15 @@ def main() -> None:
     from mobiledet.config import config_from_plain
     from mobiledet.data.opening import open_recorded_split, open_split
     from mobiledet.evaluate.metrics import format_metrics, score_detections
-    from mobiledet.evaluate.scoring import metrics_record, open_contestant
+    from mobiledet.evaluate.predictions import checkpoint_record, metrics_record, model_record, predict_dataset
     from mobiledet.evaluate.thresholds import best_threshold
+    from mobiledet.runtime.choose import find_runtime
+    from mobiledet.runtime.detector import Detector
     from mobiledet.utils.files import write_json
 
-    model = open_contestant(
-        arguments.model,
-        device=arguments.device,
-        threads=arguments.threads,
-        batch_size=arguments.batch_size,
-        workers=arguments.workers,
-    )
-    config = config_from_plain(model.config)
+    detector = Detector(arguments.model, threads=arguments.threads, provider=arguments.device)
+    exported = find_runtime(arguments.model) is not None
+    config = config_from_plain(detector.card.config)
     if arguments.data is None and arguments.annotations is None and arguments.images is None:
         dataset = open_recorded_split(config, arguments.split)
     else:
@@ -65,13 +62,22 @@ def main() -> None:
     if summary := dataset.report.summary():
         print(summary, file=sys.stderr)
     with tqdm(total=len(dataset), unit="img", disable=not sys.stderr.isatty(), leave=False) as bar:
-        results = model.results(dataset, bar.update)
+        results = predict_dataset(
+            detector,
+            detector.names,
+            dataset,
+            batch_size=detector.card.batch if exported else arguments.batch_size,
+            workers=None if exported else arguments.workers,
+            on_batch=bar.update,
+        )
     truth = dataset.coco_json()
     metrics, threshold = score_detections(truth, results), best_threshold(truth, results)
     print(format_metrics(metrics))
     if threshold is not None:
         print(f"best F1 over all classes at score {threshold:.2f}")
     if arguments.json is not None:
-        write_json(arguments.json, metrics_record(metrics, threshold, model.record))
+        origin = Path(detector.card.origin["file"])
+        record = model_record(arguments.model, detector) if exported else checkpoint_record(origin, config)
+        write_json(arguments.json, metrics_record(metrics, threshold, record))
     if arguments.results is not None:
         write_json(arguments.results, results)

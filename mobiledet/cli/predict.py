@@ -1,10 +1,10 @@
-"""Detect objects in pictures: writes drawn pictures and one detections.json.
+"""Detect objects in images: writes drawn copies of them and one detections.json.
 
-    python tools/predict.py ssd_mobilenet_v1_075_coco picture.jpg
-    python tools/predict.py runs/ssd_mobilenet_a1/1/best.pt picture.jpg folder/ -o out/
-    python tools/predict.py model_int8.onnx picture.jpg                # exported models need no PyTorch
+    python tools/predict.py ssd_mobilenet_v1_075_coco image.jpg
+    python tools/predict.py runs/ssd_mobilenet_a1/1/best.pt image.jpg folder/ -o out/
+    python tools/predict.py model_int8.onnx image.jpg                # exported models need no PyTorch
 
-Exit status: 0; 1 when something is wrong with the input. A picture that can't be read is named and the others are
+Exit status: 0; 1 when something is wrong with the input. An image that can't be read is reported, and the others are
 still done.
 """
 
@@ -21,12 +21,12 @@ def main() -> int:
     """Parse arguments, detect, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="best.pt, a run folder, a name, or an exported file or folder")
-    parser.add_argument("pictures", type=Path, nargs="+", help="pictures or folders of pictures")
+    parser.add_argument("images", type=Path, nargs="+", help="images or folders of images")
     parser.add_argument(
         "-o", "--output", type=Path, help="folder for the results; must not hold any (default: runs/predict/<number>)"
     )
     parser.add_argument(
-        "--threshold", type=float, help="least score shown (default: what suits the model best, or 0.3)"
+        "--threshold", type=float, help="minimum score shown (default: what suits the model best, or 0.3)"
     )
     parser.add_argument("--threads", type=thread_count, default=0, help="processor threads; 0 takes all cores")
     parser.add_argument("--device", default="auto", help="of PyTorch, or a provider of the exported model's runtime")
@@ -39,21 +39,18 @@ def main() -> int:
     from mobiledet.evaluate.thresholds import DEFAULT_THRESHOLD
     from mobiledet.runtime.detector import Detector
     from mobiledet.utils.files import create_run_folder
+    from mobiledet.utils.text import count
 
-    paths = find_images(arguments.pictures)
-    detector = Detector(
-        arguments.model,
-        threads=arguments.threads,
-        provider=None if arguments.device == "auto" else arguments.device,
-    )
+    paths = find_images(arguments.images)
+    detector = Detector(arguments.model, threads=arguments.threads, provider=arguments.device)
     output = arguments.output or create_run_folder(Path("runs"), "predict", remedy="name a folder with -o")
     threshold = arguments.threshold
     if threshold is None:
         threshold = detector.card.shown_threshold or DEFAULT_THRESHOLD
     summary = write_predictions(detector, paths, output, category_ids=detector.card.category_ids, threshold=threshold)
     print(
-        f"{summary.objects} objects scoring {threshold:g} or more in {summary.pictures} pictures: {output}/, "
-        f"{output / 'detections.json'}"
+        f"{count(summary.detections, 'detection')} (score >= {threshold:g}) in {count(summary.images, 'image')}: "
+        f"{output}/, {output / 'detections.json'}"
     )
     for problem in summary.problems:
         print(f"error: {problem}", file=sys.stderr)

@@ -18,7 +18,7 @@ from mobiledet.data.images import find_images, read_image
 from mobiledet.data.shapes import draw_picture
 from mobiledet.errors import MissingDependencyError, ModelFileError, install_extra
 from mobiledet.evaluate.metrics import score_detections
-from mobiledet.evaluate.predictions import detect_dataset
+from mobiledet.evaluate.predictions import predict_dataset
 from mobiledet.export.agreement import (
     FLOAT_LIMITS,
     INT8_LIMITS,
@@ -36,7 +36,7 @@ from mobiledet.utils.files import write_json
 if TYPE_CHECKING:
     from mobiledet.data.coco import CocoDataset
     from mobiledet.export.int8 import Method
-    from mobiledet.runtime.pytorch import CheckpointNetwork
+    from mobiledet.runtime.pytorch import PyTorchBackend
 
 logger = logging.getLogger(__name__)
 
@@ -110,8 +110,8 @@ def export_model(source: str | Path, output: Path, options: ExportOptions) -> Ce
     _check(output, options)
     _check_packages(options)
     reference = Detector(source, threads=options.threads)
-    network: Any = reference.network
-    if not hasattr(network, "predictor"):
+    network: Any = reference.backend
+    if not hasattr(network, "model"):
         raise ModelFileError(f"{source}: exported already; name the checkpoint it was made from")
     card = _card(network, options)
     pictures = _calibration(card, options) if options.int8 else []
@@ -169,7 +169,7 @@ def _check_packages(options: ExportOptions) -> None:
         )
 
 
-def _card(network: CheckpointNetwork, options: ExportOptions) -> ModelCard:
+def _card(network: PyTorchBackend, options: ExportOptions) -> ModelCard:
     """The checkpoint's card, changed to what the exported file will be."""
     card, rule = network.card, network.card.resize
     if rule.longest_side is not None:
@@ -187,10 +187,10 @@ def _card(network: CheckpointNetwork, options: ExportOptions) -> ModelCard:
 
 
 def _make(
-    network: CheckpointNetwork, card: ModelCard, place: Path, options: ExportOptions, pictures: Sequence[ImageArray]
+    network: PyTorchBackend, card: ModelCard, place: Path, options: ExportOptions, pictures: Sequence[ImageArray]
 ) -> Any:
     """Write the model to ``place``; returns the float graph, if there is one."""
-    model = network.predictor.model
+    model = network.model
     if options.format == "ncnn":
         from mobiledet.export.ncnn import write_ncnn
 
@@ -237,7 +237,7 @@ def _certify(reference: Detector, model: Detector, output: Path, options: Export
     return Certificate(
         file=output.name,
         checkpoint=dict(reference.card.origin),
-        runtime=model.network.runtime,
+        runtime=model.backend.runtime,
         agreement=agreement,
         ap=ap,
         limits=limits,
@@ -262,7 +262,7 @@ def _score_both(reference: Detector, model: Detector, dataset: CocoDataset) -> d
     for which, detector in (("checkpoint", reference), ("exported model", model)):
         logger.info("scoring the %s on %d pictures ...", which, len(dataset))
         batch = max(8, detector.card.batch)
-        results = detect_dataset(detector, detector.names, dataset, batch=batch)
+        results = predict_dataset(detector, detector.names, dataset, batch_size=batch)
         points.append(100 * (score_detections(truth, results).AP or 0.0))
     return {
         "checkpoint": round(points[0], 4),
@@ -289,12 +289,12 @@ def _damage(graph: Any, pictures: Sequence[ImageArray], card: ModelCard, place: 
     """How far the scores move when only one layer is rounded, for each, worst first."""
     from mobiledet.export.int8 import layer_names, quantise
     from mobiledet.export.onnx import write_onnx
-    from mobiledet.runtime.onnx import OnnxNetwork
+    from mobiledet.runtime.onnx import OnnxBackend
 
     def scores(made: Any, name: str) -> Any:
         path = place.with_name(name)
         write_onnx(made, card, path)
-        network = OnnxNetwork(path)
+        network = OnnxBackend(path)
         found = np.stack([network.run(picture, 0.0, card.iou_threshold).scores for picture in pictures])
         path.unlink()
         return found

@@ -19,8 +19,7 @@ from mobiledet.models.detection_model import DetectionModel
 from mobiledet.models.ssd import SSDHead
 from mobiledet.runtime.card import ModelCard
 from mobiledet.runtime.folder import write_folder_card
-from mobiledet.runtime.ncnn import NCNN_WEIGHTS, NcnnNetwork
-from mobiledet.runtime.network import NCNN_FILE
+from mobiledet.runtime.ncnn import MODEL_FILE, WEIGHTS_FILE, NcnnBackend
 from mobiledet.structures import Size
 
 MAX_SCORE_DIFFERENCE = 1e-3
@@ -57,8 +56,8 @@ def write_ncnn(model: DetectionModel, card: ModelCard, folder: Path) -> None:
         wanted = graph(torch.from_numpy(noise).permute(2, 0, 1)[None].float())
     with new_folder(folder) as work:
         _convert(graph, size, work)
-        write_folder_card(work, card, (NCNN_FILE, NCNN_WEIGHTS))
-        _check(NcnnNetwork(work, threads=1).candidates(noise), wanted, size)
+        write_folder_card(work, card, (MODEL_FILE, WEIGHTS_FILE))
+        _check(NcnnBackend(work, threads=1).candidates(noise), wanted, size)
 
 
 def _convert(graph: CandidateGraph, size: Size, folder: Path) -> None:
@@ -82,7 +81,7 @@ def _convert(graph: CandidateGraph, size: Size, folder: Path) -> None:
             done = subprocess.run(command, cwd=temporary, capture_output=True, text=True, errors="replace", check=False)
         except OSError as error:
             raise ModelFileError(f"{pnnx.EXEC_PATH} doesn't start: {error.strerror}; install pnnx again") from None
-        made = [Path(temporary) / name for name in (NCNN_FILE, NCNN_WEIGHTS)]
+        made = [Path(temporary) / name for name in (MODEL_FILE, WEIGHTS_FILE)]
         if done.returncode or not all(path.is_file() for path in made):
             said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1][:200]
             raise ModelFileError(f"pnnx failed with status {done.returncode}: {said}; export to onnx or openvino")

@@ -18,8 +18,7 @@ from mobiledet.errors import MissingDependencyError, ModelFileError
 from mobiledet.export.quiet import quiet
 from mobiledet.runtime.card import KEY, ModelCard
 from mobiledet.runtime.folder import write_folder_card
-from mobiledet.runtime.network import OPENVINO_FILE
-from mobiledet.runtime.openvino import import_openvino, one_line, without_telemetry
+from mobiledet.runtime.openvino import MODEL_FILE, import_openvino, one_line, without_telemetry
 from mobiledet.structures import ImageArray
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ def write_openvino(graph: onnx.ModelProto | Any, card: ModelCard, folder: Path) 
         model = graph if isinstance(graph, openvino.Model) else _convert(graph)
         # In plain ASCII: XML doesn't take every character that a class name may hold.
         model.set_rt_info(json.dumps(json.loads(card.to_json())), [KEY, "card"])
-        xml = work / OPENVINO_FILE
+        xml = work / MODEL_FILE
         try:
             openvino.save_model(model, str(xml), compress_to_fp16=False)
         except RuntimeError as error:  # a full disk, for example, which it doesn't name

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mobiledet import __version__
 from mobiledet.errors import MissingDependencyError, MobiledetError
-from mobiledet.runtime.network import exported_format
+from mobiledet.runtime.choose import find_runtime
 from mobiledet.utils.files import cache_folder
 from mobiledet.weights.catalogue import find_source, no_such_model
 
@@ -38,7 +38,7 @@ def ready_model(model: str, *, threads: int = 0) -> str | Path:
     place = Path(model)
     source = None if place.exists() else find_source(model)
     if source is None:
-        unknown = exported_format(place) is None and not place.exists() and find_spec("torch") is None
+        unknown = find_runtime(place) is None and not place.exists() and find_spec("torch") is None
         if unknown or not model.strip():
             # The runtime would say the same, but only once a camera is open; and an empty name is a folder to it.
             raise no_such_model(model)

@@ -1,4 +1,4 @@
-"""One call for every kind of model: picture in, detections out."""
+"""One call for every kind of model: image in, detections out."""
 
 from __future__ import annotations
 
@@ -9,28 +9,29 @@ from typing import overload
 
 import numpy as np
 
-from mobiledet.preprocess import check_picture, fit_image
+from mobiledet.preprocess import check_image, fit_image
+from mobiledet.runtime.base import Backend, RawDetections
 from mobiledet.runtime.card import ModelCard
-from mobiledet.runtime.network import Found, Network, open_network
+from mobiledet.runtime.choose import open_backend
 from mobiledet.structures import Detections, ImageArray, ImageGeometry
 
 
 class Detector:
-    """Finds objects in pictures of any size.
+    """Finds objects in images of any size.
 
     Loading is done once; afterwards one detector may be called from several threads at the same time.
 
     Args:
         model: An exported ``.onnx`` file, an OpenVINO or ncnn folder, a checkpoint, a run folder, or pretrained weights
-            by name. PyTorch is needed, and loaded, for the last three only.
+            by name; PyTorch is needed, and loaded, for the last three only. Or a backend that is loaded already.
         threads: Processor threads; 0 takes all cores.
-        provider: Where it runs: an execution provider of ONNX Runtime, a device of OpenVINO or of PyTorch. None takes
-            the processor, and for checkpoints a GPU if there is one.
-        score_threshold: Least score of a detection; None takes the one the model was scored with, which is low
-            (see ``shown_threshold`` for one that suits the eye).
+        provider: Where it runs: an execution provider of ONNX Runtime, a device of OpenVINO or of PyTorch. None or
+            ``"auto"`` takes the processor, and for checkpoints a GPU if there is one.
+        score_threshold: Minimum score of a detection; None takes the one the model was scored with, which is low
+            (``card.shown_threshold`` suits the eye better).
         iou_threshold: Overlap from which two boxes of one class are one object; None takes the model's own.
-        spin: Whether ONNX Runtime's threads keep their cores busy for some 50 ms after a call, in wait of the next:
-            quicker when call follows call, a waste of power when pictures come from a camera.
+        spin: Whether ONNX Runtime's threads keep their cores busy for some 50 ms after a call, waiting for the next:
+            faster when call follows call, a waste of power when images come from a camera.
 
     Raises:
         ModelFileError: There is no such file, or it is damaged or foreign.
@@ -40,12 +41,12 @@ class Detector:
 
     Example:
         >>> detector = Detector("model.onnx", score_threshold=0.4)  # doctest: +SKIP
-        >>> detector(picture).boxes  # doctest: +SKIP
+        >>> detector(image).boxes  # doctest: +SKIP
     """
 
     def __init__(
         self,
-        model: str | Path,
+        model: str | Path | Backend,
         *,
         threads: int = 0,
         provider: str | None = None,
@@ -56,14 +57,18 @@ class Detector:
         for what, value in (("score_threshold", score_threshold), ("iou_threshold", iou_threshold)):
             if value is not None and not 0 <= value <= 1:
                 raise ValueError(f"{what} is {value}; it must lie between 0 and 1")
-        self.network: Network = open_network(model, threads=threads, provider=provider, spin=spin)
+        self.backend: Backend = (
+            open_backend(model, threads=threads, provider=provider, spin=spin)
+            if isinstance(model, str | Path)
+            else model
+        )
         self._score_threshold = score_threshold
         self._iou_threshold = iou_threshold
 
     @property
     def card(self) -> ModelCard:
         """What the model says about itself."""
-        return self.network.card
+        return self.backend.card
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -72,7 +77,7 @@ class Detector:
 
     @property
     def score_threshold(self) -> float:
-        """Least score of a detection."""
+        """Minimum score of a detection."""
         return self.card.score_threshold if self._score_threshold is None else self._score_threshold
 
     @property
@@ -87,44 +92,72 @@ class Detector:
     def __call__(self, images: Sequence[ImageArray]) -> list[Detections]: ...
 
     def __call__(self, images: ImageArray | Sequence[ImageArray]) -> Detections | list[Detections]:
-        """Detections in one RGB picture ``(H, W, 3)`` uint8, or in each of a list of them.
+        """Detections in one RGB image ``(H, W, 3)`` uint8, or in each of a list of them.
 
         Returns:
-            For each picture the detections in its own pixels, best first.
+            For each image the detections in its own pixels, best first.
 
         Raises:
-            ValueError: A picture has another shape or type.
+            ValueError: An image has another shape or type.
         """
-        if isinstance(images, list | tuple):
-            return self._detect(images)
-        return self._detect([images])[0]  # type: ignore[list-item]
+        if not isinstance(images, list | tuple):
+            return self([images])[0]  # type: ignore[list-item]
+        for image in images:
+            check_image(image)
+        size = self._batch_size
+        detections: list[Detections] = []
+        for start in range(0, len(images), size):
+            fitted, geometries = zip(*(self.fit(image) for image in images[start : start + size]), strict=True)
+            detections += self.detect_fitted(self._batch(fitted), geometries)
+        return detections
 
     def detect_timed(self, image: ImageArray) -> tuple[Detections, dict[str, float]]:
-        """Detections in one RGB picture ``(H, W, 3)`` uint8, and the milliseconds of the three steps.
+        """Detections in one RGB image ``(H, W, 3)`` uint8, and the milliseconds of the three steps.
 
-        They are ``resize``, ``network`` (with decoding and suppression) and ``read`` (back to the picture's pixels).
+        They are ``resize``, ``network`` (with decoding and suppression) and ``read`` (back to the image's pixels).
 
         Raises:
-            ValueError: The picture has another shape or type.
+            ValueError: The image has another shape or type.
         """
-        check_picture(image)
+        check_image(image)
         start = time.perf_counter()
         fitted, geometry = self.fit(image)
-        pictures = np.zeros((self.card.batch if self.card.resize.fixed else 1, *fitted.shape), np.uint8)
-        pictures[0] = fitted
+        batch = self._batch([fitted])
         resized = time.perf_counter()
-        found = self.network.run(pictures, self.score_threshold, self.iou_threshold)
+        found = self.backend.run(batch, self.score_threshold, self.iou_threshold)
         ran = time.perf_counter()
-        detections = self.read(found, [geometry])[0]
+        detections = self._read(found, [geometry])[0]
         steps = {"resize": resized - start, "network": ran - resized, "read": time.perf_counter() - ran}
         return detections, {name: seconds * 1e3 for name, seconds in steps.items()}
 
     def fit(self, image: ImageArray) -> tuple[ImageArray, ImageGeometry]:
-        """A picture in the network's size, and how to undo that."""
+        """An image in the network's size, and how to undo that."""
         return fit_image(image, self.card.resize, fill=self.card.fill)
 
-    def read(self, found: Found, geometries: Sequence[ImageGeometry]) -> list[Detections]:
-        """What the network found, in pixels of the pictures as they were given."""
+    def detect_fitted(self, batch: ImageArray, geometries: Sequence[ImageGeometry]) -> list[Detections]:
+        """Detections in images that are fitted already.
+
+        Args:
+            batch: ``(B, H, W, 3)`` uint8 RGB in the network's size.
+            geometries: How each image was fitted; where there are fewer than ``B``, the rest of the batch is padding.
+
+        Returns:
+            For each geometry the detections in pixels of the image as it was given, best first.
+        """
+        return self._read(self.backend.run(batch, self.score_threshold, self.iou_threshold), geometries)
+
+    @property
+    def _batch_size(self) -> int:
+        # Only a checkpoint takes images of changing size; it gets them one by one.
+        return self.card.batch if self.card.resize.fixed else 1
+
+    def _batch(self, fitted: Sequence[ImageArray]) -> ImageArray:
+        """Fitted images as one batch of the network's, filled up with black ones."""
+        batch = np.zeros((self._batch_size, *fitted[0].shape), np.uint8)
+        batch[: len(fitted)] = fitted
+        return batch
+
+    def _read(self, found: RawDetections, geometries: Sequence[ImageGeometry]) -> list[Detections]:
         detections = []
         for index, geometry in enumerate(geometries):
             count = int(np.count_nonzero(found.scores[index] > 0))  # the best come first, nothing scores 0
@@ -136,18 +169,4 @@ class Detector:
                     self.names,
                 )
             )
-        return detections
-
-    def _detect(self, images: Sequence[ImageArray]) -> list[Detections]:
-        for image in images:
-            check_picture(image)
-        # Only a checkpoint takes pictures of changing size; it gets them one by one.
-        size = self.card.batch if self.card.resize.fixed else 1
-        detections: list[Detections] = []
-        for start in range(0, len(images), size):
-            fitted = [self.fit(image) for image in images[start : start + size]]
-            empty = [np.zeros_like(fitted[0][0])] * (size - len(fitted))
-            pictures = np.stack([*(picture for picture, _ in fitted), *empty])
-            found = self.network.run(pictures, self.score_threshold, self.iou_threshold)
-            detections += self.read(found, [geometry for _, geometry in fitted])
         return detections

@@ -8,25 +8,22 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mobiledet.errors import ModelFileError
+from mobiledet.runtime.base import RawDetections, Runtime, check_batch, graph_inputs, missing_package
 from mobiledet.runtime.card import KEY, ModelCard
 from mobiledet.runtime.checksum import is_whole
-from mobiledet.runtime.network import Found, check_batch, need
 from mobiledet.runtime.timing import time_shares
 from mobiledet.structures import ImageArray
 
 LAST_LAYERS = ("Conv", "Gemm", "MatMul")
 """Kernels whose last run ends the network; what comes after is decoding and suppression."""
 
-
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 """Short names, as PyTorch has them."""
 
 
-class OnnxNetwork:
-    """A network in ONNX Runtime.
+class OnnxBackend:
+    """A model in ONNX Runtime.
 
     Args:
         path: The file.
@@ -35,7 +32,7 @@ class OnnxNetwork:
         spin: Whether threads that wait for the next call keep their cores busy for some 50 ms.
 
     Raises:
-        ModelFileError: the file is damaged or foreign, or there is no such provider.
+        ModelFileError: The file is damaged or foreign, or there is no such provider.
         MissingDependencyError: ONNX Runtime isn't installed.
     """
 
@@ -43,7 +40,7 @@ class OnnxNetwork:
         try:
             import onnxruntime
         except ImportError:
-            raise need("onnxruntime", None, path) from None
+            raise missing_package("onnxruntime", None, path) from None
         self.runtime = f"onnxruntime {onnxruntime.__version__}"
         self._threads, self._spin = threads, spin
         self._provider = PROVIDERS.get((provider or "cpu").lower(), provider)
@@ -62,17 +59,17 @@ class OnnxNetwork:
             raise ModelFileError(f"{path}: damaged, its checksum doesn't match its content; copy or export it again")
         self.card = ModelCard.from_json(properties[KEY], str(path))
 
-    def run(self, pictures: ImageArray, score_threshold: float, iou_threshold: float) -> Found:
-        """Detections in pictures ``(B, H, W, 3)`` of the network's size."""
-        check_batch(pictures, self.card)
-        return Found(*self._session.run(None, _feeds(pictures, score_threshold, iou_threshold)))
+    def run(self, images: ImageArray, score_threshold: float, iou_threshold: float) -> RawDetections:
+        """Detections in images ``(B, H, W, 3)`` of the network's size."""
+        check_batch(images, self.card)
+        return RawDetections(*self._session.run(None, graph_inputs(images, score_threshold, iou_threshold)))
 
-    def stages(self, pictures: ImageArray, rounds: int) -> dict[str, float]:
-        """Median milliseconds of ``network`` and ``decode+nms``: the whole, shared out as ONNX Runtime's profiler does.
+    def stages(self, images: ImageArray, rounds: int) -> dict[str, float]:
+        """Median milliseconds of ``network`` and ``decode+nms``: the whole, split as ONNX Runtime's profiler has it.
 
-        Profiling slows every kernel down a little, so only the shares are taken from it.
+        Profiling slows every kernel down a little, so only the proportion is taken from it.
         """
-        feeds = _feeds(pictures, self.card.score_threshold, self.card.iou_threshold)
+        feeds = graph_inputs(images, self.card.score_threshold, self.card.iou_threshold)
         return time_shares(lambda: self._session.run(None, feeds), rounds, lambda: self._profile(feeds, rounds))
 
     def _profile(self, feeds: dict[str, Any], rounds: int) -> float:
@@ -112,14 +109,6 @@ def _read(path: Path) -> bytes:
         raise ModelFileError(f"{path}: can't be read: {error.strerror}") from None
 
 
-def _feeds(pictures: ImageArray, score_threshold: float, iou_threshold: float) -> dict[str, Any]:
-    return {
-        "images": pictures,
-        "score_threshold": np.array(score_threshold, np.float32),
-        "iou_threshold": np.array(iou_threshold, np.float32),
-    }
-
-
 def _network_share(events: list[dict[str, Any]]) -> float:
     """Share of the time up to the last layer with weights, over all runs of a profile."""
     network = total = since_layer = 0.0
@@ -134,3 +123,6 @@ def _network_share(events: list[dict[str, Any]]) -> float:
             network += since_layer
             since_layer = 0.0
     return network / total if total else 1.0
+
+
+ONNX = Runtime(name="onnx", suffix=".onnx", open=OnnxBackend)

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from mobiledet.errors import ModelFileError
+from mobiledet.runtime.base import RawDetections, Runtime, check_batch, graph_inputs, missing_package
 from mobiledet.runtime.folder import read_folder_card
-from mobiledet.runtime.network import OPENVINO_FILE, Found, check_batch, need
 from mobiledet.runtime.timing import time_shares
 from mobiledet.structures import ImageArray
 
+MODEL_FILE = "model.xml"
 PRECISIONS = ("F32", "BF16", "F16")
 
 META_DEVICES = ("AUTO", "HETERO", "MULTI", "BATCH")
@@ -25,53 +26,61 @@ LAST_LAYERS = ("Convolution", "FullyConnected", "MatMul")
 """Kinds of nodes whose last run ends the network; what comes after is decoding and suppression."""
 
 
-class OpenvinoNetwork:
-    """A network in OpenVINO.
+class OpenvinoBackend:
+    """A model in OpenVINO.
 
     It computes in float32, as it was scored. Left to itself OpenVINO takes bfloat16 on processors that have it: 0.6 of
-    the time, and scores that move by 0.003 in the median but by up to 0.3 (SSD, 80 classes, 8 pictures). Ask for it
+    the time, and scores that move by 0.003 in the median but by up to 0.3 (SSD, 80 classes, 8 images). Ask for it
     with ``provider="cpu:bf16"``. Layers that are INT8 in the file stay INT8.
 
     Args:
         path: The folder, or the ``.xml`` in it.
         threads: Processor threads; 0 takes all cores.
         provider: A device of OpenVINO, such as ``"gpu"``; behind a colon another precision, as in ``"cpu:bf16"``.
+        spin: Without effect here; OpenVINO has no such setting.
 
     Raises:
-        ModelFileError: something is missing, damaged or foreign, or there is no such device.
+        ModelFileError: Something is missing, damaged or foreign, or there is no such device.
         MissingDependencyError: OpenVINO isn't installed.
     """
 
-    def __init__(self, path: Path, *, threads: int = 0, provider: str | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        threads: int = 0,
+        provider: str | None = None,
+        spin: bool = True,  # noqa: ARG002 - every runtime is opened with it
+    ) -> None:
         openvino = import_openvino(path)
         self.runtime = f"openvino {openvino.__version__.split('-')[0]}"
-        self.path = path / OPENVINO_FILE if path.is_dir() else path
+        self.path = path / MODEL_FILE if path.is_dir() else path
         self.card = read_folder_card(self.path.parent, (self.path.name, self.path.with_suffix(".bin").name))
         self._core = openvino.Core()
         self._device, self._settings = _device(self._core, provider or "cpu", threads)
         self._network = self._compile()
         self._idle: list[Any] = []  # infer requests that no thread uses just now; they share weights and cores
 
-    def run(self, pictures: ImageArray, score_threshold: float, iou_threshold: float) -> Found:
-        """Detections in pictures ``(B, H, W, 3)`` of the network's size."""
-        check_batch(pictures, self.card)
+    def run(self, images: ImageArray, score_threshold: float, iou_threshold: float) -> RawDetections:
+        """Detections in images ``(B, H, W, 3)`` of the network's size."""
+        check_batch(images, self.card)
         try:
             request = self._idle.pop()
         except IndexError:
             request = self._network.create_infer_request()
         try:
             # The outputs are copies: a request writes its next ones over these.
-            found = request.infer(_feeds(pictures, score_threshold, iou_threshold), share_inputs=True)
-            return Found(found["boxes"], found["scores"], found["labels"].astype(np.int64, copy=False))
+            found = request.infer(graph_inputs(images, score_threshold, iou_threshold), share_inputs=True)
+            return RawDetections(found["boxes"], found["scores"], found["labels"].astype(np.int64, copy=False))
         finally:
             self._idle.append(request)
 
-    def stages(self, pictures: ImageArray, rounds: int) -> dict[str, float]:
-        """Median milliseconds of ``network`` and ``decode+nms``: the whole, shared out as OpenVINO's own counters do.
+    def stages(self, images: ImageArray, rounds: int) -> dict[str, float]:
+        """Median milliseconds of ``network`` and ``decode+nms``: the whole, split as OpenVINO's own counters have it.
 
-        Counting slows every node down a little, so only the shares are taken from it.
+        Counting slows every node down a little, so only the proportion is taken from it.
         """
-        feeds = _feeds(pictures, self.card.score_threshold, self.card.iou_threshold)
+        feeds = graph_inputs(images, self.card.score_threshold, self.card.iou_threshold)
         request = self._network.create_infer_request()
         return time_shares(
             lambda: request.infer(feeds, share_inputs=True), rounds, lambda: self._profile(feeds, rounds)
@@ -97,7 +106,7 @@ class OpenvinoNetwork:
 
 @contextmanager
 def without_telemetry() -> Iterator[None]:
-    """Whatever is imported inside does without ``openvino_telemetry``.
+    """What is imported inside finds no ``openvino_telemetry``.
 
     Merely importing OpenVINO would otherwise write an identifier into the user's home and send it to Google Analytics,
     unasked, from a forked process. OpenVINO itself carries the stand-in that it takes where the package is absent.
@@ -117,18 +126,18 @@ def import_openvino(place: Path) -> Any:
     """The package ``openvino``, imported so that it doesn't report home.
 
     Raises:
-        MissingDependencyError: it isn't installed; ``place`` is what it was wanted for.
+        MissingDependencyError: It isn't installed; ``place`` is what it was needed for.
     """
     try:
         with without_telemetry():
             import openvino
     except ImportError:
-        raise need("openvino", "openvino", place) from None
+        raise missing_package("openvino", "openvino", place) from None
     return openvino
 
 
 def one_line(error: Exception) -> str:
-    """What OpenVINO says: its last line that says something; those before it name places in its sources."""
+    """OpenVINO's error on one line: its last line with text; those before it name places in its sources."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[-1] if lines else type(error).__name__)[:200]
 
@@ -137,7 +146,7 @@ def _device(core: Any, provider: str, threads: int) -> tuple[str, dict[str, Any]
     """The device that ``provider`` names, and the settings to compile for it with.
 
     Raises:
-        ModelFileError: there is none such here.
+        ModelFileError: There is no such device here.
     """
     device, _, precision = provider.upper().rpartition(":")
     if not device or precision not in PRECISIONS:
@@ -159,14 +168,6 @@ def _device(core: Any, provider: str, threads: int) -> tuple[str, dict[str, Any]
     return device, settings
 
 
-def _feeds(pictures: ImageArray, score_threshold: float, iou_threshold: float) -> dict[str, Any]:
-    return {
-        "images": pictures,
-        "score_threshold": np.array(score_threshold, np.float32),
-        "iou_threshold": np.array(iou_threshold, np.float32),
-    }
-
-
 def _network_share(nodes: list[Any]) -> float:
     """Share of the time up to the last layer with weights; ``nodes`` stand in the order they ran in."""
     network = total = 0.0
@@ -175,3 +176,6 @@ def _network_share(nodes: list[Any]) -> float:
         if node.node_type in LAST_LAYERS:
             network = total
     return network / total if total else 1.0
+
+
+OPENVINO = Runtime(name="openvino", suffix=".xml", open=OpenvinoBackend, folder_file=MODEL_FILE)

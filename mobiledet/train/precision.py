@@ -1,4 +1,4 @@
-"""Devices, threads and number formats."""
+"""Number formats, and the processes that train together."""
 
 from __future__ import annotations
 
@@ -66,26 +66,6 @@ class Precision:
             self._scaler.load_state_dict(state)
 
 
-def choose_device(name: str, *, setting: str = "train.device=") -> torch.device:
-    """The device a config names; ``"auto"`` takes a GPU when there is one.
-
-    Args:
-        name: Such as ``"cuda"``.
-        setting: How the user said it, for the message.
-
-    Raises:
-        ConfigError: there is no such device.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError):
-        raise ConfigError(f"{setting}{name}: no such device here; take auto or cpu") from None
-    return device
-
-
 def choose_precision(name: str, device: torch.device) -> str:
     """The number format a config names; ``"auto"`` takes bfloat16 where the hardware computes in it.
 
@@ -111,13 +91,6 @@ def process_rank() -> tuple[int, int]:
     if world_size > 1:
         raise ConfigError(f"WORLD_SIZE is {world_size}: training with several processes isn't supported yet")
     return rank, world_size
-
-
-def set_threads(threads: int) -> int:
-    """Set the network's processor threads; 0 takes every core this process may use. Returns the number."""
-    count = threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else threads or os.cpu_count()
-    torch.set_num_threads(count or 1)
-    return count or 1
 
 
 def _cpu_has_bfloat16() -> bool:

@@ -19,7 +19,7 @@ from mobiledet.data.loader import Batch
 from mobiledet.draw.boxes import draw_comparison, draw_target, image_grid, write_image
 from mobiledet.draw.curves import plot_history
 from mobiledet.errors import MissingDependencyError
-from mobiledet.runtime.pytorch import Predictor
+from mobiledet.runtime.detector import Detector
 from mobiledet.train.progress import Progress, Row
 from mobiledet.utils.files import read_csv, write_csv
 
@@ -168,7 +168,7 @@ class Reporter:
         ]
         write_image(path, image_grid(drawn, columns=min(4, len(drawn)), cell=drawn[0].shape[:2]))
 
-    def predictions(self, predictor: Predictor, dataset: CocoDataset, count: int = 12) -> None:
+    def predictions(self, detector: Detector, dataset: CocoDataset, count: int = 12) -> None:
         """Draw detections over the ground truth of some validation pictures: ``val_predictions.jpg``."""
         if not self.main:
             return
@@ -177,7 +177,7 @@ class Reporter:
         for index in np.unique(chosen):
             record = dataset[int(index)]
             image = read_image(record.path, apply_orientation=record.apply_orientation)
-            found = predictor(image).above(DRAWN_SCORE)
+            found = detector(image).above(DRAWN_SCORE)
             drawn.append(draw_comparison(image, record.target, found, dataset.names))
         write_image(self.folder / "val_predictions.jpg", image_grid(drawn, columns=min(4, len(drawn)), cell=(300, 360)))
 

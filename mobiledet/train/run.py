@@ -20,13 +20,14 @@ from mobiledet.data.loader import Batch, Batches, EpochSampler, ImageCache, Pict
 from mobiledet.data.transforms import TrainTransform
 from mobiledet.errors import CheckpointError, WorkerError
 from mobiledet.evaluate.metrics import Metrics, score_detections
-from mobiledet.evaluate.scoring import metrics_record, weights_record
+from mobiledet.evaluate.predictions import checkpoint_record, metrics_record, predict_dataset
 from mobiledet.evaluate.thresholds import best_threshold
 from mobiledet.models.build import build_detector
-from mobiledet.runtime.pytorch import Predictor
+from mobiledet.runtime.detector import Detector
+from mobiledet.runtime.pytorch import PyTorchBackend, choose_device, model_card, set_threads
 from mobiledet.train.loop import Trainer, train_one_epoch
 from mobiledet.train.optim import WeightAverage, build_optimizer, lr_factor
-from mobiledet.train.precision import Precision, choose_device, choose_precision, process_rank, set_threads
+from mobiledet.train.precision import Precision, choose_precision, process_rank
 from mobiledet.train.progress import Progress, Row
 from mobiledet.train.random_states import random_states, set_random_states
 from mobiledet.train.reporting import Reporter
@@ -71,7 +72,7 @@ class Run:
     ) -> None:
         self.config, self.folder, self.train, self.val, self.stop = config, folder, train, val, stop
         self.rank, self.world_size = process_rank()
-        device = choose_device(config.train.device)
+        device = choose_device(config.train.device, setting="train.device=")
         self.threads = set_threads(config.train.threads)
         random.seed(config.seed)
         np.random.seed(config.seed)
@@ -262,15 +263,17 @@ class Run:
             if self.val is None:
                 self._save_best(None)
             return row
-        predictor = self._predictor()
-        results = predictor.predict_dataset(
+        detector = self._detector()
+        results = predict_dataset(
+            detector,
+            detector.names,
             self.val,
             batch_size=min(MAX_PREDICTION_BATCH, schedule.batch_size),
             # Starting processes takes longer than reading a few pictures.
             workers=min(self.config.data.workers, 2) if len(self.val) > SMALL_SPLIT else 0,
             on_batch=lambda _: not self.stop,
         )
-        if results is None:
+        if self.stop:
             return None
         truth = self.val.coco_json()
         metrics = score_detections(truth, results)
@@ -280,7 +283,7 @@ class Run:
             return row
         progress.best_ap, progress.best_epoch, progress.scorings_since_best = metrics.AP, progress.epoch + 1, 0
         self._save_best(metrics, best_threshold(truth, results))
-        self.reporter.predictions(predictor, self.val)
+        self.reporter.predictions(detector, self.val)
         return row
 
     def _save_best(self, metrics: Metrics | None, threshold: float | None = None) -> None:
@@ -292,16 +295,16 @@ class Run:
         save_checkpoint(path, content)
         if metrics is not None:
             write_json(
-                self.folder / "metrics.json", metrics_record(metrics, threshold, weights_record(path, self.config))
+                self.folder / "metrics.json", metrics_record(metrics, threshold, checkpoint_record(path, self.config))
             )
 
-    def _predictor(self) -> Predictor:
+    def _detector(self) -> Detector:
         """The weights that count, in a model of their own, so that scoring can't disturb training."""
         # Its fresh weights, thrown away at once, must not draw from the generator whose state a resume restores.
         with torch.random.fork_rng(devices=[]):
             model = build_detector(self.config.model)
         model.load_state_dict(self._scored_weights())
-        return Predictor(model, self.train.names, device=self.trainer.device)
+        return Detector(PyTorchBackend(model, model_card(model, self.train.names), device=self.trainer.device))
 
     def _scored_weights(self) -> dict[str, Tensor]:
         """The averaged weights, or the model's own where nothing is averaged."""

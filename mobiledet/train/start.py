@@ -13,7 +13,8 @@ from mobiledet.data.coco import CocoDataset
 from mobiledet.data.opening import open_data
 from mobiledet.errors import CheckpointError, ConfigError
 from mobiledet.models.cost import detector_cost
-from mobiledet.train.precision import choose_device, choose_precision, process_rank
+from mobiledet.runtime.pytorch import choose_device
+from mobiledet.train.precision import choose_precision, process_rank
 from mobiledet.train.run import Run
 from mobiledet.train.stopping import StopRequest
 from mobiledet.utils.files import create_run_folder, lock_run_folder, write_json
@@ -37,7 +38,7 @@ def start_run(config: Config) -> tuple[Path, int]:
         MobiledetError: the data, the config or the folder can't be used.
     """
     process_rank()  # these two fail, if they must, before a run folder is made
-    choose_precision(config.train.precision, choose_device(config.train.device))
+    choose_precision(config.train.precision, choose_device(config.train.device, setting="train.device="))
     weights = _initial_weights(config)
     config = adopt(config, weights) if weights is not None else config
     train, val = open_data(config.data, seed=config.seed)
@@ -74,7 +75,7 @@ def resume_run(folder: Path, overrides: Sequence[str] = ()) -> int:
                 f"{', '.join(RESUMABLE_OVERRIDES)}"
             )
     config = apply_overrides(_recorded_config(recorded), overrides)
-    choose_precision(config.train.precision, choose_device(config.train.device))
+    choose_precision(config.train.precision, choose_device(config.train.device, setting="train.device="))
     with lock_run_folder(folder):
         train, val = open_data(config.data, seed=config.seed)
         if config.model.num_classes != train.num_classes:

@@ -10,8 +10,7 @@ from mobiledet import Detector
 from mobiledet.data.coco import load_coco
 from mobiledet.draw.boxes import write_image
 from mobiledet.errors import CheckpointError, MissingDependencyError, ModelFileError
-from mobiledet.evaluate.predictions import detect_dataset
-from mobiledet.evaluate.scoring import open_contestant
+from mobiledet.evaluate.predictions import model_record, predict_dataset
 from mobiledet.export import exporting
 from mobiledet.export.agreement import Agreement, read_certificate
 from mobiledet.export.exporting import ExportOptions, export_model
@@ -65,12 +64,12 @@ def test_an_exported_file_scores_like_its_checkpoint(tiny_checkpoint, tmp_path, 
     checkpoint, output = tiny_checkpoint("sigmoid"), tmp_path / "model.onnx"
     export_model(checkpoint, output, ONE_THREAD)
     # Its classes aren't the data's, so the names are lent.
-    found = [detect_dataset(Detector(path, threads=1), dataset.names[:3], dataset) for path in (checkpoint, output)]
+    found = [predict_dataset(Detector(path, threads=1), dataset.names[:3], dataset) for path in (checkpoint, output)]
     assert len(found[0]) > 10
     assert [row["category_id"] for row in found[0]] == [row["category_id"] for row in found[1]]
     np.testing.assert_allclose([row["score"] for row in found[0]], [row["score"] for row in found[1]], atol=1e-5)
     np.testing.assert_allclose([row["bbox"] for row in found[0]], [row["bbox"] for row in found[1]], atol=0.02)
-    record = open_contestant(str(output)).record
+    record = model_record(str(output), Detector(output))
     assert record["precision"] == "float32"
     assert record["runtime"].startswith("onnxruntime")
     assert record["checkpoint"]["file"] == str(checkpoint)
@@ -108,7 +107,7 @@ def test_force_keeps_it_and_says_so(tiny_checkpoint, tmp_path, monkeypatch):
 
 def test_ap_decides_where_there_is_data(tiny_checkpoint, tmp_path, tiny_shapes, monkeypatch):
     dataset = load_coco(tiny_shapes, "val")
-    monkeypatch.setattr(exporting, "detect_dataset", lambda *_, **__: [])
+    monkeypatch.setattr(exporting, "predict_dataset", lambda *_, **__: [])
     monkeypatch.setattr(exporting, "compare", lambda *_, **__: Agreement(1, 100, 50, 9.0, 0.5, 0.1))
     points = iter([0.5, 0.496, 0.5, 0.493, 0.5, 0.493])
     monkeypatch.setattr(exporting, "score_detections", lambda *_: type("M", (), {"AP": next(points)}))

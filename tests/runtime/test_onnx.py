@@ -13,9 +13,9 @@ from tiny_detectors import HEADS, SIZE, assert_same, expected, pictures, tiny_de
 from mobiledet.errors import MissingDependencyError, ModelFileError
 from mobiledet.export.onnx import trace_onnx, write_onnx
 from mobiledet.runtime.card import KEY, ModelCard
+from mobiledet.runtime.choose import open_backend
 from mobiledet.runtime.detector import Detector
-from mobiledet.runtime.network import open_network
-from mobiledet.runtime.onnx import OnnxNetwork, _network_share
+from mobiledet.runtime.onnx import OnnxBackend, _network_share
 from mobiledet.structures import ResizeRule
 
 
@@ -31,7 +31,7 @@ def sigmoid(tmp_path_factory):
 @pytest.mark.parametrize("spin", [False, True])
 def test_whether_waiting_threads_keep_cores_busy(sigmoid, spin):
     model, _, path = sigmoid
-    network = Detector(path, threads=2, spin=spin).network
+    network = Detector(path, threads=2, spin=spin).backend
     options, key = network._session.get_session_options(), "session.intra_op.allow_spinning"
     if spin:
         with pytest.raises(RuntimeError):  # left as ONNX Runtime has it
@@ -46,7 +46,7 @@ def test_finds_what_pytorch_finds(head, tmp_path):
     padding = "tensorflow" if head == "tensorflow" else "symmetric"
     model, card = tiny_detector("sigmoid" if head == "tensorflow" else head, padding=padding)
     write_onnx(trace_onnx(model, size=SIZE), card, tmp_path / "m.onnx")
-    network = open_network(tmp_path / "m.onnx", threads=1)
+    network = open_backend(tmp_path / "m.onnx", threads=1)
     for picture in pictures(3):
         assert_same(network.run(picture[None], 0.01, 0.6), expected(model, picture[None]))
 
@@ -57,7 +57,7 @@ def test_few_and_many_classes(head, num_classes, tmp_path):
     model, card = tiny_detector(head, num_classes=num_classes)
     write_onnx(trace_onnx(model, size=SIZE), card, tmp_path / "m.onnx")
     picture = pictures(1)
-    assert_same(OnnxNetwork(tmp_path / "m.onnx", threads=1).run(picture, 0.001, 0.6), expected(model, picture, 0.001))
+    assert_same(OnnxBackend(tmp_path / "m.onnx", threads=1).run(picture, 0.001, 0.6), expected(model, picture, 0.001))
 
 
 @pytest.mark.parametrize("head", ["sigmoid", "faster_rcnn"])
@@ -79,7 +79,7 @@ def test_a_batch_gives_what_single_pictures_give(head, tmp_path):
 def test_thresholds_are_given_when_running(sigmoid, score, iou):
     model, _, path = sigmoid
     picture = pictures(1)
-    found, wanted = OnnxNetwork(path, threads=1).run(picture, score, iou), expected(model, picture, score, iou)
+    found, wanted = OnnxBackend(path, threads=1).run(picture, score, iou), expected(model, picture, score, iou)
     np.testing.assert_allclose(found.scores, wanted[1], atol=1e-4)
     np.testing.assert_array_equal(found.labels[found.scores > 0], wanted[2][wanted[1] > 0])
 
@@ -93,15 +93,15 @@ def test_plain_onnx_runtime_may_leave_the_thresholds_out(sigmoid):
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     assert [(i.name, i.type, i.shape) for i in session.get_inputs()] == [("images", "tensor(uint8)", [1, *SIZE, 3])]
     boxes, scores, labels = session.run(None, {"images": pictures(1)})
-    found = OnnxNetwork(path, threads=1).run(pictures(1), card.score_threshold, card.iou_threshold)
+    found = OnnxBackend(path, threads=1).run(pictures(1), card.score_threshold, card.iou_threshold)
     for ours, theirs in zip(found, (boxes, scores, labels), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
 def test_the_card_travels_inside(sigmoid):
     _, card, path = sigmoid
-    assert OnnxNetwork(path).card == ModelCard.from_json(card.to_json(), "here")
-    assert OnnxNetwork(path).card.names == card.names
+    assert OnnxBackend(path).card == ModelCard.from_json(card.to_json(), "here")
+    assert OnnxBackend(path).card.names == card.names
     text = path.read_bytes()
     assert b"/work" not in text
     assert b".py" not in text, "no traces of the exporter's own files"
@@ -160,7 +160,7 @@ def test_two_threads_find_what_one_finds(sigmoid):
 
 
 def test_stages_add_up_to_the_whole(sigmoid):
-    times = OnnxNetwork(sigmoid[2], threads=1).stages(pictures(1), 5)
+    times = OnnxBackend(sigmoid[2], threads=1).stages(pictures(1), 5)
     assert set(times) == {"network", "decode+nms"}
     assert min(times.values()) > 0
 
@@ -249,8 +249,8 @@ def test_wrong_settings_are_refused(sigmoid, tmp_path):
         Detector(sigmoid[2], threads=-1)
     with pytest.raises(ValueError, match=r"score_threshold is 1\.5"):
         Detector(sigmoid[2], score_threshold=1.5)
-    with pytest.raises(ValueError, match="takes uint8 pictures"):
-        OnnxNetwork(sigmoid[2]).run(np.zeros((1, 10, 10, 3), np.uint8), 0.1, 0.5)
+    with pytest.raises(ValueError, match="takes uint8 images"):
+        OnnxBackend(sigmoid[2]).run(np.zeros((1, 10, 10, 3), np.uint8), 0.1, 0.5)
 
 
 def test_missing_packages_are_named(sigmoid, tmp_path, monkeypatch):

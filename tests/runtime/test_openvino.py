@@ -11,8 +11,8 @@ import pytest
 from tiny_detectors import SIZE, assert_same, expected, pictures, spoil, tiny_detector
 
 from mobiledet.errors import MissingDependencyError, ModelFileError
-from mobiledet.runtime.network import open_network
-from mobiledet.runtime.openvino import OpenvinoNetwork
+from mobiledet.runtime.choose import open_backend
+from mobiledet.runtime.openvino import OpenvinoBackend
 
 if find_spec("openvino") is None:  # importorskip would import it, telemetry and all
     pytest.skip("openvino isn't installed", allow_module_level=True)
@@ -42,8 +42,8 @@ def test_it_finds_what_the_checkpoint_finds(sigmoid):
     assert sorted(path.name for path in folder.iterdir()) == ["card.json", "model.bin", "model.xml"]
     assert sorted(path.name for path in folder.parent.iterdir()) == ["model"]
     images = pictures(2)
-    network = open_network(folder, threads=1)
-    assert isinstance(network, OpenvinoNetwork)
+    network = open_backend(folder, threads=1)
+    assert isinstance(network, OpenvinoBackend)
     assert network.card == card
     assert network.runtime.startswith("openvino 20")
     for index in range(2):
@@ -54,18 +54,18 @@ def test_it_finds_what_the_checkpoint_finds(sigmoid):
 def test_the_xml_names_the_model_too(sigmoid):
     model, *_, folder = sigmoid
     image = pictures(1)
-    assert_same(open_network(folder / "model.xml", threads=1).run(image, 0.01, 0.6), expected(model, image))
+    assert_same(open_backend(folder / "model.xml", threads=1).run(image, 0.01, 0.6), expected(model, image))
 
 
 @pytest.mark.parametrize(("score", "iou"), [(0.0, 0.6), (0.3, 0.6), (0.01, 0.2), (0.01, 0.95)])
 def test_thresholds_are_given_when_running(sigmoid, score, iou):
     model, *_, folder = sigmoid
     image = pictures(1)
-    assert_same(open_network(folder, threads=1).run(image, score, iou), expected(model, image, score, iou))
+    assert_same(open_backend(folder, threads=1).run(image, score, iou), expected(model, image, score, iou))
 
 
 def test_results_outlive_the_next_run(sigmoid):
-    network, images = open_network(sigmoid[-1], threads=1), pictures(2)
+    network, images = open_backend(sigmoid[-1], threads=1), pictures(2)
     first = network.run(images[:1], 0.01, 0.6)
     before = first.boxes.copy()
     network.run(images[1:], 0.01, 0.6)
@@ -73,7 +73,7 @@ def test_results_outlive_the_next_run(sigmoid):
 
 
 def test_pictures_may_be_read_only_or_strided(sigmoid):
-    network, images = open_network(sigmoid[-1], threads=1), pictures(1)
+    network, images = open_backend(sigmoid[-1], threads=1), pictures(1)
     wanted = network.run(images, 0.01, 0.6)
     wide = np.zeros((1, SIZE[0], 2 * SIZE[1], 3), np.uint8)
     wide[:, :, ::2] = images
@@ -83,7 +83,7 @@ def test_pictures_may_be_read_only_or_strided(sigmoid):
 
 
 def test_threads_of_the_caller_dont_mix_up_their_pictures(sigmoid):
-    network, images = open_network(sigmoid[-1], threads=1), pictures(4)
+    network, images = open_backend(sigmoid[-1], threads=1), pictures(4)
     alone = [network.run(images[index : index + 1], 0.01, 0.6) for index in range(4)]
     assert len({one.boxes.tobytes() for one in alone}) == 4
     with ThreadPoolExecutor(4) as pool:
@@ -95,18 +95,18 @@ def test_threads_of_the_caller_dont_mix_up_their_pictures(sigmoid):
 
 def test_float32_unless_asked_otherwise(sigmoid):
     folder = sigmoid[-1]
-    exact = OpenvinoNetwork(folder, threads=1)
+    exact = OpenvinoBackend(folder, threads=1)
     assert exact._network.get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"
     assert exact._network.get_property("INFERENCE_NUM_THREADS") == 1
     assert exact._network.get_property("ENABLE_CPU_PINNING") is False
-    rounded = OpenvinoNetwork(folder, provider="cpu:bf16")
+    rounded = OpenvinoBackend(folder, provider="cpu:bf16")
     assert rounded._settings["INFERENCE_PRECISION_HINT"] == "bf16"
     difference = rounded.run(pictures(1), 0.01, 0.6).scores - exact.run(pictures(1), 0.01, 0.6).scores
     assert np.abs(difference).max() < 0.1
 
 
 def test_stages_add_up(sigmoid):
-    stages = open_network(sigmoid[-1], threads=1).stages(pictures(1), 5)
+    stages = open_backend(sigmoid[-1], threads=1).stages(pictures(1), 5)
     assert list(stages) == ["network", "decode+nms"]
     assert min(stages.values()) > 0
 
@@ -115,11 +115,11 @@ def test_stages_add_up(sigmoid):
 def test_batches_of_every_head(head, tmp_path):
     model, card = tiny_detector(head)
     write_openvino(trace_onnx(model, size=SIZE, batch=3), replace(card, batch=3), tmp_path / "model")
-    network, images = open_network(tmp_path / "model", threads=1), pictures(3)
+    network, images = open_backend(tmp_path / "model", threads=1), pictures(3)
     found = network.run(images, 0.01, 0.6)
     single = [expected(model, images[index : index + 1]) for index in range(3)]
     assert_same(found, [np.concatenate(parts) for parts in zip(*single, strict=True)])
-    with pytest.raises(ValueError, match=r"takes uint8 pictures \(3, 64, 96, 3\), not \(1, 64, 96, 3\)"):
+    with pytest.raises(ValueError, match=r"takes uint8 images \(3, 64, 96, 3\), not \(1, 64, 96, 3\)"):
         network.run(images[:1], 0.01, 0.6)
 
 
@@ -140,7 +140,7 @@ def test_quantised_by_nncf(sigmoid, tmp_path):
             readers = {one.get_node().get_type_name() for one in node.output(0).get_target_inputs()}
             assert readers <= {"Convolution", "GroupConvolution"}
     write_openvino(quantised, replace(card, precision="int8"), tmp_path / "int8")
-    network = open_network(tmp_path / "int8", threads=1)
+    network = open_backend(tmp_path / "int8", threads=1)
     assert network.card.precision == "int8"
     weights = (tmp_path / "int8" / "model.bin").stat().st_size
     assert weights < 0.4 * (sigmoid[-1] / "model.bin").stat().st_size
@@ -187,7 +187,7 @@ def test_quantised_onnx_becomes_quantised_openvino(sigmoid, tmp_path):
     )
     write_openvino(onnx.load(tmp_path / "int8.onnx"), card, tmp_path / "int8")
     assert (tmp_path / "int8" / "model.bin").stat().st_size < 0.4 * (folder / "model.bin").stat().st_size
-    found, exact = (open_network(place, threads=1).run(pictures(1), 0.01, 0.6) for place in (tmp_path / "int8", folder))
+    found, exact = (open_backend(place, threads=1).run(pictures(1), 0.01, 0.6) for place in (tmp_path / "int8", folder))
     assert 0 < np.abs(found.scores - exact.scores).max() < 0.15
 
 
@@ -228,44 +228,44 @@ def test_a_graph_openvino_cant_read(sigmoid, tmp_path):
 def test_damage_is_found(folder, name, how):
     message = spoil(folder / name, how)
     with pytest.raises(ModelFileError, match=message) as error:
-        OpenvinoNetwork(folder)
+        OpenvinoBackend(folder)
     assert name in str(error.value)
 
 
 def test_a_foreign_folder(folder):
     (folder / "card.json").unlink()
     with pytest.raises(ModelFileError, match=r"has no card\.json, so it isn't a model that tools/export\.py wrote"):
-        open_network(folder)
+        open_backend(folder)
 
 
 def test_what_openvino_refuses_is_one_line(folder):
     from mobiledet.runtime.folder import write_folder_card
 
-    card = OpenvinoNetwork(folder).card
+    card = OpenvinoBackend(folder).card
     (folder / "model.xml").write_text("<?xml version='1.0'?><net></net>", encoding="utf-8")
     write_folder_card(folder, card, ("model.xml", "model.bin"))  # the checksum is right, the content is not
     with pytest.raises(ModelFileError, match=r"model\.xml: OpenVINO can't run it on CPU: .*export it again") as error:
-        OpenvinoNetwork(folder)
+        OpenvinoBackend(folder)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("provider", ["XPU", "XPU:bf16", "CPU:fp16", "CPUExecutionProvider"])
 def test_an_unknown_device(sigmoid, provider):
     with pytest.raises(ModelFileError, match=f"has no device {provider!r} here; it has .*cpu.*':bf16'"):
-        OpenvinoNetwork(sigmoid[-1], provider=provider)
+        OpenvinoBackend(sigmoid[-1], provider=provider)
 
 
 def test_openvino_isnt_installed(sigmoid, monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(MissingDependencyError, match=r'needs the package openvino.*pip install -e "\.\[openvino\]"'):
-        OpenvinoNetwork(sigmoid[-1])
+        OpenvinoBackend(sigmoid[-1])
 
 
 def test_running_needs_no_torch_and_reports_to_nobody(sigmoid, tmp_path):
     code = (
         "import sys\n"
-        "from mobiledet.runtime.network import open_network\n"
-        f"open_network({str(sigmoid[-1])!r})\n"
+        "from mobiledet.runtime.choose import open_backend\n"
+        f"open_backend({str(sigmoid[-1])!r})\n"
         "print(sorted({name.split('.')[0] for name in sys.modules} & {'torch', 'onnx', 'openvino_telemetry'}))\n"
         "import openvino\n"
         "print(hasattr(openvino, 'convert_model'))\n"

@@ -12,7 +12,7 @@ from mobiledet.config import Config, ModelConfig, ScheduleConfig, apply_override
 from mobiledet.errors import ConfigError
 from mobiledet.models.build import build_detector
 from mobiledet.models.layers import ConvNormAct
-from mobiledet.runtime.pytorch import load_predictor
+from mobiledet.runtime.detector import Detector
 from mobiledet.train.start import resume_run, start_run, with_matching_aspect
 from mobiledet.weights.checkpoint import load_checkpoint, save_checkpoint
 from mobiledet.weights.tflite.mobilenet import FoldedConv, folded_state
@@ -169,9 +169,9 @@ def test_faster_rcnn_starts_from_an_ssd(tiny_config, tiny_shapes, tmp_path, fold
     assert "second stage      loaded" in caplog.text
     assert "proposal network  fresh" in caplog.text
     assert "27 put back, measured on 12 training pictures" in caplog.text
-    predictor, config, _ = load_predictor(folder)
-    assert config.model.head.kind == "faster_rcnn"
-    assert predictor(np.full((72, 96, 3), 90, np.uint8)).boxes.shape[1] == 4
+    detector = Detector(folder, threads=1)
+    assert detector.card.head == "faster_rcnn"
+    assert detector(np.full((72, 96, 3), 90, np.uint8)).boxes.shape[1] == 4
 
     caplog.clear()
     again = f"model.init={folder}"

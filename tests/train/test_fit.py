@@ -115,10 +115,10 @@ def test_runs_repeat_exactly(whole_runs, recipe):
     assert outcome(folder) == expected
 
 
-@pytest.mark.parametrize("moment", range(1, 13))
+@pytest.mark.parametrize("moment", range(1, 15))
 def test_stopped_once_anywhere(whole_runs, stop_after, moment):
     config, expected, looks = whole_runs["plain"]
-    assert looks == 12  # so that the moments cover the run: 2 epochs of 3 steps, before, in and after scoring
+    assert looks == 14  # so that the moments cover the run: 2 epochs of 3 steps, before, in and after scoring
     stop_after(moment)
     folder, status = start_run(config)
     assert status == (130 if moment < looks else 0)

@@ -10,9 +10,10 @@ from mobiledet.config import config_from_plain
 from mobiledet.data.coco import load_coco
 from mobiledet.data.images import find_images, read_image
 from mobiledet.evaluate.metrics import score_detections
+from mobiledet.evaluate.predictions import predict_dataset
 from mobiledet.models.build import build_detector
 from mobiledet.preprocess import fit_image
-from mobiledet.runtime.pytorch import load_predictor
+from mobiledet.runtime.detector import Detector
 from mobiledet.structures import ResizeRule
 from mobiledet.weights.imagenet import import_classifier
 from mobiledet.weights.importing import import_weights
@@ -100,10 +101,11 @@ def test_the_detector_computes_what_tensorflow_lite_does(real_weights, real_data
 def test_the_detector_by_name_scores_what_it_should(real_weights, real_data, monkeypatch):
     """The first 60 pictures alone score 0.226; another padding, colour order or class order is far below."""
     monkeypatch.setenv("MOBILEDET_WEIGHTS", str(real_weights))
-    predictor, _, content = load_predictor("ssd_mobilenet_v1_075_coco")
-    assert content["source"]["name"] == "ssd_mobilenet_v1_075_coco"
+    detector = Detector("ssd_mobilenet_v1_075_coco")
     dataset = load_coco(real_data / "coco-mini", "val", check_images=False).first(60)
-    metrics = score_detections(dataset.coco_json(), predictor.predict_dataset(dataset) or [])
+    metrics = score_detections(
+        dataset.coco_json(), predict_dataset(detector, detector.names, dataset, batch_size=16, workers=0)
+    )
     assert metrics.AP is not None
     assert metrics.AP > 0.2
 

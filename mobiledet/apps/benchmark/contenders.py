@@ -94,9 +94,9 @@ def parse_peers(text: str | None, models: Sequence[str]) -> tuple[list[str], lis
 def read_certificate(contender: Contender) -> Certificate:
     """The certificate beside an exported model; a damaged one is said to be that."""
     from mobiledet.export.agreement import certificate_path
-    from mobiledet.runtime.network import exported_format
+    from mobiledet.runtime.choose import find_runtime
 
-    if contender.kind != "model" or exported_format(contender.target) is None:
+    if contender.kind != "model" or find_runtime(contender.target) is None:
         return Certificate("-")
     model = model_place(contender.target)
     try:
@@ -120,8 +120,10 @@ def read_certificate(contender: Contender) -> Certificate:
 
 def model_place(target: str) -> Path:
     """The file or folder that is a model, whichever of its files was named."""
-    place = Path(target)
-    return place.parent if place.suffix in (".xml", ".param") else place
+    from mobiledet.runtime.choose import find_runtime
+
+    runtime = find_runtime(target)
+    return runtime.model_path(Path(target)) if runtime is not None else Path(target)
 
 
 def bytes_of(place: Path) -> int | None:

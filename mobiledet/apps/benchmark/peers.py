@@ -14,7 +14,7 @@ import numpy as np
 
 from mobiledet.apps.benchmark.subjects import About, Subject, median_ms
 from mobiledet.errors import MissingDependencyError, MobiledetError, ModelFileError
-from mobiledet.preprocess import check_picture, fit_image
+from mobiledet.preprocess import check_image, fit_image
 from mobiledet.structures import Detections, ImageArray, ImageGeometry, ResizeRule
 from mobiledet.utils.machine import package_version
 
@@ -91,7 +91,7 @@ class LiteRt:
 
     def call(self, picture: ImageArray) -> Detections:
         """See :class:`Subject`."""
-        check_picture(picture)
+        check_image(picture)
         fitted, geometry = fit_image(picture, self._resize)
         return self._read(self._run(fitted), geometry)
 

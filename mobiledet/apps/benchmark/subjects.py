@@ -94,20 +94,20 @@ class OwnModel:
     """
 
     def __init__(self, target: str, threads: int) -> None:
+        from mobiledet.runtime.choose import find_runtime
         from mobiledet.runtime.detector import Detector
-        from mobiledet.runtime.network import exported_format
 
         # Of its own accord a checkpoint would take a GPU; this is about processors.
-        self.detector = Detector(target, threads=threads, provider=None if exported_format(target) else "cpu")
+        self.detector = Detector(target, threads=threads, provider=None if find_runtime(target) else "cpu")
         card = self.detector.card
         self.about = About(
-            runtime=self.detector.network.runtime,
+            runtime=self.detector.backend.runtime,
             precision=card.precision,
             input_size=card.resize.size,
             batch=card.batch,
             gmacs=card.gmacs or None,
             names=card.names,
-            file=None if exported_format(target) else card.origin.get("file"),
+            file=None if find_runtime(target) else card.origin.get("file"),
             checkpoint=card.origin.get("sha256"),
             note=f"{card.batch} pictures at once, times are of one" if card.batch > 1 else "",
         )
@@ -122,7 +122,7 @@ class OwnModel:
         whole = median_ms(lambda: self.call(picture), rounds) / batch
         resize = median_ms(lambda: self.detector.fit(picture), rounds)
         fitted, _ = self.detector.fit(picture)
-        inner = self.detector.network.stages(np.repeat(fitted[None], batch, axis=0), rounds)
+        inner = self.detector.backend.stages(np.repeat(fitted[None], batch, axis=0), rounds)
         return {"whole": whole, "resize": resize, **{name: value / batch for name, value in inner.items()}}
 
     def detect(self, pictures: Sequence[ImageArray]) -> list[Detections]:

@@ -108,13 +108,13 @@ class _Measured:
     def score(self, data: dict[str, Any], names: list[str], results: str) -> dict[str, Any]:
         """Detect in a whole data set; COCO results go to a file, progress to the parent."""
         from mobiledet.apps.benchmark.accuracy import open_data
-        from mobiledet.evaluate.predictions import detect_dataset
+        from mobiledet.evaluate.predictions import predict_dataset
 
-        found = detect_dataset(
+        found = predict_dataset(
             self._subject.detect,
             names,
             open_data(Path(data["root"]), data["split"], data["limit"]),
-            batch=self._subject.about.batch,
+            batch_size=self._subject.about.batch,
             on_batch=lambda count: self._tell({"progress": count}),
         )
         Path(results).write_text(json.dumps(found), encoding="utf-8")

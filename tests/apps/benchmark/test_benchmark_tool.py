@@ -158,7 +158,7 @@ def test_stages_of_a_real_model(tiny_onnx):
 def test_a_batch_is_told_by_the_picture():
     class Pretended:
         def __init__(self):
-            self.network, self.given = self, []
+            self.backend, self.given = self, []
 
         def __call__(self, pictures):
             self.given.append(len(pictures))

@@ -13,7 +13,7 @@ def detector(stages):
     """A detector whose network says how long its stages take."""
     scripted = ScriptedDetector()
     scripted.fit = lambda image: (image[:32, :40], ImageGeometry((48, 64), (32, 40)))
-    scripted.network = SimpleNamespace(runtime="scripted 1", stages=stages)
+    scripted.backend = SimpleNamespace(runtime="scripted 1", stages=stages)
     return scripted
 
 

@@ -81,7 +81,7 @@ def make_report(
         "machine": {**describe_machine(), "load_average": load},
         "model": {
             "name": model_name,
-            "runtime": detector.network.runtime,
+            "runtime": detector.backend.runtime,
             "precision": card.precision,
             "input_size": list(card.resize.size),
             "classes": len(card.names),
@@ -109,7 +109,7 @@ def suppression_share(detector: Detector, result: Result) -> float | None:
     if detector.card.resize.fixed and detector.card.batch > 1:
         pictures = pictures.repeat(detector.card.batch, axis=0)
     try:
-        times = detector.network.stages(pictures, _PROFILED)
+        times = detector.backend.stages(pictures, _PROFILED)
     except Exception as error:  # a model file that is gone, a runtime's own; no reason to lose what was measured
         logger.debug("no profile", exc_info=error)
         return None

@@ -1,0 +1,98 @@
+"""What every way of running a model offers, and what each of their files is built from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from mobiledet.errors import MissingDependencyError, install_extra
+from mobiledet.runtime.card import ModelCard
+from mobiledet.structures import FloatArray, ImageArray, IntArray
+
+
+class RawDetections(NamedTuple):
+    """Detections of a batch in network pixels; where an image has fewer than N, the rest scores 0.
+
+    ``boxes`` ``(B, N, 4)`` xyxy, ``scores`` ``(B, N)`` best first, ``labels`` ``(B, N)`` in ``1..K``.
+    """
+
+    boxes: FloatArray
+    scores: FloatArray
+    labels: IntArray
+
+
+class Backend(Protocol):
+    """A loaded model."""
+
+    card: ModelCard
+    runtime: str
+    """Name and version of what runs it, such as ``"onnxruntime 1.31.1"``."""
+
+    def run(self, images: ImageArray, score_threshold: float, iou_threshold: float) -> RawDetections:
+        """Detections in images ``(B, H, W, 3)`` of the network's size; may be called from several threads."""
+
+    def stages(self, images: ImageArray, rounds: int) -> dict[str, float]:
+        """Median milliseconds of ``network`` and ``decode+nms``; how time is attributed depends on the runtime."""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A way of running exported models, as :data:`mobiledet.runtime.choose.RUNTIMES` lists them.
+
+    Attributes:
+        name: What ``--format`` calls it, such as ``"onnx"``.
+        suffix: Ending of the file that holds or describes the network, such as ``".xml"``.
+        open: Loads a model: its path, and by name ``threads``, ``provider`` and ``spin``, as ``Detector`` has them.
+        folder_file: Name of that file where a model is a folder; None where the file is the model.
+    """
+
+    name: str
+    suffix: str
+    open: Callable[..., Backend]
+    folder_file: str | None = None
+
+    def recognises(self, path: Path) -> bool:
+        """Whether ``path`` means a model of this kind."""
+        if path.suffix == self.suffix:
+            return True
+        return self.folder_file is not None and (path / self.folder_file).is_file()
+
+    def model_path(self, path: Path) -> Path:
+        """The file or folder that is the model, also where a file inside the folder was named."""
+        return path.parent if self.folder_file is not None and path.suffix == self.suffix else path
+
+
+def missing_package(package: str, extra: str | None, path: Path) -> MissingDependencyError:
+    """The error for a model whose runtime isn't installed.
+
+    Args:
+        package: What is missing.
+        extra: The extra of ``setup.py`` that brings it; None where there is none.
+        path: The model.
+    """
+    how = install_extra(extra) if extra else f"pip install {package}"
+    return MissingDependencyError(f"{path}: running it needs the package {package}, which is not installed; {how}")
+
+
+def check_batch(images: ImageArray, card: ModelCard) -> None:
+    """Make sure that images fit a network of fixed shape.
+
+    Raises:
+        ValueError: They have another shape or type.
+    """
+    wanted = (card.batch, *card.resize.size, 3)
+    if images.shape != wanted or images.dtype != np.uint8:
+        raise ValueError(f"this network takes uint8 images {wanted}, not {images.shape} {images.dtype}")
+
+
+def graph_inputs(images: ImageArray, score_threshold: float, iou_threshold: float) -> dict[str, Any]:
+    """The inputs of an exported graph, by their names in it."""
+    return {
+        "images": images,
+        "score_threshold": np.array(score_threshold, np.float32),
+        "iou_threshold": np.array(iou_threshold, np.float32),
+    }

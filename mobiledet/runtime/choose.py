@@ -1,0 +1,63 @@
+"""Which runtime a model needs: decided by what its path holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mobiledet.errors import MissingDependencyError, ModelFileError, install_extra
+from mobiledet.runtime.base import Backend, Runtime
+from mobiledet.runtime.ncnn import NCNN
+from mobiledet.runtime.onnx import ONNX
+from mobiledet.runtime.openvino import OPENVINO
+from mobiledet.weights.catalogue import find_source, no_such_model
+
+RUNTIMES: tuple[Runtime, ...] = (ONNX, OPENVINO, NCNN)
+"""Everything that runs exported models. Checkpoints are run by PyTorch, see :mod:`mobiledet.runtime.pytorch`."""
+
+
+def find_runtime(path: str | Path) -> Runtime | None:
+    """What runs the exported model that a path means; None for a checkpoint, a name, or anything else."""
+    return next((runtime for runtime in RUNTIMES if runtime.recognises(Path(path))), None)
+
+
+def open_backend(path: str | Path, *, threads: int = 0, provider: str | None = None, spin: bool = True) -> Backend:
+    """Load an exported model, a checkpoint, or pretrained weights by name.
+
+    Args:
+        path: File, folder or name.
+        threads: Processor threads; 0 takes all cores.
+        provider: Where it runs: an execution provider of ONNX Runtime, a device of OpenVINO or of PyTorch. None or
+            ``"auto"`` takes the runtime's own choice.
+        spin: Whether ONNX Runtime's threads keep their cores busy while they wait for the next call.
+
+    Raises:
+        ModelFileError: There is no such file, or it is damaged or foreign.
+        MissingDependencyError: The package that runs it isn't installed.
+        MobiledetError: A checkpoint can't be used.
+    """
+    if threads < 0:
+        raise ValueError(f"threads is {threads}; give 0 for all cores, or their number")
+    place, provider = Path(path), None if provider == "auto" else provider
+    if (runtime := find_runtime(place)) is not None:
+        if not place.exists():
+            raise ModelFileError(f"no model {str(place)!r}; python tools/export.py best.pt -o {place} makes one")
+        return runtime.open(place, threads=threads, provider=provider, spin=spin)
+    if place.suffix == ".bin":
+        raise ModelFileError(f"{place}: only the weights of a model; name the folder that holds it")
+    try:
+        from mobiledet.runtime.pytorch import open_checkpoint
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("mobiledet"):
+            raise
+        if not place.exists() and find_source(str(path)) is None:
+            raise no_such_model(str(path)) from None
+        if place.suffix == ".tflite":
+            raise ModelFileError(
+                f"{place}: a TensorFlow Lite file is imported first (python tools/weights.py import) and then exported "
+                "(python tools/export.py), on a computer with PyTorch"
+            ) from None
+        raise MissingDependencyError(
+            f"{path}: a checkpoint needs {error.name}, which is not installed; export it where it was trained "
+            f"(python tools/export.py best.pt -o model.onnx), or {install_extra('train')}"
+        ) from None
+    return open_checkpoint(path, threads=threads, provider=provider)
