@@ -128,7 +128,7 @@ def test_stopped_once_anywhere(whole_runs, stop_after, moment):
     assert outcome(folder) == expected
 
 
-@pytest.mark.parametrize(("recipe", "looks"), [("accumulated", 3), ("two stages", 6)])
+@pytest.mark.parametrize(("recipe", "looks"), [("accumulated", 4), ("two stages", 7)])
 def test_stopped_again_and_again(whole_runs, stop_after, recipe, looks):
     config, expected, _ = whole_runs[recipe]
     stop_after(1)
