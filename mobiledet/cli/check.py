@@ -59,7 +59,7 @@ def main() -> int:
     report = examine(
         splits,
         folder,
-        name=name,
+        title=name,
         model=model,
         format=found.format,
         account=found.account,

@@ -32,7 +32,7 @@ def examine(
     datasets: Mapping[str, CocoDataset],
     folder: Path,
     *,
-    name: str,
+    title: str,
     model: ModelConfig,
     format: str = "",
     account: Account | None = None,
@@ -47,7 +47,7 @@ def examine(
         datasets: name of each split -> its data; all with the same classes.
         folder: takes ``report.txt``, ``report.json``, ``samples.jpg``, ``boxes.png`` and, where there is something to
             show, ``suspects.jpg`` and ``duplicates.jpg``; it must not exist yet, or be empty.
-        name: of the data, for the report.
+        title: name of the data, for the report.
         model: its input size and anchors are what the boxes are compared with.
         format: the data's format, for the report.
         account: what reading the data dropped, repaired and noted.
@@ -66,7 +66,7 @@ def examine(
     if detect is not None:
         shared_classes(detected_names, collection.names)  # refused before minutes of reading
     images = count(len(collection), "image")
-    report = DoctorReport(f"{name}: {f'{format.upper()}, ' if format else ''}{images} in {', '.join(datasets)}")
+    report = DoctorReport(f"{title}: {f'{format.upper()}, ' if format else ''}{images} in {', '.join(datasets)}")
     logger.info("examining %s", images)
     facts = read_facts(collection, progress=progress)
     duplicates = find_duplicates(collection, facts)
@@ -89,7 +89,7 @@ def examine(
         suspicious = unlabelled.images + suspicious
     _make_folder(folder)
     _write_sheets(report, folder, collection, duplicates.pairs, suspicious)
-    _write_plot(report, folder, name, boxes_in_network(collection, size), setting, size)
+    _write_plot(report, folder, title, boxes_in_network(collection, size), setting, size)
     write_text(folder / "report.txt", report.to_text())
     write_json(folder / "report.json", report.to_json())
     return report
@@ -138,7 +138,9 @@ def _describe_reading(account: Account | None, limited: int | None) -> list[Sect
         for line in account.lines():
             severity, _, text = line.partition(": ")
             if severity == "dropped":
-                section.find(Code.DROPPED, f"left out while reading: {text}", "mend it, or train without")
+                section.find(
+                    Code.DROPPED, f"dropped while reading: {text}", "correct the labels, or train without these"
+                )
             else:
                 section.say(line)
         if not account.counts:
@@ -160,7 +162,7 @@ def _write_sheets(
 
 
 def _write_plot(
-    report: DoctorReport, folder: Path, name: str, boxes: FloatArray, setting: AnchorSetting, size: Size
+    report: DoctorReport, folder: Path, title: str, boxes: FloatArray, setting: AnchorSetting, size: Size
 ) -> None:
     if not len(boxes):
         return
@@ -172,6 +174,6 @@ def _write_plot(
         grids=grids,
         match_iou=setting.match_iou,
         size=size,
-        title=f"{name}: {count(len(boxes), 'box', 'boxes')} and the anchors",
+        title=f"{title}: {count(len(boxes), 'box', 'boxes')} and the anchors",
     )
     report.files["boxes.png"] = "sizes of the boxes and of the anchors, and how well they overlap"

@@ -83,20 +83,20 @@ def test_what_was_dropped_while_reading_is_a_fault(make, tmp_path):
     report = examine(
         splits,
         tmp_path / "out",
-        name="data",
+        title="data",
         model=ModelConfig(input_size=(64, 96)),
         account=FakeAccount(),
         detect=lambda image: found,
         detected_names=("cat",),
     )
     faults = {finding.code: finding.text for finding in report.findings(Level.FAULT)}
-    assert faults["dropped"] == "left out while reading: 2 boxes of a single point or line (a.xml)"
+    assert faults["dropped"] == "dropped while reading: 2 boxes of a single point or line (a.xml)"
     assert report.exit_status == 3
     assert "note: 1 classes without a box (cow)" in report.to_text()
     assert (tmp_path / "out" / "suspects.jpg").exists()
     assert {finding.code for finding in report.findings(Level.ADVICE)} >= {"unlabelled"}
     with pytest.raises(MobiledetError, match="is not empty"):
-        examine(splits, tmp_path / "out", name="data", model=ModelConfig())
+        examine(splits, tmp_path / "out", title="data", model=ModelConfig())
 
 
 def test_the_default_folder_is_new(tmp_path, monkeypatch):
