@@ -8,7 +8,6 @@ Minutes are those of `timing.csv`: training, reading and scoring, on the machine
 from __future__ import annotations
 
 import argparse
-import io
 from pathlib import Path
 
 from mobiledet.cli.common import run_tool
@@ -55,7 +54,7 @@ def draw(path: Path, labels: list[str], curves: list[list[tuple[float, float]]])
     """One line a run, its best point marked."""
     from matplotlib.figure import Figure
 
-    from mobiledet.draw.boxes import write_bytes
+    from mobiledet.draw.figures import save_figure
 
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.add_subplot(title="AP on the validation split", xlabel="minutes of training", ylabel="AP")
@@ -68,9 +67,7 @@ def draw(path: Path, labels: list[str], curves: list[list[tuple[float, float]]])
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
     axes.legend(loc="lower right")
-    data = io.BytesIO()
-    figure.savefig(data, format=path.suffix[1:], dpi=120)
-    write_bytes(path, data.getvalue())
+    save_figure(figure, path, dpi=120)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,14 @@
-"""Pictures: boxes on a photograph, photographs on a sheet.
+"""Boxes and text on images, and images on a sheet.
 
-Pictures are ``(height, width, 3)`` uint8 RGB and boxes xyxy in their pixels, as everywhere. Nothing here draws on
-what it was given. Predictions are drawn in their class's colour, ground truth in white on black.
+Images are ``(height, width, 3)`` uint8 RGB and boxes xyxy in their pixels, as everywhere. Detections are drawn in
+their class's colour, ground truth in white on black. What returns an image leaves the one it was given as it is; only
+`draw_box` and `write_text` draw on it.
 """
 
 from __future__ import annotations
 
 import colorsys
-import contextlib
 import math
-import os
 import unicodedata
 from collections.abc import Sequence
 from itertools import product
@@ -19,17 +18,23 @@ import cv2
 import numpy as np
 
 from mobiledet.errors import ImageError
+from mobiledet.ops.numpy_boxes import pairwise_iou
 from mobiledet.structures import Detections, FloatArray, ImageArray, IntArray, Size, Target
+from mobiledet.utils.files import replacing
 
 Color = tuple[int, int, int]
 Corners = tuple[int, int, int, int]
 Tag = tuple[int, Corners, str, Color]
+
+LegendEntry = tuple[Color | None, str]
+"""Colour of a sample box, or None for plain text, and what it stands for."""
 
 _FONT = cv2.FONT_HERSHEY_DUPLEX
 _WHITE: Color = (255, 255, 255)
 _BLACK: Color = (0, 0, 0)
 _BACKGROUND: Color = (58, 60, 64)
 _MATCH_IOU = 0.5
+_LEGEND_SCALE, _LEGEND_LINE = 0.6, 30  # size of a legend's text, and pixels from line to line
 
 
 def class_color(label: int) -> Color:
@@ -44,25 +49,25 @@ def class_color(label: int) -> Color:
 
 
 def draw_detections(image: ImageArray, detections: Detections, *, labels: bool = True) -> ImageArray:
-    """A copy of the picture with the detections on it, the best on top.
+    """A copy of the image with the detections on it, the best on top.
 
     Args:
         image: ``(height, width, 3)`` uint8 RGB.
-        detections: Boxes in pixels of this picture; parts outside of it are cut off.
+        detections: Boxes in pixels of this image; parts outside of it are cut off.
         labels: Write name and score beside each box. A tag that others would mostly hide is left out.
     """
     canvas: ImageArray = image.copy()
-    tags = _draw_found(canvas, detections)
+    tags = _draw_detected(canvas, detections)
     _draw_tags(canvas, tags if labels else [])
     return canvas
 
 
 def draw_target(image: ImageArray, target: Target, names: Sequence[str]) -> ImageArray:
-    """A copy of the picture with its ground truth on it: white boxes edged in black, crowd boxes dashed.
+    """A copy of the image with its ground truth on it: white boxes edged in black, crowd boxes dashed.
 
     Args:
         image: ``(height, width, 3)`` uint8 RGB.
-        target: Boxes in pixels of this picture.
+        target: Boxes in pixels of this image.
         names: ``names[label - 1]`` is the name of a label; labels beyond it are shown by number.
     """
     canvas: ImageArray = image.copy()
@@ -71,43 +76,53 @@ def draw_target(image: ImageArray, target: Target, names: Sequence[str]) -> Imag
 
 
 def draw_comparison(image: ImageArray, target: Target, detections: Detections, names: Sequence[str]) -> ImageArray:
-    """A copy of the picture with its ground truth under the detections, so that what differs catches the eye.
+    """A copy of the image with its ground truth under the detections, so that what differs catches the eye.
 
     Ground truth is thin and white, crowds dashed; detections are coloured and named. An object that no detection of
     its class overlaps by IoU 0.5 or more is named too, as missed. Arguments are those of the two functions above.
     """
     canvas: ImageArray = image.copy()
     truth_tags = _draw_truth(canvas, target, names)
-    tags = _draw_found(canvas, detections)
-    overlap = _iou(target.boxes, detections.boxes) * (target.labels[:, None] == detections.labels[None])
+    tags = _draw_detected(canvas, detections)
+    overlap = pairwise_iou(target.boxes, detections.boxes) * (target.labels[:, None] == detections.labels[None])
     missed = ~target.iscrowd & (overlap.max(axis=1, initial=0) < _MATCH_IOU)
     tags += [(index, box, f"missed: {text}", color) for index, box, text, color in truth_tags if missed[index]]
     _draw_tags(canvas, tags)
     return canvas
 
 
+def draw_box(canvas: ImageArray, box: FloatArray, color: Color, thickness: int) -> None:
+    """Draw a box ``(4,)`` with a thin black edge, which shows on any background, onto ``canvas`` ``(H, W, 3)``."""
+    height, width = canvas.shape[:2]
+    x1, y1, x2, y2 = np.rint(box).astype(int).tolist()
+    low = (min(max(x1, 0), width - 1), min(max(y1, 0), height - 1))
+    high = (min(max(x2 - 1, low[0]), width - 1), min(max(y2 - 1, low[1]), height - 1))
+    cv2.rectangle(canvas, low, high, _BLACK, thickness + 2)
+    cv2.rectangle(canvas, low, high, color, thickness)
+
+
 def image_grid(
     images: Sequence[ImageArray], *, columns: int, cell: Size, captions: Sequence[str] | None = None
 ) -> ImageArray:
-    """Pictures in rows on a neutral sheet, each scaled into its cell with its proportions kept.
+    """Images in rows on a neutral sheet, each scaled into its cell, proportions kept.
 
     Args:
-        images: At least one picture, of any sizes.
+        images: At least one image, of any sizes.
         columns: Cells of a row; the last row may be short.
         cell: ``(height, width)`` of a cell in pixels, its margin and caption included.
-        captions: One line under each picture, shortened where it doesn't fit.
+        captions: One line under each image, shortened where it doesn't fit.
 
     Returns:
         ``(rows * cell height, columns * cell width, 3)`` uint8 RGB.
 
     Raises:
-        ValueError: No pictures, no columns, a cell under 16 pixels, or captions that don't go with the pictures.
+        ValueError: No images, no columns, a cell under 16 pixels, or captions that don't go with the images.
     """
     height, width = cell
     if not images or columns < 1 or min(cell) < 16:
-        raise ValueError(f"a grid needs pictures, columns and room: {len(images)}, {columns}, cell {cell}")
+        raise ValueError(f"a grid needs images, columns and room: {len(images)}, {columns}, cell {cell}")
     if captions is not None and len(captions) != len(images):
-        raise ValueError(f"{len(images)} pictures but {len(captions)} captions")
+        raise ValueError(f"{len(images)} images but {len(captions)} captions")
     sheet = np.full((math.ceil(len(images) / columns) * height, columns * width, 3), _BACKGROUND, np.uint8)
     margin = max(1, min(cell) // 60)
     scale = min(1.0, max(0.3, math.sqrt(height * width) / 700))
@@ -127,39 +142,68 @@ def image_grid(
     return sheet
 
 
+def legend_strip(entries: Sequence[LegendEntry], width: int) -> ImageArray:
+    """A strip ``(H, width, 3)`` that says what colours mean, to be put under a sheet, in as many lines as it needs."""
+    lines: list[list[tuple[Color | None, str, int]]] = [[]]
+    x = 12
+    for color, text in entries:
+        for word in text.split() if color is None else [text]:
+            shown, (wide, _, _) = fit_text(word, _LEGEND_SCALE, width)
+            space = wide + (7 if color is None else 60)
+            if x + space > width and lines[-1]:
+                lines.append([])
+                x = 12
+            lines[-1].append((color, shown, x))
+            x += space
+        x += 14
+    strip = np.full((14 + _LEGEND_LINE * len(lines), width, 3), _BACKGROUND, np.uint8)
+    for number, line in enumerate(lines):
+        base = 28 + _LEGEND_LINE * number
+        for color, text, left in line:
+            if color is not None:
+                cv2.rectangle(strip, (left, base - 15), (left + 22, base + 2), _BLACK, cv2.FILLED)
+                cv2.rectangle(strip, (left + 1, base - 14), (left + 21, base + 1), color, 3)
+            write_text(strip, text, (left if color is None else left + 30, base), _LEGEND_SCALE, _WHITE)
+    return strip
+
+
+def printable_text(text: str) -> str:
+    """The part of a text that OpenCV can write, on one line; OpenCV 4 has no letters beyond ASCII."""
+    if int(cv2.__version__.split(".")[0]) < 5:
+        text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return " ".join(text.split())
+
+
 def write_image(path: Path, image: ImageArray) -> None:
-    """Write a picture in the format its name asks for, making the folder; a file of that name is replaced whole.
+    """Write an image in the format its name asks for, making the folder; a file of that name is replaced whole.
 
     Args:
         path: Any name OpenCV has an encoder for, such as ``.jpg`` or ``.png``.
         image: ``(height, width, 3)`` uint8 RGB.
 
     Raises:
-        ImageError: Unknown extension, a picture the format can't hold, or a path that can't be written.
+        ImageError: Unknown extension, an image the format can't hold, or a path that can't be written.
     """
     try:
         done, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     except cv2.error as error:
-        raise ImageError(f"{path}: can't encode a picture as '{path.suffix}'; name it .jpg or .png") from error
+        raise ImageError(f"{path}: can't encode an image as '{path.suffix}'; name it .jpg or .png") from error
     if not done:
-        raise ImageError(f"{path}: a picture of shape {image.shape} is too large for '{path.suffix}'; use .png")
-    write_bytes(path, data.tobytes())
+        raise ImageError(f"{path}: an image of shape {image.shape} is too large for '{path.suffix}'; use .png")
+    write_encoded(path, data.tobytes())
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write an encoded picture, making its folder; a file of that name is replaced whole.
+def write_encoded(path: Path, data: bytes) -> None:
+    """Write an image that is encoded already, making its folder; a file of that name is replaced whole.
 
     Raises:
-        ImageError: it can't be written.
+        ImageError: It can't be written.
     """
-    temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            temporary.write_bytes(data)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         raise ImageError(f"{path}: can't be written ({error.strerror}); choose another path") from error
 
 
@@ -168,7 +212,7 @@ def _line_width(image: ImageArray) -> int:
 
 
 def _corners(boxes: FloatArray, image: ImageArray) -> list[tuple[int, Corners]]:
-    """Number, first and last pixel of each box, cut to the picture; without those outside of it or not finite."""
+    """Number, first and last pixel of each box, cut to the image; without those outside of it or not finite."""
     height, width = image.shape[:2]
     corners = []
     for index, (x1, y1, x2, y2) in enumerate(boxes.tolist()):
@@ -179,17 +223,7 @@ def _corners(boxes: FloatArray, image: ImageArray) -> list[tuple[int, Corners]]:
     return corners
 
 
-def _iou(boxes: FloatArray, others: FloatArray) -> FloatArray:
-    """Overlap ``(N, M)`` of each box with each other one."""
-    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    shared = np.clip(high - low, 0, None).prod(-1)
-    areas, other_areas = ((sides[:, 2:] - sides[:, :2]).prod(-1) for sides in (boxes, others))
-    union = areas[:, None] + other_areas[None] - shared
-    return np.asarray(shared / np.maximum(union, 1e-6), np.float32)
-
-
-def _draw_found(canvas: ImageArray, detections: Detections) -> list[Tag]:
+def _draw_detected(canvas: ImageArray, detections: Detections) -> list[Tag]:
     """Draw the boxes, and give their tags, best first."""
     tags = [
         (
@@ -225,7 +259,7 @@ def _draw_truth(canvas: ImageArray, target: Target, names: Sequence[str]) -> lis
 
 
 def _draw_tags(canvas: ImageArray, tags: Sequence[Tag]) -> None:
-    """Write each text on a filled tag at its box, inside the picture, and where there is a choice on no other tag.
+    """Write each text on a filled tag at its box, inside the image, and where there is a choice on no other tag.
 
     The first choose first and lie on top; a tag that would be hidden by half is left out.
     """
@@ -239,7 +273,7 @@ def _draw_tags(canvas: ImageArray, tags: Sequence[Tag]) -> None:
         wide, high = used + 2 * pad, tall + base + 2 * pad
         wanted = np.array(list(product((x1 - half, x2 + half + 1 - wide), (y1 - high, y1, y2 + 1, y2 - high))))
         corner = np.clip(wanted, 0, (max(0, width - wide), max(0, height - high)))
-        # Pushed back into the picture, a tag is less clearly its box's.
+        # Pushed back into the image, a tag is less clearly its box's.
         cost = _hidden(corner, (wide, high), taken[: len(placed)]) + np.abs(wanted - corner)[:, 1] * wide / 4
         best = int(cost.argmin())
         if cost[best] < wide * high / 2:
@@ -270,9 +304,7 @@ def fit_text(text: str, scale: float, room: int) -> tuple[str, tuple[int, int, i
 
     Letters that this OpenCV can't write are left out.
     """
-    if int(cv2.__version__.split(".")[0]) < 5:  # OpenCV 4 has no letters beyond ASCII
-        text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
-    text = " ".join(text.split())
+    text = printable_text(text)
     for length in range(len(text), -1, -1):
         short = text if length == len(text) else text[:length].rstrip() + ("." if length else "")
         (wide, _), _ = cv2.getTextSize(short, _FONT, scale, max(1, round(scale)))

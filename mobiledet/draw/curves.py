@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mobiledet.draw.boxes import write_bytes
-from mobiledet.errors import DataError, ImageError, MissingDependencyError, install_extra
+from mobiledet.draw.figures import literal, save_figure
+from mobiledet.errors import DataError
 
 
 def plot_history(rows: Sequence[Mapping[str, float | int | None]], path: Path, title: str) -> None:
@@ -20,19 +18,15 @@ def plot_history(rows: Sequence[Mapping[str, float | int | None]], path: Path, t
     Args:
         rows: One mapping per epoch: ``epoch``, ``lr``, any ``loss/<name>``, ``val/AP`` and ``val/AP50`` (0..1).
             What is missing, None or not a number is left out.
-        path: Where the picture goes; ``.png``, ``.svg`` or ``.pdf``.
+        path: File to write; ``.png``, ``.svg`` or ``.pdf``.
         title: Written above the curves.
 
     Raises:
         DataError: No rows, or none of the figures above in any.
-        ImageError: The picture can't be written.
-        MissingDependencyError: matplotlib is not installed.
+        ImageError: It can't be written.
     """
-    try:
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
-    except ImportError as error:
-        raise MissingDependencyError(f"curves need matplotlib, which is missing; {install_extra('train')}") from error
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
     def curve(key: str) -> NDArray[np.float64]:
         return np.array([np.nan if (value := row.get(key)) is None else value for row in rows], np.float64)
@@ -46,7 +40,7 @@ def plot_history(rows: Sequence[Mapping[str, float | int | None]], path: Path, t
     epochs = np.where(np.isfinite(curve("epoch")), curve("epoch"), np.arange(1, len(rows) + 1))
 
     figure = Figure(figsize=(4.6 * len(panels), 3.8), layout="constrained")
-    figure.suptitle(title, fontsize=12)
+    figure.suptitle(literal(title), fontsize=12)
     for place, (name, curves) in enumerate(panels.items(), start=1):
         axes = figure.add_subplot(1, len(panels), place, title=name, xlabel="epoch")
         axes.grid(alpha=0.3)
@@ -71,11 +65,4 @@ def plot_history(rows: Sequence[Mapping[str, float | int | None]], path: Path, t
             axes.set_title(f"AP, best {best[at]:.3f} in epoch {epochs[at]:g}")
         if name != "learning rate":
             axes.legend(fontsize=8)
-    data = io.BytesIO()
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph .* missing from")
-            figure.savefig(data, format=path.suffix[1:].lower() or "none", dpi=120)
-    except ValueError as error:
-        raise ImageError(f"{path}: can't draw curves as '{path.suffix}'; name it .png, .svg or .pdf") from error
-    write_bytes(path, data.getvalue())
+    save_figure(figure, path, dpi=120)

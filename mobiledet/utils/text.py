@@ -42,6 +42,20 @@ def printable(text: str) -> str:
     return text if text.isprintable() else text.encode("unicode_escape", "surrogatepass").decode()
 
 
+def shorten(text: str, length: int) -> str:
+    """Text on one line of at most ``length`` characters; what is too much is cut from its middle."""
+    text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    half = (length - 3) // 2
+    return text if len(text) <= length else f"{text[: length - 3 - half]}...{text[-half:]}"
+
+
+def readable_ms(value: float | None) -> str:
+    """Milliseconds for people, in as many digits as mean something: ``"84.2"``; ``"-"`` for None."""
+    if value is None:
+        return "-"
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 1000 else f"{value:,.0f}"
+
+
 def readable_size(size: int) -> str:
     """Bytes for people: ``"778 MiB"``; exact below a KiB."""
     if size < 1024:

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import cv2
 import pytest
 
 from mobiledet.draw.curves import plot_history
-from mobiledet.errors import DataError, ImageError, MissingDependencyError
+from mobiledet.errors import DataError, ImageError
 
 
 def history(epochs: int) -> list[dict[str, float | int | None]]:
@@ -34,7 +33,6 @@ def history(epochs: int) -> list[dict[str, float | int | None]]:
     ],
 )
 def test_history_is_drawn(tmp_path: Path, rows: list[dict[str, float | int | None]]) -> None:
-    pytest.importorskip("matplotlib")
     path = tmp_path / "run" / "history.png"
     plot_history(rows, path, "a run 苹果")
     image = cv2.imread(str(path))
@@ -43,7 +41,6 @@ def test_history_is_drawn(tmp_path: Path, rows: list[dict[str, float | int | Non
 
 
 def test_history_refuses_what_it_cannot_draw(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     for rows in ([], [{"epoch": 1, "val/AP": None}]):
         with pytest.raises(DataError, match="no curve"):
             plot_history(rows, tmp_path / "a.png", "a run")
@@ -51,9 +48,3 @@ def test_history_refuses_what_it_cannot_draw(tmp_path: Path) -> None:
         with pytest.raises(ImageError, match=r"\.png"):
             plot_history(history(2), tmp_path / name, "a run")
     assert not list(tmp_path.iterdir())
-
-
-def test_history_without_matplotlib_names_the_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(MissingDependencyError, match=r'pip install -e "\.\[train\]"'):
-        plot_history(history(2), tmp_path / "a.png", "a run")

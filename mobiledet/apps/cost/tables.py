@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mobiledet.draw.boxes import write_bytes
-from mobiledet.errors import ImageError, MissingDependencyError, install_extra
+from mobiledet.draw.figures import literal, save_figure
 from mobiledet.models.cost import Cost, LayerCost
 from mobiledet.utils.text import table
 
@@ -158,15 +156,9 @@ def plot_costs(costs: Mapping[str, Cost], path: Path) -> None:
 
     Raises:
         ImageError: It can't be written.
-        MissingDependencyError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-        from matplotlib.patches import Patch
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"the chart needs matplotlib, which is missing; {install_extra('train')}"
-        ) from error
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
     rows = [stages(cost) for cost in costs.values()]
     heights = [0.22 * len(row) + 1.1 for row in rows]
@@ -176,10 +168,9 @@ def plot_costs(costs: Mapping[str, Cost], path: Path) -> None:
         names = [f"{stage.name} x{stage.runs}" if stage.runs > 1 else stage.name for stage in row]
         places = range(len(row))
         height, width = cost.input_size
-        shown = name.replace("$", r"\$")  # matplotlib reads formulas between two of them
         colors = [_PER_PROPOSAL if stage.runs > 1 else _ONCE for stage in row]
         left.barh(places, [stage.mult_adds / 1e9 for stage in row], color=colors)
-        left.set_title(f"{shown}, {height}x{width}: {cost.gmacs:.3f} GMACs", fontsize=10, loc="left")
+        left.set_title(f"{literal(name)}, {height}x{width}: {cost.gmacs:.3f} GMACs", fontsize=10, loc="left")
         left.set_xlabel("multiply-adds of one image, billions", fontsize=8)
         right.barh(places, [stage.params / 1e6 for stage in row], color=_PARAMS)
         right.set_title(f"{cost.params_m:.2f} M parameters", fontsize=10, loc="left")
@@ -196,9 +187,4 @@ def plot_costs(costs: Mapping[str, Cost], path: Path) -> None:
                 fontsize=8,
                 loc="center right",
             )
-    data = io.BytesIO()
-    try:
-        figure.savefig(data, format=path.suffix[1:].lower() or "none", dpi=110)
-    except ValueError as error:
-        raise ImageError(f"{path}: can't draw as '{path.suffix}'; name it .png, .svg or .pdf") from error
-    write_bytes(path, data.getvalue())
+    save_figure(figure, path)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,8 +9,7 @@ import numpy as np
 
 from mobiledet.apps.doctor.anchors import AnchorGrid
 from mobiledet.apps.doctor.inputs import TINY
-from mobiledet.draw.boxes import write_bytes
-from mobiledet.errors import MissingDependencyError, install_extra
+from mobiledet.draw.figures import literal, save_figure
 from mobiledet.structures import FloatArray, Size
 
 _SHOWN = 20000  # points drawn; more only make the file large
@@ -42,18 +39,12 @@ def plot_boxes(
 
     Raises:
         ImageError: it can't be written.
-        MissingDependencyError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import NullFormatter
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"the plot of boxes needs matplotlib, which is missing; {install_extra('train')}"
-        ) from error
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
 
     figure = Figure(figsize=(13, 5.8), layout="constrained")
-    figure.suptitle(_printable(title), fontsize=12)
+    figure.suptitle(literal(title), fontsize=12)
     scatter, histogram = figure.subplots(1, 2, width_ratios=(1.7, 1))
     step = max(1, -(-len(boxes) // _SHOWN))
     wide, high = np.maximum(boxes[::step, 2:] - boxes[::step, :2], 0.5).T
@@ -111,12 +102,4 @@ def plot_boxes(
     histogram.set_ylabel("boxes")
     histogram.set_xlim(0, 1)
     histogram.legend(fontsize=8, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, frameon=False)
-    data = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure.savefig(data, format="png", dpi=110)
-    write_bytes(path, data.getvalue())
-
-
-def _printable(title: str) -> str:
-    return title.replace("$", r"\$")  # matplotlib reads formulas between two of them
+    save_figure(figure, path)

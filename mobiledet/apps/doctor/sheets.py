@@ -14,10 +14,19 @@ from mobiledet.apps.doctor.duplicates import Pair
 from mobiledet.apps.doctor.report import Code
 from mobiledet.apps.doctor.suspects import Suspect
 from mobiledet.data.images import read_image
-from mobiledet.draw.boxes import Color, draw_detections, draw_target, fit_text, image_grid, write_text
+from mobiledet.draw.boxes import (
+    Color,
+    LegendEntry,
+    draw_box,
+    draw_detections,
+    draw_target,
+    image_grid,
+    legend_strip,
+    printable_text,
+)
 from mobiledet.errors import ImageError
 from mobiledet.structures import FloatArray, ImageArray, Size, Target
-from mobiledet.utils.text import count
+from mobiledet.utils.text import count, shorten
 
 SAMPLES, SUSPECTS, PAIRS = 24, 24, 16
 """Most images, or pairs, of a sheet."""
@@ -31,14 +40,10 @@ MOST_COLORS = 16
 MARK: Color = (255, 96, 0)
 WHITE: Color = (255, 255, 255)
 
-Legend = Sequence[tuple[Color | None, str]]
-"""Colour of a sample box, or None for plain text, and what it stands for."""
-
 _HUES = (0, 215, 55, 125, 290, 28, 180, 325)  # degrees; neighbours in the list far apart
 _INNER: Size = (395, 526)  # what `image_grid` leaves of a cell for its image
 _CAPTION = 42  # letters that fit under an image
 _PAPER: Color = (58, 60, 64)
-_SCALE, _LINE = 0.6, 30  # of the legend's text, and pixels from line to line
 
 
 class LabelStyle:
@@ -56,14 +61,17 @@ class LabelStyle:
         self.crowds = crowds
         self.by_color = len(self.used) <= MOST_COLORS
 
-    def legend(self) -> list[tuple[Color | None, str]]:
+    def legend(self) -> list[LegendEntry]:
         """What the boxes mean."""
         text = "Dashed: crowds or difficult ones, neither trained on nor scored."
-        dashed: list[tuple[Color | None, str]] = [(None, text)] if self.crowds else []
+        dashed: list[LegendEntry] = [(None, text)] if self.crowds else []
         if not self.by_color:
             return [(WHITE, "label, under its class name"), *dashed]
         return [
-            (_color(label), f"{_written(self.names[label - 1]) or f'class {label}'} ({number:,})")
+            (
+                _color(label),
+                shorten(f"{printable_text(self.names[label - 1]) or f'class {label}'} ({number:,})", 40),
+            )
             for label, number in self.used
         ] + dashed
 
@@ -78,16 +86,6 @@ class LabelStyle:
         for index in np.argsort(-(boxes[:, 2:] - boxes[:, :2]).prod(axis=1), kind="stable"):  # small ones on top
             draw_box(canvas, boxes[index], _color(int(labels[index])), 2)
         return canvas
-
-
-def draw_box(canvas: ImageArray, box: FloatArray, color: Color, thickness: int) -> None:
-    """Draw a box ``(4,)`` with a thin black edge, which shows on any background, onto the image."""
-    height, width = canvas.shape[:2]
-    x1, y1, x2, y2 = np.rint(box).astype(int).tolist()
-    low = (min(max(x1, 0), width - 1), min(max(y1, 0), height - 1))
-    high = (min(max(x2 - 1, low[0]), width - 1), min(max(y2 - 1, low[1]), height - 1))
-    cv2.rectangle(canvas, low, high, (0, 0, 0), thickness + 2)
-    cv2.rectangle(canvas, low, high, color, thickness)
 
 
 def draw_plain(image: ImageArray, target: Target) -> ImageArray:
@@ -109,12 +107,6 @@ def scale_to_cell(image: ImageArray, target: Target) -> tuple[ImageArray, Target
     across, down = size[0] / image.shape[1], size[1] / image.shape[0]
     factors = np.array([across, down, across, down], np.float32)
     return small, replace(target, boxes=(target.boxes * factors).astype(np.float32)), factors
-
-
-def shorten(name: str, room: int) -> str:
-    """A name cut in its middle to ``room`` letters: file names differ at their ends."""
-    keep = (room - 2) // 2
-    return name if len(name) <= room else f"{name[: room - 2 - keep]}..{name[-keep:]}"
 
 
 def choose_samples(collection: Collection, most: int = SAMPLES) -> list[int]:
@@ -180,7 +172,7 @@ def suspect_sheet(collection: Collection, suspects: Sequence[Suspect]) -> ImageA
         cells.append(canvas)
         why = shorten(suspect.why, 30)
         captions.append(f"{why}: {shorten(collection.place(suspect.row), max(16, _CAPTION - len(why)))}")
-    legend: Legend = style.legend()
+    legend: list[LegendEntry] = style.legend()
     if detected:
         legend = [(WHITE, "label"), (None, "With name and score: what the model is sure of and no label covers.")]
     return _sheet(cells, captions, [(MARK, "the boxes in question"), *legend] if marked else legend)
@@ -248,40 +240,10 @@ def _color(label: int) -> Color:
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
-def _written(text: str) -> str:
-    """The part of a text that OpenCV can write; OpenCV 4 has no letters beyond ASCII."""
-    return fit_text(text, _SCALE, 10**6)[0]
-
-
-def _sheet(cells: Sequence[ImageArray], captions: Sequence[str], legend: Legend) -> ImageArray | None:
+def _sheet(cells: Sequence[ImageArray], captions: Sequence[str], legend: Sequence[LegendEntry]) -> ImageArray | None:
     """The images in rows with the legend below; None without images."""
     if not cells:
         return None
     grid = image_grid(cells, columns=min(COLUMNS, len(cells)), cell=CELL, captions=captions)
-    page: ImageArray = np.concatenate([grid, _legend_strip(legend, grid.shape[1])])
+    page: ImageArray = np.concatenate([grid, legend_strip(legend, grid.shape[1])])
     return page
-
-
-def _legend_strip(legend: Legend, width: int) -> ImageArray:
-    """The entries in as many lines as they need."""
-    lines: list[list[tuple[Color | None, str, int]]] = [[]]
-    x = 12
-    for color, text in legend:
-        for word in text.split() if color is None else [shorten(text, 40)]:
-            shown, (wide, _, _) = fit_text(word, _SCALE, width)
-            space = wide + (7 if color is None else 60)
-            if x + space > width and lines[-1]:
-                lines.append([])
-                x = 12
-            lines[-1].append((color, shown, x))
-            x += space
-        x += 14
-    strip = np.full((14 + _LINE * len(lines), width, 3), _PAPER, np.uint8)
-    for number, line in enumerate(lines):
-        base = 28 + _LINE * number
-        for color, text, left in line:
-            if color is not None:
-                cv2.rectangle(strip, (left, base - 15), (left + 22, base + 2), (0, 0, 0), cv2.FILLED)
-                cv2.rectangle(strip, (left + 1, base - 14), (left + 21, base + 1), color, 3)
-            write_text(strip, text, (left if color is None else left + 30, base), _SCALE, WHITE)
-    return strip

@@ -14,7 +14,6 @@ from mobiledet.apps.doctor.sheets import (
     duplicate_sheet,
     sample_sheet,
     scale_to_cell,
-    shorten,
     suspect_sheet,
 )
 from mobiledet.apps.doctor.suspects import Suspect
@@ -69,11 +68,6 @@ def test_few_classes_have_colours_of_their_own_and_many_have_names():
     assert (colored[90, 18:22] == few.legend()[0][0]).all(axis=1).any()
     assert not image.any()
     assert (many.draw(image, target)[90, 18:22] == 255).all(axis=1).any()
-
-
-def test_names_are_cut_in_their_middle():
-    assert shorten("train/abcdefghijklmnop.jpg", 14) == "train/..op.jpg"
-    assert shorten("short.jpg", 14) == "short.jpg"
 
 
 def test_sheets_show_what_is_in_question(make):
