@@ -1,4 +1,4 @@
-"""A server on this machine that answers as told: whole, cut, stalled, lying, or not at all.
+"""A server on this machine with prepared answers: whole, cut, stalled, lying, or not at all.
 
     with Loopback() as server:
         url = server.serve("/file.bin", Answer(body, cut_after=1000), Answer(body))
@@ -73,10 +73,15 @@ class Loopback:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop listening; closing it twice does no harm."""
         self.release()
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        if self._thread.is_alive():
+            self._server.shutdown()
+            self._thread.join()
+            self._server.server_close()
 
     def serve(self, path: str, *answers: Answer) -> str:
         """Set the answers for a path and return its address."""

@@ -1,15 +1,30 @@
-"""Locks that another process respects, and what happens where there are none."""
+"""Files that are whole or not there, and locks that another process respects."""
 
 import errno
 import os
 import signal
 import subprocess
 import sys
+import threading
+import time
+from pathlib import Path
 
 import pytest
 
-from mobiledet.errors import TrainingError
-from mobiledet.utils.files import lock_run_folder, locked
+from mobiledet.errors import DownloadError, MobiledetError, TrainingError
+from mobiledet.utils.files import (
+    cache_folder,
+    check_space,
+    create_run_folder,
+    file_digest,
+    lock_run_folder,
+    locked,
+    read_csv,
+    refuse_existing,
+    replacing,
+    write_csv,
+    write_json,
+)
 
 HOLDER = """
 import sys, time
@@ -19,6 +34,98 @@ with lock_run_folder(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
 """
+
+
+def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path):
+    path = tmp_path / ("n" * 250)
+    path.write_text("before")
+
+    def fail_halfway():
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_halfway()
+    assert path.read_text() == "before"
+    with replacing(path, durable=True) as temporary:
+        temporary.write_text("after")
+        assert path.read_text() == "before"
+    assert path.read_text() == "after"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_cant_be_written_is_named(tmp_path):
+    with pytest.raises(MobiledetError, match="absent"):
+        write_json(tmp_path / "absent" / "a.json", {})
+
+
+def test_csv_comes_back(tmp_path):
+    assert read_csv(tmp_path / "a.csv") == []
+    write_csv(tmp_path / "a.csv", [{"epoch": 1, "AP": 0.5}, {"epoch": 2, "note": 'a, "b"'}])
+    assert read_csv(tmp_path / "a.csv") == [
+        {"epoch": "1", "AP": "0.5", "note": ""},
+        {"epoch": "2", "AP": "", "note": 'a, "b"'},
+    ]
+
+
+def test_digests(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    assert file_digest(tmp_path / "a").startswith("ba7816bf8f01cfea")
+    assert file_digest(tmp_path / "a", "md5") == "900150983cd24fb0d6963f7d28e17f72"
+
+
+def test_the_cache_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("MOBILEDET_CACHE", str(tmp_path))
+    assert cache_folder() == tmp_path
+    monkeypatch.setenv("MOBILEDET_CACHE", "")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / ".cache" / "mobiledet"
+    monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    with pytest.raises(MobiledetError, match="MOBILEDET_CACHE"):
+        cache_folder()
+
+
+def test_results_overwrite_nothing(tmp_path):
+    refuse_existing(None)
+    refuse_existing(tmp_path / "new")
+    for path in (tmp_path, tmp_path / "absent" / "new"):
+        with pytest.raises(MobiledetError, match="name another file"):
+            refuse_existing(path)
+
+
+def test_run_folders_are_counted(tmp_path):
+    (tmp_path / "run" / "7").mkdir(parents=True)
+    (tmp_path / "run" / "notes").mkdir()
+    assert create_run_folder(tmp_path, "run") == tmp_path / "run" / "8"
+    (tmp_path / "file").touch()
+    with pytest.raises(TrainingError, match="elsewhere"):
+        create_run_folder(tmp_path / "file", "run", remedy="choose elsewhere")
+
+
+def test_what_does_not_fit_is_counted(tmp_path):
+    check_space(tmp_path, 1, "a byte")
+    with pytest.raises(DownloadError, match="the universe needs"):
+        check_space(tmp_path, 10**24, "the universe")
+
+
+def test_one_thread_at_a_time(tmp_path):
+    inside, most = [], []
+
+    def work():
+        with locked(tmp_path / "lock", "waiting"):
+            inside.append(1)
+            most.append(len(inside))
+            time.sleep(0.01)
+            inside.pop()
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert most == [1] * 6
+    assert not list(tmp_path.iterdir())
 
 
 def test_one_holder_at_a_time(tmp_path):

@@ -1,0 +1,47 @@
+"""Words and tables for people."""
+
+import pytest
+
+from mobiledet.utils.text import count, did_you_mean, listing, nearest, printable, readable_size, table
+
+
+def test_counts():
+    assert [count(1, "box", "boxes"), count(0, "box", "boxes"), count(1234, "image")] == [
+        "1 box",
+        "0 boxes",
+        "1,234 images",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("items", "expected"),
+    [([], ""), ("ab", "a, b"), ("abcde", "a, b, c, d, e"), ("abcdef", "a, b, c, d, e and 1 more")],
+)
+def test_listings(items, expected):
+    assert listing(items) == expected
+
+
+def test_what_was_meant():
+    assert nearest("Trian", ["train", "val"]) == "train"
+    assert nearest("banana", ["train", "val"]) is None
+    assert did_you_mean("vall", ["train", "val"]) == "did you mean 'val'?"
+    assert did_you_mean("banana", ["train"], otherwise="there is train") == "there is train"
+
+
+def test_foreign_text_stays_on_one_line():
+    assert printable("großer Hund") == "großer Hund"
+    assert printable("a\nb\x1b[1m\ud800") == "a\\nb\\x1b[1m\\ud800"
+
+
+def test_sizes():
+    sizes = (5, 1023, 1024, 1_000_000, 815_585_330, 19_336_861_798, 10**16)
+    expected = ["5 bytes", "1023 bytes", "1 KiB", "977 KiB", "778 MiB", "18 GiB", "9.09e+03 TiB"]
+    assert [readable_size(size) for size in sizes] == expected
+
+
+def test_tables():
+    assert table([("class", "AP"), ("bus", "0.5"), ("hot dog", "1")]) == [
+        "class     AP",
+        "bus      0.5",
+        "hot dog    1",
+    ]
