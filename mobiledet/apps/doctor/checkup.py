@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from mobiledet.apps.doctor.anchors import AnchorSetting, anchor_grids, best_overlaps
+from mobiledet.apps.doctor.anchors import AnchorSetting
 from mobiledet.apps.doctor.collection import Collection, collect
 from mobiledet.apps.doctor.duplicates import Pair, describe_duplicates, find_duplicates
 from mobiledet.apps.doctor.image_facts import describe_images, read_facts
@@ -21,7 +21,7 @@ from mobiledet.data.coco import CocoDataset
 from mobiledet.data.formats.base import Account
 from mobiledet.draw.boxes import write_image
 from mobiledet.errors import MobiledetError
-from mobiledet.structures import Detections, FloatArray, ImageArray, Size
+from mobiledet.structures import Detections, ImageArray
 from mobiledet.utils.files import write_json, write_text
 from mobiledet.utils.text import count
 
@@ -88,8 +88,12 @@ def examine(
         report.sections.append(unlabelled.section)
         suspicious = unlabelled.images + suspicious
     _make_folder(folder)
-    _write_sheets(report, folder, collection, duplicates.pairs, suspicious)
-    _write_plot(report, folder, title, boxes_in_network(collection, size), setting, size)
+    _write_images(report, folder, collection, duplicates.pairs, suspicious)
+    boxes = boxes_in_network(collection, size)
+    if len(boxes):
+        heading = f"{title}: {count(len(boxes), 'box', 'boxes')} and the anchors"
+        plot_boxes(folder / "boxes.png", heading, boxes, setting, size)
+        report.files["boxes.png"] = "sizes of the boxes and of the anchors, and how well they overlap"
     write_text(folder / "report.txt", report.to_text())
     write_json(folder / "report.json", report.to_json())
     return report
@@ -148,7 +152,7 @@ def _describe_reading(account: Account | None, limited: int | None) -> list[Sect
     return [section] if section.parts or section.findings else []
 
 
-def _write_sheets(
+def _write_images(
     report: DoctorReport, folder: Path, collection: Collection, pairs: Sequence[Pair], suspects: Sequence[Suspect]
 ) -> None:
     for name, sheet, what in (
@@ -159,21 +163,3 @@ def _write_sheets(
         if sheet is not None:
             write_image(folder / name, sheet)
             report.files[name] = what
-
-
-def _write_plot(
-    report: DoctorReport, folder: Path, title: str, boxes: FloatArray, setting: AnchorSetting, size: Size
-) -> None:
-    if not len(boxes):
-        return
-    grids = anchor_grids(setting, size)
-    plot_boxes(
-        folder / "boxes.png",
-        boxes=boxes,
-        overlaps=best_overlaps(boxes, grids),
-        grids=grids,
-        match_iou=setting.match_iou,
-        size=size,
-        title=f"{title}: {count(len(boxes), 'box', 'boxes')} and the anchors",
-    )
-    report.files["boxes.png"] = "sizes of the boxes and of the anchors, and how well they overlap"

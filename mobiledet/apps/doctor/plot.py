@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from mobiledet.apps.doctor.anchors import AnchorGrid
+from mobiledet.apps.doctor.anchors import AnchorSetting, anchor_grids, best_overlaps
 from mobiledet.apps.doctor.inputs import TINY
 from mobiledet.draw.figures import literal, save_figure
 from mobiledet.structures import FloatArray, Size
@@ -16,26 +15,15 @@ _SHOWN = 20000  # points drawn; more only make the file large
 _MATCHED, _UNMATCHED, _ANCHOR = "#3b76af", "#e0532f", "#111111"
 
 
-def plot_boxes(
-    path: Path,
-    *,
-    boxes: FloatArray,
-    overlaps: FloatArray,
-    grids: Sequence[AnchorGrid],
-    match_iou: float,
-    size: Size,
-    title: str,
-) -> None:
+def plot_boxes(path: Path, title: str, boxes: FloatArray, setting: AnchorSetting, size: Size) -> None:
     """Draw boxes and anchors, and how well they overlap.
 
     Args:
         path: file to write; ``.png``.
-        boxes: ``(M, 4)`` xyxy in network pixels.
-        overlaps: ``(M,)`` best IoU of each box with an anchor.
-        grids: the anchors, map by map.
-        match_iou: overlap from which on a box counts as matched.
-        size: ``(height, width)`` of the network's input.
         title: written above.
+        boxes: ``(M, 4)`` xyxy in network pixels, at least one.
+        setting: the anchors, and the overlap from which on a box counts as matched.
+        size: ``(height, width)`` of the network's input.
 
     Raises:
         ImageError: it can't be written.
@@ -43,6 +31,8 @@ def plot_boxes(
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullFormatter
 
+    grids, match_iou = anchor_grids(setting, size), setting.match_iou
+    overlaps = best_overlaps(boxes, grids)
     figure = Figure(figsize=(13, 5.8), layout="constrained")
     figure.suptitle(literal(title), fontsize=12)
     scatter, histogram = figure.subplots(1, 2, width_ratios=(1.7, 1))
