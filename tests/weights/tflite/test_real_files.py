@@ -30,7 +30,7 @@ def interpreter(path: Path, **options: object):
     return made
 
 
-def pictures(folder: Path, count: int, size: tuple[int, int]):
+def images(folder: Path, count: int, size: tuple[int, int]):
     return [fit_image(read_image(path), ResizeRule(size))[0] for path in find_images([folder])[:count]]
 
 
@@ -81,7 +81,7 @@ def test_the_detector_computes_what_tensorflow_lite_does(real_weights, real_data
     model.load_state_dict(content["model"])
     columns = [category["id"] for category in content["categories"]]
     pairs = {"logits": ([], []), "deltas": ([], [])}
-    for image in pictures(real_data / "coco-mini/val2017", 6, (300, 300)):
+    for image in images(real_data / "coco-mini/val2017", 6, (300, 300)):
         litert.set_tensor(litert.get_input_details()[0]["index"], image[None])
         litert.invoke()
         with torch.no_grad():
@@ -99,7 +99,7 @@ def test_the_detector_computes_what_tensorflow_lite_does(real_weights, real_data
 
 
 def test_the_detector_by_name_scores_what_it_should(real_weights, real_data, monkeypatch):
-    """The first 60 pictures alone score 0.226; another padding, colour order or class order is far below."""
+    """The first 60 images alone score 0.226; another padding, colour order or class order is far below."""
     monkeypatch.setenv("MOBILEDET_WEIGHTS", str(real_weights))
     detector = Detector("ssd_mobilenet_v1_075_coco")
     dataset = load_coco(real_data / "coco-mini", "val", check_images=False).first(60)
@@ -117,7 +117,7 @@ def test_the_classifier_computes_what_tensorflow_lite_does(real_weights, real_da
     assert (backbone.config.alpha, backbone.input_size) == (0.5, (160, 160))
     network = backbone.build_classifier()
     agreed = 0
-    for image in pictures(real_data / "coco-mini/val2017", 25, (160, 160)):
+    for image in images(real_data / "coco-mini/val2017", 25, (160, 160)):
         litert.set_tensor(litert.get_input_details()[0]["index"], image[None])
         litert.invoke()
         theirs = real(litert, litert.get_output_details()[0]["index"])[0]
@@ -135,7 +135,7 @@ def test_the_features_are_those_of_tensorflow_lite(real_weights, real_data):
     litert, backbone = interpreter(path), import_classifier(read_tflite(path))
     assert (backbone.config.alpha, backbone.classifier) == (1.0, None)
     network, cosines = backbone.build(("conv13",)), []
-    for image in pictures(real_data / "coco-mini/val2017", 12, (224, 224)):
+    for image in images(real_data / "coco-mini/val2017", 12, (224, 224)):
         litert.set_tensor(litert.get_input_details()[0]["index"], image[None])
         litert.invoke()
         theirs = real(litert, litert.get_output_details()[0]["index"]).ravel()

@@ -133,10 +133,6 @@ class GraphBuilder:
 
     def finish(self, inputs: Sequence[int], outputs: Sequence[int]) -> bytes:
         """The whole file."""
-        metadata = {}
-        if self.labels is not None:
-            metadata["TFLITE_METADATA"] = len(self._buffers)
-            self._buffers.append(_label_metadata(len(outputs)))
         b = flatbuffers.Builder(1 << 16)
         buffers = [self._buffer(b, data) for data in self._buffers]
         kinds = list(dict.fromkeys(op[0] for op in self._ops))
@@ -151,9 +147,6 @@ class GraphBuilder:
             "Name": b.CreateString("main"),
         }
         graphs = _offsets(b, [_table(b, "SubGraph", lists)])
-        entries = []
-        for name, buffer in metadata.items():
-            entries.append(_table(b, "Metadata", {"Name": b.CreateString(name), "Buffer": buffer}))
         model = {
             "Version": SCHEMA_VERSION,
             "OperatorCodes": _offsets(b, codes),
@@ -161,8 +154,6 @@ class GraphBuilder:
             "Description": b.CreateString(self.description),
             "Buffers": _offsets(b, buffers),
         }
-        if entries:
-            model["Metadata"] = _offsets(b, entries)
         b.Finish(_table(b, "Model", model), file_identifier=b"TFL3")
         return bytes(b.Output()) if self.labels is None else with_label_file(bytes(b.Output()), self.labels)
 
@@ -219,32 +210,6 @@ def with_label_file(model: bytes, labels: Sequence[str], name: str = "labelmap.t
     with zipfile.ZipFile(stream, "a") as archive:
         archive.writestr(name, "".join(f"{label}\n" for label in labels))
     return stream.getvalue()
-
-
-def _label_metadata(outputs: int) -> bytes:
-    """Metadata that says which output the label file belongs to (metadata_schema.fbs, fields by number)."""
-    b = flatbuffers.Builder(256)
-    name = b.CreateString("labelmap.txt")
-    b.StartObject(4)  # AssociatedFile: name 0, description 1, type 2, locale 3
-    b.PrependUOffsetTRelativeSlot(0, name, 0)
-    b.PrependInt8Slot(2, 3, 0)  # TENSOR_VALUE_LABELS
-    files = _offsets(b, [b.EndObject()])
-    tensors = []
-    for index in range(outputs):
-        b.StartObject(7)  # TensorMetadata: associated_files 6
-        if index == min(1, outputs - 1):
-            b.PrependUOffsetTRelativeSlot(6, files, 0)
-        tensors.append(b.EndObject())
-    outs = _offsets(b, tensors)
-    b.StartObject(5)  # SubGraphMetadata: output_tensor_metadata 3
-    b.PrependUOffsetTRelativeSlot(3, outs, 0)
-    graphs = _offsets(b, [b.EndObject()])
-    title = b.CreateString("generated for a test")
-    b.StartObject(8)  # ModelMetadata: name 0, subgraph_metadata 3
-    b.PrependUOffsetTRelativeSlot(0, title, 0)
-    b.PrependUOffsetTRelativeSlot(3, graphs, 0)
-    b.Finish(b.EndObject(), file_identifier=b"M001")
-    return bytes(b.Output())
 
 
 def _operator_code(b: flatbuffers.Builder, kind: str) -> int:

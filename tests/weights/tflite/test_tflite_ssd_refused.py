@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 from tflite_builder import GraphBuilder, with_label_file
-from tflite_files import with_channels, with_kernel, with_stride, write_changed_ssd
-from tflite_writer import write_ssd
+from tflite_writer import with_channels, with_kernel, with_stride, write_ssd
 
 from mobiledet.errors import CheckpointError
 from mobiledet.weights.importing import import_weights
@@ -86,7 +85,7 @@ def test_what_can_not_be_taken_over(tmp_path, kind, fault, said):
     ],
 )
 def test_backbones_unlike_table_1(tmp_path, change, said):
-    write_changed_ssd(tmp_path / "m.tflite", change)
+    write_ssd(tmp_path / "m.tflite", change=change)
     with pytest.raises(CheckpointError, match=said):
         import_weights(tmp_path / "m.tflite")
 
@@ -123,14 +122,14 @@ def endless(anchors):
     ],
 )
 def test_anchors_off_the_formula(tmp_path, change, said):
-    write_changed_ssd(tmp_path / "m.tflite", lambda plan: plan, change_anchors=change)
+    write_ssd(tmp_path / "m.tflite", change_anchors=change)
     with pytest.raises(CheckpointError, match=said):
         import_weights(tmp_path / "m.tflite")
 
 
 def test_scores_without_background(tmp_path):
     """Four columns for four classes: the first is a class, not the background."""
-    write_changed_ssd(tmp_path / "m.tflite", lambda plan: plan, num_classes=3, stated_classes=4)
+    write_ssd(tmp_path / "m.tflite", num_classes=3, stated_classes=4)
     with pytest.raises(CheckpointError, match="4 scores a box for 4 classes; only background and the classes"):
         import_weights(tmp_path / "m.tflite")
 
@@ -138,14 +137,14 @@ def test_scores_without_background(tmp_path):
 def test_a_kernel_without_channels(tmp_path):
     """Well formed as a file, but no reader expects it: still one line."""
     graph = GraphBuilder("")
-    picture = graph.tensor("x", (1, 32, 48, 3), "FLOAT32")
+    image = graph.tensor("x", (1, 32, 48, 3), "FLOAT32")
     weight = graph.tensor("w", (8, 3, 3), "FLOAT32", data=np.zeros((8, 3, 3), np.float32))
     bias = graph.tensor("b", (8,), "FLOAT32", data=np.zeros(8, np.float32))
     out = graph.tensor("y", (1, 16, 24, 8), "FLOAT32")
     options = {"StrideH": 2, "StrideW": 2, "Padding": 0, "FusedActivationFunction": 3}
     options |= {"DilationHFactor": 1, "DilationWFactor": 1}
-    graph.op("CONV_2D", [picture, weight, bias], [out], options=options)
+    graph.op("CONV_2D", [image, weight, bias], [out], options=options)
     path = tmp_path / "m.tflite"
-    path.write_bytes(graph.finish([picture], [out]))
+    path.write_bytes(graph.finish([image], [out]))
     with pytest.raises(CheckpointError, match=r"damaged TensorFlow Lite file, or another network .*copy it again"):
         import_weights(path)

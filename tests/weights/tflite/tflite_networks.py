@@ -1,16 +1,20 @@
-"""The networks in generated files: layers in order, random weights that keep activations alive, how they are stored."""
+"""The networks in generated files: layers in order, random weights that keep activations alive, how they are stored.
+
+They are computed in floating point by torch alone; what TensorFlow Lite makes of the same file is held against this.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from tflite_builder import Quantization
-from tflite_forward import Layer, apply, linear, make_pictures
+from torch import Tensor
 
 BLOCKS = ((1, 64), (2, 128), (1, 128), (2, 256), (1, 256), (2, 512), *[(1, 512)] * 5, (2, 1024), (1, 1024))
 """Stride and channels of the separable layers 1..13."""
@@ -22,6 +26,88 @@ WEIGHTLESS = ("add", "pool")
 
 TRAINED_END = 5.9997616
 """Where the ranges of hidden ReLU6 end in files whose ranges were learned: near 6, not at 6."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer as it is stored.
+
+    Attributes:
+        kind: ``"conv"``, ``"depthwise"``, ``"add"``, or ``"pool"`` over the whole map.
+        sources: Names of the layers it is applied to; ``"input"`` is the image.
+        stride: In both directions.
+        activation: ``"RELU6"``, ``"RELU"`` or ``"NONE"``.
+        weight: ``(out, height, width, in)``, depthwise ``(1, height, width, channels)``, float32.
+        bias: ``(out,)`` float32.
+        limit: Where a quantised output ends, if that clips it: 6 stands for a ReLU6 that isn't written.
+    """
+
+    kind: str
+    sources: tuple[str, ...]
+    stride: int = 1
+    activation: str = "RELU6"
+    weight: np.ndarray | None = None
+    bias: np.ndarray | None = None
+    limit: float | None = None
+
+
+def make_images(count: int, size: tuple[int, int], seed: int = 0) -> np.ndarray:
+    """Random images with coarse and fine structure, ``(count, height, width, 3)`` uint8."""
+    generator = torch.Generator().manual_seed(seed)
+    total = torch.zeros(count, 3, *size)
+    for cells, strength in ((2, 1.0), (6, 0.7), (20, 0.4)):
+        noise = torch.randn(count, 3, cells, cells, generator=generator) * strength
+        total += F.interpolate(noise, size=size, mode="bilinear", align_corners=False)
+    total += 0.2 * torch.randn(count, 3, *size, generator=generator)
+    return (torch.sigmoid(1.3 * total) * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def forward(layers: Mapping[str, Layer], images: np.ndarray) -> dict[str, np.ndarray]:
+    """Output of every layer.
+
+    Args:
+        layers: In order of execution.
+        images: ``(B, height, width, 3)`` real values, as the first layer takes them.
+
+    Returns:
+        Name -> ``(B, height, width, channels)`` float32.
+    """
+    values = {"input": torch.from_numpy(np.ascontiguousarray(images, np.float32)).permute(0, 3, 1, 2)}
+    for name, layer in layers.items():
+        values[name] = apply(layer, [values[source] for source in layer.sources])
+    return {name: value.permute(0, 2, 3, 1).numpy() for name, value in values.items() if name != "input"}
+
+
+def apply(layer: Layer, inputs: list[Tensor]) -> Tensor:
+    """One layer on ``(B, C, H, W)``."""
+    out = linear(layer, inputs)
+    if layer.activation != "NONE" or layer.limit is not None:
+        highest = 6.0 if layer.activation == "RELU6" else float("inf")
+        out = out.clamp(0.0, min(highest, layer.limit if layer.limit is not None else float("inf")))
+    return out
+
+
+def linear(layer: Layer, inputs: list[Tensor]) -> Tensor:
+    """A layer before its activation."""
+    if layer.kind == "add":
+        return inputs[0] + inputs[1]
+    if layer.kind == "pool":
+        return inputs[0].mean(dim=(2, 3), keepdim=True)
+    assert layer.weight is not None
+    assert layer.bias is not None
+    weight = torch.from_numpy(layer.weight).permute(*((3, 0, 1, 2) if layer.kind == "depthwise" else (0, 3, 1, 2)))
+    groups = len(weight) if layer.kind == "depthwise" else 1
+    padded = pad_same(inputs[0], weight.shape[2], layer.stride)
+    return F.conv2d(padded, weight, torch.from_numpy(layer.bias), layer.stride, groups=groups)
+
+
+def pad_same(x: Tensor, kernel: int, stride: int) -> Tensor:
+    """TensorFlow's SAME padding: what is odd about it goes below and to the right."""
+    before_after = []
+    for length in (x.shape[3], x.shape[2]):
+        total = max(0, (-(-length // stride) - 1) * stride + kernel - length)
+        before_after += [total // 2, total - total // 2]
+    return F.pad(x, before_after)
 
 
 @dataclass(frozen=True)
@@ -90,14 +176,14 @@ def plan_classifier(backbone: list[Planned], num_classes: int | None) -> list[Pl
 
 
 @lru_cache(maxsize=16)
-def draw(plan: tuple[Planned, ...], size: tuple[int, int], activation: str, seed: int) -> dict[str, Layer]:
+def draw(plan: tuple[Planned, ...], size: tuple[int, int], activation: str) -> dict[str, Layer]:
     """Random weights. Cached, as most tests write the same network: change nothing in it.
 
-    He's scale alone lets a random MobileNet forget its picture after a few layers, for every channel ends up at a level
-    of its own. So each channel is put where a trained batch-norm would put it, measured on random pictures.
+    He's scale alone lets a random MobileNet forget its image after a few layers, for every channel ends up at a level
+    of its own. So each channel is put where a trained batch-norm would put it, measured on random images.
     """
-    rng = np.random.default_rng(seed)
-    values = {"input": _pictures(size, 127.5, 127.5)}
+    rng = np.random.default_rng(0)
+    values = {"input": _images(size, 127.5, 127.5)}
     layers: dict[str, Layer] = {}
     for planned in plan:
         inputs = [values[source] for source in planned.sources]
@@ -157,7 +243,7 @@ def store(
 
     Args:
         layers: From :func:`draw`.
-        size: ``(height, width)`` of the pictures.
+        size: ``(height, width)`` of the images.
         kind: ``"float32"``, ``"float16"``, ``"uint8"`` or ``"int8"``.
         hidden_relu6: Leave the backbone's ReLU6 out, where a quantised output that ends at 6 implies it.
         range_end: Where the output of ``conv5_pointwise`` ends instead.
@@ -171,7 +257,7 @@ def store(
         return {name: _as_stored(layer, held[name]) for name, layer in layers.items()}, held
     dtype, out, held = kind.upper(), {}, {}
     mean, std = input_scale(kind)
-    values, scales = {"input": _pictures(size, mean, std)}, {"input": input_quantization(kind)}
+    values, scales = {"input": _images(size, mean, std)}, {"input": input_quantization(kind)}
     for name, layer in layers.items():
         inputs = [values[source] for source in layer.sources]
         stored = Stored()
@@ -204,7 +290,7 @@ def input_scale(kind: str) -> tuple[float, float]:
 
 
 def input_quantization(kind: str) -> Quantization:
-    """Scale of a quantised network's pictures."""
+    """Scale of a quantised network's images."""
     mean, std = input_scale(kind)
     return Quantization.of(1.0 / std, int(mean) - (128 if kind == "int8" else 0))
 
@@ -249,8 +335,8 @@ def _same_scale(held: dict[str, Stored], prefix: str) -> dict[str, Stored]:
     return {name: replace(held[name], output=whole) for name in outputs}
 
 
-def _pictures(size: tuple[int, int], mean: float, std: float) -> torch.Tensor:
-    # Maps of one cell give a channel one value a picture, so small pictures must be many.
+def _images(size: tuple[int, int], mean: float, std: float) -> torch.Tensor:
+    # Maps of one cell give a channel one value a image, so small images must be many.
     count = max(4, min(16, 16 * 96 * 128 // (size[0] * size[1])))
     pixels = _pixels(count, size)
     return torch.from_numpy((pixels - np.float32(mean)) / np.float32(std)).permute(0, 3, 1, 2).contiguous()
@@ -258,7 +344,7 @@ def _pictures(size: tuple[int, int], mean: float, std: float) -> torch.Tensor:
 
 @lru_cache(maxsize=16)
 def _pixels(count: int, size: tuple[int, int]) -> np.ndarray:
-    return make_pictures(count, size, seed=99).astype(np.float32)
+    return make_images(count, size, seed=99).astype(np.float32)
 
 
 def _scaled(channels: int, alpha: float, least: int = 8) -> int:
@@ -268,7 +354,7 @@ def _scaled(channels: int, alpha: float, least: int = 8) -> int:
 def ssd_anchors(
     map_sizes: Sequence[tuple[int, int]], input_size: tuple[int, int], scale_min: float, scale_max: float
 ) -> np.ndarray:
-    """The Object Detection API's anchors ``(N, 4)``: centre y, centre x, height, width as shares of the picture.
+    """The Object Detection API's anchors ``(N, 4)``: centre y, centre x, height, width as fractions of the image.
 
     Its lowest map begins with a fixed 0.1, whatever ``scale_min`` is. Sizes are relative to the shorter side.
     """

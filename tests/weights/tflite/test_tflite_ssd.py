@@ -5,13 +5,8 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from tflite_files import (
-    LiteRT,
-    at_least,
-    write_changed_ssd,
-)
-from tflite_forward import make_pictures
-from tflite_writer import write_ssd
+from tflite_networks import make_images
+from tflite_writer import LiteRT, at_least, write_ssd
 
 from mobiledet.config import config_from_plain
 from mobiledet.models.build import build_detector
@@ -45,17 +40,17 @@ def network(content):
     return model
 
 
-def predict(content, pictures):
+def predict(content, images):
     """Our logits ``(B, A, K)`` and offsets ``(B, A, 4)``."""
     model = network(content)
     with torch.no_grad():
-        features = model.features(torch.from_numpy(pictures).permute(0, 3, 1, 2))
-        logits, deltas, _ = model.head._predict(features, [model.network_size] * len(pictures))
+        features = model.features(torch.from_numpy(images).permute(0, 3, 1, 2))
+        logits, deltas, _ = model.head._predict(features, [model.network_size] * len(images))
     return logits.numpy(), deltas.numpy()
 
 
 def our_anchors(content):
-    """As a file stores them: centre y, centre x, height, width as shares of the picture."""
+    """As a file stores them: centre y, centre x, height, width as fractions of the image."""
     model = network(content)
     height, width = model.network_size
     with torch.no_grad():
@@ -122,10 +117,10 @@ def test_weights_are_exactly_those_stored(detector, kind):
 @pytest.mark.parametrize("kind", ["float32", "float16"])
 def test_it_computes_what_tensorflow_lite_does(detector, kind, size):
     written, content = detector(kind, size)
-    pictures = make_pictures(1, size, seed=5)
+    images = make_images(1, size, seed=5)
     litert = LiteRT(written.path)
-    litert.run(written.feed(pictures)[0])
-    logits, deltas = predict(content, pictures)
+    litert.run(written.feed(images)[0])
+    logits, deltas = predict(content, images)
     assert np.abs(logits - litert.real("concat_1")[..., 1:]).max() < 1e-3
     assert np.abs(deltas - litert.real("Squeeze")[..., [1, 0, 3, 2]]).max() < 1e-3
 
@@ -136,10 +131,10 @@ def test_it_computes_what_tensorflow_lite_does(detector, kind, size):
 def test_it_is_near_what_tensorflow_lite_rounds(detector, kind, size):
     """We compute in float what TensorFlow Lite computes in 8 bits: off by 0.14 and 0.10 on average, of 1.9 and 1.0."""
     written, content = detector(kind, size)
-    pictures = make_pictures(1, size, seed=5)
+    images = make_images(1, size, seed=5)
     litert = LiteRT(written.path)
-    litert.run(written.feed(pictures)[0])
-    logits, deltas = predict(content, pictures)
+    litert.run(written.feed(images)[0])
+    logits, deltas = predict(content, images)
     pairs = [(logits, litert.real("concat_1")[..., 1:]), (deltas, litert.real("Squeeze")[..., [1, 0, 3, 2]])]
     for ours, theirs in pairs:
         assert np.abs(ours - theirs).mean() < 0.13 * theirs.std()
@@ -150,9 +145,9 @@ def test_it_is_near_what_tensorflow_lite_rounds(detector, kind, size):
 def test_it_computes_what_was_written(detector, kind):
     """The same without TensorFlow Lite: against torch on the stored numbers."""
     written, content = detector(kind, (97, 131))
-    pictures = make_pictures(2, (97, 131), seed=5)
-    boxes, scores = written.raw_outputs(pictures)
-    logits, deltas = predict(content, pictures)
+    images = make_images(2, (97, 131), seed=5)
+    boxes, scores = written.raw_outputs(images)
+    logits, deltas = predict(content, images)
     # uint8 backbones end at 5.99976, where ours end at 6.
     limit = 0.03 if kind == "uint8" else 1e-3
     assert np.abs(logits - scores[..., 1:]).max() < limit
@@ -163,12 +158,12 @@ def test_it_computes_what_was_written(detector, kind):
 def test_its_detections_are_among_ours(detector):
     """TensorFlow Lite's own decoding: every box it gives is one of our candidates, in our classes and pixels."""
     written, content = detector("float32", (97, 131))
-    picture = make_pictures(1, (97, 131), seed=5)
+    image = make_images(1, (97, 131), seed=5)
     litert = LiteRT(written.path)
-    litert.run(written.feed(picture)[0])
+    litert.run(written.feed(image)[0])
     boxes, labels, scores, count = litert.outputs()
     with torch.no_grad():
-        ours = network(content).candidates(torch.from_numpy(picture).permute(0, 3, 1, 2))
+        ours = network(content).candidates(torch.from_numpy(image).permute(0, 3, 1, 2))
     height, width = 97, 131
     assert int(count[0]) == 10
     for box, label, score in zip(boxes[0], labels[0], scores[0], strict=True):
@@ -201,7 +196,7 @@ def test_other_scales(tmp_path, kind, scale_max):
 def test_anchors_cut_off_at_the_largest_storable_number(tmp_path):
     """The longest anchors are 0.95 * sqrt(3) = 1.645 of a side; TensorFlow's own file cuts them off, too."""
     path = tmp_path / "m.tflite"
-    write_changed_ssd(path, lambda plan: plan, kind="uint8", anchors_end=1.5)
+    write_ssd(path, kind="uint8", anchors_end=1.5)
     head = model_of(import_weights(path)).head
     assert (head.scale_min, head.scale_max, head.aspect_ratios) == (0.2, 0.95, RATIOS)
 
@@ -224,23 +219,23 @@ def test_smallest_anchors_of_half_scale_min(tmp_path):
         anchors[: 6 * 8 * 3 : 3, 2:] *= 1.5
         return anchors
 
-    write_changed_ssd(path, lambda plan: plan, change_anchors=halved, anchor_scales=(0.3, 0.9))
+    write_ssd(path, change_anchors=halved, anchor_scales=(0.3, 0.9))
     head = model_of(import_weights(path)).head
     assert (head.scale_min, head.scale_max, head.lowest_scale) == (0.3, 0.9, None)
 
 
 @pytest.mark.filterwarnings("ignore:.*experimental_preserve_all_tensors")
 def test_at_least_16_channels(tmp_path):
-    layers = write_changed_ssd(tmp_path / "m.tflite", at_least(16))
+    layers = write_ssd(tmp_path / "m.tflite", change=at_least(16)).layers
     content = import_weights(tmp_path / "m.tflite")
     backbone = model_of(content).backbone
     assert (backbone.alpha, backbone.min_channels) == (0.25, 16)
     assert content["model"]["backbone.layers.conv0.conv.weight"].shape == (16, 3, 3, 3)
     assert layers["conv1_depthwise"].weight.shape == (1, 3, 3, 16)
-    pictures = make_pictures(1, (96, 128), seed=5)
+    images = make_images(1, (96, 128), seed=5)
     litert = LiteRT(tmp_path / "m.tflite")
-    litert.run(((pictures.astype(np.float32) - 127.5) / 127.5)[0])
-    assert np.abs(predict(content, pictures)[0] - litert.real("concat_1")[..., 1:]).max() < 1e-3
+    litert.run(((images.astype(np.float32) - 127.5) / 127.5)[0])
+    assert np.abs(predict(content, images)[0] - litert.real("concat_1")[..., 1:]).max() < 1e-3
 
 
 @pytest.mark.parametrize("alpha", [0.1, 0.35, 0.5, 0.75])
@@ -283,7 +278,7 @@ def test_outputs_without_a_class_are_left_out(tmp_path):
     assert content["categories"] == [{"id": 1, "name": "car"}, {"id": 3, "name": "tram"}]
     rows = written.layers["class_predictor1"].bias.reshape(6, 4)[:, [1, 3]].ravel()
     assert np.array_equal(content["model"]["head.cls_predictors.1.bias"].numpy(), rows)
-    assert predict(content, make_pictures(1, (96, 128)))[0].shape[2] == 2
+    assert predict(content, make_images(1, (96, 128)))[0].shape[2] == 2
 
 
 @pytest.mark.parametrize("lines", [80, 90, 91])

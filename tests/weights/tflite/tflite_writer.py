@@ -1,14 +1,44 @@
-"""Networks written as TensorFlow Lite operations, in the order and with the options of TensorFlow's converters."""
+"""Small TensorFlow Lite files for tests: SSD MobileNetV1 detectors and MobileNetV1 classifiers with random weights.
+
+Their operations are those that TensorFlow's converters write for the Object Detection API's ``ssd_mobilenet_v1`` and
+slim's ``mobilenet_v1``: in the same order, with the same options, in each of four kinds of storage.
+
+- ``float32``: ReLU6 fused into the convolutions.
+- ``float16``: every constant stored as float16, with a DEQUANTIZE operation of its own.
+- ``uint8``: one scale per tensor. A detector's backbone has no ReLU6: the ranges of its outputs, which end at 6, imply
+  it. A classifier's is fused.
+- ``int8``: weights with a scale per channel; a detector's results are made real before the post-processing.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pytest
 from tflite_builder import NUMPY, GraphBuilder, Quantization, tflite
-from tflite_forward import Layer
-from tflite_networks import MAPS, Constant, input_quantization, ssd_anchors, store
+from tflite_networks import (
+    MAPS,
+    Constant,
+    Layer,
+    Planned,
+    draw,
+    forward,
+    input_quantization,
+    input_scale,
+    plan_backbone,
+    plan_classifier,
+    plan_inverted,
+    plan_ssd,
+    ssd_anchors,
+    store,
+)
+
+Change = Callable[[list[Planned]], list[Planned]]
 
 Kind = Literal["float32", "float16", "uint8", "int8"]
 
@@ -25,20 +55,20 @@ class Faults:
         range_end: Where the quantised output of ``conv5_pointwise`` ends, instead of 6; no activation is fused into it.
         inverted_residuals: MobileNetV2's blocks instead of separable layers; ``conv1_expand``, ``conv1_depthwise``,
             then ``conv1_pointwise`` or, before an ADD of that name, ``conv3_project``.
-        unknown_op: A custom operation that nobody knows: between the picture and the first layer (``"input"``), before
-            the post-processing of boxes (``"boxes"``), or as a second output (``"side"``). LiteRT can't run these.
+        unknown_op: A custom operation that nobody knows: between the image and the first layer (``"input"``), or
+            before the post-processing of boxes (``"boxes"``). LiteRT can't run these.
         labels: Lines of a label file packed into the file.
-        input_type: ``"float32"`` or ``"uint8"``: a quantised network's pictures, made into its own by QUANTIZE.
-        damage: ``"text"`` writes a text file instead, ``"truncated"`` only the first 60% of the bytes.
+        input_type: ``"float32"`` or ``"uint8"``: a quantised network's images, made into its own by QUANTIZE.
+        change: Takes and gives the plan of the backbone.
     """
 
     relu: bool = False
     range_end: float | None = None
     inverted_residuals: bool = False
-    unknown_op: Literal["input", "boxes", "side"] | None = None
+    unknown_op: Literal["input", "boxes"] | None = None
     labels: tuple[str, ...] | None = None
     input_type: Literal["float32", "uint8"] | None = None
-    damage: Literal["text", "truncated"] | None = None
+    change: Change | None = None
 
 
 @dataclass(frozen=True)
@@ -50,7 +80,10 @@ class SSDFaults(Faults):
         box_scales: The box coder's ``(y, x, h, w)``.
         postprocess: Without, boxes and scores are the outputs.
         anchor_scales: ``(scale_min, scale_max)``.
-        anchor_shift: Moves every anchor's centre down and right, in shares of the picture.
+        anchor_shift: Moves every anchor's centre down and right, in fractions of the image.
+        change_anchors: Takes and gives the stored anchors ``(N, 4)``; float32 files only.
+        anchors_end: Largest number that uint8 anchors can be; what is larger is cut off.
+        stated_classes: Number of classes given to the post-processing instead of the true one.
     """
 
     softmax: bool = False
@@ -58,6 +91,9 @@ class SSDFaults(Faults):
     postprocess: bool = True
     anchor_scales: tuple[float, float] = (0.2, 0.95)
     anchor_shift: float = 0.0
+    change_anchors: Callable[[np.ndarray], np.ndarray] | None = None
+    anchors_end: float | None = None
+    stated_classes: int | None = None
 
 
 class Emitter:
@@ -76,21 +112,16 @@ class Emitter:
         self.graph = GraphBuilder("TOCO Converted." if self.toco else "MLIR Converted.")
         self.graph.labels = tuple(odd.labels) if odd.labels is not None else None
         self.outputs: dict[str, int] = {}
-        self.input = self._picture()
+        self.input = self._image()
         for name in self.layers:
-            if not name.startswith(("box", "class", "pool")):  # what comes after the picture's features
+            if not name.startswith(("box", "class", "pool")):  # what comes after the image's features
                 self._layer(name)
 
     def file(self, outputs: list[int]) -> bytes:
-        """The bytes of the whole file, damaged if that is wanted."""
-        if self.odd.unknown_op == "side":
-            outputs = [*outputs, self._unknown(self.outputs["conv11_pointwise"])]
-        data = self.graph.finish([self.input], outputs)
-        if self.odd.damage == "text":
-            return b"<!DOCTYPE html>\n<title>404</title>\n"
-        return data[: len(data) * 3 // 5] if self.odd.damage == "truncated" else data
+        """The bytes of the whole file."""
+        return self.graph.finish([self.input], outputs)
 
-    def _picture(self) -> int:
+    def _image(self) -> int:
         quantization = input_quantization(self.kind) if self.quantized else None
         name = "normalized_input_image_tensor" if self.family == "ssd" else "input"
         shape, wanted = (1, *self.size, 3), (self.odd.input_type or self.dtype).upper()
@@ -166,8 +197,8 @@ class Emitter:
         flat = self._reshape(logits, (1, num_classes), "MobilenetV1/Logits/SpatialSqueeze")
         return [self._scores("SOFTMAX", flat, "MobilenetV1/Predictions/Reshape_1")]
 
-    def ssd(self, num_classes: int, odd: SSDFaults) -> tuple[list[int], tuple[tuple[int, int], ...], np.ndarray]:
-        """Predictors and what follows them. Returns the outputs, the maps' sizes, and the anchors as stored."""
+    def ssd(self, num_classes: int, odd: SSDFaults) -> tuple[list[int], np.ndarray]:
+        """Predictors and what follows them. Returns the outputs, and the anchors as stored."""
         parts: dict[str, list[int]] = {"box": [], "class": []}
         sizes: list[tuple[int, int]] = []
         boxes = -1
@@ -189,8 +220,8 @@ class Emitter:
             boxes = self._unknown(boxes)
         anchors = self._anchors(sizes, odd)
         if not odd.postprocess:
-            return [boxes, scores], tuple(sizes), anchors.real
-        return self._postprocess(boxes, scores, anchors, num_classes, odd), tuple(sizes), anchors.real
+            return [boxes, scores], anchors.real
+        return self._postprocess(boxes, scores, anchors, num_classes, odd), anchors.real
 
     def _concatenation(self, parts: list[int], prefix: str, name: str) -> int:
         shapes = [self.graph.shape(part) for part in parts]
@@ -217,10 +248,11 @@ class Emitter:
         anchors = ssd_anchors(sizes, self.size, *odd.anchor_scales)
         anchors[:, :2] += odd.anchor_shift
         if self.dtype == "UINT8":
-            steps = Quantization.spanning(0.0, float(anchors.max()), "UINT8")
+            steps = Quantization.spanning(0.0, odd.anchors_end or float(anchors.max()), "UINT8")
             return Constant(steps.store(anchors, "UINT8"), "UINT8", steps)
         dtype = "FLOAT16" if self.kind == "float16" else "FLOAT32"
-        return Constant(anchors.astype(NUMPY[dtype]), dtype)
+        stored = anchors.astype(NUMPY[dtype])
+        return Constant(odd.change_anchors(stored) if odd.change_anchors else stored, dtype)
 
     def _postprocess(self, boxes: int, scores: int, anchors: Constant, num_classes: int, odd: SSDFaults) -> list[int]:
         if self.dtype == "INT8":
@@ -230,7 +262,7 @@ class Emitter:
             "max_classes_per_detection": 1,
             "nms_score_threshold": 1e-8,
             "nms_iou_threshold": 0.6,
-            "num_classes": num_classes,
+            "num_classes": num_classes if odd.stated_classes is None else odd.stated_classes,
             **dict(zip(("y_scale", "x_scale", "h_scale", "w_scale"), map(float, odd.box_scales), strict=True)),
         }
         if self.toco:
@@ -262,3 +294,185 @@ def tensorflow_name(name: str, family: Literal["ssd", "slim"]) -> str:
     if name.startswith("class_predictor"):
         return f"BoxPredictor_{name.removeprefix('class_predictor')}/ClassPredictor"
     return "MobilenetV1/Logits/" + ("AvgPool_1a" if name == "pool" else "Conv2d_1c_1x1")
+
+
+@dataclass(frozen=True)
+class Written:
+    """A file and the network in it.
+
+    Attributes:
+        path: The file.
+        kind: How it stores numbers.
+        input_size: ``(height, width)``.
+        input_type: ``"FLOAT32"``, ``"UINT8"`` or ``"INT8"``.
+        mean: What a pixel 0..255 is reduced by, and
+        std: then divided by, to be what ``layers`` take.
+        layers: Name -> layer, in order of execution, with exactly the real values that the file stores: ``conv0``,
+            ``conv1_depthwise``, ``conv1_pointwise``, ...; a classifier's ``pool`` and ``classifier``; a detector's
+            ``extra0_1x1``, ``extra0_3x3``, ..., ``box_predictor0``, ``class_predictor0``, ...
+    """
+
+    path: Path
+    kind: Kind
+    input_size: tuple[int, int]
+    input_type: str
+    mean: float
+    std: float
+    layers: dict[str, Layer] = field(repr=False)
+
+    def feed(self, images: np.ndarray) -> np.ndarray:
+        """Images ``(B, height, width, 3)`` uint8 as the file takes them."""
+        if self.input_type == "FLOAT32":
+            return self.normalized(images)
+        return images if self.input_type == "UINT8" else (images.astype(np.int16) - 128).astype(np.int8)
+
+    def normalized(self, images: np.ndarray) -> np.ndarray:
+        """Images uint8 as ``layers`` take them, float32."""
+        return (images.astype(np.float32) - np.float32(self.mean)) / np.float32(self.std)
+
+    def activations(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Output of every layer ``(B, height, width, channels)``, computed by torch."""
+        return forward(self.layers, self.normalized(images))
+
+
+@dataclass(frozen=True)
+class WrittenSSD(Written):
+    """A detector.
+
+    Attributes:
+        anchors: ``(N, 4)`` float32: centre y, centre x, height, width, as fractions of the image, as stored.
+    """
+
+    anchors: np.ndarray = field(repr=False)
+
+    def raw_outputs(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Encoded boxes ``(B, N, 4)`` (y, x, h, w) and logits ``(B, N, 1 + num_classes)``, background first."""
+        found = self.activations(images)
+        boxes = [found[f"box_predictor{k}"].reshape(len(images), -1, 4) for k in range(len(MAPS))]
+        logits = [found[f"class_predictor{k}"].reshape(*boxes[k].shape[:2], -1) for k in range(len(MAPS))]
+        return np.concatenate(boxes, axis=1), np.concatenate(logits, axis=1)
+
+
+def write_ssd(
+    path: Path,
+    *,
+    alpha: float = 0.25,
+    input_size: tuple[int, int] = (96, 128),
+    num_classes: int = 3,
+    kind: Kind = "float32",
+    **faults: Any,
+) -> WrittenSSD:
+    """Write a detector: the same network in every kind, up to rounding.
+
+    Args:
+        path: File to write.
+        alpha: Width multiplier.
+        input_size: ``(height, width)``.
+        num_classes: Without the background.
+        kind: How numbers are stored.
+        faults: Fields of :class:`SSDFaults`.
+    """
+    odd = SSDFaults(**faults)
+    plan = plan_ssd(_backbone(alpha, odd), alpha, num_classes)
+    emitter = _emitter(plan, input_size, kind, odd, "ssd")
+    outputs, anchors = emitter.ssd(num_classes, odd)
+    path.write_bytes(emitter.file(outputs))
+    return WrittenSSD(**_common(path, kind, input_size, emitter), anchors=anchors)
+
+
+def write_classifier(
+    path: Path,
+    *,
+    alpha: float = 0.25,
+    input_size: tuple[int, int] = (64, 96),
+    num_classes: int | None = 11,
+    kind: Kind = "float32",
+    **faults: Any,
+) -> Written:
+    """Write a classifier, or with ``num_classes=None`` its features. ``faults`` are fields of :class:`Faults`."""
+    odd = Faults(**faults)
+    emitter = _emitter(plan_classifier(_backbone(alpha, odd), num_classes), input_size, kind, odd, "slim")
+    path.write_bytes(emitter.file(emitter.classifier(num_classes)))
+    return Written(**_common(path, kind, input_size, emitter))
+
+
+def _backbone(alpha: float, odd: Faults) -> list[Planned]:
+    plan = (plan_inverted if odd.inverted_residuals else plan_backbone)(alpha)
+    return odd.change(plan) if odd.change else plan
+
+
+def _emitter(
+    plan: list[Planned], size: tuple[int, int], kind: Kind, odd: Faults, family: Literal["ssd", "slim"]
+) -> Emitter:
+    return Emitter(draw(tuple(plan), size, "RELU" if odd.relu else "RELU6"), size, kind, odd, family)
+
+
+def _common(path: Path, kind: Kind, size: tuple[int, int], emitter: Emitter) -> dict[str, Any]:
+    input_type = emitter.graph.dtype(emitter.input)
+    mean, std = input_scale("float32" if input_type == "FLOAT32" else kind)
+    return {
+        "path": path,
+        "kind": kind,
+        "input_size": size,
+        "input_type": input_type,
+        "mean": mean,
+        "std": std,
+        "layers": copy.deepcopy(emitter.layers),
+    }
+
+
+def at_least(channels: int) -> Change:
+    """Every layer at least this wide, as with the Object Detection API's ``min_depth``."""
+    return lambda plan: [replace(layer, channels=max(channels, layer.channels)) for layer in plan]
+
+
+def with_kernel(name: str, kernel: int) -> Change:
+    """One layer with another kernel."""
+    return lambda plan: [replace(layer, kernel=kernel) if layer.name == name else layer for layer in plan]
+
+
+def with_stride(name: str, stride: int) -> Change:
+    """One layer with another stride."""
+    return lambda plan: [replace(layer, stride=stride) if layer.name == name else layer for layer in plan]
+
+
+def with_channels(name: str, channels: int) -> Change:
+    """One separable layer (``"conv5"``) with another width."""
+
+    def change(plan: list[Planned]) -> list[Planned]:
+        following = f"conv{int(name.removeprefix('conv')) + 1}_depthwise"
+        return [
+            replace(layer, channels=channels) if layer.name in (f"{name}_pointwise", following) else layer
+            for layer in plan
+        ]
+
+    return change
+
+
+class LiteRT:
+    """TensorFlow Lite running a file, or a skip where it isn't installed."""
+
+    def __init__(self, path: Path) -> None:
+        module = pytest.importorskip("ai_edge_litert.interpreter", reason="LiteRT isn't installed")
+        self.interpreter = module.Interpreter(str(path), experimental_preserve_all_tensors=True, num_threads=1)
+        self.interpreter.allocate_tensors()
+
+    def run(self, fed: np.ndarray) -> None:
+        """Compute everything for one image ``(height, width, 3)`` in the file's own type."""
+        self.interpreter.set_tensor(self.interpreter.get_input_details()[0]["index"], fed[None])
+        self.interpreter.invoke()
+
+    def real(self, name: str) -> np.ndarray:
+        """Real values of a tensor, by its name."""
+        (detail,) = (d for d in self.interpreter.get_tensor_details() if d["name"] == name)
+        return _real(self.interpreter.get_tensor(detail["index"]), detail["quantization"])
+
+    def outputs(self) -> list[np.ndarray]:
+        """Real values of the outputs."""
+        details = self.interpreter.get_output_details()
+        return [_real(self.interpreter.get_tensor(d["index"]), d["quantization"]) for d in details]
+
+
+def _real(stored: np.ndarray, quantization: tuple[float, int]) -> np.ndarray:
+    scale, zero_point = quantization
+    return (stored.astype(np.float64) - zero_point) * (scale or 1.0)
