@@ -5,7 +5,7 @@
     python tools/export.py runs/mine/1/best.pt -o model_openvino --format openvino
     python tools/export.py runs/mine/1/best.pt -o model_ncnn --format ncnn
 
-Both are run on the same pictures (--pictures, --data, or generated ones); what came out is written beside the file as
+Both are run on the same images (--pictures, --data, or generated ones); the result is written beside the file as
 MODEL.certificate.json. A file that finds too little is refused unless --force.
 """
 
@@ -22,14 +22,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", help="best.pt, a run folder, or pretrained weights by name")
     parser.add_argument("-o", "--output", type=Path, required=True, help="model.onnx, or a folder; must not exist")
-    parser.add_argument("--format", choices=["onnx", "openvino", "ncnn"], default="onnx")
-    parser.add_argument("--batch", type=int, default=1, help="pictures at once (default: 1)")
     parser.add_argument(
-        "--input-size", metavar="HxW", help="for models whose pictures keep their shape (default: 4:3, as trained)"
+        "--format", type=_format, default="onnx", help="what runs it (default: onnx); a wrong name lists them"
+    )
+    parser.add_argument("--batch", type=int, default=1, help="images at once (default: 1)")
+    parser.add_argument(
+        "--input-size", metavar="HxW", help="for models whose images keep their shape (default: 4:3, as trained)"
     )
     quantised = parser.add_argument_group("INT8")
     quantised.add_argument("--int8", action="store_true", help="quantise: smaller and about twice as fast")
-    quantised.add_argument("--calibration", type=Path, nargs="+", default=[], help="real pictures, files or folders")
+    quantised.add_argument("--calibration", type=Path, nargs="+", default=[], help="real images, files or folders")
     quantised.add_argument("--calibration-pictures", type=int, default=60, metavar="N", help="how many (default: 60)")
     quantised.add_argument(
         "--method", choices=["minmax", "percentile"], default="minmax", help="how ranges are chosen (onnx)"
@@ -41,7 +43,7 @@ def main() -> None:
     proof.add_argument("--pictures", type=Path, nargs="+", default=[], help="files or folders (default: generated)")
     proof.add_argument("--data", type=Path, metavar="ROOT", help="score both on this data set, too")
     proof.add_argument("--split", default="val", help="its split (default: val)")
-    proof.add_argument("--limit", type=int, metavar="N", help="only the first N pictures of it")
+    proof.add_argument("--limit", type=int, metavar="N", help="only the first N images of it")
     proof.add_argument("--max-ap-loss", type=float, metavar="POINTS", help="default: 0.5, with --int8 1.5")
     proof.add_argument("--force", action="store_true", help="keep the file even if it finds too little")
     parser.add_argument("--threads", type=thread_count, default=0, help="processor threads; 0 takes all cores")
@@ -55,8 +57,9 @@ def main() -> None:
     size = _size(parser, arguments.input_size)
 
     from mobiledet.data.opening import open_split
-    from mobiledet.export.agreement import certificate_path
-    from mobiledet.export.exporting import ExportOptions, export_model
+    from mobiledet.export.agreement import report_path
+    from mobiledet.export.base import ExportOptions
+    from mobiledet.export.exporting import export_model
 
     dataset = None
     if arguments.data is not None:
@@ -67,20 +70,30 @@ def main() -> None:
         format=arguments.format,
         int8=arguments.int8,
         calibration=arguments.calibration,
-        calibration_pictures=arguments.calibration_pictures,
+        calibration_images=arguments.calibration_pictures,
         method=arguments.method,
         keep_float=arguments.keep_float,
         batch=arguments.batch,
         input_size=size,
-        pictures=arguments.pictures,
+        images=arguments.pictures,
         dataset=dataset,
         max_ap_loss=arguments.max_ap_loss,
         force=arguments.force,
         threads=arguments.threads,
     )
-    certificate = export_model(arguments.checkpoint, arguments.output, options)
-    verdict = "kept by --force: " + "; ".join(certificate.problems) if certificate.problems else "passed"
-    print(f"{arguments.output}: {verdict}; certificate: {certificate_path(arguments.output)}")
+    report = export_model(arguments.checkpoint, arguments.output, options)
+    verdict = "passed" if report.passed else "kept by --force: " + "; ".join(report.problems)
+    print(f"{arguments.output}: {verdict}; agreement report: {report_path(arguments.output)}")
+
+
+def _format(name: str) -> str:
+    from mobiledet.errors import ModelFileError
+    from mobiledet.export.choose import find_exporter
+
+    try:
+        return find_exporter(name).name
+    except ModelFileError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _size(parser: argparse.ArgumentParser, text: str | None) -> tuple[int, int] | None:

@@ -1,8 +1,9 @@
-"""The proof that an exported file finds what the checkpoint finds: both are run on the same pictures."""
+"""The proof that an exported file finds what the checkpoint finds: both are run on the same images."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,25 +11,28 @@ from typing import Any
 
 import numpy as np
 
-from mobiledet.structures import Detections, FloatArray
+from mobiledet.errors import ModelFileError
+from mobiledet.ops.numpy_boxes import pairwise_iou
+from mobiledet.structures import Detections
+from mobiledet.utils.files import write_json
 
 FORMAT = "mobiledet certificate"
 VERSION = 1
 
 MATCH_IOU = 0.8
-"""A detection is found again when one of its class overlaps it this much."""
+"""A detection is matched by one of its class that overlaps it this much."""
 
-LEAST_COMPARED = 10
-"""At least this many of the best detections of a picture are compared, however low they score."""
+MIN_COMPARED = 10
+"""At least this many of the best detections of an image are compared, however low they score."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What is let pass.
+    """The largest differences that are accepted.
 
     Attributes:
-        ap_loss: Largest loss of AP, in points of 100; looked at when there is a data set.
-        missing: Largest share of the checkpoint's detections that aren't found again; looked at otherwise.
+        ap_loss: Loss of AP, in points of 100; applied when there is a data set.
+        missing: Fraction of the checkpoint's detections that are unmatched; applied otherwise.
     """
 
     ap_loss: float
@@ -41,18 +45,18 @@ INT8_LIMITS = Limits(ap_loss=1.5, missing=0.25)
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far two models agree on some pictures.
+    """How far two models agree on some images.
 
     Attributes:
-        pictures: How many.
-        boxes: The checkpoint's detections that were looked for.
-        matched: Those that were found again.
-        largest_box_difference: Of a matched box's edges, in pixels of the picture.
+        images: How many.
+        boxes: The checkpoint's detections that were compared.
+        matched: Those of them that the exported model has, too.
+        largest_box_difference: Of a matched box's edges, in pixels of the image.
         largest_score_difference: Of a matched box.
         mean_score_difference: Over matched boxes.
     """
 
-    pictures: int
+    images: int
     boxes: int
     matched: int
     largest_box_difference: float
@@ -61,24 +65,25 @@ class Agreement:
 
     @property
     def matched_share(self) -> float:
-        """Share of the boxes that were found again; 1 where there were none."""
+        """Fraction of the boxes that were matched; 1 where there were none."""
         return self.matched / self.boxes if self.boxes else 1.0
 
 
 @dataclass(frozen=True)
-class Certificate:
-    """What was compared and what came out.
+class AgreementReport:
+    """What was compared, and the result; written beside an exported model as its certificate.
 
     Attributes:
         file: The exported file or folder.
         checkpoint: Its origin: ``file`` and ``sha256``.
         runtime: What ran the exported file.
-        agreement: On pictures.
-        ap: ``checkpoint``, ``model`` and ``difference`` (in points of 100) and the data set; None without one.
-        limits: What was let pass.
-        forced: Kept although a limit was passed.
-        problems: Which limits were passed.
-        layers: Where quantisation does the most damage, worst first; measured only when a limit was passed.
+        agreement: On images.
+        ap: ``checkpoint``, ``model`` and ``difference`` (in points of 100), ``pictures`` (how many) and ``data`` (the
+            data set); None without one.
+        limits: The differences accepted.
+        forced: Kept although a limit was exceeded.
+        problems: Which limits were exceeded.
+        layers: Where quantisation does the most damage, worst first; measured only when a limit was exceeded.
         versions: Of the packages involved.
     """
 
@@ -95,35 +100,84 @@ class Certificate:
 
     @property
     def passed(self) -> bool:
-        """Whether every limit was kept."""
+        """Whether no limit was exceeded."""
         return not self.problems
 
-    def to_json_dict(self) -> dict[str, Any]:
-        """As plain types."""
-        plain = asdict(self)
-        agreement = plain.pop("agreement")
-        return {
+    def write(self, model: Path) -> None:
+        """Write the report beside a model.
+
+        Raises:
+            MobiledetError: It can't be written.
+        """
+        agreement = asdict(self.agreement)
+        content = {
             "format": FORMAT,
             "version": VERSION,
             "passed": self.passed,
-            **{key: plain.pop(key) for key in ("forced", "problems", "file", "checkpoint", "runtime")},
+            "forced": self.forced,
+            "problems": self.problems,
+            "file": self.file,
+            "checkpoint": self.checkpoint,
+            "runtime": self.runtime,
+            "pictures": agreement.pop("images"),
             **agreement,
             "matched_share": round(self.agreement.matched_share, 6),
-            **plain,
+            "ap": self.ap,
+            "limits": asdict(self.limits),
+            "layers": self.layers,
+            "versions": self.versions,
         }
+        write_json(report_path(model), content)
+
+    @classmethod
+    def read(cls, model: Path) -> AgreementReport | None:
+        """The report beside a model; None where there is none.
+
+        Raises:
+            ModelFileError: It is damaged, or can't be read.
+        """
+        path = report_path(model)
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            ap = content["ap"]
+            if content["format"] != FORMAT:
+                raise ValueError(f"format {content['format']!r}")
+            return cls(
+                file=str(content["file"]),
+                checkpoint={key: str(value) for key, value in content["checkpoint"].items()},
+                runtime=str(content["runtime"]),
+                agreement=Agreement(
+                    images=int(content["pictures"]),
+                    boxes=int(content["boxes"]),
+                    matched=int(content["matched"]),
+                    largest_box_difference=_finite(content["largest_box_difference"]),
+                    largest_score_difference=_finite(content["largest_score_difference"]),
+                    mean_score_difference=_finite(content["mean_score_difference"]),
+                ),
+                ap=ap and {**ap, **{key: _finite(ap[key]) for key in ("checkpoint", "model", "difference")}},
+                limits=Limits(**content["limits"]),
+                forced=content["forced"] is True,
+                problems=[str(problem) for problem in content["problems"]],
+                layers=list(content["layers"]),
+                versions=dict(content["versions"]),
+            )
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise ModelFileError(f"{path}: damaged or unreadable ({error!r:.80}); export the model again") from None
 
     def lines(self) -> list[str]:
-        """For the screen."""
+        """The report for the screen."""
         found = self.agreement
         lines = [
-            f"{found.matched} of {found.boxes} boxes ({found.matched_share:.2%}) found again on {found.pictures} "
-            f"pictures (same class, IoU {MATCH_IOU:g}); largest difference {found.largest_box_difference:.2g} px, "
+            f"{found.matched} of {found.boxes} boxes ({found.matched_share:.2%}) matched in {found.images} images "
+            f"(same class, IoU {MATCH_IOU:g}); largest difference {found.largest_box_difference:.2g} px, "
             f"score {found.largest_score_difference:.2g} (mean {found.mean_score_difference:.2g})"
         ]
         if self.ap is not None:
             lines.append(
                 f"AP {self.ap['checkpoint']:.2f} -> {self.ap['model']:.2f} ({self.ap['difference']:+.2f} points) on "
-                f"{self.ap['pictures']} pictures of {self.ap['data']}"
+                f"{self.ap['pictures']} images of {self.ap['data']}"
             )
         if self.layers:
             worst = ", ".join(f"{layer['name']} ({layer['error']:.1%})" for layer in self.layers[:5])
@@ -131,40 +185,31 @@ class Certificate:
         return lines
 
 
-def certificate_path(model: Path) -> Path:
-    """Where a model's certificate lies: beside it."""
+def report_path(model: Path) -> Path:
+    """Where a model's agreement report lies: beside it."""
     return model.with_name(f"{model.name}.certificate.json")
 
 
-def read_certificate(model: Path) -> dict[str, Any] | None:
-    """The certificate beside a model; None where there is none, or it can't be read."""
-    try:
-        content = json.loads(certificate_path(model).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) and content.get("format") == FORMAT else None
-
-
 def compare(wanted: Sequence[Detections], found: Sequence[Detections], *, threshold: float) -> Agreement:
-    """Look for one model's detections among another's.
+    """Match one model's detections with another's.
 
     Args:
-        wanted: The checkpoint's, picture by picture.
-        found: The exported model's, of the same pictures.
-        threshold: Detections that score this much are looked for, and each picture's best ten anyway.
+        wanted: The checkpoint's, image by image.
+        found: The exported model's, of the same images.
+        threshold: Detections that score this much are compared, and each image's best ten anyway.
     """
     boxes = matched = 0
     edges: list[float] = [0.0]
     scores: list[float] = []
     for ours, theirs in zip(wanted, found, strict=True):
-        count = max(int(np.count_nonzero(ours.scores >= threshold)), min(LEAST_COMPARED, len(ours)))
+        count = max(int(np.count_nonzero(ours.scores >= threshold)), min(MIN_COMPARED, len(ours)))
         pairs = _pairs(ours, theirs, count)
         boxes, matched = boxes + count, matched + len(pairs)
         for index, partner in pairs:
             edges.append(float(np.abs(ours.boxes[index] - theirs.boxes[partner]).max()))
             scores.append(abs(float(ours.scores[index] - theirs.scores[partner])))
     return Agreement(
-        pictures=len(wanted),
+        images=len(wanted),
         boxes=boxes,
         matched=matched,
         largest_box_difference=max(edges),
@@ -174,36 +219,32 @@ def compare(wanted: Sequence[Detections], found: Sequence[Detections], *, thresh
 
 
 def problems(agreement: Agreement, ap: dict[str, Any] | None, limits: Limits) -> list[str]:
-    """Which limits were passed, as sentences; the pictures' agreement counts only without a data set."""
+    """Which limits are exceeded, as sentences; the agreement on images counts only without a data set."""
     if ap is not None:
         if ap["difference"] < -limits.ap_loss:
             return [f"AP falls by {-ap['difference']:.2f} points, more than {limits.ap_loss:g}"]
         return []
     missing = 1 - agreement.matched_share
     if missing > limits.missing:
-        return [f"{missing:.1%} of the checkpoint's boxes aren't found again, more than {limits.missing:.0%}"]
+        return [f"{missing:.1%} of the checkpoint's boxes are unmatched, more than {limits.missing:.0%}"]
     return []
 
 
 def _pairs(wanted: Detections, found: Detections, count: int) -> list[tuple[int, int]]:
     """Best first, each of the first ``count`` wanted detections with the free one of its class that fits best."""
     free = np.ones(len(found), np.bool_)
+    overlaps = pairwise_iou(wanted.boxes[:count], found.boxes)
     pairs = []
     for index in range(count):
-        same = free & (found.labels == wanted.labels[index])
-        if not same.any():
-            continue
-        overlaps = np.where(same, _iou(wanted.boxes[index], found.boxes), -1.0)
-        best = int(overlaps.argmax())
-        if overlaps[best] >= MATCH_IOU:
+        own = np.where(free & (found.labels == wanted.labels[index]), overlaps[index], -1.0)
+        best = int(own.argmax()) if len(own) else -1
+        if best >= 0 and own[best] >= MATCH_IOU:
             free[best] = False
             pairs.append((index, best))
     return pairs
 
 
-def _iou(box: FloatArray, others: FloatArray) -> FloatArray:
-    sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
-    shared = sides.clip(min=0).prod(axis=1)
-    areas = (others[:, 2:] - others[:, :2]).prod(axis=1) + (box[2:] - box[:2]).prod() - shared
-    iou: FloatArray = (shared / np.maximum(areas, 1e-9)).astype(np.float32)
-    return iou
+def _finite(value: object) -> float:
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{value!r} is not a finite number")
+    return float(value)

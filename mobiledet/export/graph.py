@@ -1,11 +1,10 @@
-"""The network as it is exported: uint8 pictures in, detections of fixed shape out."""
+"""The network as it is exported: uint8 images in, detections of fixed shape out."""
 
 from __future__ import annotations
 
 import copy
 import itertools
 
-import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -28,7 +27,7 @@ class DetectionGraph(nn.Module):
 
         Args:
             images: ``(B, H, W, 3)`` uint8 RGB, in the network's size.
-            score_threshold: Scalar, least score.
+            score_threshold: Scalar, minimum score.
             iou_threshold: Scalar, overlap from which two boxes of one class are one object.
 
         Returns:
@@ -39,7 +38,7 @@ class DetectionGraph(nn.Module):
 
 
 class CandidateGraph(nn.Module):
-    """The same up to decoded boxes and scores, for runtimes that know no suppression.
+    """The same up to decoded boxes and scores, for runtimes without suppression.
 
     Args:
         model: As for :class:`DetectionGraph`.
@@ -70,9 +69,3 @@ def fold_norms(model: nn.Module) -> None:
                 # The fused copy keeps the layer's own class, and with it the way it pads.
                 setattr(block, name, fuse_conv_bn_eval(layer.eval(), norm.eval()))
                 setattr(block, next_name, nn.Identity())
-
-
-def example(graph_input: tuple[int, int], batch: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Inputs of :class:`DetectionGraph` to trace it with."""
-    height, width = graph_input
-    return torch.zeros(batch, height, width, 3, dtype=torch.uint8), torch.tensor(0.01), torch.tensor(0.6)

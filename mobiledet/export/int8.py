@@ -1,6 +1,6 @@
 """Post-training static INT8 quantisation of an exported graph, by ONNX Runtime's quantiser.
 
-Weights are int8 with a scale for each output channel, activations uint8 with the range seen on real pictures. Three
+Weights are int8 with a scale for each output channel, activations uint8 with the range seen on real images. Three
 things are done beyond the quantiser's defaults, each of which is worth more than the choice of its method (the figures
 are in docs/deploy.md):
 
@@ -13,25 +13,28 @@ are in docs/deploy.md):
 
 from __future__ import annotations
 
-import os
+import logging
 import tempfile
 from collections.abc import Sequence
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
 from mobiledet.errors import ModelFileError
-from mobiledet.export.onnx import INPUTS, constants
-from mobiledet.export.quiet import quiet
-from mobiledet.structures import ImageArray
-
-Method = Literal["minmax", "percentile"]
-METHODS: tuple[Method, ...] = ("minmax", "percentile")
+from mobiledet.export.base import Method, quiet
+from mobiledet.export.onnx import INPUTS, write_onnx
+from mobiledet.runtime.base import graph_inputs
+from mobiledet.runtime.card import ModelCard
+from mobiledet.runtime.onnx import OnnxBackend
+from mobiledet.structures import FloatArray, ImageArray
 
 PERCENTILE = 99.99
 """Share of an activation's values, in percent, inside its range; what lies beyond is cut off."""
+
+logger = logging.getLogger(__name__)
 
 QUANTISED = ("Conv", "Gemm", "MatMul", "Clip", "Relu")
 FLOAT_RESULTS = ("Gemm", "MatMul")
@@ -40,7 +43,7 @@ PIXELS = "pixels"
 
 def quantise(
     graph: onnx.ModelProto,
-    pictures: Sequence[ImageArray],
+    images: Sequence[ImageArray],
     *,
     method: Method = "minmax",
     keep_float: Sequence[str] = (),
@@ -49,31 +52,32 @@ def quantise(
 
     Args:
         graph: As :func:`mobiledet.export.onnx.trace_onnx` gives it.
-        pictures: Real pictures in the network's size, batches ``(B, H, W, 3)`` uint8; 50 to 100 do.
+        images: Real images in the network's size, batches ``(B, H, W, 3)`` uint8; 50 to 100 do.
         method: How the range of an activation is chosen from what was seen.
         keep_float: Names of layers (see :func:`layer_names`) that stay as they are.
 
     Raises:
-        ModelFileError: no pictures, or no such layer.
+        ModelFileError: No images, or no such layer.
     """
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-    if not pictures:
-        raise ModelFileError("INT8 needs pictures to measure ranges on; name some with --calibration")
+    if not images:
+        raise ModelFileError("INT8 needs images to measure ranges on; name some with --calibration")
     known = layer_names(graph)
     for name in keep_float:
         if name not in known:
             raise ModelFileError(f"no layer {name!r} to keep in float; there are {', '.join(known)}")
+    logger.info("measuring ranges on %d images ...", sum(map(len, images)))
     prepared = pixels_as_they_are(last_layers_as_products(graph))
     pixel_range = _pixel_range(prepared)
     kept = _kept_nodes(prepared, keep_float)
     with tempfile.TemporaryDirectory() as folder, quiet(""):
-        source, target = os.path.join(folder, "float.onnx"), os.path.join(folder, "int8.onnx")  # noqa: PTH118
+        source, target = (str(Path(folder) / name) for name in ("float.onnx", "int8.onnx"))
         onnx.save(onnx.shape_inference.infer_shapes(prepared), source)
         quantize_static(
             source,
             target,
-            _Pictures(pictures),
+            _Calibration(images),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(QUANTISED),
             nodes_to_exclude=kept,
@@ -90,6 +94,38 @@ def quantise(
         )
         quantised = onnx.load(target)
     return _without_double_steps(quantised)
+
+
+def layer_errors(
+    graph: onnx.ModelProto, card: ModelCard, folder: Path, images: Sequence[ImageArray]
+) -> list[dict[str, Any]]:
+    """How far scores move when only one layer is quantised, for each layer, worst first.
+
+    Args:
+        graph: In float.
+        card: Of the exported model.
+        folder: An empty one, for intermediate files.
+        images: Batches as for :func:`quantise`.
+
+    Returns:
+        ``name`` and ``error`` (the mean difference of scores as a fraction of the mean score) of each layer.
+    """
+
+    def scores(candidate: onnx.ModelProto) -> FloatArray:
+        path = folder / "layer.onnx"
+        write_onnx(candidate, card, path)
+        backend = OnnxBackend(path)
+        found = np.stack([backend.run(batch, 0.0, card.iou_threshold).scores for batch in images])
+        path.unlink()
+        return found
+
+    layers, exact = layer_names(graph), scores(graph)
+    errors = []
+    for layer in layers:
+        one = quantise(graph, images, keep_float=[name for name in layers if name != layer])
+        error = float(np.abs(scores(one) - exact).mean() / max(1e-9, float(exact.mean())))
+        errors.append({"name": layer, "error": round(error, 6)})
+    return sorted(errors, key=lambda entry: -float(str(entry["error"])))
 
 
 def layer_names(graph: onnx.ModelProto) -> list[str]:
@@ -147,7 +183,7 @@ def pixels_as_they_are(graph: onnx.ModelProto) -> onnx.ModelProto:
     """The same graph, cast and normalisation of the pixels written as one dequantisation, where that is possible.
 
     A mean that isn't whole is rounded, and the rest goes into the first layer's bias; that is exact but for the
-    picture's outermost pixels, where the padding sees the rest, too: half a step of 255.
+    image's outermost pixels, where the padding sees the rest, too: half a step of 255.
     """
     changed = onnx.ModelProto()
     changed.CopyFrom(graph)
@@ -185,21 +221,24 @@ def pixels_as_they_are(graph: onnx.ModelProto) -> onnx.ModelProto:
     return _with_nodes(changed, nodes)
 
 
-class _Pictures:
-    """Pictures as ONNX Runtime's calibration asks for them."""
+class _Calibration:
+    """Images as ONNX Runtime's calibration asks for them."""
 
-    def __init__(self, pictures: Sequence[ImageArray]) -> None:
-        self._left = iter(pictures)
+    def __init__(self, images: Sequence[ImageArray]) -> None:
+        self._left = iter(images)
 
     def get_next(self) -> dict[str, Any] | None:
-        picture = next(self._left, None)
-        if picture is None:
-            return None
-        # Nothing passes this threshold, so that suppression takes no time.
-        return {"images": picture, "score_threshold": np.array(1, np.float32), "iou_threshold": np.array(1, np.float32)}
+        images = next(self._left, None)
+        # Nothing passes a threshold of 1, so that suppression takes no time.
+        return None if images is None else graph_inputs(images, 1, 1)
 
     def __len__(self) -> int:
         return 0  # asked only by calibrations in strides, which isn't used
+
+
+def constants(graph: onnx.ModelProto) -> dict[str, Any]:
+    """Name to array of every stored tensor."""
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.graph.initializer}
 
 
 def _kept_nodes(graph: onnx.ModelProto, keep_float: Sequence[str]) -> list[str]:
@@ -253,7 +292,7 @@ def _readers(graph: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:
 
 
 def _with_nodes(graph: onnx.ModelProto, nodes: Sequence[onnx.NodeProto]) -> onnx.ModelProto:
-    """The graph with other nodes, and without the stored tensors that nobody reads any more."""
+    """The graph with other nodes, and without the stored tensors that no node reads any more."""
     kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del graph.graph.node[:]
     graph.graph.node.extend(kept)

@@ -6,62 +6,83 @@ import shutil
 import subprocess
 import tempfile
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from mobiledet.errors import MissingDependencyError, ModelFileError
-from mobiledet.export.graph import CandidateGraph
-from mobiledet.export.openvino import new_folder
-from mobiledet.models.detection_model import DetectionModel
-from mobiledet.models.ssd import SSDHead
+from mobiledet.export.base import Exporter, ExportOptions
 from mobiledet.runtime.card import ModelCard
 from mobiledet.runtime.folder import write_folder_card
-from mobiledet.runtime.ncnn import MODEL_FILE, WEIGHTS_FILE, NcnnBackend
-from mobiledet.structures import Size
+from mobiledet.runtime.ncnn import MODEL_FILE, NCNN, WEIGHTS_FILE, NcnnBackend
+from mobiledet.structures import ImageArray, Size
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mobiledet.export.graph import CandidateGraph
+    from mobiledet.models.detection_model import DetectionModel
 
 MAX_SCORE_DIFFERENCE = 1e-3
 MAX_BOX_DIFFERENCE = 1e-3
-"""In shares of the input's longer side. Rounding stays a thousand times below either."""
+"""As a fraction of the input's longer side. Rounding stays a thousand times below either."""
 
 
 def write_ncnn(model: DetectionModel, card: ModelCard, folder: Path) -> None:
-    """Write ``model.ncnn.param``, ``model.ncnn.bin`` and ``card.json``, all of them or nothing.
+    """Write ``model.ncnn.param``, ``model.ncnn.bin`` and ``card.json``.
 
     Weights are float32. The network ends at decoded boxes and scores; suppression is the runtime's.
 
     Args:
-        model: Trained, with an SSD head.
+        model: Trained, with a head that needs no suppression of its own.
         card: What the model says about itself.
         folder: A new one.
 
     Raises:
-        ModelFileError: the head can't be had in ncnn, the card says more than one picture at once, the folder exists or
-            can't be written, or what pnnx made doesn't find what the model finds.
+        ModelFileError: ncnn can't run this head, the card has more than one image at once, or what pnnx made doesn't
+            find what the model finds.
+        OSError: The folder exists, or can't be written.
         MissingDependencyError: pnnx or ncnn isn't installed.
     """
+    import torch
+
+    from mobiledet.export.graph import CandidateGraph
+    from mobiledet.models.ssd import SSDHead
+
     if not isinstance(model.head, SSDHead):
         raise ModelFileError(
-            f"ncnn can't run {card.head}: it knows no suppression, and this head needs one between its two stages; "
+            f"ncnn can't run {card.head}: it has no suppression, and this head needs one between its two stages; "
             "export to onnx or openvino"
         )
     if card.batch != 1:
-        raise ModelFileError(f"ncnn takes one picture at once, not {card.batch}; export with a batch of 1")
+        raise ModelFileError(f"ncnn takes one image at once, not {card.batch}; export with a batch of 1")
     size = card.resize.size
     graph = CandidateGraph(model).eval()
     noise = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
     with torch.no_grad():
         wanted = graph(torch.from_numpy(noise).permute(2, 0, 1)[None].float())
-    with new_folder(folder) as work:
-        _convert(graph, size, work)
-        write_folder_card(work, card, (MODEL_FILE, WEIGHTS_FILE))
-        _check(NcnnBackend(work, threads=1).candidates(noise), wanted, size)
+    folder.mkdir()
+    _convert(graph, size, folder)
+    write_folder_card(folder, card, (MODEL_FILE, WEIGHTS_FILE))
+    _check(NcnnBackend(folder, threads=1).candidates(noise), wanted, size)
+
+
+def _write(
+    model: DetectionModel,
+    card: ModelCard,
+    path: Path,
+    options: ExportOptions,  # noqa: ARG001 - what others are written with
+    calibration: Sequence[ImageArray],  # noqa: ARG001
+) -> None:
+    write_ncnn(model, card, path)
 
 
 def _convert(graph: CandidateGraph, size: Size, folder: Path) -> None:
     """Put pnnx's ``.param`` and ``.bin`` into ``folder``."""
+    import torch
+
     try:
         import pnnx
     except ImportError:
@@ -83,8 +104,8 @@ def _convert(graph: CandidateGraph, size: Size, folder: Path) -> None:
             raise ModelFileError(f"{pnnx.EXEC_PATH} doesn't start: {error.strerror}; install pnnx again") from None
         made = [Path(temporary) / name for name in (MODEL_FILE, WEIGHTS_FILE)]
         if done.returncode or not all(path.is_file() for path in made):
-            said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1][:200]
-            raise ModelFileError(f"pnnx failed with status {done.returncode}: {said}; export to onnx or openvino")
+            reason = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1][:200]
+            raise ModelFileError(f"pnnx failed with status {done.returncode}: {reason}; export to onnx or openvino")
         for path in made:
             shutil.copyfile(path, folder / path.name)
 
@@ -99,3 +120,6 @@ def _check(found: tuple[np.ndarray, np.ndarray], wanted: tuple[Tensor, Tensor], 
             raise ModelFileError(
                 f"pnnx converted this network wrongly: {what} differ by {difference:.3g}; export to onnx or openvino"
             )
+
+
+NCNN_EXPORTER = Exporter(runtime=NCNN, write=_write, packages=("ncnn", "pnnx"), batches=False)

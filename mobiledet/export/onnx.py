@@ -1,26 +1,27 @@
-"""Tracing a detector to an ONNX graph, and writing the graph as one file that describes itself."""
+"""Writing a detector as one ONNX file that describes itself."""
 
 from __future__ import annotations
 
-import os
+import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import onnx
-import torch
-from onnx import TensorProto, helper, numpy_helper
-from onnxscript import opset18
+from typing import TYPE_CHECKING, Any
 
 from mobiledet.errors import ModelFileError
-from mobiledet.export.graph import DetectionGraph, example
-from mobiledet.export.quiet import quiet
-from mobiledet.models.detection_model import DetectionModel
+from mobiledet.export.base import Exporter, ExportOptions, quiet
 from mobiledet.runtime.card import KEY, ModelCard
 from mobiledet.runtime.checksum import BLANK, MARK, seal
-from mobiledet.structures import Size
+from mobiledet.runtime.onnx import ONNX
+from mobiledet.structures import ImageArray, Size
+
+if TYPE_CHECKING:
+    import onnx
+
+    from mobiledet.models.detection_model import DetectionModel
+
+logger = logging.getLogger(__name__)
 
 OPSET = 18
-op: Any = opset18  # its annotations know no constants
 INPUTS = ("images", "score_threshold", "iou_threshold")
 OUTPUTS = ("boxes", "scores", "labels")
 
@@ -31,17 +32,23 @@ def trace_onnx(model: DetectionModel, *, size: Size, batch: int = 1) -> onnx.Mod
     Args:
         model: Trained.
         size: ``(height, width)`` of the network's input.
-        batch: Pictures at once.
+        batch: Images at once.
 
     Returns:
         Inputs ``images`` ``(B, H, W, 3)`` uint8 RGB, ``score_threshold`` and ``iou_threshold``, scalars; outputs
         ``boxes`` ``(B, N, 4)`` float32 xyxy in network pixels, ``scores`` ``(B, N)`` and ``labels`` ``(B, N)`` int64.
     """
+    import torch
+
+    from mobiledet.export.graph import DetectionGraph
+
     graph = DetectionGraph(model).eval()
+    example = (torch.zeros(batch, *size, 3, dtype=torch.uint8), torch.tensor(0.01), torch.tensor(0.6))
+    logger.info("tracing ...")
     with quiet("torch.onnx", "onnxscript", "onnx_ir"), torch.no_grad():
         program = torch.onnx.export(
             graph,
-            example(size, batch),
+            example,
             dynamo=True,
             input_names=INPUTS,
             output_names=OUTPUTS,
@@ -57,40 +64,47 @@ def trace_onnx(model: DetectionModel, *, size: Size, batch: int = 1) -> onnx.Mod
 
 
 def write_onnx(graph: onnx.ModelProto, card: ModelCard, path: Path) -> None:
-    """Write a graph with its card, default thresholds and checksum, all of it or nothing.
+    """Write a graph with its card, default thresholds and checksum.
 
     Raises:
-        ModelFileError: it can't be written.
+        OSError: It can't be written.
     """
+    from onnx import TensorProto, helper
+
     graph = _without_traces(graph)
     for name, value in (("score_threshold", card.score_threshold), ("iou_threshold", card.iou_threshold)):
         # An input that also has a value may be left out when running.
         graph.graph.initializer.append(helper.make_tensor(name, TensorProto.FLOAT, [], [value]))
     helper.set_model_props(graph, {KEY: card.to_json(), "checksum": (MARK + BLANK).decode()})
     graph.producer_name, graph.producer_version = "mobiledet", card.versions.get("mobiledet", "")
-    write_whole(path, seal(graph.SerializeToString()))
+    path.write_bytes(seal(graph.SerializeToString()))
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file, all of it or nothing.
+def _write(
+    model: DetectionModel, card: ModelCard, path: Path, options: ExportOptions, calibration: Sequence[ImageArray]
+) -> None:
+    graph = trace_onnx(model, size=card.resize.size, batch=card.batch)
+    if options.int8:
+        from mobiledet.export.int8 import quantise
 
-    Raises:
-        ModelFileError: it can't be written.
-    """
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise ModelFileError(f"{path}: can't be written: {error.strerror}") from None
+        graph = quantise(graph, calibration, method=options.method, keep_float=options.keep_float)
+    write_onnx(graph, card, path)
+
+
+def _layer_errors(
+    model: DetectionModel, card: ModelCard, folder: Path, images: Sequence[ImageArray]
+) -> list[dict[str, Any]]:
+    from mobiledet.export.int8 import layer_errors
+
+    return layer_errors(trace_onnx(model, size=card.resize.size, batch=card.batch), card, folder, images)
 
 
 def _suppress(boxes: Any, scores: Any, iou_threshold: Any, limit: int) -> Any:
     """ONNX's own suppression in the place of :func:`mobiledet.ops.nms.suppress`."""
+    from onnx import TensorProto, helper
+    from onnxscript import opset18
+
+    op: Any = opset18  # its annotations know no constants
     one = op.Constant(value_ints=[1])
     selected = op.NonMaxSuppression(
         boxes,
@@ -99,7 +113,7 @@ def _suppress(boxes: Any, scores: Any, iou_threshold: Any, limit: int) -> Any:
         op.Reshape(iou_threshold, one),
         op.Constant(value_floats=[0.0]),
     )
-    # Rows of (picture, class, box); everything is of class 0 here.
+    # Rows of (image, class, box); everything is of class 0 here.
     places = op.Gather(selected, op.Constant(value_ints=[0, 2]), axis=1)
     nothing = op.ConstantOfShape(op.Shape(scores), value=helper.make_tensor("zero", TensorProto.FLOAT, [1], [0.0]))
     found = op.Expand(op.Constant(value_float=1.0), op.Shape(selected, start=0, end=1))
@@ -108,7 +122,7 @@ def _suppress(boxes: Any, scores: Any, iou_threshold: Any, limit: int) -> Any:
 
 def _without_traces(graph: onnx.ModelProto) -> onnx.ModelProto:
     """A copy without the exporter's notes on where each node came from: paths of this machine, half of the nodes."""
-    clean = onnx.ModelProto()
+    clean = type(graph)()
     clean.CopyFrom(graph)
     for node in clean.graph.node:
         node.doc_string = ""
@@ -121,6 +135,11 @@ def _without_traces(graph: onnx.ModelProto) -> onnx.ModelProto:
     return clean
 
 
-def constants(graph: onnx.ModelProto) -> dict[str, Any]:
-    """Name to array of every stored tensor."""
-    return {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.graph.initializer}
+ONNX_EXPORTER = Exporter(
+    runtime=ONNX,
+    write=_write,
+    packages=("onnx", "onnxscript", "onnxruntime"),
+    int8_packages=(),
+    extra="export",
+    layer_errors=_layer_errors,
+)

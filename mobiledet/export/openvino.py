@@ -2,37 +2,40 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import itertools
 import json
-import os
-import tempfile
-from collections.abc import Iterable, Iterator
+import logging
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mobiledet.errors import MissingDependencyError, ModelFileError
-from mobiledet.export.quiet import quiet
+from mobiledet.export.base import Exporter, ExportOptions, quiet
+from mobiledet.runtime.base import graph_inputs
 from mobiledet.runtime.card import KEY, ModelCard
 from mobiledet.runtime.folder import write_folder_card
-from mobiledet.runtime.openvino import MODEL_FILE, import_openvino, one_line, without_telemetry
+from mobiledet.runtime.openvino import MODEL_FILE, OPENVINO, import_openvino, one_line, without_telemetry
 from mobiledet.structures import ImageArray
 
 if TYPE_CHECKING:
     import onnx
 
+    from mobiledet.models.detection_model import DetectionModel
+
+logger = logging.getLogger(__name__)
+
 LAYERS = ("Convolution", "GroupConvolution", "MatMul")
-"""What is worth computing in INT8. Around them stands arithmetic on boxes, which 256 steps are too coarse for."""
+"""What is worth computing in INT8. The arithmetic on boxes around them is too fine for 256 steps."""
 
 SUBSET = 300
-"""Pictures that NNCF looks at by default; its own choice, too."""
+"""Images that NNCF looks at by default; its own choice, too."""
 
 
 def write_openvino(graph: onnx.ModelProto | Any, card: ModelCard, folder: Path) -> None:
-    """Write ``model.xml``, ``model.bin`` and ``card.json``, all of them or nothing.
+    """Write ``model.xml``, ``model.bin`` and ``card.json``.
 
     Args:
         graph: As :func:`mobiledet.export.onnx.trace_onnx` gives it, in float or quantised (QDQ); or the
@@ -41,30 +44,33 @@ def write_openvino(graph: onnx.ModelProto | Any, card: ModelCard, folder: Path) 
         folder: A new one.
 
     Raises:
-        ModelFileError: the folder exists or can't be written, or OpenVINO can't read the graph.
+        ModelFileError: OpenVINO can't read the graph, or can't write it.
+        OSError: The folder exists, or can't be written.
         MissingDependencyError: OpenVINO isn't installed.
     """
     openvino = import_openvino(folder)
-    with new_folder(folder) as work:
-        model = graph if isinstance(graph, openvino.Model) else _convert(graph)
-        # In plain ASCII: XML doesn't take every character that a class name may hold.
-        model.set_rt_info(json.dumps(json.loads(card.to_json())), [KEY, "card"])
-        xml = work / MODEL_FILE
-        try:
-            openvino.save_model(model, str(xml), compress_to_fp16=False)
-        except RuntimeError as error:  # a full disk, for example, which it doesn't name
-            raise ModelFileError(f"{folder}: OpenVINO can't write it: {one_line(error)}; is there room?") from None
-        write_folder_card(work, card, (xml.name, xml.with_suffix(".bin").name))
+    model = graph if isinstance(graph, openvino.Model) else _convert(graph)
+    # In plain ASCII: XML doesn't take every character that a class name may hold.
+    model.set_rt_info(json.dumps(json.loads(card.to_json())), [KEY, "card"])
+    folder.mkdir()
+    xml = folder / MODEL_FILE
+    try:
+        openvino.save_model(model, str(xml), compress_to_fp16=False)
+    except RuntimeError as error:  # a full disk, for example, which it doesn't name
+        raise ModelFileError(
+            f"{folder}: OpenVINO can't write it: {one_line(error)}; make sure that the disk has room"
+        ) from None
+    write_folder_card(folder, card, (xml.name, xml.with_suffix(".bin").name))
 
 
-def quantise_openvino(graph: onnx.ModelProto, pictures: Iterable[ImageArray], *, subset: int = SUBSET) -> Any:
+def quantise_openvino(graph: onnx.ModelProto, images: Iterable[ImageArray], *, subset: int = SUBSET) -> Any:
     """A graph with its layers in INT8, by NNCF's post-training quantisation.
 
     Decoding and suppression stay in float.
 
     Args:
         graph: In float, as :func:`mobiledet.export.onnx.trace_onnx` gives it.
-        pictures: Batches ``(B, H, W, 3)`` uint8 of the graph's input, like those it will see. All that are used are
+        images: Batches ``(B, H, W, 3)`` uint8 of the graph's input, like those it will see. All that are used are
             held in memory.
         subset: Most of them that are used.
 
@@ -72,51 +78,40 @@ def quantise_openvino(graph: onnx.ModelProto, pictures: Iterable[ImageArray], *,
         An ``openvino.Model`` for :func:`write_openvino`.
 
     Raises:
-        ModelFileError: there are no pictures, or they don't fit.
+        ModelFileError: There are no images, or they don't fit.
         MissingDependencyError: OpenVINO or NNCF isn't installed.
     """
     model = _convert(graph)
     wanted = tuple(int(side) for side in model.input("images").shape)
-    batches = list(itertools.islice(pictures, subset))
+    batches = list(itertools.islice(images, subset))
     if not batches:
-        raise ModelFileError("quantising needs pictures to calibrate with, and there are none; name some")
+        raise ModelFileError(
+            "quantising needs images to calibrate with, and there are none; name some with --calibration"
+        )
     for index, batch in enumerate(batches):
         if batch.shape != wanted or batch.dtype != np.uint8:
             raise ModelFileError(
-                f"calibration pictures [{index}] are {batch.shape} {batch.dtype}; this graph takes {wanted} uint8"
+                f"calibration images [{index}] are {batch.shape} {batch.dtype}; this graph takes {wanted} uint8"
             )
     nncf = _import_nncf()
     others = [node.get_friendly_name() for node in model.get_ops() if node.get_type_name() not in LAYERS]
-    thresholds = {"score_threshold": np.array(0.01, np.float32), "iou_threshold": np.array(0.6, np.float32)}
+    logger.info("measuring ranges on %d images ...", sum(map(len, batches)))
     with quiet("nncf", "torch.utils.cpp_extension"):
         return nncf.quantize(
             model,
-            nncf.Dataset(batches, lambda batch: {"images": batch, **thresholds}),
+            nncf.Dataset(batches, lambda batch: graph_inputs(batch, 0.01, 0.6)),
             subset_size=len(batches),
             ignored_scope=nncf.IgnoredScope(names=others, validate=False),
         )
 
 
-@contextlib.contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
-    """A folder to write into, which becomes ``folder`` when all is written.
+def _write(
+    model: DetectionModel, card: ModelCard, path: Path, options: ExportOptions, calibration: Sequence[ImageArray]
+) -> None:
+    from mobiledet.export.onnx import trace_onnx
 
-    Raises:
-        ModelFileError: ``folder`` exists, or can't be written.
-    """
-    if folder.exists() or folder.is_symlink():
-        raise ModelFileError(f"{folder} exists already; name another, or remove it first")
-    try:
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
-            work = Path(temporary) / folder.name
-            work.mkdir()
-            yield work
-            for path in work.iterdir():
-                with path.open("rb") as file:
-                    os.fsync(file.fileno())
-            work.rename(folder)
-    except OSError as error:
-        raise ModelFileError(f"{folder}: can't be written: {error.strerror or error}") from None
+    graph = trace_onnx(model, size=card.resize.size, batch=card.batch)
+    write_openvino(quantise_openvino(graph, calibration) if options.int8 else graph, card, path)
 
 
 def _convert(graph: onnx.ModelProto) -> Any:
@@ -138,3 +133,11 @@ def _import_nncf() -> Any:
             "quantising for OpenVINO needs the package nncf, which is not installed; pip install nncf"
         ) from None
     return nncf
+
+
+OPENVINO_EXPORTER = Exporter(
+    runtime=OPENVINO,
+    write=_write,
+    packages=("onnx", "onnxscript", "onnxruntime", "openvino"),
+    int8_packages=("nncf",),
+)

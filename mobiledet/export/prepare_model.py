@@ -66,7 +66,8 @@ def ready_model(model: str, *, threads: int = 0) -> str | Path:
         return model
     logger.info("%s is exported once, to %s", model, exported)
     try:
-        from mobiledet.export.exporting import ExportOptions, export_model
+        from mobiledet.export.base import ExportOptions
+        from mobiledet.export.exporting import export_model
 
         export_model(model, exported, ExportOptions(threads=threads))
     except MobiledetError:

@@ -1,17 +1,18 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from mobiledet.errors import ModelFileError
 from mobiledet.export.agreement import (
     FLOAT_LIMITS,
     Agreement,
-    Certificate,
+    AgreementReport,
     Limits,
-    certificate_path,
     compare,
     problems,
-    read_certificate,
+    report_path,
 )
 from mobiledet.structures import Detections
 
@@ -46,7 +47,7 @@ def test_another_class_or_a_used_box_is_no_match():
     assert compare([twice], [found([THREE.boxes[0]], [0.9], [1])], threshold=0.3).matched == 1
 
 
-def test_low_scores_are_looked_for_only_among_the_best_ten():
+def test_low_scores_are_compared_only_among_the_best_ten():
     boxes = [[20 * i, 0, 20 * i + 10, 30] for i in range(15)]
     many = found(boxes, np.linspace(0.9, 0.1, 15), [1] * 15)
     assert compare([many], [many], threshold=0.5).boxes == 10
@@ -63,18 +64,55 @@ def test_limits():
     assert "AP falls by 0.60 points, more than 0.5" in problems(agreement, {"difference": -0.6}, FLOAT_LIMITS)[0]
 
 
-def test_written_and_read(tmp_path):
-    certificate = Certificate(
-        "m.onnx", {"file": "best.pt"}, "onnxruntime", Agreement(8, 100, 97, 1.0, 0.1, 0.01), None, FLOAT_LIMITS
-    )
+REPORT = AgreementReport(
+    "m.onnx",
+    {"file": "best.pt", "sha256": "abc"},
+    "onnxruntime 1",
+    Agreement(8, 100, 97, 1.0, 0.1, 0.01),
+    {"checkpoint": 20.0, "model": 19.5, "difference": -0.5, "pictures": 8, "data": "val.json"},
+    FLOAT_LIMITS,
+    problems=["AP falls"],
+    forced=True,
+    layers=[{"name": "conv0", "error": 0.5}],
+    versions={"onnx": "1"},
+)
+
+
+@pytest.mark.parametrize("report", [REPORT, replace(REPORT, ap=None, problems=[], forced=False, layers=[])])
+def test_written_and_read(tmp_path, report):
     model = tmp_path / "m.onnx"
-    assert certificate_path(model).name == "m.onnx.certificate.json"
-    assert read_certificate(model) is None
-    certificate_path(model).write_text(json.dumps(certificate.to_json_dict()))
-    plain = read_certificate(model)
-    assert plain is not None
-    assert (plain["passed"], plain["forced"], plain["matched_share"], plain["ap"]) == (True, False, 0.97, None)
-    for damaged in ("{", "[]", "{}"):
-        certificate_path(model).write_text(damaged)
-        assert read_certificate(model) is None
-    assert "97 of 100 boxes (97.00%)" in certificate.lines()[0]
+    assert AgreementReport.read(model) is None
+    report.write(model)
+    assert AgreementReport.read(model) == report
+    plain = json.loads((tmp_path / "m.onnx.certificate.json").read_text())
+    assert (plain["passed"], plain["pictures"], plain["matched_share"]) == (report.passed, 8, 0.97)
+    assert "97 of 100 boxes (97.00%)" in report.lines()[0]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"{}",
+        b"\xff\xfe\x00",
+        b"[" * 100_000,
+        {"format": "something else"},
+        {"matched": None},
+        {"largest_box_difference": float("nan")},
+        {"mean_score_difference": "small"},
+        {"ap": {"model": 1.0}},
+        {"ap": 20.0},
+        {"checkpoint": "best.pt"},
+        {"limits": {"ap_loss": 1.0}},
+    ],
+)
+def test_a_damaged_report_is_refused(tmp_path, content):
+    REPORT.write(tmp_path / "m.onnx")
+    path = report_path(tmp_path / "m.onnx")
+    if isinstance(content, dict):
+        content = json.dumps(json.loads(path.read_text()) | content).encode()
+    path.write_bytes(content)
+    with pytest.raises(ModelFileError, match="export the model again"):
+        AgreementReport.read(tmp_path / "m.onnx")

@@ -12,8 +12,9 @@ from mobiledet.draw.boxes import write_image
 from mobiledet.errors import CheckpointError, MissingDependencyError, ModelFileError
 from mobiledet.evaluate.predictions import model_record, predict_dataset
 from mobiledet.export import exporting
-from mobiledet.export.agreement import Agreement, read_certificate
-from mobiledet.export.exporting import ExportOptions, export_model
+from mobiledet.export.agreement import Agreement, AgreementReport
+from mobiledet.export.base import ExportOptions
+from mobiledet.export.exporting import export_model
 
 ONE_THREAD = ExportOptions(threads=1)
 
@@ -27,18 +28,17 @@ def photographs(tmp_path_factory):
 
 
 @pytest.mark.parametrize("head", ["sigmoid", "softmax", "faster_rcnn"])
-def test_a_checkpoint_becomes_a_file_with_its_certificate(tiny_checkpoint, tmp_path, head):
+def test_a_checkpoint_becomes_a_file_with_its_agreement_report(tiny_checkpoint, tmp_path, head):
     checkpoint, output = tiny_checkpoint(head), tmp_path / "model.onnx"
-    certificate = export_model(checkpoint, output, ONE_THREAD)
-    assert certificate.passed
-    assert certificate.agreement.matched_share == 1
-    assert certificate.agreement.boxes > 50
-    assert certificate.agreement.largest_score_difference < 1e-4
+    report = export_model(checkpoint, output, ONE_THREAD)
+    assert report.passed
+    assert report.agreement.matched_share == 1
+    assert report.agreement.boxes > 50
+    assert report.agreement.largest_score_difference < 1e-4
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.onnx", "model.onnx.certificate.json"]
-    written = read_certificate(output)
-    assert written is not None
-    assert written["checkpoint"]["file"] == str(checkpoint)
-    assert len(written["checkpoint"]["sha256"]) == 64
+    assert AgreementReport.read(output) == report
+    assert report.checkpoint["file"] == str(checkpoint)
+    assert len(report.checkpoint["sha256"]) == 64
     card = Detector(output).card
     assert (card.names[0], card.category_ids, card.precision, card.head) == (
         "cat",
@@ -77,10 +77,10 @@ def test_an_exported_file_scores_like_its_checkpoint(tiny_checkpoint, tmp_path, 
 
 def test_int8(tiny_checkpoint, tmp_path, photographs):
     output = tmp_path / "model.onnx"
-    options = ExportOptions(int8=True, calibration=[photographs], pictures=[photographs], threads=1, force=True)
-    certificate = export_model(tiny_checkpoint("sigmoid"), output, options)
-    assert certificate.agreement.pictures == 12
-    assert certificate.agreement.largest_score_difference > 1e-4
+    options = ExportOptions(int8=True, calibration=[photographs], images=[photographs], threads=1, force=True)
+    report = export_model(tiny_checkpoint("sigmoid"), output, options)
+    assert report.agreement.images == 12
+    assert report.agreement.largest_score_difference > 1e-4
     assert Detector(output).card.precision == "int8"
 
 
@@ -120,7 +120,7 @@ def test_ap_decides_where_there_is_data(tiny_checkpoint, tmp_path, tiny_shapes, 
     export_model(checkpoint, tmp_path / "c.onnx", ExportOptions(dataset=dataset, threads=1, max_ap_loss=0.8))
 
 
-def test_pictures_that_keep_their_shape_get_a_canvas(tiny_checkpoint, tmp_path):
+def test_images_that_keep_their_shape_get_a_canvas(tiny_checkpoint, tmp_path):
     checkpoint = tiny_checkpoint("faster_rcnn", input_size=SIZE, resize="shorter_side", longest_side=96)
     export_model(checkpoint, tmp_path / "a.onnx", ExportOptions(threads=1, force=True))
     card = Detector(tmp_path / "a.onnx").card
@@ -130,25 +130,25 @@ def test_pictures_that_keep_their_shape_get_a_canvas(tiny_checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("output", "options", "told"),
+    ("output", "options", "message"),
     [
         ("model.bin", {}, r"ends with \.onnx"),
         ("no/such/model.onnx", {}, "there is no folder"),
         ("m.onnx", {"format": "openvino"}, "openvino writes a folder"),
         ("m", {"format": "ncnn", "int8": True}, "INT8 is offered for onnx and openvino"),
-        ("m", {"format": "ncnn", "batch": 2}, "one picture at a time"),
-        ("m", {"format": "openvino", "int8": True, "keep_float": ["x"]}, "--keep-float is for onnx"),
-        ("m.onnx", {"int8": True}, "--calibration path/to/pictures"),
+        ("m", {"format": "ncnn", "batch": 2}, "one image at a time"),
+        ("m", {"format": "openvino", "int8": True, "keep_float": ["x"]}, "--keep-float is not offered for openvino"),
+        ("m.onnx", {"int8": True}, "--calibration path/to/images"),
         ("m.onnx", {"input_size": (32, 32)}, "this one was trained at 64x96"),
     ],
 )
-def test_mistakes_are_told_before_the_work(tiny_checkpoint, tmp_path, output, options, told):
-    with pytest.raises(ModelFileError, match=told):
+def test_mistakes_are_reported_before_the_work(tiny_checkpoint, tmp_path, output, options, message):
+    with pytest.raises(ModelFileError, match=message):
         export_model(tiny_checkpoint("sigmoid"), tmp_path / output, ExportOptions(**options))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_missing_packages_are_told_before_the_work(tiny_checkpoint, tmp_path, monkeypatch):
+def test_missing_packages_are_reported_before_the_work(tiny_checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr(exporting, "find_spec", lambda name: None if name in ("openvino", "nncf", "onnx") else name)
     checkpoint = tiny_checkpoint("sigmoid")
     with pytest.raises(MissingDependencyError, match=r"onnx needs onnx, not installed .*\[export\]"):
@@ -174,8 +174,8 @@ def test_what_is_exported_already_is_refused(tiny_checkpoint, tmp_path):
         export_model(tmp_path / "m.onnx", tmp_path / "n.onnx", ONE_THREAD)
 
 
-def test_too_few_calibration_pictures_for_a_batch(tiny_checkpoint, tmp_path, photographs):
+def test_too_few_calibration_images_for_a_batch(tiny_checkpoint, tmp_path, photographs):
     options = ExportOptions(int8=True, calibration=[photographs / "1.png"], batch=2, threads=1)
-    with pytest.raises(ModelFileError, match=r"1 pictures, fewer than --batch 2"):
+    with pytest.raises(ModelFileError, match=r"1 images, fewer than --batch 2"):
         export_model(tiny_checkpoint("sigmoid"), tmp_path / "m.onnx", options)
     assert list(tmp_path.iterdir()) == []

@@ -108,7 +108,7 @@ def test_layers_can_be_kept_in_float(graph):
 
 
 def test_mistakes(graph):
-    with pytest.raises(ModelFileError, match="needs pictures"):
+    with pytest.raises(ModelFileError, match="needs images"):
         quantise(graph, [])
     with pytest.raises(ModelFileError, match=r"no layer 'conv99' to keep in float; there are backbone\.layers\.conv0"):
         quantise(graph, BATCHES, keep_float=["conv99"])

@@ -191,26 +191,6 @@ def test_quantised_onnx_becomes_quantised_openvino(sigmoid, tmp_path):
     assert 0 < np.abs(found.scores - exact.scores).max() < 0.15
 
 
-def test_nothing_is_overwritten(sigmoid, tmp_path):
-    _, graph, card, _ = sigmoid
-    (tmp_path / "there").mkdir()
-    with pytest.raises(ModelFileError, match="there exists already"):
-        write_openvino(graph, card, tmp_path / "there")
-    assert list((tmp_path / "there").iterdir()) == []
-    with pytest.raises(ModelFileError, match=r"no[/\\]model: can't be written: No such file"):
-        write_openvino(graph, card, tmp_path / "no" / "model")
-
-
-def test_a_failed_write_leaves_nothing(sigmoid, tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("mobiledet.export.openvino.write_folder_card", full)
-    with pytest.raises(ModelFileError, match="model: can't be written: No space left on device"):
-        write_openvino(sigmoid[1], sigmoid[2], tmp_path / "model")
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_graph_openvino_cant_read(sigmoid, tmp_path):
     import onnx
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import json
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mobiledet.errors import MobiledetError
+from mobiledet.errors import MobiledetError, ModelFileError
 
 PEERS = {"litert": "ai_edge_litert", "torchvision": "torchvision", "ultralytics": "ultralytics"}
 """Name to the package that must be there."""
@@ -40,13 +38,13 @@ class Contender:
 
 
 @dataclass(frozen=True)
-class Certificate:
-    """What the parity certificate beside a model says.
+class CertificateSummary:
+    """The agreement report (certificate) beside a model in short.
 
     Attributes:
         state: ``"passed"``, ``"forced"`` (kept although it failed), ``"failed"``, ``"none"``, ``"damaged"``,
             ``"other model"`` (made for another checkpoint), or ``"-"`` where there is nothing to certify.
-        figures: Those of its figures that are sound.
+        figures: How far the two agree.
         checkpoint: SHA-256 of the checkpoint it was compared with, if it says.
     """
 
@@ -91,31 +89,28 @@ def parse_peers(text: str | None, models: Sequence[str]) -> tuple[list[str], lis
     return [peer for peer in wanted if peer not in missing], lines
 
 
-def read_certificate(contender: Contender) -> Certificate:
-    """The certificate beside an exported model; a damaged one is said to be that."""
-    from mobiledet.export.agreement import certificate_path
+def summarise_certificate(contender: Contender) -> CertificateSummary:
+    """The agreement report beside an exported model in short."""
+    from mobiledet.export.agreement import AgreementReport
     from mobiledet.runtime.choose import find_runtime
 
     if contender.kind != "model" or find_runtime(contender.target) is None:
-        return Certificate("-")
-    model = model_place(contender.target)
+        return CertificateSummary("-")
     try:
-        content = json.loads(certificate_path(model).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return Certificate("none")
-    except (OSError, ValueError, RecursionError):
-        return Certificate("damaged")
-    if not isinstance(content, dict) or not isinstance(content.get("passed"), bool):
-        return Certificate("damaged")
-    state = "passed" if content["passed"] else "forced" if content.get("forced") is True else "failed"
-    keys = ("matched_share", "largest_box_difference", "largest_score_difference")
-    figures: dict[str, Any] = {key: content[key] for key in keys if _is_number(content.get(key))}
-    ap = content.get("ap")
-    if isinstance(ap, dict):
-        figures["ap"] = {key: ap[key] for key in ("checkpoint", "model", "difference") if _is_number(ap.get(key))}
-    origin = content.get("checkpoint")
-    digest = origin.get("sha256") if isinstance(origin, dict) else None
-    return Certificate(state, figures, digest if isinstance(digest, str) else None)
+        report = AgreementReport.read(model_place(contender.target))
+    except ModelFileError:
+        return CertificateSummary("damaged")
+    if report is None:
+        return CertificateSummary("none")
+    figures: dict[str, Any] = {
+        "matched_share": round(report.agreement.matched_share, 6),
+        "largest_box_difference": report.agreement.largest_box_difference,
+        "largest_score_difference": report.agreement.largest_score_difference,
+    }
+    if report.ap is not None:
+        figures["ap"] = {key: report.ap[key] for key in ("checkpoint", "model", "difference")}
+    state = "passed" if report.passed else "forced" if report.forced else "failed"
+    return CertificateSummary(state, figures, report.checkpoint.get("sha256"))
 
 
 def model_place(target: str) -> Path:
@@ -152,7 +147,3 @@ def _short_names(models: Sequence[str]) -> list[str]:
         seen[name] += 1
         numbered.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
     return numbered
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

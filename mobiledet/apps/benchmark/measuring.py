@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mobiledet.apps.benchmark.accuracy import average_precision
-from mobiledet.apps.benchmark.contenders import Certificate, Contender, bytes_of, model_place, read_certificate
+from mobiledet.apps.benchmark.contenders import (
+    CertificateSummary,
+    Contender,
+    bytes_of,
+    model_place,
+    summarise_certificate,
+)
 from mobiledet.apps.benchmark.peers import describe_tflite
 from mobiledet.apps.benchmark.pictures import make_pictures, size_name
 from mobiledet.apps.benchmark.process import WORKER, ModelRefusedError, Worker, WorkerFailedError
@@ -78,7 +84,7 @@ class Outcome:
 
     contender: Contender
     about: About | None = None
-    certificate: Certificate = field(default_factory=lambda: Certificate("-"))
+    certificate: CertificateSummary = field(default_factory=lambda: CertificateSummary("-"))
     file_bytes: int | None = None
     starts: list[float] = field(default_factory=list)
     before_mib: float | None = None
@@ -249,7 +255,7 @@ class Bench:
             outcome.about = describe_tflite(outcome.about, Path(contender.target))
         if contender.target:
             outcome.file_bytes = bytes_of(Path(outcome.about.file or model_place(contender.target)))
-        found = read_certificate(contender)
+        found = summarise_certificate(contender)
         if found.checkpoint and outcome.about.checkpoint and found.checkpoint != outcome.about.checkpoint:
             found = replace(found, state="other model")
         outcome.certificate = found

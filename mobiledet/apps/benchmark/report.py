@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mobiledet.apps.benchmark.contenders import Certificate
+from mobiledet.apps.benchmark.contenders import CertificateSummary
 from mobiledet.apps.benchmark.figures import Ratio, Spread, ratio, shared_out, spread
 from mobiledet.apps.benchmark.measuring import MATRIX, Outcome, Settings
 from mobiledet.apps.benchmark.pictures import size_name
@@ -55,7 +55,7 @@ class Row:
     kind: str
     target: str
     about: About | None
-    certificate: Certificate
+    certificate: CertificateSummary
     times: dict[str, Spread]
     first_size: str
     versus: Ratio | None

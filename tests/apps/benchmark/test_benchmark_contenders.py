@@ -1,4 +1,4 @@
-import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,10 +8,11 @@ from mobiledet.apps.benchmark.contenders import (
     bytes_of,
     choose_contenders,
     parse_peers,
-    read_certificate,
+    summarise_certificate,
 )
 from mobiledet.apps.benchmark.pictures import make_pictures, parse_sizes
 from mobiledet.errors import MobiledetError
+from mobiledet.export.agreement import FLOAT_LIMITS, Agreement, AgreementReport
 
 
 def labels(*models, peers=()):
@@ -52,45 +53,37 @@ def test_all_means_those_installed(monkeypatch):
     assert parse_peers(None, ["a.onnx"]) == ([], [])
 
 
-GOOD = {
-    "passed": True,
-    "forced": False,
-    "matched_share": 0.99,
-    "largest_box_difference": 0.5,
-    "largest_score_difference": 0.01,
-    "ap": {"checkpoint": 20.0, "model": 19.5, "difference": -0.5},
-    "checkpoint": {"sha256": "abc"},
-}
+def write_report(model, **changes):
+    agreement = Agreement(8, 100, 99, 0.5, 0.01, 0.001)
+    ap = {"checkpoint": 20.0, "model": 19.5, "difference": -0.5, "pictures": 8, "data": "val.json"}
+    origin = {"file": "best.pt", "sha256": "abc"}
+    report = AgreementReport("a.onnx", origin, "onnxruntime 1", agreement, ap, FLOAT_LIMITS)
+    replace(report, **changes).write(model)
 
 
 @pytest.mark.parametrize(
-    ("text", "state"),
+    ("changes", "state"),
     [
-        (json.dumps(GOOD), "passed"),
-        (json.dumps({**GOOD, "passed": False}), "failed"),
-        (json.dumps({**GOOD, "passed": False, "forced": True}), "forced"),
-        (json.dumps({**GOOD, "passed": "yes"}), "damaged"),
-        ("[]", "damaged"),
-        ("{", "damaged"),
-        ("", "damaged"),
-        ("[" * 100_000, "damaged"),
-        (b"\xff\xfe\x00", "damaged"),
+        ({}, "passed"),
+        ({"problems": ["AP falls"]}, "failed"),
+        ({"problems": ["AP falls"], "forced": True}, "forced"),
         (None, "none"),
     ],
 )
-def test_certificate_states(tmp_path, text, state):
-    place = tmp_path / "a.onnx.certificate.json"
-    if text is not None:
-        place.write_bytes(text if isinstance(text, bytes) else text.encode())
-    assert read_certificate(Contender("a", "model", str(tmp_path / "a.onnx"))).state == state
+def test_certificate_states(tmp_path, changes, state):
+    if changes is not None:
+        write_report(tmp_path / "a.onnx", **changes)
+    found = summarise_certificate(Contender("a", "model", str(tmp_path / "a.onnx")))
+    assert found.state == state
+    if changes is not None:
+        assert found.checkpoint == "abc"
+        assert found.figures["matched_share"] == 0.99
+        assert found.figures["ap"] == {"checkpoint": 20.0, "model": 19.5, "difference": -0.5}
 
 
-def test_only_sound_figures_of_a_certificate_are_kept(tmp_path):
-    odd = {**GOOD, "matched_share": "most", "largest_box_difference": float("nan"), "ap": {"model": None}}
-    (tmp_path / "a.onnx.certificate.json").write_text(json.dumps(odd))
-    found = read_certificate(Contender("a", "model", str(tmp_path / "a.onnx")))
-    assert found.figures == {"largest_score_difference": 0.01, "ap": {}}
-    assert found.checkpoint == "abc"
+def test_a_damaged_certificate(tmp_path):
+    (tmp_path / "a.onnx.certificate.json").write_text('{"passed": true}')
+    assert summarise_certificate(Contender("a", "model", str(tmp_path / "a.onnx"))).state == "damaged"
 
 
 def test_a_folders_certificate_lies_beside_the_folder(tmp_path):
@@ -98,16 +91,16 @@ def test_a_folders_certificate_lies_beside_the_folder(tmp_path):
     folder.mkdir()
     (folder / "model.xml").write_text("x" * 10)
     (folder / "model.bin").write_text("y" * 32)
-    (tmp_path / "m_openvino.certificate.json").write_text(json.dumps(GOOD))
+    write_report(folder)
     for target in (folder, folder / "model.xml", f"{folder}/"):
-        assert read_certificate(Contender("m", "model", str(target))).state == "passed"
+        assert summarise_certificate(Contender("m", "model", str(target))).state == "passed"
     assert bytes_of(folder) == 42
     assert bytes_of(tmp_path / "nothing") is None
 
 
 def test_checkpoints_and_peers_have_none_to_show(tmp_path):
-    assert read_certificate(Contender("a", "model", str(tmp_path / "best.pt"))).state == "-"
-    assert read_certificate(Contender("a", "litert", str(tmp_path / "a.tflite"))).state == "-"
+    assert summarise_certificate(Contender("a", "model", str(tmp_path / "best.pt"))).state == "-"
+    assert summarise_certificate(Contender("a", "litert", str(tmp_path / "a.tflite"))).state == "-"
 
 
 def test_sizes_are_height_first():

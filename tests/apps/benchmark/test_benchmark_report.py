@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import pytest
 
 from mobiledet.apps.benchmark.charts import accuracy_chart, axis_ticks, latency_chart
-from mobiledet.apps.benchmark.contenders import Certificate, Contender
+from mobiledet.apps.benchmark.contenders import CertificateSummary, Contender
 from mobiledet.apps.benchmark.measuring import MATRIX, Outcome, Settings
 from mobiledet.apps.benchmark.page import report_page
 from mobiledet.apps.benchmark.report import make_report
@@ -50,17 +50,17 @@ def odd_report():
     quant = About("LiteRT 2", "uint8", (300, 300), note="its own post-processing")
     merged = [{"whole": 14.0, "resize": 0.2, "network": 13.0, "decode+nms": None}]
     return report(
-        outcome("best.pt", 36.0, ap=19.92, certificate=Certificate("-")),
+        outcome("best.pt", 36.0, ap=19.92, certificate=CertificateSummary("-")),
         outcome(
             "a\"b'<script>alert(1)</script>&amp;.onnx",
             16.0,
             ap=19.8,
-            certificate=Certificate(
+            certificate=CertificateSummary(
                 "forced",
                 {"matched_share": 0.97, "largest_box_difference": 1.5, "ap": {"checkpoint": 20.0, "model": 9.0}},
             ),
         ),
-        outcome("x" * 200, 6.5, ap=19.7, certificate=Certificate("other model")),
+        outcome("x" * 200, 6.5, ap=19.7, certificate=CertificateSummary("other model")),
         outcome("peer.tflite", 14.0, kind="litert", about=quant, stages=merged, ap=18.0),
         outcome("torchvision", 64.0, kind="torchvision", about=random, file_bytes=None),
         Outcome(Contender("broken.onnx", "model", "broken.onnx"), problem="broken.onnx: its <process> ended"),
