@@ -52,6 +52,6 @@ def check_image(image: ImageArray) -> None:
 def resize_image(image: ImageArray, size: Size) -> ImageArray:
     """An image ``(H, W, 3)`` at ``size`` (height, width)."""
     shrink = min(image.shape[0] / size[0], image.shape[1] / size[1])
-    how = cv2.INTER_AREA if shrink >= AREA_SHRINK else cv2.INTER_LINEAR
-    resized: ImageArray = cv2.resize(image, (size[1], size[0]), interpolation=how)
+    interpolation = cv2.INTER_AREA if shrink >= AREA_SHRINK else cv2.INTER_LINEAR
+    resized: ImageArray = cv2.resize(image, (size[1], size[0]), interpolation=interpolation)
     return resized

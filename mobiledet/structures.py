@@ -1,4 +1,4 @@
-"""The values that pass between the rooms: geometry, targets, candidates, detections.
+"""Shared data types: geometry, targets, candidates, detections.
 
 Boxes are ``(x1, y1, x2, y2)`` float32 in absolute pixels everywhere; sizes are ``(height, width)``; label 0 is
 background and objects are ``1..K``. Nothing here imports torch or OpenCV, so that running an exported model needs
@@ -24,18 +24,18 @@ FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 ImageArray = NDArray[np.uint8]
-"""A picture: ``(height, width, 3)`` uint8, RGB."""
+"""An image: ``(height, width, 3)`` uint8, RGB."""
 
 
 @dataclass(frozen=True)
 class ResizeRule:
-    """How large a picture becomes inside the network.
+    """The size of an image inside the network.
 
     Attributes:
-        size: ``(height, width)``. Without ``longest_side`` and ``letterbox`` every picture is stretched to it.
-        longest_side: Given, pictures keep their shape: the shorter side becomes the shorter one of ``size``, or less
+        size: ``(height, width)``. Without ``longest_side`` and ``letterbox`` every image is stretched to it.
+        longest_side: If given, images keep their shape: the shorter side becomes the shorter one of ``size``, or less
             where the longer one would exceed this.
-        letterbox: Pictures keep their shape and become as large as fits into ``size``; what they leave of it is filled.
+        letterbox: Images keep their shape and become as large as fits into ``size``; the rest of it is filled.
     """
 
     size: Size
@@ -43,7 +43,7 @@ class ResizeRule:
     letterbox: bool = False
 
     def __call__(self, original: Size) -> Size:
-        """The size ``(height, width)`` for a picture of size ``original``; one that has it already keeps it."""
+        """The size ``(height, width)`` for an image of size ``original``; one that has it already keeps it."""
         if self.letterbox:
             scale = min(self.size[0] / original[0], self.size[1] / original[1])
         elif self.longest_side is not None:
@@ -54,18 +54,18 @@ class ResizeRule:
 
     @property
     def fixed(self) -> bool:
-        """Whether the network's input is of one size for all pictures."""
+        """Whether the network's input is of one size for all images."""
         return self.longest_side is None
 
 
 @dataclass(frozen=True)
 class ImageGeometry:
-    """How a picture was fitted into the network's input, and how to undo it.
+    """How an image was fitted into the network's input, and how to undo it.
 
-    A point ``(x, y)`` of the original picture lands on ``(x * scale_x, y * scale_y)``.
+    A point ``(x, y)`` of the original image lands on ``(x * scale_x, y * scale_y)``.
 
     Attributes:
-        original_size: ``(height, width)`` of the picture as it was read.
+        original_size: ``(height, width)`` of the image as it was read.
         network_size: ``(height, width)`` of the network's input.
     """
 
@@ -86,11 +86,11 @@ class ImageGeometry:
         return np.array([scale_x, scale_y, scale_x, scale_y], np.float32)
 
     def to_network(self, boxes: FloatArray) -> FloatArray:
-        """Boxes ``(N, 4)`` of the original picture, in network pixels."""
+        """Boxes ``(N, 4)`` of the original image, in network pixels."""
         return (boxes * self.scale).astype(np.float32)
 
     def to_original(self, boxes: FloatArray) -> FloatArray:
-        """Boxes ``(N, 4)`` in network pixels, back on the original picture and clipped to it."""
+        """Boxes ``(N, 4)`` in network pixels, back on the original image and clipped to it."""
         height, width = self.original_size
         limit = np.array([width, height, width, height], np.float32)
         clipped: FloatArray = np.clip(boxes / self.scale, 0, limit).astype(np.float32)
@@ -99,10 +99,10 @@ class ImageGeometry:
 
 @dataclass(frozen=True)
 class Target:
-    """What is to be found in one picture.
+    """The objects of one image: ground truth.
 
     Attributes:
-        boxes: ``(N, 4)`` float32 xyxy, absolute pixels of the picture it goes with.
+        boxes: ``(N, 4)`` float32 xyxy, absolute pixels of the image it belongs to.
         labels: ``(N,)`` int64 in ``1..K``.
         iscrowd: ``(N,)`` bool; a crowd box marks a region that is neither object nor background.
     """
@@ -121,7 +121,7 @@ class Target:
 
     @classmethod
     def empty(cls) -> Target:
-        """A picture with nothing in it."""
+        """The target of an image without objects."""
         return cls(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.bool_))
 
     def __len__(self) -> int:
@@ -130,7 +130,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Candidates:
-    """Everything a head proposes for a batch, before thresholds and non-maximum suppression.
+    """All boxes and scores of a head for a batch, before thresholds and non-maximum suppression.
 
     Attributes:
         boxes: ``(B, A, 4)`` xyxy in network pixels, decoded and clipped; or ``(B, A, K, 4)`` when a head gives
@@ -144,10 +144,10 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Detections:
-    """What was found in one picture, best score first.
+    """The objects found in one image, best score first.
 
     Attributes:
-        boxes: ``(N, 4)`` float32 xyxy in pixels of the picture as it was given.
+        boxes: ``(N, 4)`` float32 xyxy in pixels of the image as it was given.
         scores: ``(N,)`` float32 in ``[0, 1]``.
         labels: ``(N,)`` int64 in ``1..K``.
         names: ``K`` class names; ``names[label - 1]`` is the name of a label.

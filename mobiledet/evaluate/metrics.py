@@ -1,4 +1,4 @@
-"""COCO metrics from detections: the twelve figures of the COCO detection challenge, and AP for each class.
+"""COCO metrics of detections: the twelve figures of the COCO detection challenge, and AP for each class.
 
 The figures are those of pycocotools and of faster-coco-eval, which computes the same ones in C++; whichever is
 installed does the matching. Category ids are the data set's own here, gaps and all.
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from mobiledet.errors import DataError, MissingDependencyError, install_extra
 from mobiledet.structures import Detections
+from mobiledet.utils.text import count
 
 Backend = Literal["auto", "faster-coco-eval", "pycocotools"]
 
@@ -58,12 +59,12 @@ class Metrics:
         AP: Mean over classes of average precision, itself the mean over IoU 0.50, 0.55 .. 0.95.
         AP50: The same at IoU 0.50 alone; AP75 at IoU 0.75 alone.
         APs: AP of objects with an area below 32 x 32 pixels; APl above 96 x 96, APm between.
-        AR1: Mean over classes and IoU of the recall of the best detection per picture and class.
+        AR1: Mean over classes and IoU of the recall of the best detection per image and class.
         AR10: Recall of the best ten.
         AR100: Recall of the best hundred, which is also the most that AP looks at.
         ARs: AR100 of small objects, and ARm, ARl likewise.
         per_class: One entry for each category, by rising id.
-        images: Pictures scored.
+        images: Images scored.
     """
 
     AP: float | None
@@ -91,7 +92,7 @@ def score_detections(
 ) -> Metrics:
     """COCO's box metrics of some results, computed without printing anything and without touching the inputs.
 
-    As in COCO, at most the best 100 detections per picture and class count, crowd boxes are neither to be found nor
+    As in COCO, at most the best 100 detections per image and class count, crowd boxes are neither to be found nor
     false when hit, and sizes go by the annotation's ``area`` (``w * h`` where it has none). Annotation ids are
     renumbered, because both backends take an id of 0 for "unmatched".
 
@@ -101,13 +102,13 @@ def score_detections(
         backend: "auto" prefers faster-coco-eval and falls back on pycocotools.
 
     Raises:
-        DataError: No pictures or no categories, or an entry that can't be scored.
+        DataError: No images or no categories, or an entry that can't be scored.
         MissingDependencyError: The backend, or with "auto" either, is not installed.
     """
     image_ids = {int(image["id"]) for image in ground_truth.get("images", ())}
     names = {int(category["id"]): str(category["name"]) for category in ground_truth.get("categories", ())}
     if not image_ids or not names:
-        counts = f"{_count(len(image_ids), 'image')} and {_count(len(names), 'class', 'classes')}"
+        counts = f"{count(len(image_ids), 'image')} and {count(len(names), 'class', 'classes')}"
         raise DataError(f"nothing to score: the ground truth has {counts}; check that the file is the one meant")
     category_ids = sorted(names)
     annotations = enumerate(ground_truth.get("annotations", ()))
@@ -147,11 +148,11 @@ def score_detections(
 
 
 def detections_to_coco(image_id: int, detections: Detections, category_ids: Sequence[int]) -> list[dict[str, Any]]:
-    """COCO result dicts of one picture, fit for ``json.dump``.
+    """COCO result dicts of one image, fit for ``json.dump``.
 
     Args:
-        image_id: The data set's id of the picture.
-        detections: Boxes in pixels of the original picture.
+        image_id: The data set's id of the image.
+        detections: Boxes in pixels of the original image.
         category_ids: ``category_ids[label - 1]`` is the data set's id of a label.
 
     Returns:
@@ -187,9 +188,9 @@ def format_metrics(metrics: Metrics) -> str:
     boxes = sum(row["boxes"] for row in classes)
     figures = asdict(metrics)
     counts = (
-        _count(metrics.images, "image"),
-        _count(boxes, "box", "boxes"),
-        _count(len(classes), "class", "classes"),
+        count(metrics.images, "image"),
+        count(boxes, "box", "boxes"),
+        count(len(classes), "class", "classes"),
     )
     lines = [", ".join(counts), "", f"{'average precision':<41}average recall, IoU 0.50:0.95"]
     for left, left_text, right, right_text in _ROWS:
@@ -203,7 +204,7 @@ def format_metrics(metrics: Metrics) -> str:
         worst = _class_table(f"worst {_SHORT_TABLE} classes", listed[: -_SHORT_TABLE - 1 : -1])
         lines += [f"{left}    {right}" for left, right in zip(best, worst, strict=True)]
     if absent := len(classes) - len(listed):
-        lines.append(f"{_count(absent, 'class', 'classes')} without a box, not listed and left out of the means")
+        lines.append(f"{count(absent, 'class', 'classes')} without a box, not listed and left out of the means")
     return "\n".join(lines)
 
 
@@ -226,10 +227,6 @@ def _fit(text: str, width: int) -> str:
 
 def _figure(value: float | None) -> str:
     return f"{'-':>6}" if value is None else f"{value:6.3f}"
-
-
-def _count(count: int, one: str, many: str | None = None) -> str:
-    return f"{count} {one if count == 1 else many or one + 's'}"
 
 
 def _entry(place: str, number: int, row: dict[str, Any], image_ids: set[int], names: dict[int, str]) -> dict[str, Any]:

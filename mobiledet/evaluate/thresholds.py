@@ -1,4 +1,4 @@
-"""Which score to show from: the one at which a detector is wrong as rarely as it misses."""
+"""Choosing the display threshold: the score where F1 is best."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from mobiledet.ops.numpy_boxes import pairwise_iou
 from mobiledet.structures import FloatArray
 
 DEFAULT_THRESHOLD = 0.3
-"""Where nothing was measured."""
-
+"""For models without a measured one."""
 
 LOWEST = 0.05
-"""Detections below this aren't looked at: they are most of all, and nobody would show them."""
+"""Detections below this are ignored: they are the most, and no threshold would be that low."""
 
 
 def best_threshold(truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]], *, iou: float = 0.5) -> float | None:
@@ -32,8 +32,8 @@ def best_threshold(truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]
     boxes: dict[tuple[int, int], list[Any]] = defaultdict(list)
     unclear: dict[tuple[int, int], list[Any]] = defaultdict(list)
     for annotation in truth["annotations"]:
-        aside = annotation.get("iscrowd", 0) or annotation.get("ignore", 0)
-        (unclear if aside else boxes)[annotation["image_id"], annotation["category_id"]].append(annotation["bbox"])
+        ignored = annotation.get("iscrowd", 0) or annotation.get("ignore", 0)
+        (unclear if ignored else boxes)[annotation["image_id"], annotation["category_id"]].append(annotation["bbox"])
     objects = sum(map(len, boxes.values()))
     scores: list[float] = []
     right: list[bool] = []
@@ -56,12 +56,8 @@ def best_threshold(truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]
 
 
 def _ious(box: Sequence[float], others: Sequence[Sequence[float]]) -> FloatArray:
-    """Overlap ``(N,)`` of one box with others, xywh."""
-    if not others:
-        return np.zeros(0, np.float32)
-    a, b = np.asarray(box, np.float64), np.asarray(others, np.float64)
-    low = np.maximum(a[:2], b[:, :2])
-    high = np.minimum(a[:2] + a[2:], b[:, :2] + b[:, 2:])
-    shared = np.clip(high - low, 0, None).prod(axis=1)
-    union = a[2] * a[3] + b[:, 2] * b[:, 3] - shared
-    return np.asarray(shared / np.maximum(union, 1e-9), np.float32)
+    """Overlap ``(N,)`` of one xywh box with others."""
+    a, b = (np.asarray(boxes, np.float64).reshape(-1, 4) for boxes in ([box], others))
+    for boxes in (a, b):
+        boxes[:, 2:] += boxes[:, :2]
+    return np.asarray(pairwise_iou(a, b)[0], np.float32)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Boxes in NumPy, xyxy: overlap, and the non-maximum suppression of runtimes that have none of their own."""
+"""Boxes in NumPy, xyxy: overlap, and non-maximum suppression for runtimes that have none of their own."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import numpy as np
 from mobiledet.structures import FloatArray, IntArray
 
 BLOCK = 64
-"""Candidates that are judged at once: more cost needless overlaps, fewer cost calls."""
+"""Candidates that are compared at once: more compute needless overlaps, fewer need more calls."""
 
 SMALLEST = np.finfo(np.float32).tiny
-"""A score of 0 means that there is nothing, whatever the threshold."""
+"""A score of 0 is never a detection, even with a threshold of 0."""
 
 
 def best_detections(
@@ -22,14 +22,14 @@ def best_detections(
     candidates: int,
     max_detections: int,
 ) -> tuple[FloatArray, FloatArray, IntArray]:
-    """The detections of one picture, the same ones as :meth:`mobiledet.models.postprocess.Postprocess.fixed` finds.
+    """The detections of one image, the same ones as :meth:`mobiledet.models.postprocess.Postprocess.fixed` finds.
 
-    Equal scores may come in another order: PyTorch doesn't say which of them it takes first.
+    Equal scores may come in another order: PyTorch doesn't define which of them it takes first.
 
     Args:
         boxes: ``(A, 4)`` xyxy in network pixels.
         scores: ``(A, K)`` in ``[0, 1]``.
-        score_threshold: Least score; a score of 0 is never a detection.
+        score_threshold: Minimum score; a score of 0 is never a detection.
         iou_threshold: Two boxes of one class that overlap more are one object.
         candidates: Best (box, class) pairs that enter suppression.
         max_detections: Most detections.
@@ -56,9 +56,9 @@ def best_detections(
     return found_boxes, found_scores, labels
 
 
-def _best(flat: FloatArray, least: np.float32, count: int) -> IntArray:
-    """Where the ``count`` highest of those that are at least ``least`` stand, best first."""
-    above: IntArray = np.flatnonzero(flat >= least)
+def _best(flat: FloatArray, minimum: np.float32, count: int) -> IntArray:
+    """Indices of the ``count`` highest scores that are at least ``minimum``, best first."""
+    above: IntArray = np.flatnonzero(flat >= minimum)
     if len(above) > count:
         values = flat[above]
         above = above[values >= np.partition(values, -count)[-count]]  # twice as fast as argpartition
@@ -66,20 +66,19 @@ def _best(flat: FloatArray, least: np.float32, count: int) -> IntArray:
 
 
 def _suppress(boxes: FloatArray, iou_threshold: np.float32, limit: int) -> IntArray:
-    """Which of ``(N, 4)`` stay, best first in and out: at most ``limit``, and none that overlaps a better one too much.
+    """Indices of the boxes ``(N, 4)`` to keep, best first in and out: at most ``limit``, none overlapping a better one.
 
-    Block by block: most pictures have their ``limit`` of detections, or no candidates left, after two or three.
+    Block by block: most images have their ``limit`` of detections, or no candidates left, after two or three.
     """
     kept: IntArray = np.zeros(0, np.int64)
     for start in range(0, len(boxes), BLOCK):
         rest: IntArray = np.arange(start, min(start + BLOCK, len(boxes)))
         rest = rest[~(pairwise_iou(boxes[kept], boxes[rest]) > iou_threshold).any(axis=0)]
-        by = np.tril(
-            (pairwise_iou(boxes[rest], boxes[rest]) > iou_threshold), -1
-        )  # row: by which better ones it's overlapped
+        # Row: which better ones overlap it.
+        overlapped = np.tril(pairwise_iou(boxes[rest], boxes[rest]) > iou_threshold, -1)
         stays = np.ones(len(rest), np.bool_)
-        for index in np.flatnonzero(by.any(axis=1)):
-            stays[index] = not (by[index] & stays).any()
+        for index in np.flatnonzero(overlapped.any(axis=1)):
+            stays[index] = not (overlapped[index] & stays).any()
         kept = np.concatenate([kept, rest[stays]])[:limit]
         if len(kept) == limit:
             break

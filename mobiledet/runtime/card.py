@@ -1,4 +1,4 @@
-"""What an exported model says about itself: everything that is needed to feed it and to read its answers."""
+"""What an exported model says about itself: everything needed to feed it and to read its output."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mobiledet.errors import ModelFileError
 from mobiledet.structures import ResizeRule
 
 KEY = "mobiledet"
-"""Under this name the card travels inside a file."""
+"""Name under which the card is stored inside a file."""
 
 FORMAT = "mobiledet model"
 VERSION = 1
@@ -24,16 +24,16 @@ class ModelCard:
     Attributes:
         names: ``K`` class names; ``names[label - 1]`` is the name of a label.
         category_ids: The training data's id of each class.
-        resize: How large pictures become.
-        fill: RGB of what a letterboxed picture leaves of the input.
-        batch: Pictures that the network takes at once.
-        score_threshold: Least score it was scored with.
+        resize: The size of images inside the network.
+        fill: RGB of the part of the input that a letterboxed image leaves free.
+        batch: Images that the network takes at once.
+        score_threshold: Minimum score of the detections it was evaluated with.
         iou_threshold: Overlap from which two boxes of one class are one object.
-        max_detections: Most detections of a picture.
+        max_detections: Most detections of an image.
         shown_threshold: Score with the best F1, from which detections are worth showing; None where not measured.
         precision: ``"float32"`` or ``"int8"``.
         head: Kind of the head.
-        gmacs: Multiply-adds of one picture, in billions.
+        gmacs: Multiply-adds of one image, in billions.
         params: Parameters of the network.
         config: The config it was trained with, as plain types.
         origin: ``file`` and ``sha256`` of the checkpoint.
@@ -58,7 +58,7 @@ class ModelCard:
     versions: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """As text, on one line."""
+        """The card as JSON, on one line."""
         return json.dumps({"format": FORMAT, "version": VERSION, **asdict(self)}, ensure_ascii=False)
 
     @classmethod
@@ -66,16 +66,16 @@ class ModelCard:
         """The card in ``text``.
 
         Args:
-            text: What :meth:`to_json` gave.
+            text: As :meth:`to_json` writes it.
             place: The file it comes from, for messages.
 
         Raises:
-            ModelFileError: It isn't a card, or a newer version's.
+            ModelFileError: It isn't a card, or that of a newer version.
         """
         try:
             plain = json.loads(text)
             if not isinstance(plain, dict) or plain.pop("format", None) != FORMAT:
-                raise ValueError("no card")
+                raise ValueError(f"no {FORMAT}")
             version = int(plain.pop("version"))
             if version > VERSION:
                 raise ModelFileError(f"{place}: exported by a newer mobiledet (format {version}); update mobiledet")
@@ -84,6 +84,4 @@ class ModelCard:
             plain |= {key: tuple(plain[key]) for key in ("names", "category_ids", "fill")}
             return cls(resize=resize, **plain)
         except (ValueError, TypeError, KeyError, IndexError) as error:
-            raise ModelFileError(
-                f"{place}: what it says about itself is damaged ({error}); copy or export it again"
-            ) from None
+            raise ModelFileError(f"{place}: its model card is damaged ({error}); copy or export it again") from None

@@ -1,4 +1,4 @@
-"""A checksum inside a file: damage in the weights is found when it is opened, not seen in the detections."""
+"""A checksum inside a file, so that damaged weights are noticed when it is opened, not in the detections."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def seal(content: bytes) -> bytes:
     """``content`` with the checksum written behind its mark, which must be in it exactly once."""
     start = _digits(content)
     if start is None:
-        raise ValueError("no place for a checksum")
+        raise ValueError("the content has no mark for a checksum")
     return content[:start] + _checksum(content, start) + content[start + len(BLANK) :]
 
 

@@ -1,4 +1,4 @@
-"""Telling a network's time from that of decoding and suppression, in the two ways that runtimes allow."""
+"""The time of the network apart from that of decoding and suppression, in the two ways that runtimes allow."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def time_halves(network: Callable[[], T], rest: Callable[[T], object], rounds: i
 
 
 def time_shares(run: Callable[[], object], rounds: int, network_share: Callable[[], float]) -> dict[str, float]:
-    """Median milliseconds of ``network`` and ``decode+nms``, where one call does both and a profile shares it out.
+    """Median milliseconds of ``network`` and ``decode+nms``, where one call does both and a profile splits its time.
 
     Args:
         run: The call.
