@@ -9,13 +9,14 @@ import gc
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from mobiledet.download.archives import extract_folder, extract_member, file_sizes, partial_folder
+from mobiledet.download.archives import extract
 from mobiledet.download.fetch import Remote, fetch
 from mobiledet.errors import DownloadError
 from mobiledet.utils.files import check_space, locked, replacing
@@ -134,22 +135,23 @@ def download_coco(
         raise DownloadError(f"{release.name} has no split {unknown[0]!r}; it has {listing(known)}")
     wanted = [split for split in release.splits if split.name in splits]
     try:
-        if all(_State(root).says_complete(split) for split in wanted):
+        if all(_Download(root, release).is_complete(split) for split in wanted):
             return False
         root.mkdir(parents=True, exist_ok=True)
         with locked(root / ".coco-download.lock", f"{root}: another process is downloading into it; waiting"):
-            work = _Download(root, release, keep_archives, {"progress": progress, "timeout": timeout})
-            return work.complete(wanted)
+            options = {"progress": progress, "timeout": timeout}
+            return _Download(root, release).run(wanted, keep_archives, options)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise DownloadError(f"{error.filename or root}: {reason}; correct that, or name another folder") from error
 
 
-class _State:
-    """Notes in the root: which splits were found complete, and which archives are ours to delete."""
+class _Download:
+    """The steps, and the notes in the root: which splits were complete, which archives are ours to delete."""
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, root: Path, release: CocoRelease) -> None:
+        self.root = root
+        self.release = release
         try:
             stored = json.loads((root / _STATE).read_text("utf-8"))
         except (OSError, ValueError, RecursionError):
@@ -157,92 +159,81 @@ class _State:
         stored = stored if isinstance(stored, dict) else {}
         complete, fetched = stored.get("complete"), stored.get("fetched")
         self._complete: dict[str, object] = complete if isinstance(complete, dict) else {}
-        self._fetched: list[object] = fetched if isinstance(fetched, list) else []
+        self._ours: list[object] = fetched if isinstance(fetched, list) else []
 
-    def says_complete(self, split: CocoSplit) -> bool:
+    def is_complete(self, split: CocoSplit) -> bool:
         """A quick look: the json is the one that was checked, and there are as many images, none of them empty."""
         stamp = self._stamp(split)
         if stamp is None or self._complete.get(split.folder) != stamp:
             return False
-        return sum(size > 0 for size in file_sizes(self._root / split.folder).values()) >= split.count
+        return sum(size > 0 for size in _file_sizes(self.root / split.folder).values()) >= split.count
 
-    def note_complete(self, split: CocoSplit) -> None:
-        """Keep that a split was checked whole."""
-        self._complete[split.folder] = self._stamp(split)
-        self._save()
+    def run(self, splits: list[CocoSplit], keep_archives: bool, options: dict[str, Any]) -> bool:
+        """Do what is missing; False if that was nothing. ``options`` are for `fetch`."""
+        splits = [split for split in splits if not self.is_complete(split)]
+        names = {split.name: self._names(split) for split in splits if os.path.lexists(self.root / split.annotations)}
+        without_images = [split for split in splits if not self._has_images(split, names.get(split.name))]
+        without_json = [split for split in splits if split.name not in names]
+        self._check_space(without_json, without_images, keep_archives)
+        if without_json:
+            jsons = {Path(split.annotations).name: self.root / split.annotations for split in without_json}
+            with self._fetched(self.release.annotations, "annotations", keep_archives, options) as archive:
+                extract(archive, jsons)
+                names |= {split.name: self._names(split) for split in without_json}
+        for split in splits:
+            # A folder that was there before its json can only be judged now.
+            if not self._has_images(split, names[split.name]):
+                with self._fetched(split.images, f"{split.name} images", keep_archives, options) as archive:
+                    self._unpack(archive, split, names[split.name], options["progress"])
+            self._complete[split.folder] = self._stamp(split)
+            self._save()
+        return bool(without_json or without_images)
 
-    def is_ours(self, archive: Path) -> bool:
-        """Whether an archive was fetched by us, not put there by somebody."""
-        return archive.name in self._fetched
+    @contextmanager
+    def _fetched(self, remote: Remote, what: str, keep: bool, options: dict[str, Any]) -> Iterator[Path]:
+        """An archive, which is deleted afterwards unless it was there before or is to be kept."""
+        archive = self._archive(remote)
+        was_there = os.path.lexists(archive)
+        if not was_there:
+            logger.info("fetching %s", remote.address)
+        fetch(remote, archive, what=f"{self.release.name} {what}", by_hand="then start again", **options)
+        if not was_there:  # one that somebody put there is not ours to delete
+            self._ours.append(archive.name)
+            self._save()
+        yield archive
+        if archive.name in self._ours:
+            if not keep:
+                archive.unlink()
+            self._ours = [name for name in self._ours if name != archive.name]
+            self._save()
 
-    def note_ours(self, archive: Path, ours: bool) -> None:
-        """Keep whether an archive is ours."""
-        self._fetched = [name for name in self._fetched if name != archive.name] + [archive.name] * ours
-        self._save()
+    def _unpack(self, archive: Path, split: CocoSplit, names: list[str], progress: bool) -> None:
+        """Unpack all images of a split, and only then give their folder its name."""
+        folder = self.root / split.folder
+        partial = _partial(folder)
+        extract(archive, {name: partial / name for name in names}, durable=False, progress=progress)
+        if missing := _missing(partial, names):
+            raise DownloadError(
+                f"{archive}: {len(missing)} of its images are empty (first: {missing[0]!r:.80}); it is not COCO's, "
+                "delete it and get it again"
+            )
+        for extra in _file_sizes(partial).keys() - set(names):  # of another version, or of a process that was killed
+            (partial / extra).unlink()
+        partial.replace(folder)
+
+    def _archive(self, remote: Remote) -> Path:
+        return self.root / urlsplit(remote.url).path.rpartition("/")[2]
 
     def _stamp(self, split: CocoSplit) -> list[int] | None:
         try:
-            stat = (self._root / split.annotations).stat()
+            stat = (self.root / split.annotations).stat()
         except OSError:
             return None
         return [stat.st_size, stat.st_mtime_ns, split.count]
 
     def _save(self) -> None:
-        with replacing(self._root / _STATE) as temporary:
-            temporary.write_text(json.dumps({"complete": self._complete, "fetched": self._fetched}), "utf-8")
-
-
-@dataclass
-class _Download:
-    root: Path
-    release: CocoRelease
-    keep_archives: bool
-    options: dict[str, Any]  # of `fetch`
-
-    def __post_init__(self) -> None:
-        self.state = _State(self.root)
-
-    def complete(self, splits: list[CocoSplit]) -> bool:
-        """Do what is missing; False if that was nothing."""
-        splits = [split for split in splits if not self.state.says_complete(split)]
-        names = {split.name: self._names(split) for split in splits if os.path.lexists(self.root / split.annotations)}
-        without_images = [split for split in splits if not self._has_images(split, names.get(split.name))]
-        without_json = [split for split in splits if split.name not in names]
-        self._check_space(without_json, without_images)
-        if without_json:
-            archive = self._fetch(self.release.annotations, "annotations")
-            for split in without_json:
-                extract_member(archive, split.annotations, self.root / split.annotations)
-                names[split.name] = self._names(split)
-            self._clear(archive)
-        for split in splits:
-            # A folder that was there before its json can only be judged now.
-            if not self._has_images(split, names[split.name]):
-                archive = self._fetch(split.images, f"{split.name} images")
-                folder = self.root / split.folder
-                extract_folder(archive, split.folder, folder, names[split.name], progress=self.options["progress"])
-                self._clear(archive)
-            self.state.note_complete(split)
-        return bool(without_json or without_images)
-
-    def _fetch(self, remote: Remote, what: str) -> Path:
-        archive = self._archive(remote)
-        was_there = os.path.lexists(archive)
-        if not was_there:
-            logger.info("fetching %s", remote.address)
-        fetch(remote, archive, what=f"{self.release.name} {what}", by_hand="then start again", **self.options)
-        if not was_there:  # one that somebody put there is not ours to delete
-            self.state.note_ours(archive, True)
-        return archive
-
-    def _archive(self, remote: Remote) -> Path:
-        return self.root / urlsplit(remote.url).path.rpartition("/")[2]
-
-    def _clear(self, archive: Path) -> None:
-        if self.state.is_ours(archive):
-            if not self.keep_archives:
-                archive.unlink()
-            self.state.note_ours(archive, False)
+        with replacing(self.root / _STATE) as temporary:
+            temporary.write_text(json.dumps({"complete": self._complete, "fetched": self._ours}), "utf-8")
 
     def _names(self, split: CocoSplit) -> list[str]:
         """File names of all images, from a json that is checked to be COCO's."""
@@ -266,37 +257,55 @@ class _Download:
             return False
         if not folder.is_dir():
             raise DownloadError(f"{folder} is in the way of a folder of images; move it away")
-        sizes = file_sizes(folder)
-        missing = [name for name in names or () if not sizes.get(name)]
-        if missing:
+        if missing := _missing(folder, names or []):
             raise DownloadError(
-                f"{folder} exists, but {len(missing)} of {len(names or ())} images are missing or empty in it (first: "
+                f"{folder} exists, but {len(missing)} of {split.count} images are missing or empty in it (first: "
                 f"{missing[0]!r:.80}); move it away to have it fetched again, or put them there"
             )
         return True
 
-    def _check_space(self, without_json: list[CocoSplit], without_images: list[CocoSplit]) -> None:
+    def _check_space(self, without_json: list[CocoSplit], without_images: list[CocoSplit], keep: bool) -> None:
         """Make sure that the fullest moment fits: an archive and what comes out of it, on top of what came before."""
         steps: list[tuple[Remote, int]] = []
         if without_json:
             steps.append((self.release.annotations, sum(split.annotations_size for split in without_json)))
         for split in without_images:
             unpacked = split.images.size or 0  # zip gains nothing on JPEG
-            done = sum(file_sizes(partial_folder(self.root / split.folder)).values())
+            done = sum(_file_sizes(_partial(self.root / split.folder)).values())
             steps.append((split.images, max(0, unpacked - done)))
         level = peak = 0
         for remote, unpacked in steps:
             archive, size = self._archive(remote), remote.size or 0
-            was_there = archive.exists() and not self.state.is_ours(archive)
+            was_there = archive.exists() and archive.name not in self._ours
             level += unpacked + max(0, size - _size(archive) - _size(archive.with_name(f"{archive.name}.part")))
             peak = max(peak, level)
-            level -= 0 if was_there or self.keep_archives else size
+            level -= 0 if was_there or keep else size
         smaller = " (with --split val 2 GB are enough)" if len(without_images) > 1 else ""
         check_space(self.root, peak, f"{self.release.name}, archives and images together,{smaller}")
 
 
+def _partial(folder: Path) -> Path:
+    """Where the files of a folder are until all of them are there."""
+    return folder.with_name(f".{folder.name}.unpacking")
+
+
 def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
+
+
+def _file_sizes(folder: Path) -> dict[str, int]:
+    """Bytes of each file directly in a folder, by name; empty if there is no such folder."""
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+
+
+def _missing(folder: Path, names: list[str]) -> list[str]:
+    """Which of the files are not in a folder, or empty."""
+    sizes = _file_sizes(folder)
+    return [name for name in names if not sizes.get(name)]
 
 
 def _file_names(path: Path) -> list[str] | None:

@@ -30,7 +30,7 @@ class PretrainedSource:
         licence: As the publisher states it.
         published: Accuracy as published, and by whom.
         measured: What we measured ourselves, or that we didn't.
-        archive_member: Ending of the file's name inside the archive; None when the address is the file itself.
+        archive_member: Name of the file inside the archive; None when the address is the file itself.
         sha256: Of the file that ``measured`` is about. Other conversions of the same weights differ in bytes and
             not in values, so another file is used as well, with a warning.
         threshold: Of a detector: the display threshold (where F1 is best, measured on the same images).

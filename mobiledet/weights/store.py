@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from mobiledet.download.archives import extract_member
+from mobiledet.download.archives import extract
 from mobiledet.download.fetch import Remote, fetch
 from mobiledet.errors import CheckpointError, DownloadError, MobiledetError
 from mobiledet.utils.files import cache_folder, file_digest
@@ -98,7 +98,7 @@ def fetch_weights(source: PretrainedSource) -> Path:
     archive = target.with_name(source.url.rpartition("/")[2])
     placed_by_hand = archive.exists()
     fetch(Remote(source.url), archive, what=source.name, by_hand=by_hand)
-    extract_member(archive, source.archive_member, target)
+    extract(archive, {source.archive_member: target})
     if not placed_by_hand:
         archive.unlink()
     return target
