@@ -76,7 +76,7 @@ def exported(alpha: float, size: int, images: Sequence[Any], folder: Path) -> li
     import numpy as np
     import torch
 
-    from mobiledet.config.schema import BackboneConfig, ModelConfig
+    from mobiledet.config import BackboneConfig, ModelConfig
     from mobiledet.export.int8 import quantise
     from mobiledet.export.onnx import trace_onnx, write_onnx
     from mobiledet.models.build import build_detector

@@ -63,9 +63,9 @@ def measure(data: Path, split: str, arguments: argparse.Namespace, folder: Path)
     from mobiledet.config import apply_overrides, load_config
     from mobiledet.data.opening import open_data
     from mobiledet.models.build import build_detector
+    from mobiledet.train.complete import complete
     from mobiledet.train.loop import train_step
     from mobiledet.train.run import Run
-    from mobiledet.train.start import with_classes
     from mobiledet.train.stopping import StopRequest
 
     config = apply_overrides(
@@ -79,7 +79,7 @@ def measure(data: Path, split: str, arguments: argparse.Namespace, folder: Path)
         ],
     )
     train, _ = open_data(config.data)
-    config = with_classes(config, train)
+    config = complete(config, train)
     run = Run(config=config, folder=folder, train=train, val=None, stop=StopRequest())
     run.model.train()
 

@@ -14,7 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # whatever lies on a layer below; parts on one layer do not import each other. "" is the package itself.
 LAYERS = [
     ["", "errors"],
-    ["structures", "config.base"],
+    ["structures"],
     ["preprocess", "utils"],
     ["ops", "download"],
     ["models", "draw"],
@@ -129,7 +129,6 @@ def python(code):
         ("mobiledet.draw.boxes", ["torch"]),
         ("mobiledet.data.coco", ["torch"]),
         ("mobiledet.data.formats.choose", ["torch"]),
-        ("mobiledet.apps.doctor.checkup", ["torch"]),
         ("mobiledet.download", ["torch", "cv2", "numpy", "requests"]),
         ("mobiledet.download.coco", ["torch", "cv2", "numpy", "requests"]),
         ("mobiledet.weights.catalogue", ["torch", "cv2", "numpy"]),

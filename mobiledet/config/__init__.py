@@ -3,19 +3,16 @@
 from mobiledet.config.loading import apply_overrides, config_from_plain, config_hash, load_config
 from mobiledet.config.schema import (
     AugmentConfig,
-    BackboneConfig,
     Config,
     DataConfig,
-    FasterRCNNConfig,
-    HeadConfig,
-    ModelConfig,
     OptimizerConfig,
-    PostprocessConfig,
     ScheduleConfig,
-    SSDConfig,
-    SSDLiteConfig,
     TrainConfig,
 )
+from mobiledet.models.faster_rcnn import FasterRCNNConfig
+from mobiledet.models.mobilenet_v1 import BackboneConfig
+from mobiledet.models.model_config import ModelConfig, PostprocessConfig
+from mobiledet.models.ssd import SSDConfig, SSDLiteConfig
 
 __all__ = [
     "AugmentConfig",
@@ -23,7 +20,6 @@ __all__ = [
     "Config",
     "DataConfig",
     "FasterRCNNConfig",
-    "HeadConfig",
     "ModelConfig",
     "OptimizerConfig",
     "PostprocessConfig",

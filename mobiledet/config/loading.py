@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import hashlib
 import json
 import runpy
@@ -14,8 +13,10 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from mobiledet.config.schema import Config, FasterRCNNConfig, SSDConfig, SSDLiteConfig
+from mobiledet.config.schema import AugmentConfig, Config
 from mobiledet.errors import ConfigError
+from mobiledet.models.model_config import BACKBONES, HEADS, kind_of
+from mobiledet.utils.text import listing, nearest
 
 
 def load_config(path: str | Path) -> Config:
@@ -47,12 +48,13 @@ def load_config(path: str | Path) -> Config:
     if "name" in found.model_fields_set:
         return found
     try:
-        return Config.model_validate({**found.plain(), "name": path.stem})
+        Config(name=path.stem)
     except ValidationError:
         raise ConfigError(
             f"{path}: {path.stem!r} can't name a run folder (letters, digits and ._- can); "
             "rename the file, or give the recipe a name: Config(name=...)"
         ) from None
+    return found.model_copy(update={"name": path.stem})
 
 
 def apply_overrides(config: Config, overrides: Sequence[str]) -> Config:
@@ -67,33 +69,46 @@ def apply_overrides(config: Config, overrides: Sequence[str]) -> Config:
     Raises:
         ConfigError: a word isn't ``key=value``, names no key, or its value doesn't fit.
     """
-    plain = config.plain()
+    explicit = _explicit(config)
     for word in overrides:
         key, equals, text = word.partition("=")
         if not equals or not key:
             raise ConfigError(f"override {word!r} is not key=value, for example schedule.epochs=2")
-        parts = key.split(".")
-        node = plain
-        for depth, part in enumerate(parts[:-1]):
-            child = node.get(part)
+        *groups, name = key.split(".")
+        node: Any = config.plain()
+        target = explicit
+        for depth, group in enumerate(groups, start=1):
+            child = node.get(group)
             if not isinstance(child, dict):
-                raise ConfigError(_unknown_key(key, ".".join(parts[: depth + 1]), node))
-            node = child
-        if parts[-1] not in node:
+                raise ConfigError(_unknown_key(key, ".".join(groups[:depth]), node))
+            node, target = child, target.setdefault(group, {})
+        if name not in node and name != "kind":
             raise ConfigError(_unknown_key(key, key, node))
-        node[parts[-1]] = _parse_value(text, key, node[parts[-1]])
-        if key == "model.head.kind":
-            plain["model"]["head"] = _other_head(plain["model"]["head"])
-    return config_from_plain(plain)
+        value = _parse_value(text, key, node.get(name))
+        if name == "kind" and groups:
+            _keep_what_both_have(target, node, groups[-1], value)
+        target[name] = value
+        config = config_from_plain(explicit)
+    return config
 
 
-def _other_head(head: dict[str, Any]) -> dict[str, Any]:
-    """A head's settings after its kind was changed: as they were if the new kind has the same ones, else defaults."""
-    for kind in (SSDConfig, SSDLiteConfig, FasterRCNNConfig):
-        default: dict[str, Any] = kind().model_dump(mode="json")
-        if default["kind"] == head["kind"]:
-            return head if head.keys() == default.keys() else default
-    return head
+def _explicit(settings: BaseModel) -> dict[str, Any]:
+    """The settings that somebody set, as plain data; a ``kind`` always, since it says what the others mean."""
+    plain = settings.model_dump(mode="json")
+    found: dict[str, Any] = {}
+    for name in plain:
+        value = getattr(settings, name)
+        if name == "kind" or name in settings.model_fields_set:
+            found[name] = _explicit(value) if isinstance(value, BaseModel) else plain[name]
+    return found
+
+
+def _keep_what_both_have(target: dict[str, Any], node: dict[str, Any], group: str, kind: object) -> None:
+    """Of a head or backbone whose kind changes, the settings stay if the new kind has the same ones; else none do."""
+    members = {kind_of(member): member for member in (HEADS if group == "head" else BACKBONES)}
+    new = members.get(str(kind))
+    if new is not None and new.model_fields.keys() != node.keys():
+        target.clear()
 
 
 def config_from_plain(plain: Mapping[str, Any]) -> Config:
@@ -120,8 +135,6 @@ def _parse_value(text: str, key: str, current: object) -> object:
             return {"crop": 0, "expand": 0, "flip": 0, "color": 0}
         return None
     if key == "data.augment" and text == "light":
-        from mobiledet.config.schema import AugmentConfig
-
         return AugmentConfig.light().model_dump()
     if isinstance(current, dict):
         raise ConfigError(f"{key} is a group of settings; name one of them: {', '.join(f'{key}.{k}' for k in current)}")
@@ -138,11 +151,11 @@ def _parse_value(text: str, key: str, current: object) -> object:
 def _explain(error: ValidationError) -> str:
     lines = []
     for item in error.errors():
-        place = ".".join(str(part) for part in item["loc"] if part not in ("ssd", "ssdlite", "faster_rcnn")) or "config"
+        place = ".".join(map(str, item["loc"])) or "config"
         if item["type"] == "extra_forbidden":
             lines.append(_unknown_key(place, place, None))
-        elif item["type"] == "union_tag_invalid":
-            lines.append(f"{place}.kind must be one of {item['ctx']['expected_tags']}, not {item['ctx']['tag']!r}")
+        elif item["type"] == "unknown_kind":
+            lines.append(f"{place}.{item['msg']}")
         elif item["type"] == "missing" and isinstance(item["loc"][-1], int):
             key = place.rpartition(".")[0]
             lines.append(f"{key}: too few values (got {item['input']!r}), write for example {key}={_default(key)}")
@@ -155,17 +168,21 @@ def _explain(error: ValidationError) -> str:
 
 def _unknown_key(key: str, place: str, node: Mapping[str, object] | None) -> str:
     """Say that ``key`` is unknown, and what was probably meant."""
-    every = [*_all_keys(Config().plain()), *_all_keys(FasterRCNNConfig().model_dump(), "model.head.")]
+    every = [*_all_keys(Config().plain()), *_keys_of(BACKBONES, "backbone"), *_keys_of(HEADS, "head")]
     leaf = key.split(".")[-1]
-    near = difflib.get_close_matches(key, every, n=1, cutoff=0.75)
-    if not near:
-        named = [full for full in every if full.split(".")[-1] == leaf]
-        leaves = difflib.get_close_matches(leaf, [full.split(".")[-1] for full in every], n=1, cutoff=0.6)
-        near = named or [full for full in every if leaves and full.split(".")[-1] == leaves[0]]
-    if near:
-        return f"unknown setting {key!r}: did you mean {near[0]!r}?"
+    near = nearest(key, every, cutoff=0.75)
+    if near is None:
+        leaves = {full.split(".")[-1]: full for full in reversed(every)}
+        near = leaves.get(nearest(leaf, leaves) or "")
+    if near is not None:
+        return f"unknown setting {key!r}: did you mean {near!r}?"
     known = f" (known here: {', '.join(node)})" if node else ""
     return f"unknown setting {place!r}{known}"
+
+
+def _keys_of(members: Sequence[type[BaseModel]], group: str) -> Iterator[str]:
+    for member in members:
+        yield from (f"model.{group}.{name}" for name in member.model_fields)
 
 
 def _all_keys(plain: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -185,10 +202,9 @@ def _default(key: str) -> str:
 def _nearest_file(path: Path) -> str:
     folder = path.parent if path.parent.is_dir() else Path("configs")
     names = sorted(str(p) for p in folder.glob("*.py")) if folder.is_dir() else []
-    near = difflib.get_close_matches(str(path), names, n=1, cutoff=0.5)
-    if near:
-        return f": did you mean {near[0]!r}?"
-    return f"; there are {', '.join(names)}" if names else ""
+    if near := nearest(str(path), names, cutoff=0.5):
+        return f": did you mean {near!r}?"
+    return f"; there are {listing(names, 20)}" if names else ""
 
 
 def _line_in(error: BaseException, path: Path) -> str:

@@ -49,9 +49,8 @@ def write_ncnn(model: DetectionModel, card: ModelCard, folder: Path) -> None:
     import torch
 
     from mobiledet.export.graph import CandidateGraph
-    from mobiledet.models.ssd import SSDHead
 
-    if not isinstance(model.head, SSDHead):
+    if model.head.needs_inner_nms:
         raise ModelFileError(
             f"ncnn can't run {card.head}: it has no suppression, and this head needs one between its two stages; "
             "export to onnx or openvino"

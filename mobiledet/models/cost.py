@@ -24,9 +24,9 @@ class LayerCost:
         name: Dotted path inside the network.
         kind: Such as ``"conv 3x3 dw"`` or ``"linear"``.
         output: Shape of its output, without the batch.
-        mult_adds: Multiply-adds of one picture, all runs together: convolutions and linear layers, as the paper counts.
+        mult_adds: Multiply-adds of one image, all runs together: convolutions and linear layers, as the paper counts.
         params: Weights and biases, the batch-norm behind a convolution included.
-        runs: How often it runs for one picture; Faster R-CNN's second stage, once per proposal.
+        runs: How often it runs for one image; Faster R-CNN's second stage, once per proposal.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Cost:
 
     @property
     def gmacs(self) -> float:
-        """Billions of multiply-adds of one picture."""
+        """Billions of multiply-adds of one image."""
         return sum(layer.mult_adds for layer in self.layers) / 1e9
 
     @property
@@ -70,20 +70,20 @@ class Cost:
 
 
 def detector_cost(model: DetectionModel) -> Cost:
-    """Cost of a detector at its own input size, on one picture."""
+    """Cost of a detector at its own input size, on one image."""
     height, width = model.network_size
     return Cost(model.network_size, count_layers(model, lambda x: model.candidates(x), (height, width)))
 
 
 def classifier_cost(alpha: float, size: int, num_classes: int = 1000) -> Cost:
-    """Cost of the paper's classifier at width ``alpha`` on ``size`` x ``size`` pictures."""
+    """Cost of the paper's classifier at width ``alpha`` on ``size`` x ``size`` images."""
     with torch.device("meta"):
-        model = MobileNetV1Classifier(backbone=MobileNetV1(alpha=alpha, outputs=("conv13",)), num_classes=num_classes)
+        model = MobileNetV1Classifier(backbone=MobileNetV1(alpha=alpha), num_classes=num_classes)
     return Cost((size, size), count_layers(model, model, (size, size)))
 
 
 def count_layers(model: nn.Module, call: Callable[[Tensor], Any], size: Size, *, channels: int = 3) -> list[LayerCost]:
-    """Run one picture of zeros ``(1, channels, *size)`` through ``call`` and note every layer that multiplies."""
+    """Run one image of zeros ``(1, channels, *size)`` through ``call`` and note every layer that multiplies."""
     norms = _norm_params(model)
     layers: list[LayerCost] = []
     names = {module: name for name, module in model.named_modules()}

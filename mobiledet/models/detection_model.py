@@ -1,31 +1,17 @@
-"""Backbone and head, joined: pictures in, losses or detections out."""
+"""Backbone and head, joined: images in, losses or detections out."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mobiledet.models.mobilenet_v1 import MobileNetV1
+from mobiledet.models.base import Backbone, Head
 from mobiledet.models.postprocess import Postprocess
 from mobiledet.structures import Candidates, ImageGeometry, ResizeRule, Size
-
-
-class Head(Protocol):
-    """What a detection head offers; SSD and Faster R-CNN alike."""
-
-    num_classes: int
-
-    def loss(
-        self, features: Mapping[str, Tensor], image_sizes: Sequence[Size], targets: Sequence[Mapping[str, Tensor]]
-    ) -> dict[str, Tensor]:
-        """Named training losses."""
-
-    def candidates(self, features: Mapping[str, Tensor], image_sizes: Sequence[Size]) -> Candidates:
-        """Decoded boxes and foreground scores."""
 
 
 class DetectionModel(nn.Module):
@@ -33,10 +19,9 @@ class DetectionModel(nn.Module):
 
     Args:
         backbone: The feature extractor.
-        head: :class:`mobiledet.models.ssd.SSDHead`, :class:`mobiledet.models.faster_rcnn.FasterRCNNHead` or another
-            with their ``loss`` and ``candidates``.
+        head: Everything behind its feature maps; see :class:`mobiledet.models.base.Head`.
         postprocess: From candidates to detections.
-        resize: How large pictures become.
+        resize: How large images become.
         mean: RGB mean, of pixels 0..255.
         std: RGB divisor, of pixels 0..255.
     """
@@ -47,8 +32,8 @@ class DetectionModel(nn.Module):
     def __init__(
         self,
         *,
-        backbone: MobileNetV1,
-        head: nn.Module,
+        backbone: Backbone,
+        head: Head,
         postprocess: Postprocess,
         resize: ResizeRule,
         mean: Sequence[float] = (127.5, 127.5, 127.5),
@@ -66,26 +51,25 @@ class DetectionModel(nn.Module):
         """Losses when there are targets, detections when there are none.
 
         Args:
-            images: A uint8 batch ``(B, 3, H, W)`` of RGB pixels, or a list of pictures ``(3, H_i, W_i)`` of any size,
+            images: A uint8 batch ``(B, 3, H, W)`` of RGB pixels, or a list of images ``(3, H_i, W_i)`` of any size,
                 uint8 0..255 or float 0..1, as torchvision's detectors take. Those that have the network's size
                 already (what the loader gives) aren't touched.
-            targets: Per picture ``boxes`` ``(N, 4)`` xyxy in pixels of that picture, ``labels`` ``(N,)`` int64 in
+            targets: Per image ``boxes`` ``(N, 4)`` xyxy in pixels of that image, ``labels`` ``(N,)`` int64 in
                 ``1..K``, and optionally ``iscrowd`` ``(N,)`` bool.
 
         Returns:
             With targets a dict of named scalar losses; without, a list of dicts with ``boxes`` (pixels of the
-            picture given), ``scores`` and ``labels``, best first.
+            image given), ``scores`` and ``labels``, best first.
 
         Raises:
-            ValueError: a picture or a target has the wrong shape, or a label lies outside ``1..K``.
+            ValueError: an image or a target has the wrong shape, or a label lies outside ``1..K``.
         """
         batch, geometries = self._batch(images)
         network_sizes = [geometry.network_size for geometry in geometries]
         if targets is not None:
             fitted = self._fit_targets(targets, geometries)
             features = self.features(batch)
-            losses: dict[str, Tensor] = self.head.loss(features, network_sizes, fitted)  # type: ignore[operator]
-            return losses
+            return self.head.loss(features, network_sizes, fitted)
         detections = self.postprocess(self.candidates(batch, network_sizes))
         for detection, geometry in zip(detections, geometries, strict=True):
             if geometry.original_size != geometry.network_size:
@@ -102,29 +86,28 @@ class DetectionModel(nn.Module):
         """Decoded boxes and scores of RGB pixels 0..255 ``(B, 3, H, W)``.
 
         Args:
-            batch: Pictures in the network's size.
+            batch: Images in the network's size.
             sizes: ``(height, width)`` of each inside the batch; None where they fill it.
         """
         sizes = sizes or [(batch.shape[2], batch.shape[3])] * len(batch)
-        candidates: Candidates = self.head.candidates(self.features(batch), sizes)  # type: ignore[operator]
-        return candidates
+        return self.head.candidates(self.features(batch), sizes)
 
     @property
     def network_size(self) -> Size:
-        """``(height, width)`` of the network's input; where pictures keep their shape, that of a square one."""
+        """``(height, width)`` of the network's input; where images keep their shape, that of a square one."""
         return self.resize.size
 
-    def backbone_parts(self) -> list[MobileNetV1]:
+    def backbone_parts(self) -> list[Backbone]:
         """The backbone, and the stretch of it that the head runs on proposals, if it does."""
-        return [module for module in self.modules() if isinstance(module, MobileNetV1)]
+        return [module for module in self.modules() if isinstance(module, Backbone)]
 
     def freeze(self, *, stages: int = 0, norm: bool = False) -> None:
-        """Stop training the layers before ``conv<stages>``, and with ``norm`` every batch-norm of the backbone."""
+        """Stop training the first ``stages`` layers of the backbone, and with ``norm`` its every batch-norm."""
         for part in self.backbone_parts():
             part.freeze(stages=stages, norm=norm)
 
     def _batch(self, images: Tensor | Sequence[Tensor]) -> tuple[Tensor, list[ImageGeometry]]:
-        """Pixels 0..255 ``(B, 3, H, W)``, and how each picture was fitted; smaller ones lie at the top left."""
+        """Pixels 0..255 ``(B, 3, H, W)``, and how each image was fitted; smaller ones lie at the top left."""
         if isinstance(images, Tensor):
             if images.dim() != 4 or images.shape[1] != 3:
                 raise ValueError(f"a batch has shape (B, 3, H, W), not {tuple(images.shape)}")
@@ -133,7 +116,7 @@ class DetectionModel(nn.Module):
                 return images, [ImageGeometry(size, size)] * len(images)
             images = list(images)
         if len(images) == 0:
-            raise ValueError("no pictures: the list of images is empty")
+            raise ValueError("no images: the list of images is empty")
         fitted, geometries = [], []
         for index, image in enumerate(images):
             if image.dim() != 3 or image.shape[0] != 3 or image.numel() == 0:
@@ -147,14 +130,14 @@ class DetectionModel(nn.Module):
             fitted.append(pixels)
         return self._stack(fitted), geometries
 
-    def _stack(self, pictures: Sequence[Tensor]) -> Tensor:
-        """Pictures as one batch, the smaller ones filled up with the mean, which the network sees as nothing."""
-        height, width = (max(picture.shape[side] for picture in pictures) for side in (1, 2))
-        if all(picture.shape[1:] == (height, width) for picture in pictures):
-            return torch.stack(list(pictures))
-        batch = self.mean.to(pictures[0].dtype).expand(len(pictures), -1, height, width).clone()
-        for index, picture in enumerate(pictures):
-            batch[index, :, : picture.shape[1], : picture.shape[2]] = picture
+    def _stack(self, images: Sequence[Tensor]) -> Tensor:
+        """Images as one batch, the smaller ones filled up with the mean, which the network sees as nothing."""
+        height, width = (max(image.shape[side] for image in images) for side in (1, 2))
+        if all(image.shape[1:] == (height, width) for image in images):
+            return torch.stack(list(images))
+        batch = self.mean.to(images[0].dtype).expand(len(images), -1, height, width).clone()
+        for index, image in enumerate(images):
+            batch[index, :, : image.shape[1], : image.shape[2]] = image
         return batch
 
     def _fit_targets(
@@ -162,9 +145,9 @@ class DetectionModel(nn.Module):
     ) -> list[dict[str, Tensor]]:
         """Targets with boxes in network pixels, their shapes and labels checked."""
         if len(targets) != len(geometries):
-            raise ValueError(f"{len(geometries)} pictures but {len(targets)} targets")
+            raise ValueError(f"{len(geometries)} images but {len(targets)} targets")
         fitted = []
-        num_classes = int(self.head.num_classes)  # type: ignore[arg-type]
+        num_classes = self.head.num_classes
         for index, (target, geometry) in enumerate(zip(targets, geometries, strict=True)):
             boxes, labels = target["boxes"], target["labels"]
             if boxes.dim() != 2 or boxes.shape[1] != 4 or labels.shape != boxes.shape[:1]:

@@ -1,54 +1,153 @@
 """The Faster R-CNN head (Ren et al. 2015) on MobileNetV1, as in the MobileNets paper (Howard et al. 2017, section 4.6).
 
-Proposals come from the map of Conv11; each is cropped from that map, and the backbone's last two layers judge it.
-Who is matched and sampled in training, and the losses, are torchvision's. Anchors and proposals are not: its anchor
-generator rounds 300 / 19 down to a stride of 15, and its proposals vary in number, which can't be exported.
+Proposals come from the map of Conv11; each is cropped from that map, and the backbone's last two layers classify it.
+Matching, sampling and losses follow torchvision's. Its anchors and proposals don't serve: its anchor generator rounds
+300 / 19 down to a stride of 15, and its proposals vary in number, which can't be exported.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
-from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
+from mobiledet.models.base import Backbone, BaseBackboneConfig, BaseHeadConfig, ClassRows, FeatureInfo, Head
 from mobiledet.models.layers import DEFAULT_STYLE, DepthwiseSeparable, LayerStyle
-from mobiledet.models.mobilenet_v1 import FeatureInfo, MobileNetV1
-from mobiledet.ops.anchors import rpn_anchors
-from mobiledet.ops.boxes import CROWD_COVERAGE, clip_boxes, decode_boxes, encode_boxes, pairwise_coverage, pairwise_iou
+from mobiledet.ops.anchors import rpn_anchor_sizes, rpn_anchors
+from mobiledet.ops.boxes import (
+    CODER_WEIGHTS,
+    CROWD_COVERAGE,
+    clip_boxes,
+    decode_boxes,
+    encode_boxes,
+    pairwise_coverage,
+    pairwise_iou,
+    xyxy_to_cxcywh,
+)
+from mobiledet.ops.matching import BACKGROUND, IGNORED, match_by_thresholds
 from mobiledet.ops.nms import best_boxes
 from mobiledet.ops.roi_align import roi_align
+from mobiledet.ops.sampling import balanced_sample
 from mobiledet.structures import Candidates, Size
+from mobiledet.utils.settings import PositiveFloat, PositiveInt
 
 RPN_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
 """The proposal network's offsets aren't scaled."""
 
+RPN_OBJECT_IOU, RPN_BACKGROUND_IOU = 0.7, 0.3
+"""An anchor is an object from the first overlap on, background below the second, and left out between them."""
+
+RPN_SAMPLES, RPN_OBJECTS = 256, 0.5
+"""Anchors of an image that the proposal network is trained on, and the largest share of objects among them."""
+
 FOREGROUND_IOU = 0.5
 """Overlap from which a proposal is trained as the object, not as background."""
+
+ROI_OBJECTS = 0.25
+"""Largest share of objects among the proposals that the second stage is trained on."""
+
+BETA = 1 / 9
+"""Offset below which smooth L1 is quadratic (Girshick 2015)."""
 
 MIN_PROPOSAL_SIDE = 1.0
 """Proposals thinner than this, in network pixels, hold nothing to look at."""
 
 MIN_OBJECT_SIDE = 0.01
-"""Objects thinner than this, in network pixels, can't be told from nothing: their offsets would be infinite."""
+"""Objects thinner than this, in network pixels, are left out: their offsets would be infinite."""
 
 SAMPLES_PER_CELL = 2
 """Points per side that RoIAlign averages in a cell of the crop."""
 
 
-class DepthwiseRPNHead(RPNHead):  # type: ignore[misc]
-    """torchvision's proposal layers with a depthwise-separable 3x3 convolution."""
+class FasterRCNNConfig(BaseHeadConfig):
+    """Faster R-CNN (Ren et al. 2015): proposals from Conv11, each cropped and classified by Conv12 and Conv13."""
 
-    def __init__(self, in_channels: int, num_anchors: int, style: LayerStyle) -> None:
-        super().__init__(in_channels, num_anchors)
-        self.conv = DepthwiseSeparable(in_channels, in_channels, style=style)
+    strides: ClassVar[tuple[int, ...]] = (16,)
+    any_image_size: ClassVar[bool] = True
+    dictated: ClassVar[tuple[str, ...]] = ("rpn", "crop_size", "anchor_scales", "aspect_ratios")
+    flexible: ClassVar[tuple[str, ...]] = ("crop_size", "anchor_scales", "aspect_ratios")
+
+    kind: Literal["faster_rcnn"] = "faster_rcnn"
+    anchor_scales: tuple[Annotated[float, Field(gt=0, le=2)], ...] = (0.1, 0.2, 0.4, 0.8)
+    """Sizes of the proposal network's anchors, as a share of the input's shorter side."""
+    aspect_ratios: tuple[PositiveFloat, ...] = (0.5, 1.0, 2.0)
+    """Width over height of the anchors."""
+    rpn: Literal["conv", "depthwise"] = "conv"
+    """The proposal network's 3x3 layer: a full convolution, or a depthwise-separable one at a ninth of the cost."""
+    proposals: PositiveInt = 300
+    """Regions of an image that reach the second stage."""
+    crop_size: Annotated[int, Field(ge=2)] = 14
+    """Side of what RoIAlign cuts out of the feature map for a region; the second stage starts by halving it."""
+    proposal_candidates: PositiveInt = 2000
+    """Best anchors of an image that enter the non-maximum suppression of proposals."""
+    proposal_iou: Annotated[float, Field(gt=0, le=1)] = 0.7
+    """Two proposals that overlap more are one."""
+    rois_per_image: PositiveInt = 64
+    """Proposals of an image that the second stage is trained on, at most a quarter of them objects."""
+    rpn_loss_weight: PositiveFloat = 1.0
+    box_loss_weight: PositiveFloat = 1.0
+
+    @model_validator(mode="after")
+    def _check(self) -> FasterRCNNConfig:
+        if not self.anchor_scales or not self.aspect_ratios:
+            raise ValueError("anchor_scales and aspect_ratios must not be empty")
+        return self
+
+    def build(
+        self, backbone: Backbone, settings: BaseBackboneConfig, *, image_size: Size, num_classes: int
+    ) -> FasterRCNNHead:
+        """The head with fresh weights."""
+        return FasterRCNNHead(
+            feature=backbone.feature_info[-1],
+            second_stage=settings.build_after(self.strides[-1]),
+            anchor_sizes=rpn_anchor_sizes(self.anchor_scales, self.aspect_ratios, min(image_size)),
+            num_classes=num_classes,
+            rpn=self.rpn,
+            proposals=self.proposals,
+            crop_size=self.crop_size,
+            proposal_candidates=self.proposal_candidates,
+            proposal_iou=self.proposal_iou,
+            rois_per_image=self.rois_per_image,
+            rpn_loss_weight=self.rpn_loss_weight,
+            box_loss_weight=self.box_loss_weight,
+            style=settings.style,
+        )
 
 
-class FasterRCNNHead(nn.Module):
+class ProposalNetwork(nn.Module):
+    """The layers that find proposals: a 3x3 convolution, then objectness and offsets of each anchor.
+
+    Args:
+        channels: Of the feature map.
+        num_anchors: At each location.
+        depthwise: The 3x3 convolution becomes depthwise-separable.
+        style: Padding and batch-norm settings of that.
+    """
+
+    def __init__(self, channels: int, num_anchors: int, *, depthwise: bool, style: LayerStyle) -> None:
+        super().__init__()
+        # Nested as in torchvision, whose names checkpoints have: conv.0.0.weight.
+        self.conv: nn.Module = nn.Sequential(nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU()))
+        self.cls_logits = nn.Conv2d(channels, num_anchors, 1)
+        self.bbox_pred = nn.Conv2d(channels, num_anchors * 4, 1)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.normal_(layer.weight, std=0.01)
+                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        if depthwise:  # last, so that a seed gives the same weights in either case
+            self.conv = DepthwiseSeparable(channels, channels, style=style)
+
+    def forward(self, feature_map: Tensor) -> tuple[Tensor, Tensor]:
+        """``(B, C, H, W)`` to objectness ``(B, n, H, W)`` and offsets ``(B, n * 4, H, W)``, anchor by anchor."""
+        features = self.conv(feature_map)
+        return self.cls_logits(features), self.bbox_pred(features)
+
+
+class FasterRCNNHead(Head):
     """Proposes regions, then classifies each and corrects its box.
 
     Args:
@@ -57,23 +156,29 @@ class FasterRCNNHead(nn.Module):
         anchor_sizes: ``(height, width)`` in network pixels of a location's anchors.
         num_classes: Object classes ``K``, without background.
         rpn: A full 3x3 convolution or a depthwise-separable one.
-        proposals: Regions of a picture that reach the second stage.
+        proposals: Regions of an image that reach the second stage.
         crop_size: Side of a region's crop, in cells.
-        proposal_candidates: Best anchors of a picture that enter non-maximum suppression.
+        proposal_candidates: Best anchors of an image that enter non-maximum suppression.
         proposal_iou: Two proposals that overlap more are one.
-        rois_per_image: Proposals of a picture that the second stage is trained on, at most a quarter of them objects.
+        rois_per_image: Proposals of an image that the second stage is trained on, at most a quarter of them objects.
         rpn_loss_weight: Weight of both losses of the proposal network.
         box_loss_weight: Weight of the second stage's box loss.
         style: Padding and batch-norm settings of a depthwise proposal network.
     """
 
-    scores: Literal["softmax"] = "softmax"
+    parts: ClassVar[Mapping[str, str]] = {
+        "proposal network": "rpn.",
+        "second stage": "second_stage.",
+        "box predictor": "bbox_predictor.",
+        "class predictor": "cls_predictor.",
+    }
+    needs_inner_nms: ClassVar[bool] = True
 
     def __init__(
         self,
         *,
         feature: FeatureInfo,
-        second_stage: MobileNetV1,
+        second_stage: Backbone,
         anchor_sizes: Sequence[Size],
         num_classes: int,
         rpn: Literal["conv", "depthwise"] = "conv",
@@ -94,12 +199,10 @@ class FasterRCNNHead(nn.Module):
         self.crop_size = crop_size
         self.proposal_candidates = proposal_candidates
         self.proposal_iou = proposal_iou
+        self.rois_per_image = rois_per_image
         self.rpn_loss_weight = rpn_loss_weight
         self.box_loss_weight = box_loss_weight
-        if rpn == "depthwise":
-            self.rpn: RPNHead = DepthwiseRPNHead(feature.channels, len(anchor_sizes), style)
-        else:
-            self.rpn = RPNHead(feature.channels, len(anchor_sizes))
+        self.rpn = ProposalNetwork(feature.channels, len(anchor_sizes), depthwise=rpn == "depthwise", style=style)
         self.second_stage = second_stage
         channels = second_stage.feature_info[-1].channels
         self.cls_predictor = nn.Linear(channels, num_classes + 1)
@@ -108,42 +211,11 @@ class FasterRCNNHead(nn.Module):
             nn.init.normal_(layer.weight, std=spread)
             nn.init.zeros_(layer.bias)
         self._anchors: dict[tuple[object, ...], Tensor] = {}
-        # Of these two only matching, sampling and losses are used: no layers, no thresholds of detections.
-        self._rpn_training = RegionProposalNetwork(
-            None,
-            None,
-            fg_iou_thresh=0.7,
-            bg_iou_thresh=0.3,
-            batch_size_per_image=256,
-            positive_fraction=0.5,
-            pre_nms_top_n={},
-            post_nms_top_n={},
-            nms_thresh=proposal_iou,
-        )
-        self._roi_training = RoIHeads(
-            None,
-            None,
-            None,
-            fg_iou_thresh=FOREGROUND_IOU,
-            bg_iou_thresh=FOREGROUND_IOU,
-            batch_size_per_image=rois_per_image,
-            positive_fraction=0.25,
-            bbox_reg_weights=None,
-            score_thresh=0.0,
-            nms_thresh=0.5,
-            detections_per_img=0,
-        )
 
     def loss(
         self, features: Mapping[str, Tensor], image_sizes: Sequence[Size], targets: Sequence[Mapping[str, Tensor]]
     ) -> dict[str, Tensor]:
-        """Training losses of a batch.
-
-        Args:
-            features: The backbone's maps; the one named by ``feature`` is used, ``(B, C, H, W)``.
-            image_sizes: ``(height, width)`` of each picture inside the batch, which may be larger.
-            targets: Per picture ``boxes`` ``(N, 4)`` xyxy in network pixels, ``labels`` ``(N,)`` in ``1..K`` and
-                optionally ``iscrowd`` ``(N,)``.
+        """Training losses of a batch; see :meth:`Head.loss`.
 
         Returns:
             ``objectness`` and ``proposal_box`` of the proposal network, ``classification`` and ``box`` of the second
@@ -168,10 +240,10 @@ class FasterRCNNHead(nn.Module):
 
         Args:
             features: The backbone's maps; the one named by ``feature`` is used, ``(B, C, H, W)``.
-            image_sizes: ``(height, width)`` of each picture inside the batch, which may be larger.
+            image_sizes: ``(height, width)`` of each image inside the batch, which may be larger.
 
         Returns:
-            Boxes ``(B, P, K, 4)`` in network pixels, clipped to the picture, and scores ``(B, P, K)``. Where a picture
+            Boxes ``(B, P, K, 4)`` in network pixels, clipped to the image, and scores ``(B, P, K)``. Where an image
             has fewer than P proposals, the rest scores 0.
         """
         feature_map = features[self.feature.name]
@@ -183,18 +255,23 @@ class FasterRCNNHead(nn.Module):
         boxes = decode_boxes(deltas, proposals[:, :, None])
         return Candidates(_clip_each(boxes, image_sizes), scores * (found > 0)[:, :, None])
 
+    def class_rows(self) -> dict[str, ClassRows]:
+        """Both predictors: background has scores but no box."""
+        rows = {"cls_predictor": ClassRows(1, background=True), "bbox_predictor": ClassRows(4, background=False)}
+        return {f"{layer}.{kind}": rows[layer] for layer in rows for kind in ("weight", "bias")}
+
     def anchors(self, map_size: Size, device: torch.device | None = None) -> Tensor:
         """All anchors ``(A, 4)`` xyxy in network pixels; kept between calls."""
         key = (map_size, device)
         if key not in self._anchors:
-            if len(self._anchors) > 100:  # pictures of any shape come by
+            if len(self._anchors) > 100:  # images of any shape come by
                 self._anchors.clear()
             self._anchors[key] = rpn_anchors(self.anchor_sizes, map_size, self.feature.stride).to(device)
         return self._anchors[key]
 
     def _rpn(self, feature_map: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Objectness logits ``(B, A)``, offsets ``(B, A, 4)`` and anchors ``(A, 4)``, float32."""
-        [objectness], [bbox_deltas] = self.rpn([feature_map])
+        objectness, bbox_deltas = self.rpn(feature_map)
         batch, _, height, width = objectness.shape
         objectness = objectness.permute(0, 2, 3, 1).reshape(batch, -1)
         # Channels are anchor by anchor, four offsets each.
@@ -204,16 +281,16 @@ class FasterRCNNHead(nn.Module):
     def _propose(
         self, objectness: Tensor, bbox_deltas: Tensor, anchors: Tensor, image_sizes: Sequence[Size]
     ) -> tuple[Tensor, Tensor]:
-        """The best regions of each picture.
+        """The best regions of each image.
 
         Args:
             objectness: ``(B, A)`` logits.
             bbox_deltas: ``(B, A, 4)``.
             anchors: ``(A, 4)``.
-            image_sizes: Of each picture.
+            image_sizes: Of each image.
 
         Returns:
-            Boxes ``(B, P, 4)`` and scores ``(B, P)``, best first; boxes and scores of 0 where a picture has fewer.
+            Boxes ``(B, P, 4)`` and scores ``(B, P)``, best first; boxes and scores of 0 where an image has fewer.
         """
         logits, top = objectness.topk(min(self.proposal_candidates, objectness.shape[1]), dim=1)
         deltas = bbox_deltas.gather(1, top[:, :, None].expand(-1, -1, 4))
@@ -227,10 +304,10 @@ class FasterRCNNHead(nn.Module):
         return F.pad(proposals, (0, 0, 0, missing)), F.pad(found, (0, missing))
 
     def _second_stage(self, feature_map: Tensor, boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Class logits ``(R, K + 1)`` and offsets ``(R, K * 4)``, float32, of all boxes of all pictures."""
+        """Class logits ``(R, K + 1)`` and offsets ``(R, K * 4)``, float32, of all boxes of all images."""
         crops = roi_align(feature_map, boxes, size=self.crop_size, stride=self.feature.stride, samples=SAMPLES_PER_CELL)
-        judged = self.second_stage(crops)[self.second_stage.outputs[-1]].mean(dim=(2, 3))
-        return self.cls_predictor(judged).float(), self.bbox_predictor(judged).float()
+        pooled = self.second_stage(crops)[self.second_stage.feature_info[-1].name].mean(dim=(2, 3))
+        return self.cls_predictor(pooled).float(), self.bbox_predictor(pooled).float()
 
     def _rpn_loss(
         self,
@@ -240,16 +317,25 @@ class FasterRCNNHead(nn.Module):
         objects: Sequence[dict[str, Tensor]],
         crowds: Sequence[Tensor],
     ) -> tuple[Tensor, Tensor]:
-        labels, matched = self._rpn_training.assign_targets_to_anchors([anchors] * len(objects), list(objects))
-        for label, crowd in zip(labels, crowds, strict=True):
-            label[(label == 0) & _covered(anchors, crowd)] = -1  # neither object nor background
-        if not any(bool((label >= 0).any()) for label in labels):
+        """Objectness and box loss of ``RPN_SAMPLES`` anchors of each image (Ren et al., section 3.1.3)."""
+        positive, negative, offsets = [], [], []
+        for target, crowd in zip(objects, crowds, strict=True):
+            iou = pairwise_iou(target["boxes"], anchors)
+            matched = match_by_thresholds(iou, RPN_OBJECT_IOU, RPN_BACKGROUND_IOU, best_for_each=True)
+            matched[(matched == BACKGROUND) & _covered(anchors, crowd)] = IGNORED
+            chosen = balanced_sample(matched >= 0, matched == BACKGROUND, RPN_SAMPLES, RPN_OBJECTS)
+            positive.append(chosen[0])
+            negative.append(chosen[1])
+            boxes = target["boxes"][matched[chosen[0]]]
+            offsets.append(encode_boxes(boxes, anchors[chosen[0]], RPN_WEIGHTS))
+        is_object, is_background = torch.stack(positive), torch.stack(negative)
+        count = int(is_object.sum() + is_background.sum())
+        if count == 0:
             return objectness.sum() * 0, bbox_deltas.sum() * 0
-        offsets = [encode_boxes(boxes, anchors, RPN_WEIGHTS) for boxes in matched]
-        losses: tuple[Tensor, Tensor] = self._rpn_training.compute_loss(
-            objectness.reshape(-1, 1), bbox_deltas.reshape(-1, 4), labels, offsets
-        )
-        return losses
+        box_loss = F.smooth_l1_loss(bbox_deltas[is_object], torch.cat(offsets), beta=BETA, reduction="sum") / count
+        logits = torch.cat([objectness[is_object], objectness[is_background]])
+        labels = torch.cat([torch.ones_like(objectness[is_object]), torch.zeros_like(objectness[is_background])])
+        return F.binary_cross_entropy_with_logits(logits, labels), box_loss
 
     def _roi_loss(
         self,
@@ -258,21 +344,41 @@ class FasterRCNNHead(nn.Module):
         objects: Sequence[dict[str, Tensor]],
         crowds: Sequence[Tensor],
     ) -> tuple[Tensor, Tensor]:
-        fair = [
-            boxes[~_covered(boxes, crowd) | (pairwise_iou(boxes, target["boxes"]) >= FOREGROUND_IOU).any(dim=1)]
-            for boxes, target, crowd in zip(proposals, objects, crowds, strict=True)
-        ]
-        boxes, _, labels, offsets = self._roi_training.select_training_samples(fair, list(objects))
-        if not any(len(one) for one in labels):
+        """Classification and box loss of ``rois_per_image`` proposals of each image, the true boxes among them."""
+        regions, labels, offsets = [], [], []
+        for found, target, crowd in zip(proposals, objects, crowds, strict=True):
+            boxes = torch.cat([found, target["boxes"]])
+            iou = pairwise_iou(target["boxes"], boxes)
+            matched = match_by_thresholds(iou, FOREGROUND_IOU, FOREGROUND_IOU)
+            matched[(matched == BACKGROUND) & _covered(boxes, crowd)] = IGNORED
+            positive, negative = balanced_sample(matched >= 0, matched == BACKGROUND, self.rois_per_image, ROI_OBJECTS)
+            sampled, chosen = boxes[positive | negative], matched[positive | negative]
+            regions.append(sampled)
+            is_object = chosen >= 0
+            own = torch.zeros_like(chosen)
+            own[is_object] = target["labels"][chosen[is_object]]
+            labels.append(own)
+            offsets.append(_roi_offsets(target["boxes"][chosen[is_object]], sampled[is_object]))
+        label = torch.cat(labels)
+        if not len(label):
             return feature_map.sum() * 0, feature_map.sum() * 0
-        cls_logits, bbox_deltas = self._second_stage(feature_map, boxes)
-        # torchvision's loss expects a box for background, too; it is never looked at.
-        losses: tuple[Tensor, Tensor] = fastrcnn_loss(cls_logits, F.pad(bbox_deltas, (4, 0)), labels, offsets)
-        return losses
+        cls_logits, bbox_deltas = self._second_stage(feature_map, regions)
+        is_object = label > 0
+        own_deltas = bbox_deltas.reshape(len(label), -1, 4)[is_object, label[is_object] - 1]
+        box_loss = F.smooth_l1_loss(own_deltas, torch.cat(offsets), beta=BETA, reduction="sum") / len(label)
+        return F.cross_entropy(cls_logits, label), box_loss
+
+
+def _roi_offsets(boxes: Tensor, proposals: Tensor) -> Tensor:
+    """As :func:`encode_boxes`, rounded as torchvision does it: a seed gives the training it always gave."""
+    box, region = xyxy_to_cxcywh(boxes), xyxy_to_cxcywh(proposals)
+    weights = boxes.new_tensor(CODER_WEIGHTS)
+    shift = weights[:2] * (box[:, :2] - region[:, :2]) / region[:, 2:]
+    return torch.cat([shift, weights[2:] * torch.log(box[:, 2:] / region[:, 2:])], dim=1)
 
 
 def _split_crowd(target: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
-    """Objects (``boxes``, ``labels``) and crowd regions ``(C, 4)`` of a picture."""
+    """Objects (``boxes``, ``labels``) and crowd regions ``(C, 4)`` of an image."""
     boxes, labels = target["boxes"], target["labels"]
     crowd = target["iscrowd"].bool() if "iscrowd" in target else torch.zeros_like(labels, dtype=torch.bool)
     real = ~crowd & ((boxes[:, 2:] - boxes[:, :2]) >= MIN_OBJECT_SIDE).all(dim=1)
@@ -285,7 +391,7 @@ def _covered(boxes: Tensor, crowd: Tensor) -> Tensor:
 
 
 def _clip_each(boxes: Tensor, image_sizes: Sequence[Size]) -> Tensor:
-    """Boxes ``(B, ..., 4)`` cut off at the edges of their picture."""
+    """Boxes ``(B, ..., 4)`` cut off at the edges of their image."""
     if len(set(image_sizes)) == 1:
         return clip_boxes(boxes, image_sizes[0])
     return torch.stack([clip_boxes(one, size) for one, size in zip(boxes, image_sizes, strict=True)])

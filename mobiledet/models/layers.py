@@ -111,12 +111,12 @@ class ConvNormAct(nn.Sequential):
 
 
 def _start_near_linear(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-    """Fresh weights with which a deep stack still tells similar pictures from different ones.
+    """Fresh weights with which a deep stack still tells similar images from different ones.
 
     With random filters and unshifted norms every ReLU6 cuts off half of its input, and through 27 layers without
-    shortcuts the gradient grows 50-fold on its way back: such a network learns single pictures by heart before it
-    learns anything general. So depthwise filters start close to passing pictures on, and norms are shifted to where
-    ReLU6 is straight. On generated shapes, 300 steps of 16 pictures bring the box loss to 1.8 instead of 2.5.
+    shortcuts the gradient grows 50-fold on its way back: such a network overfits single images before it
+    learns anything general. So depthwise filters start close to passing images on, and norms are shifted to where
+    ReLU6 is straight. On generated shapes, 300 steps of 16 images bring the box loss to 1.8 instead of 2.5.
     """
     fan_out = conv.weight[0, 0].numel() * conv.out_channels // conv.groups
     std = (2.0 / fan_out) ** 0.5

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
+from mobiledet.errors import ConfigError
+from mobiledet.models.base import Backbone, BaseBackboneConfig, FeatureInfo
 from mobiledet.models.layers import DEFAULT_STYLE, ConvNormAct, DepthwiseSeparable, LayerStyle
+from mobiledet.utils.settings import PositiveFloat, PositiveInt
 
 # Table 1, a depthwise and the pointwise row after it written as one "separable" row: (type, stride, channels).
 # The table prints s2 for the last depthwise layer, but its sizes (7x7 in and out) and the reference code say 1.
@@ -30,6 +33,9 @@ TABLE_1: tuple[tuple[Literal["conv", "separable"], int, int], ...] = (
     ("separable", 1, 1024),  # Conv13: stride 32
 )
 
+LAYERS = tuple(f"conv{index}" for index in range(len(TABLE_1)))
+"""Names of the layers, ``"conv0"`` to ``"conv13"``."""
+
 MIN_CHANNELS = 8
 
 
@@ -38,22 +44,76 @@ def scale_channels(channels: int, alpha: float, minimum: int = MIN_CHANNELS) -> 
     return max(int(channels * alpha), minimum)
 
 
-@dataclass(frozen=True)
-class FeatureInfo:
-    """One feature map: its name, channels, and how many picture pixels one step covers."""
+def layer_of_stride(stride: int) -> str:
+    """Name of the deepest layer whose map has this stride: ``"conv11"`` for 16, ``"conv13"`` for 32.
 
-    name: str
-    channels: int
-    stride: int
+    Raises:
+        ConfigError: There is none.
+    """
+    total, found = 1, {}
+    for name, (_, step, _) in zip(LAYERS, TABLE_1, strict=True):
+        total *= step
+        found[total] = name
+    if stride not in found:
+        raise ConfigError(f"MobileNetV1 has no map of stride {stride}; it has {', '.join(map(str, found))}")
+    return found[stride]
 
 
-class MobileNetV1(nn.Module):
+class BackboneConfig(BaseBackboneConfig):
+    """MobileNetV1 (Howard et al. 2017)."""
+
+    kind_name: ClassVar[str] = "mobilenet_v1"
+    dictated: ClassVar[tuple[str, ...]] = ("alpha", "min_channels", "padding", "norm_epsilon")
+
+    alpha: Annotated[float, Field(gt=0, le=4)] = 1.0
+    """Width multiplier: every layer has ``max(min_channels, int(alpha * channels))`` channels."""
+    min_channels: PositiveInt = 8
+    """Fewest channels of a layer; the paper's code has 8, TensorFlow's detection configs 16."""
+    padding: Literal["symmetric", "tensorflow"] = "symmetric"
+    """How strided convolutions pad: one pixel on each side, or TensorFlow's SAME (asymmetric on even sizes)."""
+    norm_momentum: Annotated[float, Field(gt=0, le=1)] = 0.03
+    """Weight of the newest batch in batch-norm's running statistics (PyTorch's convention)."""
+    norm_epsilon: PositiveFloat = 1e-3
+
+    @property
+    def summary(self) -> str:
+        """A few words for the log."""
+        return f"alpha {self.alpha:g}"
+
+    @property
+    def style(self) -> LayerStyle:
+        """Padding and batch-norm settings of all layers."""
+        return LayerStyle(self.padding, self.norm_epsilon, self.norm_momentum)
+
+    def build(self, strides: Sequence[int]) -> MobileNetV1:
+        """The backbone up to the deepest of the maps with these strides; see :meth:`BaseBackboneConfig.build`."""
+        return self.build_part(outputs=[layer_of_stride(stride) for stride in strides])
+
+    def build_after(self, stride: int) -> MobileNetV1:
+        """The layers behind the map of a stride: Conv12 and Conv13 for 16."""
+        start = LAYERS.index(layer_of_stride(stride)) + 1
+        if start == len(LAYERS):
+            raise ConfigError(f"MobileNetV1 ends at stride {stride}: there are no layers behind it")
+        return self.build_part(first=LAYERS[start])
+
+    def build_part(self, *, outputs: Sequence[str] = LAYERS[-1:], first: str = LAYERS[0]) -> MobileNetV1:
+        """The layers from ``first`` on, returning the maps of the layers ``outputs``."""
+        return MobileNetV1(
+            alpha=self.alpha, min_channels=self.min_channels, first=first, outputs=outputs, style=self.style
+        )
+
+    def scaled(self, channels: int, minimum: int) -> int:
+        """Channels of a head's extra layer at this width."""
+        return scale_channels(channels, self.alpha, minimum)
+
+
+class MobileNetV1(Backbone):
     """The feature extractor, or a stretch of it: Faster R-CNN runs the last layers on each proposal.
 
     Args:
         alpha: Width multiplier, any number above 0.
         min_channels: Least channels of a layer.
-        first: Name of the first layer, ``"conv0"`` to ``"conv13"``.
+        first: Name of the first layer, of ``LAYERS``.
         outputs: Names of the layers whose maps are returned, in their order; there are no layers after the last.
         style: Padding (symmetric, or TensorFlow's SAME) and batch-norm settings.
 
@@ -66,23 +126,22 @@ class MobileNetV1(nn.Module):
         *,
         alpha: float = 1.0,
         min_channels: int = MIN_CHANNELS,
-        first: str = "conv0",
-        outputs: Sequence[str] = ("conv11", "conv13"),
+        first: str = LAYERS[0],
+        outputs: Sequence[str] = (layer_of_stride(16), layer_of_stride(32)),
         style: LayerStyle = DEFAULT_STYLE,
     ) -> None:
         super().__init__()
         if not alpha > 0:
             raise ValueError(f"alpha must be above 0, not {alpha}")
-        names = [f"conv{index}" for index in range(len(TABLE_1))]
-        if first not in names or not outputs or any(name not in names[names.index(first) :] for name in outputs):
-            raise ValueError(f"first {first!r} and outputs {tuple(outputs)} must name layers conv0 to conv13, in order")
+        if first not in LAYERS or not outputs or any(name not in LAYERS[LAYERS.index(first) :] for name in outputs):
+            raise ValueError(f"first {first!r} and outputs {tuple(outputs)} must name layers of {', '.join(LAYERS)}")
         self.alpha = alpha
         self.outputs = tuple(outputs)
-        self.first_index = names.index(first)
+        self.first_index = LAYERS.index(first)
         self.layers = nn.ModuleDict()
         info: dict[str, FeatureInfo] = {}
         in_channels, total_stride = 3, 1
-        for index, (name, (kind, stride, channels)) in enumerate(zip(names, TABLE_1, strict=True)):
+        for index, (name, (kind, stride, channels)) in enumerate(zip(LAYERS, TABLE_1, strict=True)):
             out_channels = scale_channels(channels, alpha, min_channels)
             total_stride *= stride
             info[name] = FeatureInfo(name, out_channels, total_stride)
@@ -97,8 +156,6 @@ class MobileNetV1(nn.Module):
             if set(self.outputs) <= set(info):
                 break
         self.feature_info = [info[name] for name in self.outputs]
-        self.frozen_stages = 0
-        self.frozen_norm = False
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Feature maps of a batch.
@@ -117,37 +174,16 @@ class MobileNetV1(nn.Module):
                 features[name] = x
         return features
 
-    def freeze(self, *, stages: int = 0, norm: bool = False) -> None:
-        """Stop training the layers before ``conv<stages>``, and with ``norm`` every batch-norm.
-
-        Frozen norms also stop following the batch: they run on their stored statistics.
-        """
-        self.frozen_stages, self.frozen_norm = stages, norm
-        for module in self._frozen_modules():
-            for parameter in module.parameters():
-                parameter.requires_grad_(False)
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> MobileNetV1:
-        """Like :meth:`torch.nn.Module.train`, but frozen parts stay in evaluation mode."""
-        super().train(mode)
-        for module in self._frozen_modules():
-            module.eval()
-        return self
-
-    def _frozen_modules(self) -> list[nn.Module]:
-        layers = list(self.layers.values())
-        frozen: list[nn.Module] = layers[: max(0, self.frozen_stages - self.first_index)]
-        if self.frozen_norm:
-            frozen += [module for module in self.modules() if isinstance(module, nn.BatchNorm2d)]
-        return frozen
+    def stages(self) -> Sequence[nn.Module]:
+        """The layers, those before ``first``, which aren't here, as empty ones."""
+        return [*(nn.Identity() for _ in range(self.first_index)), *self.layers.values()]
 
 
 class MobileNetV1Classifier(nn.Module):
     """The whole network of Table 1: features, global average pooling, one linear layer.
 
     Args:
-        backbone: Must return ``"conv13"``.
+        backbone: Whole, up to its last layer.
         num_classes: 1000 in the paper.
     """
 
@@ -157,7 +193,7 @@ class MobileNetV1Classifier(nn.Module):
         self.classifier = nn.Linear(backbone.feature_info[-1].channels, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits ``(B, num_classes)`` of normalised pictures ``(B, 3, H, W)``."""
+        """Logits ``(B, num_classes)`` of normalised images ``(B, 3, H, W)``."""
         features = self.backbone(images)[self.backbone.outputs[-1]]
         logits: Tensor = self.classifier(torch.mean(features, dim=(2, 3)))
         return logits

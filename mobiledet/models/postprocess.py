@@ -18,8 +18,8 @@ class Postprocess:
     Attributes:
         score_threshold: Least score of a detection.
         iou_threshold: Two boxes of one class that overlap more are one object.
-        candidates: Best (box, class) pairs of a picture that enter suppression.
-        max_detections: Most detections of a picture.
+        candidates: Best (box, class) pairs of an image that enter suppression.
+        max_detections: Most detections of an image.
     """
 
     score_threshold: float = 0.01
@@ -28,16 +28,16 @@ class Postprocess:
     max_detections: int = 100
 
     def __call__(self, candidates: Candidates) -> list[dict[str, Tensor]]:
-        """Detections of each picture, in network pixels.
+        """Detections of each image, in network pixels.
 
         Returns:
-            Per picture ``boxes`` ``(N, 4)`` xyxy, ``scores`` ``(N,)`` in falling order and ``labels`` ``(N,)``
+            Per image ``boxes`` ``(N, 4)`` xyxy, ``scores`` ``(N,)`` in falling order and ``labels`` ``(N,)``
             int64 in ``1..K``.
         """
         boxes, scores, labels = self.fixed(candidates, self.score_threshold, self.iou_threshold)
         return [
-            {"boxes": boxes[picture, found], "scores": scores[picture, found], "labels": labels[picture, found]}
-            for picture, found in enumerate(scores > 0)
+            {"boxes": boxes[image, found], "scores": scores[image, found], "labels": labels[image, found]}
+            for image, found in enumerate(scores > 0)
         ]
 
     def fixed(
@@ -52,7 +52,7 @@ class Postprocess:
 
         Returns:
             Boxes ``(B, N, 4)`` xyxy in network pixels, scores ``(B, N)``, best first, and labels ``(B, N)`` int64 in
-            ``1..K``. Where a picture has fewer than N detections the rest scores 0.
+            ``1..K``. Where an image has fewer than N detections the rest scores 0.
         """
         boxes, scores = self._best_anchors(candidates)
         batch, _, num_classes = scores.shape

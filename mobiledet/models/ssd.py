@@ -1,43 +1,185 @@
-"""The SSD head (Liu et al. 2016) on two backbone maps and four extra ones."""
+"""The SSD head (Liu et al. 2016) and SSDLite (Sandler et al. 2018) on two backbone maps and four extra ones."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from mobiledet.models.extra_layers import ExtraLayers
-from mobiledet.models.layers import DEFAULT_STYLE, ConvNormAct, LayerStyle
-from mobiledet.ops.anchors import AnchorShape, grid_anchors
+from mobiledet.models.base import Backbone, BaseBackboneConfig, BaseHeadConfig, ClassRows, Head
+from mobiledet.models.layers import DEFAULT_STYLE, ConvNormAct, DepthwiseSeparable, LayerStyle
+from mobiledet.ops.anchors import AnchorSetting, AnchorShape, grid_anchors
 from mobiledet.ops.boxes import CROWD_COVERAGE, clip_boxes, decode_boxes, encode_boxes, pairwise_coverage, pairwise_iou
 from mobiledet.ops.matching import BACKGROUND, match_anchors
 from mobiledet.ops.sampling import hard_negatives
 from mobiledet.structures import Candidates, Size
+from mobiledet.utils.settings import PositiveFloat, PositiveInt
 
 PRIOR = 0.01
 """Score that an untrained head gives every class, so that the first steps aren't spent on unlearning 0.5."""
 
 
-class SSDHead(nn.Module):
+MIN_EXTRA_CHANNELS = 16
+"""TensorFlow's floor for the extra layers of a thin SSD."""
+
+_ANCHORS = ("aspect_ratios", "scale_min", "scale_max", "reduce_lowest", "lowest_scale")
+
+
+class _SSDFamily(BaseHeadConfig):
+    """What SSD and SSDLite have in common."""
+
+    strides: ClassVar[tuple[int, ...]] = (16, 32)
+    dictated: ClassVar[tuple[str, ...]] = ("extra_channels", "scores", *_ANCHORS)
+    flexible: ClassVar[tuple[str, ...]] = _ANCHORS
+    depthwise: ClassVar[bool]
+
+    extra_channels: tuple[tuple[PositiveInt, PositiveInt], ...] = ((256, 512), (128, 256), (128, 256), (64, 128))
+    """(1x1, 3x3 stride 2) channels of each extra pair; scaled by alpha like the backbone."""
+    aspect_ratios: tuple[PositiveFloat, ...] = (1.0, 2.0, 1 / 2, 3.0, 1 / 3)
+    """Width over height of a location's boxes; the interpolated square comes on top."""
+    scale_min: Annotated[float, Field(gt=0, le=1)] = 0.2
+    scale_max: Annotated[float, Field(gt=0, le=1)] = 0.95
+    """Box sizes of the highest- and lowest-resolution map, as a share of the input's shorter side."""
+    reduce_lowest: bool = True
+    """Three boxes instead of six on the highest-resolution map, which has many locations (TensorFlow's choice)."""
+    lowest_scale: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Size of the square among those three; None for half of ``scale_min``. TensorFlow's is 0.1 whatever scale_min."""
+    scores: Literal["sigmoid", "softmax"] = "sigmoid"
+    """One independent sigmoid per class, or a softmax over the classes and background."""
+    match_iou: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    negative_ratio: PositiveFloat = 3.0
+    """Hard negatives per matched anchor that enter the classification loss."""
+    box_loss_weight: PositiveFloat = 1.0
+
+    @model_validator(mode="after")
+    def _check(self) -> _SSDFamily:
+        if self.scale_min >= self.scale_max:
+            raise ValueError(f"scale_min {self.scale_min} must be below scale_max {self.scale_max}")
+        if not self.extra_channels or not self.aspect_ratios:
+            raise ValueError("extra_channels and aspect_ratios must not be empty")
+        return self
+
+    def build(
+        self,
+        backbone: Backbone,
+        settings: BaseBackboneConfig,
+        *,
+        image_size: Size,  # noqa: ARG002 - anchors are shares of any size
+        num_classes: int,
+    ) -> SSDHead:
+        """The head with fresh weights."""
+        in_channels = [info.channels for info in backbone.feature_info]
+        channels = [
+            (settings.scaled(squeeze, MIN_EXTRA_CHANNELS), settings.scaled(expand, MIN_EXTRA_CHANNELS))
+            for squeeze, expand in self.extra_channels
+        ]
+        extra_layers = ExtraLayers(
+            in_channels=in_channels[-1], channels=channels, depthwise=self.depthwise, style=settings.style
+        )
+        return SSDHead(
+            in_channels=in_channels,
+            extra_layers=extra_layers,
+            anchor_shapes=self.anchor_setting().shapes(),
+            num_classes=num_classes,
+            scores=self.scores,
+            predictor="depthwise" if self.depthwise else "1x1",
+            match_iou=self.match_iou,
+            negative_ratio=self.negative_ratio,
+            box_loss_weight=self.box_loss_weight,
+            style=settings.style,
+        )
+
+    def anchor_setting(self) -> AnchorSetting:
+        """What decides over the anchors, apart from the input's size."""
+        return AnchorSetting(
+            strides=self.strides,
+            num_maps=len(self.strides) + len(self.extra_channels),
+            match_iou=self.match_iou,
+            **{name: getattr(self, name) for name in _ANCHORS},
+        )
+
+
+class SSDConfig(_SSDFamily):
+    """SSD head (Liu et al. 2016) on Conv11, Conv13 and four extra maps."""
+
+    depthwise: ClassVar[bool] = False
+    kind: Literal["ssd"] = "ssd"
+
+
+class SSDLiteConfig(_SSDFamily):
+    """SSD with depthwise-separable 3x3 predictors and extra layers (Sandler et al. 2018, section 6.2)."""
+
+    depthwise: ClassVar[bool] = True
+    kind: Literal["ssdlite"] = "ssdlite"
+
+
+class ExtraLayers(nn.Module):
+    """SSD's extra maps: pairs of a 1x1 and a 3x3 stride-2 convolution, each halving the map before it (figure 2).
+
+    Args:
+        in_channels: Channels of the backbone's last map.
+        channels: (1x1, 3x3) channels of each pair.
+        depthwise: The 3x3 becomes depthwise-separable (SSDLite).
+        style: As in the backbone.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        channels: Sequence[tuple[int, int]],
+        depthwise: bool = False,
+        style: LayerStyle = DEFAULT_STYLE,
+    ) -> None:
+        super().__init__()
+        self.pairs = nn.ModuleList()
+        for squeeze, expand in channels:
+            reduce = ConvNormAct(in_channels, squeeze, kernel_size=1, style=style)
+            halve: nn.Module
+            if depthwise:
+                halve = DepthwiseSeparable(squeeze, expand, stride=2, style=style)
+            else:
+                halve = ConvNormAct(squeeze, expand, kernel_size=3, stride=2, style=style)
+            self.pairs.append(nn.Sequential(reduce, halve))
+            in_channels = expand
+        self.out_channels = [expand for _, expand in channels]
+
+    def forward(self, features: Tensor) -> list[Tensor]:
+        """``(B, C, H, W)`` to one map per pair, ``(B, C_i, ceil(H / 2^i), ceil(W / 2^i))``."""
+        maps = []
+        for pair in self.pairs:
+            features = pair(features)
+            maps.append(features)
+        return maps
+
+
+class SSDHead(Head):
     """Predicts, for every anchor of every map, class scores and the offset from the anchor to the object.
 
     Args:
-        in_channels: Channels of the backbone's maps, lowest first.
+        in_channels: Channels of the backbone's maps, highest resolution first.
         extra_layers: Grows more maps from the last of them.
-        anchor_shapes: Shapes of each map's anchors; see :func:`mobiledet.ops.anchors.ssd_anchor_shapes`.
+        anchor_shapes: Shapes of each map's anchors; see :meth:`mobiledet.ops.anchors.AnchorSetting.shapes`.
         num_classes: Object classes ``K``, without background.
         scores: ``"sigmoid"``: K independent scores; ``"softmax"``: K classes and background compete.
         predictor: ``"1x1"``: one convolution (the paper's cost table follows from it); ``"depthwise"``: a 3x3
             depthwise-separable pair, as in SSDLite.
-        match_iou: Least overlap at which an anchor answers for an object.
+        match_iou: Smallest overlap at which an anchor is matched to an object.
         negative_ratio: Hard negatives per matched anchor.
         box_loss_weight: Weight of the box loss beside the classification loss.
         style: Padding and batch-norm settings of the depthwise predictors.
     """
+
+    parts: ClassVar[Mapping[str, str]] = {
+        "extra layers": "extra_layers.",
+        "box predictors": "bbox_predictors.",
+        "class predictors": "cls_predictors.",
+    }
 
     def __init__(
         self,
@@ -72,20 +214,14 @@ class SSDHead(nn.Module):
             self.bbox_predictors.append(_predictor(predictor, map_channels, len(shapes) * 4, style))
         if scores == "sigmoid":
             for module in self.cls_predictors:
-                last = module if isinstance(module, nn.Conv2d) else module[-1]  # type: ignore[index]
+                last = list(module.modules())[-1]
                 nn.init.constant_(last.bias, -math.log((1 - PRIOR) / PRIOR))  # type: ignore[arg-type]
         self._anchors: dict[tuple[object, ...], Tensor] = {}
 
     def loss(
         self, features: Mapping[str, Tensor], image_sizes: Sequence[Size], targets: Sequence[Mapping[str, Tensor]]
     ) -> dict[str, Tensor]:
-        """Training losses of a batch.
-
-        Args:
-            features: The backbone's maps, each ``(B, C_i, H_i, W_i)``.
-            image_sizes: ``(height, width)`` of each network input; SSD wants them equal.
-            targets: Per picture ``boxes`` ``(N, 4)`` xyxy in network pixels, ``labels`` ``(N,)`` in ``1..K`` and
-                optionally ``iscrowd`` ``(N,)``.
+        """Training losses of a batch; see :meth:`Head.loss`. SSD wants images of one size.
 
         Returns:
             ``classification`` and ``box``: scalars, each divided by the batch's number of matched anchors.
@@ -122,8 +258,16 @@ class SSDHead(nn.Module):
             return Candidates(boxes, cls_logits.sigmoid())
         return Candidates(boxes, cls_logits.softmax(dim=-1)[..., 1:])
 
+    def class_rows(self) -> dict[str, ClassRows]:
+        """The last layer of each class predictor."""
+        last = {
+            id(parameter) for module in self.cls_predictors for parameter in list(module.modules())[-1].parameters()
+        }
+        rows = ClassRows(1, background=self.scores == "softmax")
+        return {name: rows for name, parameter in self.named_parameters() if id(parameter) in last}
+
     def anchors(self, map_sizes: Sequence[Size], image_size: Size, device: torch.device | None = None) -> Tensor:
-        """All anchors ``(A, 4)`` xyxy in network pixels, lowest map first; kept between calls."""
+        """All anchors ``(A, 4)`` xyxy in network pixels, highest-resolution map first; kept between calls."""
         key = (tuple(map_sizes), image_size, device)
         if key not in self._anchors:
             grids = [

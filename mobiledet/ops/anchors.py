@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,40 +15,62 @@ AnchorShape = tuple[float, float]
 """``(scale, aspect ratio)``: ``scale * sqrt(ratio)`` wide, ``scale / sqrt(ratio)`` high, times the shorter side."""
 
 
-def ssd_anchor_shapes(
-    num_maps: int,
-    *,
-    scale_min: float = 0.2,
-    scale_max: float = 0.95,
-    aspect_ratios: Sequence[float] = (1.0, 2.0, 1 / 2, 3.0, 1 / 3),
-    reduce_lowest: bool = True,
-    lowest_scale: float | None = None,
-) -> list[list[AnchorShape]]:
-    """Shapes of the anchors at each location, map by map.
+@dataclass(frozen=True)
+class AnchorSetting:
+    """What decides over SSD's anchors, apart from the input's size.
 
-    Map ``k`` of ``m`` has scale ``s_k = scale_min + (scale_max - scale_min) * k / (m - 1)`` (SSD equation 4), every
-    aspect ratio at ``s_k``, and one square at ``sqrt(s_k * s_{k+1})``, where ``s_m`` is 1. With ``reduce_lowest``
-    the lowest map has three: a square of ``lowest_scale`` (half of ``s_0`` if None), 2:1 and 1:2.
-
-    Returns:
-        A list per map of ``(scale, aspect ratio)``.
+    Attributes:
+        strides: Of the backbone's maps; every further map halves the one before.
+        num_maps: Feature maps.
+        scale_min: Size of the highest-resolution map's anchors, as a share of the input's shorter side.
+        scale_max: Size of the lowest-resolution map's.
+        aspect_ratios: Widths over heights.
+        reduce_lowest: Three anchors instead of all on the highest-resolution map.
+        match_iou: Smallest overlap at which an anchor is matched to an object.
+        lowest_scale: Size of the square among those three; None for half of ``scale_min``.
     """
-    steps = max(1, num_maps - 1)
-    scales = [scale_min + (scale_max - scale_min) * k / steps for k in range(num_maps)] + [1.0]
-    shapes: list[list[AnchorShape]] = []
-    for k, scale in enumerate(scales[:-1]):
-        if k == 0 and reduce_lowest:
-            shapes.append([(scale / 2 if lowest_scale is None else lowest_scale, 1.0), (scale, 2.0), (scale, 0.5)])
-        else:
-            shapes.append([(scale, ratio) for ratio in aspect_ratios] + [(math.sqrt(scale * scales[k + 1]), 1.0)])
-    return shapes
+
+    strides: tuple[int, ...] = (16, 32)
+    num_maps: int = 6
+    scale_min: float = 0.2
+    scale_max: float = 0.95
+    aspect_ratios: tuple[float, ...] = (1.0, 2.0, 1 / 2, 3.0, 1 / 3)
+    reduce_lowest: bool = True
+    match_iou: float = 0.5
+    lowest_scale: float | None = None
+
+    def shapes(self) -> list[list[AnchorShape]]:
+        """Shapes ``(scale, aspect ratio)`` of the anchors at each location, a list per map.
+
+        Map ``k`` of ``m`` has scale ``s_k = scale_min + (scale_max - scale_min) * k / (m - 1)`` (SSD equation 4), every
+        aspect ratio at ``s_k``, and one square at ``sqrt(s_k * s_{k+1})``, where ``s_m`` is 1. With ``reduce_lowest``
+        the first map has three: a square of ``lowest_scale`` (half of ``s_0`` if None), 2:1 and 1:2.
+        """
+        steps = max(1, self.num_maps - 1)
+        scales = [self.scale_min + (self.scale_max - self.scale_min) * k / steps for k in range(self.num_maps)] + [1.0]
+        shapes: list[list[AnchorShape]] = []
+        for k, scale in enumerate(scales[:-1]):
+            if k == 0 and self.reduce_lowest:
+                lowest = scale / 2 if self.lowest_scale is None else self.lowest_scale
+                shapes.append([(lowest, 1.0), (scale, 2.0), (scale, 0.5)])
+            else:
+                square = (math.sqrt(scale * scales[k + 1]), 1.0)
+                shapes.append([(scale, ratio) for ratio in self.aspect_ratios] + [square])
+        return shapes
+
+    def map_sizes(self, image_size: Size) -> list[Size]:
+        """``(height, width)`` of the feature maps, highest resolution first."""
+        sizes = [(math.ceil(image_size[0] / stride), math.ceil(image_size[1] / stride)) for stride in self.strides]
+        while len(sizes) < self.num_maps:
+            sizes.append((math.ceil(sizes[-1][0] / 2), math.ceil(sizes[-1][1] / 2)))
+        return sizes[: self.num_maps]
 
 
 def grid_anchors(shapes: Sequence[AnchorShape], map_size: Size, image_size: Size) -> Tensor:
     """Anchors of one feature map.
 
     Centres lie at ``(i + 0.5) / f`` of each side; sizes are shares of the shorter side, so that a square anchor is
-    square on a non-square picture.
+    square on a non-square image.
 
     Args:
         shapes: ``(scale, aspect ratio)`` of each of the ``n`` anchors of a location.
@@ -81,7 +104,7 @@ def rpn_anchor_sizes(scales: Sequence[float], aspect_ratios: Sequence[float], sh
 
 
 def rpn_anchors(sizes: Sequence[Size], map_size: Size, stride: int) -> Tensor:
-    """Anchors of a feature map whose cells lie ``stride`` pixels apart, whatever the picture's size.
+    """Anchors of a feature map whose cells lie ``stride`` pixels apart, whatever the image's size.
 
     Args:
         sizes: ``(height, width)`` in pixels of each of the ``n`` anchors of a location.

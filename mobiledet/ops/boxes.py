@@ -93,7 +93,7 @@ def decode_boxes(
 
 
 def clip_boxes(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Boxes ``(..., 4)`` cut off at the edges of a picture of ``size`` (height, width)."""
+    """Boxes ``(..., 4)`` cut off at the edges of an image of ``size`` (height, width)."""
     height, width = size
     x1, y1, x2, y2 = boxes.unbind(-1)
     return torch.stack([x1.clamp(0, width), y1.clamp(0, height), x2.clamp(0, width), y2.clamp(0, height)], dim=-1)

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 BACKGROUND = -1
+IGNORED = -2
+"""Neither object nor background: not trained on."""
 
 
 def match_anchors(iou: Tensor, threshold: float) -> Tensor:
@@ -51,3 +53,29 @@ def _best_anchors(iou: Tensor) -> tuple[Tensor, Tensor]:
         left[:, column] = -1
     chosen = torch.tensor(pairs, dtype=torch.int64, device=iou.device).reshape(-1, 2)
     return chosen[:, 0], chosen[:, 1]
+
+
+def match_by_thresholds(
+    iou: Tensor, object_iou: float, background_iou: float, *, best_for_each: bool = False
+) -> Tensor:
+    """Faster R-CNN's matching (Ren et al. 2015, section 3.1.2): each box takes the object it overlaps best.
+
+    Args:
+        iou: ``(G, A)`` overlaps of objects with boxes.
+        object_iou: Smallest overlap of a match.
+        background_iou: A box that overlaps every object less is background; between the two it is ignored.
+        best_for_each: Every object also keeps the boxes that overlap it best, whatever the overlap.
+
+    Returns:
+        ``(A,)`` int64 index of the matched object, ``BACKGROUND`` (-1) or ``IGNORED`` (-2).
+    """
+    if len(iou) == 0:
+        return torch.full((iou.shape[1],), BACKGROUND, dtype=torch.int64, device=iou.device)
+    best_iou, best_object = iou.max(dim=0)
+    matched = best_object.clone()
+    matched[best_iou < object_iou] = IGNORED
+    matched[best_iou < background_iou] = BACKGROUND
+    if best_for_each:
+        favourite = (iou == iou.max(dim=1, keepdim=True).values).any(dim=0)
+        matched[favourite] = best_object[favourite]
+    return matched

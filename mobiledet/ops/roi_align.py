@@ -23,9 +23,9 @@ def roi_align(feature_map: Tensor, boxes: Sequence[Tensor], *, size: int, stride
 
     Args:
         feature_map: ``(B, C, H, W)``.
-        boxes: Per picture ``(R_i, 4)`` xyxy in picture pixels.
+        boxes: Per image ``(R_i, 4)`` xyxy in image pixels.
         size: Rows and columns of a crop.
-        stride: Picture pixels per cell of the map.
+        stride: Image pixels per cell of the map.
         samples: Points per side whose mean is one cell of the crop.
 
     Returns:
@@ -41,8 +41,8 @@ def matrix_roi_align(feature_map: Tensor, boxes: Sequence[Tensor], *, size: int,
     """The same by matrix products; channels last in memory."""
     channels, height, width = feature_map.shape[1:]
     crops = []
-    for picture, found in zip(feature_map.permute(0, 2, 3, 1), boxes, strict=True):
-        rows = picture.reshape(height, width * channels)
+    for image, found in zip(feature_map.permute(0, 2, 3, 1), boxes, strict=True):
+        rows = image.reshape(height, width * channels)
         weights_y = _weights(found[:, 1], found[:, 3], size, stride, samples, height)
         weights_x = _weights(found[:, 0], found[:, 2], size, stride, samples, width)
         chunk = max(1, CHUNK_VALUES // (size * width * channels))

@@ -29,7 +29,7 @@ class Trainer:
 
     Attributes:
         model: The network, in training mode.
-        call: What is called with pictures and targets: ``model``, or its wrapper for several processes.
+        call: What is called with images and targets: ``model``, or its wrapper for several processes.
         optimizer: Moves the weights.
         average: Follows them; None without averaging.
         precision: How numbers are computed.
@@ -72,7 +72,7 @@ def train_one_epoch(
         batches: From ``progress.batch`` of the epoch on.
         progress: Moved along with every step.
         batches_per_epoch: Of a whole epoch.
-        after_step: Called with the step's losses and number of pictures; returning False stops here.
+        after_step: Called with the step's losses and number of images; returning False stops here.
         waiting: A context that the wait for data runs in, to be timed.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What a person sees of a run: the live bar, log lines, results.csv, TensorBoard, pictures and curves."""
+"""What a person sees of a run: the live bar, log lines, results.csv, TensorBoard, images and curves."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class EpochClock:
     def __init__(self) -> None:
         self.started = time.perf_counter()
         self.waited = 0.0
-        self.pictures = 0
+        self.images = 0
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -56,8 +56,8 @@ class EpochClock:
 
     @property
     def images_per_second(self) -> float:
-        """Pictures trained on, each second."""
-        return self.pictures / max(self.seconds, 1e-9)
+        """Images trained on, each second."""
+        return self.images / max(self.seconds, 1e-9)
 
     @property
     def waiting_share(self) -> float:
@@ -105,9 +105,9 @@ class Reporter:
             bar_format="{desc} {percentage:3.0f}% |{bar}| ETA {remaining}{postfix}",
         )
 
-    def step(self, progress: Progress, losses: dict[str, float], pictures: int) -> None:
+    def step(self, progress: Progress, losses: dict[str, float], images: int) -> None:
         """Move the bar on."""
-        self.clock.pictures += pictures
+        self.clock.images += images
         for name, value in losses.items():
             self._smooth[name] = value + (1 - SMOOTHING) * (self._smooth.get(name, value) - value)
         if self._bar.disable:
@@ -169,7 +169,7 @@ class Reporter:
         write_image(path, image_grid(drawn, columns=min(4, len(drawn)), cell=drawn[0].shape[:2]))
 
     def predictions(self, detector: Detector, dataset: CocoDataset, count: int = 12) -> None:
-        """Draw detections over the ground truth of some validation pictures: ``val_predictions.jpg``."""
+        """Draw detections over the ground truth of some validation images: ``val_predictions.jpg``."""
         if not self.main:
             return
         chosen = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int)

@@ -28,8 +28,7 @@ from mobiledet.runtime.pytorch import PyTorchBackend, choose_device, model_card,
 from mobiledet.train.loop import Trainer, train_one_epoch
 from mobiledet.train.optim import WeightAverage, build_optimizer, lr_factor
 from mobiledet.train.precision import Precision, choose_precision, process_rank
-from mobiledet.train.progress import Progress, Row
-from mobiledet.train.random_states import random_states, set_random_states
+from mobiledet.train.progress import Progress, Row, random_states, set_random_states
 from mobiledet.train.reporting import Reporter
 from mobiledet.train.stopping import StopRequest
 from mobiledet.utils.files import write_json
@@ -44,13 +43,13 @@ COCO_FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100
 MAX_PREDICTION_BATCH = 16
 
 NORM_PICTURES = 256
-"""Training pictures on which folded norms are measured; a channel sees thousands of places in each."""
+"""Training images on which folded norms are measured; a channel sees thousands of places in each."""
 
 NORM_PICTURES_OF_PROPOSALS = 32
 """The same where a second stage sees every proposal of each: as many places, and slow."""
 
 SMALL_SPLIT = 300
-"""Pictures up to which a split is scored without processes of its own."""
+"""Images up to which a split is scored without processes of its own."""
 
 SAVE_SECONDS = 600
 """Longest time without a checkpoint; a long epoch is saved in its middle, and resumed there."""
@@ -62,8 +61,8 @@ class Run:
     Args:
         config: The recipe, with ``num_classes`` filled in.
         folder: The run folder, held by this process.
-        train: Pictures to learn from.
-        val: Pictures to score on, or None.
+        train: Images to learn from.
+        val: Images to score on, or None.
         stop: Asked after every step.
     """
 
@@ -106,7 +105,7 @@ class Run:
     def start_from(self, weights: InitialWeights) -> Transfer:
         """Begin with other weights than fresh ones.
 
-        Norms that were folded away are put back with statistics of the training pictures, unless the recipe keeps the
+        Folded batch-norm layers are restored with statistics of the training images, unless the recipe keeps the
         backbone's frozen anyway.
         """
         with torch.random.fork_rng(devices=[]):
@@ -118,7 +117,7 @@ class Run:
                 batches = Batches(PictureSet(dataset, resize=self.config.model.resize_rule), sampler)
                 images = (batch.images_on(self.trainer.device) for batch in batches)
                 count = reinsert_norms(self.model, images, transfer.loaded)
-                what = f"{count} put back, measured on {len(dataset)} training pictures"
+                what = f"{count} batch-norm layers restored and re-estimated on {len(dataset)} images"
                 transfer.rows.append(("norms", what))
         if self.average is not None:
             self.average.restart()
@@ -133,7 +132,7 @@ class Run:
         Raises:
             TrainingError: too many steps weren't finite.
             CheckpointError: a checkpoint can't be written.
-            DataError: a picture vanished.
+            DataError: an image vanished.
         """
         progress, schedule = self.progress, self.config.schedule
         while not progress.finished:
@@ -154,7 +153,7 @@ class Run:
         return progress.finished
 
     def resume(self) -> None:
-        """Take up the newest checkpoint of the folder, if there is one.
+        """Continue from the newest checkpoint of the folder, if there is one.
 
         Raises:
             CheckpointError: it is damaged, or the data isn't what it was trained on.
@@ -167,7 +166,7 @@ class Run:
         if training["data"] != self.train.fingerprint():
             raise CheckpointError(
                 f"{self.train.annotation_file} is not what this run was trained on; "
-                "start a new run, or put the old file back"
+                "start a new run, or restore the old file"
             )
         if (training["threads"], training["precision"]) != (self.threads, self.precision.name):
             logger.warning(
@@ -187,7 +186,7 @@ class Run:
         logger.info("resuming %s after epoch %d, batch %d", self.folder, self.progress.epoch, self.progress.batch)
 
     def save_last(self) -> None:
-        """Write ``last.pt``, from which :meth:`resume` goes on exactly."""
+        """Write ``last.pt``, from which :meth:`resume` continues exactly."""
         if self.rank != 0:
             return
         content = {
@@ -226,8 +225,8 @@ class Run:
         self.sampler.start(self.progress.epoch, self.progress.batch)
         saved = time.monotonic()
 
-        def after_step(losses: dict[str, float], pictures: int) -> bool:
-            self.reporter.step(self.progress, losses, pictures)
+        def after_step(losses: dict[str, float], images: int) -> bool:
+            self.reporter.step(self.progress, losses, images)
             nonlocal saved
             if time.monotonic() - saved > SAVE_SECONDS:
                 self.save_last()
@@ -269,7 +268,7 @@ class Run:
             detector.names,
             self.val,
             batch_size=min(MAX_PREDICTION_BATCH, schedule.batch_size),
-            # Starting processes takes longer than reading a few pictures.
+            # Starting processes takes longer than reading a few images.
             workers=min(self.config.data.workers, 2) if len(self.val) > SMALL_SPLIT else 0,
             on_batch=lambda _: not self.stop,
         )
@@ -320,14 +319,14 @@ class Run:
     def _training_batches(self, device: torch.device) -> Batches:
         config = self.config
         fill = (round(config.model.mean[0]), round(config.model.mean[1]), round(config.model.mean[2]))
-        pictures = PictureSet(
+        images = PictureSet(
             self.train,
             resize=config.model.resize_rule,
             transform=TrainTransform(resize=config.model.resize_rule, augment=config.data.augment, fill=fill),
             seed=config.seed,
             cache=ImageCache(self.train) if config.data.cache else None,
         )
-        return Batches(pictures, self.sampler, workers=config.data.workers, pin_memory=device.type == "cuda")
+        return Batches(images, self.sampler, workers=config.data.workers, pin_memory=device.type == "cuda")
 
     def _trainer(self, device: torch.device) -> Trainer:
         config, steps = self.config, -(-self.sampler.batches_per_epoch // self.config.schedule.accumulate)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,13 +13,14 @@ from mobiledet.data.opening import open_data
 from mobiledet.errors import CheckpointError, ConfigError
 from mobiledet.models.cost import detector_cost
 from mobiledet.runtime.pytorch import choose_device
+from mobiledet.train.complete import complete, follow_weights
 from mobiledet.train.precision import choose_precision, process_rank
 from mobiledet.train.run import Run
 from mobiledet.train.stopping import StopRequest
 from mobiledet.utils.files import create_run_folder, lock_run_folder, write_json
 from mobiledet.weights.checkpoint import load_checkpoint
 from mobiledet.weights.store import resolve_weights
-from mobiledet.weights.transfer import InitialWeights, adopt, read_initial_weights
+from mobiledet.weights.transfer import InitialWeights, read_initial_weights
 
 logger = logging.getLogger(__name__)
 
@@ -40,11 +40,12 @@ def start_run(config: Config) -> tuple[Path, int]:
     process_rank()  # these two fail, if they must, before a run folder is made
     choose_precision(config.train.precision, choose_device(config.train.device, setting="train.device="))
     weights = _initial_weights(config)
-    config = adopt(config, weights) if weights is not None else config
+    if weights is not None:
+        follow_weights(config.model, weights)  # a contradiction is reported before all images are checked
     train, val = open_data(config.data, seed=config.seed)
-    config = with_classes(config, train)
-    config = with_matching_aspect(config, train)
-    config = config.model_copy(update={"schedule": config.schedule.for_pictures(len(train))})
+    config = complete(config, train, weights)
+    height, width = config.model.input_size
+    logger.info("input: %dx%d pixels (height x width)", height, width)
     folder = create_run_folder(Path(config.train.output), config.name)
     with lock_run_folder(folder):
         write_json(folder / "config.json", config.plain())
@@ -52,7 +53,7 @@ def start_run(config: Config) -> tuple[Path, int]:
 
 
 def resume_run(folder: Path, overrides: Sequence[str] = ()) -> int:
-    """Go on with an interrupted run, exactly.
+    """Continue an interrupted run, exactly.
 
     Returns:
         The exit status: 0, or 128 + signal after a stop.
@@ -67,7 +68,7 @@ def resume_run(folder: Path, overrides: Sequence[str] = ()) -> int:
         what = "it holds no config.json" if folder.is_dir() else "there is no such folder"
         near = _runs_below(folder) or _runs_below(folder.parent)
         hint = f"there are {', '.join(near)}" if near else "name one, such as runs/ssd_mobilenet_a1/1"
-        raise CheckpointError(f"{str(folder)!r} is no run folder: {what}; {hint}")
+        raise CheckpointError(f"{str(folder)!r} is not a run folder: {what}; {hint}")
     for word in overrides:
         if word.partition("=")[0] not in RESUMABLE_OVERRIDES:
             raise ConfigError(
@@ -81,7 +82,7 @@ def resume_run(folder: Path, overrides: Sequence[str] = ()) -> int:
         if config.model.num_classes != train.num_classes:
             raise CheckpointError(
                 f"the run has {config.model.num_classes} classes, {train.annotation_file} has {train.num_classes}; "
-                "start a new run, or put the old file back"
+                "start a new run, or restore the old file"
             )
         return _run(config, folder, train, val, resume=True)
 
@@ -107,9 +108,9 @@ def _run(
         cost = detector_cost(run.model)
         height, width = cost.input_size
         logger.info(
-            "model: %s, alpha %g, %dx%d pixels, %d classes: %.3f GMACs, %.2f M parameters",
+            "model: %s, %s, %dx%d pixels, %d classes: %.3f GMACs, %.2f M parameters",
             config.model.head.kind,
-            config.model.backbone.alpha,
+            config.model.backbone.summary,
             height,
             width,
             train.num_classes,
@@ -133,7 +134,7 @@ def _run(
                 return 0
         if run.fit():
             return 0
-        logger.info("stopped and saved; go on with: python tools/train.py --resume %s", folder)
+        logger.info("stopped and saved; continue with: python tools/train.py --resume %s", folder)
         return stop.exit_status
 
 
@@ -145,41 +146,8 @@ def _recorded_config(file: Path) -> Config:
         return config_from_plain(plain)
     except (OSError, ValueError, ConfigError) as error:
         raise CheckpointError(
-            f"{file}: can't be read: {error}; put the file back as training wrote it, or start a new run"
+            f"{file}: can't be read: {error}; restore the file as training wrote it, or start a new run"
         ) from None
-
-
-def with_classes(config: Config, train: CocoDataset) -> Config:
-    """The config with ``model.num_classes`` filled in from the data.
-
-    Raises:
-        ConfigError: it already says another number.
-    """
-    given = config.model.num_classes
-    if given is not None and given != train.num_classes:
-        raise ConfigError(
-            f"model.num_classes is {given} but {train.annotation_file} has {train.num_classes} categories; "
-            "leave it out, it comes from the data"
-        )
-    return config.model_copy(update={"model": config.model.model_copy(update={"num_classes": train.num_classes})})
-
-
-def with_matching_aspect(config: Config, train: CocoDataset) -> Config:
-    """The config with ``model.input_size`` in the shape of the pictures, if it asks for that.
-
-    The number of pixels stays about the same, and with it the cost. The median shape counts, but nothing thinner than
-    2:1: a set of wide and tall pictures gets a square.
-    """
-    model = config.model
-    if not model.match_aspect:
-        return config
-    aspects = [train[index].width / train[index].height for index in range(len(train))]
-    aspect = min(max(statistics.median(aspects), 0.5), 2.0)
-    pixels = model.input_size[0] * model.input_size[1]
-    height, width = (max(32, 16 * round(side / 16)) for side in ((pixels / aspect) ** 0.5, (pixels * aspect) ** 0.5))
-    logger.info("input: %dx%d pixels (height x width), in the shape of the pictures", height, width)
-    shaped = model.model_copy(update={"input_size": (height, width), "match_aspect": False})
-    return config.model_copy(update={"model": shaped})
 
 
 def _runs_below(folder: Path) -> list[str]:

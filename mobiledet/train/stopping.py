@@ -46,4 +46,4 @@ class StopRequest:
             os._exit(EXIT_SIGNAL + number)
         self.signal = number
         # os.write, because a logger may hold a lock that the interrupted code already has.
-        os.write(2, b"\nstopping: saving first; once more to exit at once, without saving\n")
+        os.write(2, b"\nsaving, then exiting; press Ctrl-C again to quit without saving\n")

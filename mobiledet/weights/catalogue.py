@@ -131,7 +131,7 @@ def find_source(name: str) -> PretrainedSource | None:
 def with_known_width(model: ModelConfig) -> ModelConfig:
     """A model config with the width of the weights it starts from, where their name tells it without fetching them."""
     source = find_source(model.init or "")
-    if source is None or model.backbone.alpha != type(model.backbone)().alpha:
+    if source is None or "alpha" in model.backbone.model_fields_set:
         return model
     return model.model_copy(update={"backbone": model.backbone.model_copy(update={"alpha": source.alpha})})
 

@@ -1,8 +1,8 @@
-"""Batch-norm put back into weights that it was folded into, so that they can be trained.
+"""Batch-norm layers restored in weights that they were folded into, so that they can be trained.
 
 A folded layer computes ``conv(x) + bias``; its norm stands still at mean 0 and variance 1 (see
 :func:`mobiledet.weights.tflite.mobilenet.folded_state`). That is exact in evaluation mode, but in training mode the
-norm would suddenly use the batch's statistics. With each channel's mean and variance measured on real pictures,
+norm would suddenly use the batch's statistics. With each channel's mean and variance measured on real images,
 ``gamma = sqrt(variance + epsilon)`` and ``beta = bias + mean`` compute the same as before, and training mode starts
 from almost the same, too.
 """
@@ -53,15 +53,15 @@ class _Statistics:
 
 
 def reinsert_norms(model: DetectionModel, batches: Iterable[Tensor | list[Tensor]], loaded: set[str]) -> int:
-    """Measure every folded layer on pictures and put its norm back.
+    """Measure every folded layer on images and restore its batch-norm.
 
     Args:
         model: Holds folded weights in the layers named by ``loaded``.
-        batches: uint8 RGB pictures as the model takes them.
+        batches: uint8 RGB images as the model takes them.
         loaded: Names of tensors that came from folded weights; other layers keep their fresh norms.
 
     Returns:
-        How many norms were put back; 0 when there were no pictures.
+        How many layers were restored; 0 when there were no images.
     """
     measured = {
         name: _Statistics(module.norm)

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from mobiledet.config import BackboneConfig
 from mobiledet.errors import CheckpointError, MissingDependencyError, install_extra
-from mobiledet.models.layers import LayerStyle
-from mobiledet.models.mobilenet_v1 import TABLE_1, MobileNetV1, MobileNetV1Classifier, scale_channels
+from mobiledet.models.mobilenet_v1 import LAYERS, TABLE_1, MobileNetV1, MobileNetV1Classifier, scale_channels
 from mobiledet.weights.tflite.graph import TFLiteGraph
 from mobiledet.weights.tflite.mobilenet import find_backbone, folded_conv, folded_state
 
@@ -84,20 +83,13 @@ class ImageNetBackbone:
         """
         if self.classifier is None:
             raise CheckpointError("these weights have no classifier, only features")
-        backbone = self.build(("conv13",))
-        network = MobileNetV1Classifier(backbone=backbone, num_classes=len(self.classifier["bias"]))
+        network = MobileNetV1Classifier(backbone=self.build(), num_classes=len(self.classifier["bias"]))
         network.classifier.load_state_dict(dict(self.classifier))
         return network.eval()
 
-    def build(self, outputs: Sequence[str] = ("conv11", "conv13")) -> MobileNetV1:
+    def build(self) -> MobileNetV1:
         """The backbone alone, in evaluation mode."""
-        config = self.config
-        backbone = MobileNetV1(
-            alpha=config.alpha,
-            min_channels=config.min_channels,
-            outputs=outputs,
-            style=LayerStyle(config.padding, config.norm_epsilon, config.norm_momentum),
-        )
+        backbone = self.config.build_part()
         backbone.load_state_dict(dict(self.state))
         return backbone.eval()
 
@@ -118,7 +110,7 @@ def import_classifier(graph: TFLiteGraph) -> ImageNetBackbone:
         mean=(found.mean,) * 3,
         std=(found.std,) * 3,
         state=state,
-        classifier=_tflite_classifier(graph, found.output("conv13")),
+        classifier=_tflite_classifier(graph, found.output(LAYERS[-1])),
         folded=True,
     )
 
@@ -178,7 +170,7 @@ def import_timm(path: Path) -> ImageNetBackbone:
     state = {_timm_name(name): tensor.clone() for name, tensor in tensors.items()}
     classifier = {part: state.pop(f"classifier.{part}", None) for part in ("weight", "bias")}
     stem = state.get("layers.conv0.conv.weight")
-    last = state.get("layers.conv13.pointwise.conv.weight")
+    last = state.get(f"layers.{LAYERS[-1]}.pointwise.conv.weight")
     if stem is None or last is None or any(name.startswith("unknown ") for name in state):
         odd = next((name for name in state if name.startswith("unknown ")), "no stem or no last layer")
         raise CheckpointError(f"{path}: not timm's MobileNetV1: {odd.removeprefix('unknown ')}")

@@ -1,7 +1,7 @@
-"""Weights of one detector, or of an ImageNet classifier, as the start of another: what fits is taken, and told.
+"""Weights of one detector, or of an ImageNet classifier, as the start of another: what fits is loaded, and reported.
 
-The weights decide what they can't do without: width, padding, picture scale, and for the same kind of head its layers
-and anchors. Predictors are rebuilt for the new classes; a class whose name the old model knows keeps its rows.
+Predictors are rebuilt for the new classes; a class whose name the old model knows keeps its rows. Which settings follow
+the weights is decided in :mod:`mobiledet.train.complete`.
 """
 
 from __future__ import annotations
@@ -13,39 +13,14 @@ from typing import Any
 
 from torch import Tensor
 
-from mobiledet.config import Config, ModelConfig, config_from_plain
-from mobiledet.errors import CheckpointError, ConfigError
+from mobiledet.config import ModelConfig, config_from_plain
+from mobiledet.errors import CheckpointError
+from mobiledet.models.base import ClassRows
 from mobiledet.models.detection_model import DetectionModel
 from mobiledet.weights.imagenet import KIND, ImageNetBackbone
 
-_BACKBONE = ("alpha", "min_channels", "padding", "norm_epsilon")
-_PICTURE = ("mean", "std")
-_DETECTOR_PICTURE = ("input_size", "resize", "longest_side")
-_SSD_ANCHORS = ("aspect_ratios", "scale_min", "scale_max", "reduce_lowest", "lowest_scale")
-_RPN_ANCHORS = ("anchor_scales", "aspect_ratios")
-_FLEXIBLE = (*_SSD_ANCHORS, *_RPN_ANCHORS, "crop_size")
-"""Settings of a head that a recipe may change although the weights were trained with others."""
-
-_HEAD = {
-    "ssd": ("extra_channels", "scores", *_SSD_ANCHORS),
-    "ssdlite": ("extra_channels", "scores", *_SSD_ANCHORS),
-    "faster_rcnn": ("rpn", "crop_size", *_RPN_ANCHORS),
-}
-
 _SECOND_STAGE = "head.second_stage."
-_CLASSES = ("head.cls_predictor", "head.bbox_predictor.")
-"""Begin the names of tensors whose rows belong to classes."""
-
-_PARTS = {
-    "backbone": "backbone.",
-    "extra layers": "head.extra_layers.",
-    "box predictors": "head.bbox_predictors.",
-    "class predictors": "head.cls_predictors.",
-    "proposal network": "head.rpn.",
-    "second stage": _SECOND_STAGE,
-    "box predictor": "head.bbox_predictor.",
-    "class predictor": "head.cls_predictor.",
-}
+_HEAD = "head."
 
 
 @dataclass(frozen=True)
@@ -54,7 +29,7 @@ class InitialWeights:
 
     Attributes:
         name: As the user gave it.
-        config: The model they come from; for an ImageNet backbone only its backbone and picture scale count.
+        config: The model they come from; for an ImageNet backbone only its backbone and pixel scale count.
         state: Weights, named as in :class:`DetectionModel`.
         names: Classes they know; none for a backbone.
         folded: Whether batch-norm was folded into them.
@@ -120,41 +95,8 @@ def read_initial_weights(content: Mapping[str, Any], name: str) -> InitialWeight
     )
 
 
-def adopt(config: Config, weights: InitialWeights) -> Config:
-    """The recipe with what the weights dictate filled in.
-
-    A setting that the recipe leaves at its default is taken from the weights; one that it sets to something else is
-    a contradiction.
-
-    Raises:
-        ConfigError: recipe and weights contradict each other.
-    """
-    model, default = config.model, ModelConfig()
-    same_head = weights.is_detector and weights.config.head.kind == model.head.kind
-    updates: dict[str, Any] = {
-        "backbone": _follow(
-            "model.backbone", model.backbone, default.backbone, weights.config.backbone, _BACKBONE, weights
-        ),
-    }
-    fields = _PICTURE + (_DETECTOR_PICTURE if same_head else ())
-    followed = _follow("model", model, default, weights.config, fields, weights, flexible=_DETECTOR_PICTURE)
-    updates |= {name: getattr(followed, name) for name in fields}
-    if same_head:
-        default_head = type(model.head)()
-        updates["head"] = _follow(
-            "model.head",
-            model.head,
-            default_head,
-            weights.config.head,
-            _HEAD[model.head.kind],
-            weights,
-            flexible=_FLEXIBLE,
-        )
-    return config.model_copy(update={"model": model.model_copy(update=updates)})
-
-
 def load_into(model: DetectionModel, weights: InitialWeights, names: Sequence[str]) -> Transfer:
-    """Put weights into a model built from the adopted config.
+    """Load weights into a model built from the completed config.
 
     Args:
         model: Its own weights stay wherever none fit.
@@ -170,7 +112,9 @@ def load_into(model: DetectionModel, weights: InitialWeights, names: Sequence[st
         fresh=tuple(name for name, row in zip(names, sources, strict=True) if row is None),
     )
     used = set()
-    for part, prefix in _PARTS.items():
+    class_rows = {f"{_HEAD}{name}": rows for name, rows in model.head.class_rows().items()}
+    parts = {"backbone": "backbone.", **{part: f"{_HEAD}{prefix}" for part, prefix in model.head.parts.items()}}
+    for part, prefix in parts.items():
         keys = [key for key in state if key.startswith(prefix)]
         taken = 0
         for key in keys:
@@ -179,16 +123,9 @@ def load_into(model: DetectionModel, weights: InitialWeights, names: Sequence[st
                 continue
             used.add(old_key)
             old = weights.state[old_key]
-            if key.startswith(_CLASSES) and _is_last(key, state):
-                boxes = key.startswith("head.bbox_predictor.")
-                new = _class_rows(
-                    state[key],
-                    old,
-                    sources,
-                    len(weights.names),
-                    background=_softmax(model) and not boxes,
-                    values=4 if boxes else 1,
-                )
+            new: Tensor | None
+            if key in class_rows:
+                new = _class_rows(state[key], old, sources, len(weights.names), class_rows[key])
             else:
                 new = old if old.shape == state[key].shape else None
             if new is not None:
@@ -196,7 +133,8 @@ def load_into(model: DetectionModel, weights: InitialWeights, names: Sequence[st
                 transfer.loaded.add(key)
                 taken += 1
         if keys:
-            transfer.rows.append((part, _what_became(prefix, taken, len(keys), transfer)))
+            of_classes = any(key in class_rows for key in keys)
+            transfer.rows.append((part, _what_became(taken, len(keys), transfer if of_classes else None)))
     left_out = sorted(set(weights.state) - used)
     if left_out:
         transfer.rows.append(
@@ -219,44 +157,8 @@ def normalized(name: str) -> str:
     return re.sub(r"[\s_-]+", " ", name.strip().casefold())
 
 
-def _follow(
-    prefix: str,
-    ours: Any,
-    default: Any,
-    theirs: Any,
-    fields: Sequence[str],
-    weights: InitialWeights,
-    flexible: Sequence[str] = (),
-) -> Any:
-    """``ours`` with the fields that it leaves at their default taken from ``theirs``."""
-    updates = {}
-    for name in fields:
-        mine, yours = getattr(ours, name), getattr(theirs, name)
-        if mine == yours:
-            continue
-        if mine == getattr(default, name):
-            updates[name] = yours
-        elif name not in flexible:
-            raise ConfigError(
-                f"{prefix}.{name} is {mine}, but {weights.name} has {yours}; leave it out, or choose other weights"
-            )
-    return ours.model_copy(update=updates)
-
-
-def _softmax(model: DetectionModel) -> bool:
-    return getattr(model.head, "scores", "sigmoid") == "softmax"
-
-
-def _is_last(key: str, state: Mapping[str, Tensor]) -> bool:
-    """Whether a class predictor's tensor belongs to its last layer, whose rows are classes."""
-    if not key.startswith("head.cls_predictors."):
-        return True
-    map_prefix = ".".join(key.split(".")[:3])
-    return key in [name for name in state if name.startswith(f"{map_prefix}.")][-2:]
-
-
 def _class_rows(
-    new: Tensor, old: Tensor, sources: Sequence[int | None], known: int, *, background: bool, values: int
+    new: Tensor, old: Tensor, sources: Sequence[int | None], known: int, rows_of: ClassRows
 ) -> Tensor | None:
     """The predictor's rows: for each anchor and class those of the same class before, else fresh ones.
 
@@ -265,12 +167,12 @@ def _class_rows(
         old: ``(n * old outputs * values, ...)``.
         sources: Index of each class among the old ones, or None.
         known: How many old classes there are.
-        background: Whether rows for background come before those of the classes.
-        values: Rows of one class: 1, or 4 offsets.
+        rows_of: How rows belong to classes.
 
     Returns:
         The rows; None when the number of anchors differs.
     """
+    values, background = rows_of
     before, after = known + background, len(sources) + background
     anchors = new.shape[0] // (after * values)
     if old.shape[0] != anchors * before * values or old.shape[1:] != new.shape[1:]:
@@ -285,15 +187,16 @@ def _class_rows(
     return rows.reshape(new.shape)
 
 
-def _what_became(prefix: str, taken: int, total: int, transfer: Transfer) -> str:
+def _what_became(taken: int, total: int, transfer: Transfer | None) -> str:
+    """What became of a part's tensors, for people; with ``transfer`` where some of them belong to classes."""
     if taken == 0:
         return "fresh"
-    if prefix.startswith(_CLASSES):
+    if transfer is not None:
         carried, fresh = transfer.carried, transfer.fresh
         if not fresh:
             return f"loaded: all {len(carried)} classes are known by name"
-        said = f"rebuilt for {len(carried) + len(fresh)} classes: {len(fresh)} fresh ({_some(fresh)})"
-        return said + (f", {len(carried)} carried over ({_some(carried)})" if carried else ", none known by name")
+        what = f"rebuilt for {len(carried) + len(fresh)} classes: {len(fresh)} fresh ({_some(fresh)})"
+        return what + (f", {len(carried)} carried over ({_some(carried)})" if carried else ", none known by name")
     return f"loaded ({total} tensors)" if taken == total else f"{taken} of {total} tensors loaded, the others fresh"
 
 

@@ -150,7 +150,7 @@ def test_crowd_regions_are_neither_object_nor_background():
         ([target([[0, 0, 9, 9]], [4])], "1..3"),
         ([target([[0, 0, 9, 9]], [0])], "0 is background"),
         ([target([[0, 0, 9, 9]], [1, 2])], r"\(N, 4\)"),
-        ([], "1 pictures but 0 targets"),
+        ([], "1 images but 0 targets"),
     ],
 )
 def test_wrong_targets_are_named(targets, message):

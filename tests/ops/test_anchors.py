@@ -3,11 +3,11 @@ import math
 import pytest
 import torch
 
-from mobiledet.ops.anchors import grid_anchors, rpn_anchor_sizes, rpn_anchors, ssd_anchor_shapes
+from mobiledet.ops.anchors import AnchorSetting, grid_anchors, rpn_anchor_sizes, rpn_anchors
 
 
 def test_shapes_of_the_six_maps():
-    shapes = ssd_anchor_shapes(6)
+    shapes = AnchorSetting().shapes()
     assert [len(s) for s in shapes] == [3, 6, 6, 6, 6, 6]
     assert shapes[0] == [(0.1, 1.0), (0.2, 2.0), (0.2, 0.5)]
     scales = [0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 1.0]  # 0.2 + 0.75 k / 5, then 1
@@ -18,7 +18,7 @@ def test_shapes_of_the_six_maps():
 
 
 def test_ssd300_has_1917_anchors():
-    shapes = ssd_anchor_shapes(6)
+    shapes = AnchorSetting().shapes()
     grids = [grid_anchors(s, (f, f), (300, 300)) for s, f in zip(shapes, [19, 10, 5, 3, 2, 1], strict=True)]
     assert sum(len(grid) for grid in grids) == 1917
 
@@ -46,7 +46,7 @@ def test_ratio_is_width_over_height_also_on_a_tall_picture():
 
 
 def test_the_smallest_square_can_have_a_size_of_its_own():
-    usual, own = ssd_anchor_shapes(6, scale_min=0.3), ssd_anchor_shapes(6, scale_min=0.3, lowest_scale=0.1)
+    usual, own = AnchorSetting(scale_min=0.3).shapes(), AnchorSetting(scale_min=0.3, lowest_scale=0.1).shapes()
     assert usual[0] == [(0.15, 1.0), (0.3, 2.0), (0.3, 0.5)]
     assert own[0] == [(0.1, 1.0), (0.3, 2.0), (0.3, 0.5)]
     assert own[1:] == usual[1:]

@@ -1,7 +1,7 @@
 import torch
 
-from mobiledet.ops.matching import BACKGROUND, match_anchors
-from mobiledet.ops.sampling import MIN_NEGATIVES, hard_negatives
+from mobiledet.ops.matching import BACKGROUND, IGNORED, match_anchors, match_by_thresholds
+from mobiledet.ops.sampling import MIN_NEGATIVES, balanced_sample, hard_negatives
 
 
 def test_a_matrix_worked_out_by_hand():
@@ -54,3 +54,27 @@ def test_fewer_background_anchors_than_wanted():
     positive = torch.tensor([[True, True, True, False]])
     chosen = hard_negatives(torch.ones(1, 4), positive, torch.zeros_like(positive), ratio=3.0)
     assert chosen.tolist() == [[False, False, False, True]]
+
+
+def test_thresholds_worked_out_by_hand():
+    iou = torch.tensor([[0.9, 0.5, 0.1, 0.0], [0.2, 0.6, 0.25, 0.0]])
+    assert match_by_thresholds(iou, 0.7, 0.3).tolist() == [0, IGNORED, BACKGROUND, BACKGROUND]
+    assert match_by_thresholds(iou, 0.5, 0.5).tolist() == [0, 1, BACKGROUND, BACKGROUND]
+    # Object 1 keeps a1, which overlaps it best, although 0.6 is below the threshold.
+    assert match_by_thresholds(iou, 0.7, 0.3, best_for_each=True).tolist() == [0, 1, BACKGROUND, BACKGROUND]
+    assert match_by_thresholds(torch.zeros(0, 3), 0.7, 0.3).tolist() == [BACKGROUND] * 3
+
+
+def test_a_balanced_sample_is_filled_up_with_negatives():
+    torch.manual_seed(0)
+    positive = torch.tensor([True, True, True, False, False, False, False, False])
+    negative = torch.tensor([False, False, False, True, True, True, True, False])
+    chosen, background = balanced_sample(positive, negative, 4, 0.25)
+    assert (int(chosen.sum()), int(background.sum())) == (1, 3)
+    assert not (chosen & ~positive).any()
+    assert not (background & ~negative).any()
+    everything = balanced_sample(positive, negative, 100, 0.5)
+    assert torch.equal(everything[0], positive)
+    assert torch.equal(everything[1], negative)
+    draws = {tuple(balanced_sample(positive, negative, 4, 0.25)[0].tolist()) for _ in range(30)}
+    assert len(draws) == 3

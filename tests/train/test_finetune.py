@@ -13,7 +13,8 @@ from mobiledet.errors import ConfigError
 from mobiledet.models.build import build_detector
 from mobiledet.models.layers import ConvNormAct
 from mobiledet.runtime.detector import Detector
-from mobiledet.train.start import resume_run, start_run, with_matching_aspect
+from mobiledet.train.complete import complete
+from mobiledet.train.start import resume_run, start_run
 from mobiledet.weights.checkpoint import load_checkpoint, save_checkpoint
 from mobiledet.weights.tflite.mobilenet import FoldedConv, folded_state
 
@@ -52,7 +53,7 @@ def test_a_run_starts_from_the_weights_and_says_what_became_of_them(tiny_config,
     assert resolved["mean"] == [128, 128, 128]
     assert "rebuilt for 8 classes: 7 fresh" in caplog.text
     assert "1 carried over (circle)" in caplog.text
-    assert "35 put back, measured on 12 training pictures" in caplog.text
+    assert "35 batch-norm layers restored and re-estimated on 12 images" in caplog.text
     assert load_checkpoint(folder / "best.pt")["config"]["model"]["init"] == str(folded)
 
 
@@ -106,13 +107,25 @@ def test_it_resumes_exactly_and_without_the_weights(tiny_config, tiny_shapes, tm
         assert all(torch.equal(a[part][name], b[part][name]) for name in a[part])
 
 
+class Images(list):
+    """As much of a data set as completing a config looks at."""
+
+    num_classes, annotation_file = 2, "train.json"
+
+
+class Image:
+    def __init__(self, height, width):
+        self.height, self.width = height, width
+
+
 @pytest.mark.parametrize(("count", "epochs"), [(1, 100), (205, 59), (606, 20), (118_000, 8)])
-def test_epochs_follow_from_the_number_of_pictures(count, epochs):
-    schedule = ScheduleConfig(epochs=None, pictures=12_000)
-    assert schedule.for_pictures(count).num_epochs == epochs
-    assert ScheduleConfig(epochs=3).for_pictures(count).num_epochs == 3
+def test_epochs_follow_from_the_number_of_images(count, epochs):
+    data = Images([None] * count)
+    chosen = Config(schedule=ScheduleConfig(epochs=None, pictures=12_000))
+    assert complete(chosen, data).schedule.num_epochs == epochs
+    assert complete(Config(schedule=ScheduleConfig(epochs=3)), data).schedule.num_epochs == 3
     with pytest.raises(ValueError, match="isn't chosen"):
-        _ = schedule.num_epochs
+        _ = chosen.schedule.num_epochs
 
 
 def test_the_chosen_epochs_are_recorded(tiny_config, tiny_shapes, tmp_path):
@@ -125,20 +138,11 @@ def test_the_chosen_epochs_are_recorded(tiny_config, tiny_shapes, tmp_path):
 @pytest.mark.parametrize(
     ("shape", "expected"), [((480, 640), (256, 352)), ((64, 640), (208, 432)), ((90, 90), (304, 304))]
 )
-def test_the_input_takes_the_shape_of_the_pictures(shape, expected):
-    class Pictures(list):
-        pass
-
-    class Picture:
-        height, width = shape
-
-    odd = Picture()
-    odd.height, odd.width = 640, 100
-    train = Pictures([Picture(), Picture(), odd])
-    config = Config(model=ModelConfig(match_aspect=True))
-    model = with_matching_aspect(config, train).model
+def test_the_input_takes_the_shape_of_the_images(shape, expected):
+    train = Images([Image(*shape), Image(*shape), Image(640, 100)])
+    model = complete(Config(model=ModelConfig(match_aspect=True)), train).model
     assert (model.input_size, model.match_aspect) == (expected, False)
-    assert with_matching_aspect(Config(), train) == Config()
+    assert complete(Config(), train).model.input_size == Config().model.input_size
 
 
 def test_a_model_of_another_width_is_refused_before_anything_is_made(tiny_config, tiny_shapes, tmp_path, folded):
@@ -168,7 +172,7 @@ def test_faster_rcnn_starts_from_an_ssd(tiny_config, tiny_shapes, tmp_path, fold
     assert status == 0
     assert "second stage      loaded" in caplog.text
     assert "proposal network  fresh" in caplog.text
-    assert "27 put back, measured on 12 training pictures" in caplog.text
+    assert "27 batch-norm layers restored and re-estimated on 12 images" in caplog.text
     detector = Detector(folder, threads=1)
     assert detector.card.head == "faster_rcnn"
     assert detector(np.full((72, 96, 3), 90, np.uint8)).boxes.shape[1] == 4

@@ -8,12 +8,14 @@ from mobiledet.config import (
     ModelConfig,
     SSDConfig,
     SSDLiteConfig,
+    apply_overrides,
 )
 from mobiledet.errors import CheckpointError, ConfigError
 from mobiledet.models.build import build_detector
 from mobiledet.models.mobilenet_v1 import MobileNetV1
+from mobiledet.train.complete import follow_weights
 from mobiledet.weights.imagenet import ImageNetBackbone
-from mobiledet.weights.transfer import InitialWeights, adopt, load_into, normalized, read_initial_weights
+from mobiledet.weights.transfer import InitialWeights, load_into, normalized, read_initial_weights
 
 OLD = ModelConfig(
     backbone=BackboneConfig(alpha=0.25, padding="tensorflow", norm_epsilon=1e-5),
@@ -48,7 +50,7 @@ def rows(model, index, outputs):
 
 
 def test_what_the_recipe_leaves_open_comes_from_the_weights():
-    model = adopt(Config(), weights()).model
+    model = follow_weights(ModelConfig(), weights())
     assert model.backbone.alpha == 0.25
     assert model.backbone.padding == "tensorflow"
     assert model.backbone.norm_epsilon == 1e-5
@@ -57,7 +59,7 @@ def test_what_the_recipe_leaves_open_comes_from_the_weights():
 
 def test_what_any_weights_can_do_is_the_recipes_choice():
     recipe = Config(model=ModelConfig(input_size=(128, 160), head=SSDConfig(scale_min=0.1, match_iou=0.4)))
-    model = adopt(recipe, weights()).model
+    model = follow_weights(recipe.model, weights())
     assert (model.input_size, model.head.scale_min, model.head.match_iou) == ((128, 160), 0.1, 0.4)
 
 
@@ -71,12 +73,26 @@ def test_what_any_weights_can_do_is_the_recipes_choice():
 )
 def test_a_contradiction_is_refused(model, words):
     with pytest.raises(ConfigError, match=words):
-        adopt(Config(model=model), weights())
+        follow_weights(model, weights())
+
+
+@pytest.mark.parametrize("overrides", [["model.input_size=300,300"], ["model.head.scale_min=0.2"]])
+def test_an_explicit_setting_counts_even_where_it_equals_its_default(overrides):
+    model = apply_overrides(Config(), overrides).model
+    followed = follow_weights(model, weights())
+    assert (followed.input_size == (300, 300)) is ("input_size" in overrides[0])
+    assert (followed.head.scale_min == 0.2) is ("scale_min" in overrides[0])
+
+
+@pytest.mark.parametrize("override", ["model.backbone.alpha=1.0", "model.mean=127.5,127.5,127.5"])
+def test_an_explicit_default_that_contradicts_the_weights_is_refused(override):
+    with pytest.raises(ConfigError, match=override.partition("=")[0]):
+        follow_weights(apply_overrides(Config(), [override]).model, weights())
 
 
 def test_classes_keep_their_rows_by_name_and_the_others_start_fresh():
     source = weights()
-    config = adopt(Config(), source).model.model_copy(update={"num_classes": 4})
+    config = follow_weights(ModelConfig(), source).model_copy(update={"num_classes": 4})
     fresh, model = built(config), built(config)
     transfer = load_into(model, source, ["lamp", "hot-dog", "PERSON", "tree"])
     assert transfer.carried == ("hot-dog", "PERSON")
@@ -99,7 +115,7 @@ def test_classes_keep_their_rows_by_name_and_the_others_start_fresh():
 def test_softmax_keeps_the_row_of_background():
     old = OLD.model_copy(update={"head": SSDConfig(scores="softmax")})
     source = weights(old)
-    config = adopt(Config(), source).model.model_copy(update={"num_classes": 2})
+    config = follow_weights(ModelConfig(), source).model_copy(update={"num_classes": 2})
     model = built(config)
     load_into(model, source, ["cat", "lamp"])
     before = source.state["head.cls_predictors.0.weight"].reshape(3, 4, -1)
@@ -132,7 +148,7 @@ def test_other_anchors_mean_other_predictors_and_the_rest_is_kept():
 
 def test_another_head_takes_the_backbone():
     source = weights()
-    config = adopt(Config(model=ModelConfig(head=SSDLiteConfig(), num_classes=3)), source).model
+    config = follow_weights(ModelConfig(head=SSDLiteConfig(), num_classes=3), source)
     assert config.head.scale_min == 0.2
     model = built(config)
     transfer = load_into(model, source, source.names)
@@ -151,7 +167,7 @@ def imagenet():
 def test_a_backbone_brings_its_picture_scale_and_nothing_of_a_head():
     source = read_initial_weights({"mobiledet": "0", **imagenet().payload()}, "imagenet")
     assert (source.is_detector, source.folded) == (False, True)
-    config = adopt(Config(model=ModelConfig(num_classes=2, input_size=(96, 128))), source).model
+    config = follow_weights(ModelConfig(num_classes=2, input_size=(96, 128)), source)
     assert (config.mean, config.std, config.input_size) == ((1.0, 2.0, 3.0), (4.0, 5.0, 6.0), (96, 128))
     model = built(config)
     transfer = load_into(model, source, ["a", "b"])
@@ -233,11 +249,11 @@ def test_known_classes_keep_their_scores_and_boxes():
 def test_the_proposal_networks_kind_is_dictated_by_its_weights():
     source = weights(two_stage(rpn="depthwise", anchor_scales=(0.2, 0.5)))
     config = Config(model=ModelConfig(head=FasterRCNNConfig(proposals=77, crop_size=7)))
-    head = adopt(config, source).model.head
+    head = follow_weights(config.model, source).head
     assert (head.rpn, head.anchor_scales, head.proposals, head.crop_size) == ("depthwise", (0.2, 0.5), 77, 7)
 
 
 def test_another_head_keeps_its_own_input_size():
     recipe = Config(model=ModelConfig(head=TWO_STAGE, input_size=(600, 600), resize="shorter_side"))
-    model = adopt(recipe, weights()).model
+    model = follow_weights(recipe.model, weights())
     assert (model.input_size, model.resize, model.mean) == ((600, 600), "shorter_side", OLD.mean)

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from mobiledet.apps.doctor.anchors import AnchorSetting
+from mobiledet.apps.doctor.anchors import setting_of
 from mobiledet.apps.doctor.collection import Collection, collect
 from mobiledet.apps.doctor.duplicates import Pair, describe_duplicates, find_duplicates
 from mobiledet.apps.doctor.image_facts import describe_images, read_facts
@@ -16,7 +16,7 @@ from mobiledet.apps.doctor.report import Code, DoctorReport, Section
 from mobiledet.apps.doctor.sheets import duplicate_sheet, sample_sheet, suspect_sheet
 from mobiledet.apps.doctor.statistics import describe_classes, describe_sizes, describe_splits
 from mobiledet.apps.doctor.suspects import Suspect, find_suspects, find_unlabelled, shared_classes
-from mobiledet.config.schema import ModelConfig
+from mobiledet.config import ModelConfig
 from mobiledet.data.coco import CocoDataset
 from mobiledet.data.formats.base import Account
 from mobiledet.draw.boxes import write_image
@@ -62,7 +62,7 @@ def examine(
     """
     refuse_filled(folder)
     collection = collect(datasets)
-    setting, size = AnchorSetting.of(model), model.network_size
+    setting, size = setting_of(model), model.network_size
     if detect is not None:
         shared_classes(detected_names, collection.names)  # refused before minutes of reading
     images = count(len(collection), "image")

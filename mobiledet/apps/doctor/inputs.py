@@ -8,9 +8,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from mobiledet.apps.doctor.anchors import AnchorSetting, anchor_grids, best_overlaps, best_shape_overlaps
+from mobiledet.apps.doctor.anchors import anchor_grids, best_overlaps, best_shape_overlaps, overrides
 from mobiledet.apps.doctor.collection import Collection
 from mobiledet.apps.doctor.report import Code, Section, percent
+from mobiledet.ops.anchors import AnchorSetting
 from mobiledet.structures import BoolArray, FloatArray, IntArray, Size
 from mobiledet.utils.text import count
 
@@ -156,7 +157,7 @@ def describe_inputs(collection: Collection, setting: AnchorSetting, chosen: Size
     fits = [fit_boxes(inputs[size], size, setting, reference=chosen) for size in sizes]
     others = fits if better == setting else [fit_boxes(inputs[s], s, better, reference=chosen) for s in sizes]
     _other_inputs(section, fits, others, here)
-    words = better.overrides(setting)
+    words = overrides(better, setting)
     _advise_input(section, fits, others, words, here)
     if here.unmatched > ACCEPTED:
         _advise_anchors(section, boxes, here, words, next(fit for fit in others if fit.size == here.size))

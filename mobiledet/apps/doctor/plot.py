@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mobiledet.apps.doctor.anchors import AnchorSetting, anchor_grids, best_overlaps
+from mobiledet.apps.doctor.anchors import anchor_grids, best_overlaps
 from mobiledet.apps.doctor.inputs import TINY
 from mobiledet.draw.figures import literal, save_figure
+from mobiledet.ops.anchors import AnchorSetting
 from mobiledet.structures import FloatArray, Size
 
 _SHOWN = 20000  # points drawn; more only make the file large

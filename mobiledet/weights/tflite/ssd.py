@@ -16,9 +16,9 @@ from torch import Tensor
 
 from mobiledet.config import ModelConfig, SSDConfig
 from mobiledet.errors import CheckpointError
-from mobiledet.models.build import MIN_EXTRA_CHANNELS
-from mobiledet.models.mobilenet_v1 import scale_channels
-from mobiledet.ops.anchors import ssd_anchor_shapes
+from mobiledet.models.mobilenet_v1 import layer_of_stride, scale_channels
+from mobiledet.models.ssd import MIN_EXTRA_CHANNELS
+from mobiledet.ops.anchors import AnchorSetting
 from mobiledet.weights.coco_classes import COCO_SLOTS, coco_categories
 from mobiledet.weights.tflite.graph import Reals, TFLiteGraph, TFLiteOp
 from mobiledet.weights.tflite.mobilenet import FoldedConv, find_backbone, folded_conv, folded_state
@@ -69,7 +69,8 @@ def import_ssd(
         raise CheckpointError(f"its scores come from {logits.kind}; only sigmoid scores (LOGISTIC) can be imported")
     scores = _predictors(graph, logits.inputs[0], "scores")
     maps = [op.inputs[0] for op in boxes]
-    if maps != [op.inputs[0] for op in scores] or maps[:2] != [backbone.output("conv11"), backbone.output("conv13")]:
+    backbone_maps = [backbone.output(layer_of_stride(stride)) for stride in SSDConfig.strides]
+    if maps != [op.inputs[0] for op in scores] or maps[:2] != backbone_maps:
         raise CheckpointError("its predictors don't use Conv11, Conv13 and the maps after it, as SSD's do")
     slots = graph.tensors[logits.inputs[0]].shape[-1] - 1
     _check_predictors(graph, end, boxes, scores, slots)
@@ -84,7 +85,7 @@ def import_ssd(
         std=(backbone.std,) * 3,
         num_classes=len(categories),
     )
-    epsilon = config.backbone.norm_epsilon
+    epsilon = backbone.config.norm_epsilon
     state: dict[str, Tensor] = {}
     for name, layer in backbone.layers.items():
         state |= folded_state(f"backbone.{name}", layer, epsilon)
@@ -275,7 +276,7 @@ def _formula(sides: list[Reals], shorter: Reals, step: float, largest: float) ->
         if not 0 < settings["scale_min"] < settings["scale_max"] <= 1:
             continue
         far = 0.0
-        for shapes, theirs in zip(ssd_anchor_shapes(len(sides), **settings), sides, strict=True):
+        for shapes, theirs in zip(AnchorSetting(num_maps=len(sides), **settings).shapes(), sides, strict=True):
             ours = np.array([(s / math.sqrt(r), s * math.sqrt(r)) for s, r in shapes]) * shorter
             far = max(far, float(np.abs(np.minimum(ours, largest) - theirs).max()))
         if far <= 0.5 * step + 1e-4:

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from mobiledet.apps.doctor.anchors import AnchorSetting, anchor_grids, best_overlaps, best_shape_overlaps, map_sizes
+from mobiledet.apps.doctor.anchors import anchor_grids, best_overlaps, best_shape_overlaps, overrides, setting_of
 from mobiledet.apps.doctor.inputs import better_anchors, boxes_in_network, candidate_sizes, describe_inputs, fit_boxes
 from mobiledet.apps.doctor.report import Level
 from mobiledet.config import Config, ModelConfig, apply_overrides
 from mobiledet.models.build import build_detector
 from mobiledet.ops.boxes import pairwise_iou
 
-SETTING = AnchorSetting.of(ModelConfig())
+SETTING = setting_of(ModelConfig())
 
 
 def random_boxes(count, size, seed=0):
@@ -34,8 +34,8 @@ def test_overlaps_are_those_with_the_detectors_own_anchors(size, words):
     maps = list(detector.features(torch.zeros(1, 3, *size)).values())
     maps += detector.head.extra_layers(maps[-1])
     sizes = [(x.shape[2], x.shape[3]) for x in maps]
-    setting = AnchorSetting.of(model)
-    assert map_sizes(size, setting.num_maps) == sizes
+    setting = setting_of(model)
+    assert setting.map_sizes(size) == sizes
     boxes = random_boxes(400, size)
     iou = pairwise_iou(torch.from_numpy(boxes), detector.head.anchors(sizes, size))
     best = best_overlaps(boxes, anchor_grids(setting, size))
@@ -74,16 +74,16 @@ def test_what_helps_small_boxes_and_what_helps_long_ones():
     better = better_anchors(long, (300, 300), SETTING)
     after = fit_boxes(long, (300, 300), better, reference=(300, 300))
     assert after.unmatched < 0.2
-    assert better.overrides(SETTING)
+    assert overrides(better, SETTING)
 
 
 def test_overrides_say_what_was_tried():
     better = replace(SETTING, aspect_ratios=(*SETTING.aspect_ratios, 5.0), scale_min=0.1, reduce_lowest=False)
-    words = better.overrides(SETTING)
-    again = AnchorSetting.of(apply_overrides(Config(), words.split()).model)
+    words = overrides(better, SETTING)
+    again = setting_of(apply_overrides(Config(), words.split()).model)
     np.testing.assert_allclose(again.aspect_ratios, better.aspect_ratios, atol=1e-3)
     assert replace(again, aspect_ratios=()) == replace(better, aspect_ratios=())
-    assert SETTING.overrides(SETTING) == ""
+    assert overrides(SETTING, SETTING) == ""
 
 
 def test_inputs_of_the_images_proportions_are_tried():

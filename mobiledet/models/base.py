@@ -1,0 +1,204 @@
+"""What a backbone and a head offer: the contracts of :class:`mobiledet.models.detection_model.DetectionModel`.
+
+A new backbone or head is one file: its settings (a subclass of :class:`BaseBackboneConfig` or :class:`BaseHeadConfig`,
+named in ``BACKBONES`` or ``HEADS`` of :mod:`mobiledet.models.model_config`) and its module.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+from torch import Tensor, nn
+
+from mobiledet.models.layers import DEFAULT_STYLE, LayerStyle
+from mobiledet.ops.anchors import AnchorSetting
+from mobiledet.structures import Candidates, Size
+from mobiledet.utils.settings import Strict
+
+
+@dataclass(frozen=True)
+class FeatureInfo:
+    """One feature map: its name, channels, and how many image pixels one step covers."""
+
+    name: str
+    channels: int
+    stride: int
+
+
+class Backbone(nn.Module, ABC):
+    """A feature extractor.
+
+    Attributes:
+        feature_info: What :meth:`forward` returns, in its order.
+    """
+
+    feature_info: list[FeatureInfo]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._frozen_stages, self._frozen_norm = 0, False
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Feature maps of a batch.
+
+        Args:
+            images: ``(B, 3, H, W)`` float, normalised.
+
+        Returns:
+            Name to ``(B, channels, ceil(H / stride), ceil(W / stride))``, in the order of ``feature_info``.
+        """
+
+    def stages(self) -> Sequence[nn.Module]:
+        """The parts that can be frozen one after the other, counted from the image."""
+        return list(self.children())
+
+    def freeze(self, *, stages: int = 0, norm: bool = False) -> None:
+        """Stop training the first ``stages`` parts, and with ``norm`` every batch-norm.
+
+        Frozen norms also stop following the batch: they run on their stored statistics.
+        """
+        self._frozen_stages, self._frozen_norm = stages, norm
+        for module in self._frozen_modules():
+            for parameter in module.parameters():
+                parameter.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Like :meth:`torch.nn.Module.train`, but frozen parts stay in evaluation mode."""
+        super().train(mode)
+        for module in self._frozen_modules():
+            module.eval()
+        return self
+
+    def _frozen_modules(self) -> list[nn.Module]:
+        frozen = list(self.stages()[: max(0, self._frozen_stages)])
+        if self._frozen_norm:
+            frozen += [module for module in self.modules() if isinstance(module, nn.BatchNorm2d)]
+        return frozen
+
+
+class BaseBackboneConfig(Strict):
+    """Settings of a backbone.
+
+    A subclass other than the default one has a field ``kind: Literal["..."]``, its name in config files.
+    """
+
+    kind_name: ClassVar[str]
+    """The name in config files."""
+    dictated: ClassVar[tuple[str, ...]] = ()
+    """Settings that weights to start from decide."""
+
+    @property
+    def summary(self) -> str:
+        """A few words for the log."""
+        return self.kind_name
+
+    @property
+    def style(self) -> LayerStyle:
+        """Padding and batch-norm settings, which a head's own layers share."""
+        return DEFAULT_STYLE
+
+    def build(self, strides: Sequence[int]) -> Backbone:
+        """The backbone, returning the deepest map of each of these strides.
+
+        Raises:
+            ConfigError: It has no map of such a stride.
+        """
+        raise NotImplementedError
+
+    def build_after(self, stride: int) -> Backbone:
+        """The layers behind the deepest map of a stride, to its end, as a second stage runs them on each proposal.
+
+        Raises:
+            ConfigError: There are none.
+        """
+        raise NotImplementedError
+
+    def scaled(self, channels: int, minimum: int) -> int:  # noqa: ARG002 - a backbone without a width ignores it
+        """Channels of a head's extra layer at this backbone's width, at least ``minimum``."""
+        return channels
+
+
+class ClassRows(NamedTuple):
+    """How the rows of a tensor belong to classes: anchor by anchor, class by class, ``values`` rows each.
+
+    With ``background``, the rows of background come before those of the first class.
+    """
+
+    values: int
+    background: bool
+
+
+class Head(nn.Module, ABC):
+    """A detection head: everything behind the backbone's feature maps.
+
+    A head that runs the end of the backbone on each proposal holds it as ``second_stage``.
+
+    Attributes:
+        num_classes: Object classes ``K``, without background.
+        parts: Name for people -> beginning of the names of its tensors, for the table of transferred weights.
+        needs_inner_nms: Whether boxes are suppressed inside the head, which not every runtime can do.
+    """
+
+    num_classes: int
+    parts: ClassVar[Mapping[str, str]] = {"head": ""}
+    needs_inner_nms: ClassVar[bool] = False
+
+    @abstractmethod
+    def loss(
+        self, features: Mapping[str, Tensor], image_sizes: Sequence[Size], targets: Sequence[Mapping[str, Tensor]]
+    ) -> dict[str, Tensor]:
+        """Training losses of a batch.
+
+        Args:
+            features: The backbone's maps by name, each ``(B, C_i, H_i, W_i)``.
+            image_sizes: ``(height, width)`` of each image inside the batch, which may be larger.
+            targets: Per image ``boxes`` ``(N, 4)`` xyxy in network pixels, ``labels`` ``(N,)`` in ``1..K`` and
+                optionally ``iscrowd`` ``(N,)``.
+
+        Returns:
+            Named scalar losses.
+        """
+
+    @abstractmethod
+    def candidates(self, features: Mapping[str, Tensor], image_sizes: Sequence[Size]) -> Candidates:
+        """Decoded boxes in network pixels, clipped to the image, and foreground scores; see :class:`Candidates`."""
+
+    def class_rows(self) -> dict[str, ClassRows]:
+        """Name of a tensor -> how its rows belong to classes; a class known by name to old weights keeps its rows."""
+        return {}
+
+
+class BaseHeadConfig(Strict):
+    """Settings of a head. A subclass has a field ``kind: Literal["..."]``, its name in config files."""
+
+    if TYPE_CHECKING:
+        kind: str
+
+    strides: ClassVar[tuple[int, ...]]
+    """Of the backbone's maps that it looks at."""
+    any_image_size: ClassVar[bool] = False
+    """Whether the images of a batch may differ in size."""
+    dictated: ClassVar[tuple[str, ...]] = ()
+    """Settings that weights of the same kind decide where the recipe leaves them alone."""
+    flexible: ClassVar[tuple[str, ...]] = ()
+    """Those of them that a recipe may also set to something else than the weights have."""
+
+    def build(self, backbone: Backbone, settings: BaseBackboneConfig, *, image_size: Size, num_classes: int) -> Head:
+        """The head with fresh weights.
+
+        Args:
+            backbone: Built with this head's ``strides``.
+            settings: The backbone's.
+            image_size: ``(height, width)`` of the network's input in pixels.
+            num_classes: Object classes ``K``, without background.
+        """
+        raise NotImplementedError
+
+    def anchor_setting(self) -> AnchorSetting | None:
+        """What decides over its anchors, if these can be checked against boxes; None if not."""
+        return None

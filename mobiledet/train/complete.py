@@ -1,0 +1,113 @@
+"""From a recipe to the settings of one run: what weights and data decide is filled in, once, by one function.
+
+What the user set, in the file or by an override, is known from pydantic's ``model_fields_set``, never guessed from the
+value: a setting that equals its default is as explicit as any other.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Collection, Sequence
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+from mobiledet.config import Config, ModelConfig, ScheduleConfig
+from mobiledet.data.coco import CocoDataset
+from mobiledet.errors import ConfigError
+from mobiledet.weights.transfer import InitialWeights
+
+_PIXEL_SCALE = ("mean", "std")
+_INPUT = ("input_size", "resize", "longest_side")
+
+_Settings = TypeVar("_Settings", bound=BaseModel)
+
+
+def complete(config: Config, data: CocoDataset, weights: InitialWeights | None = None) -> Config:
+    """The recipe with everything filled in that weights and data decide; a pure function.
+
+    Args:
+        config: The recipe.
+        data: The training images.
+        weights: What the model starts from.
+
+    Raises:
+        ConfigError: recipe, weights and data contradict each other.
+    """
+    model = follow_weights(config.model, weights) if weights is not None else config.model
+    model = model.model_copy(update={"num_classes": _num_classes(model, data)})
+    if model.match_aspect:
+        model = model.model_copy(update={"input_size": _matching_size(model, data), "match_aspect": False})
+    schedule = config.schedule.model_copy(update={"epochs": _epochs(config.schedule, len(data))})
+    return config.model_copy(update={"model": model, "schedule": schedule})
+
+
+def follow_weights(model: ModelConfig, weights: InitialWeights) -> ModelConfig:
+    """The model's settings with what the weights dictate.
+
+    Weights dictate the backbone's width and padding, the pixel scale, and for the same kind of head its layers, its
+    anchors and the input size. An explicit setting wins where the weights can still serve, else it is refused.
+
+    Raises:
+        ConfigError: an explicit setting contradicts the weights.
+    """
+    theirs = weights.config
+    if type(model.backbone) is not type(theirs.backbone):
+        raise ConfigError(f"{weights.name} is for another backbone than model.backbone; choose other weights")
+    backbone = _follow(model.backbone, theirs.backbone, model.backbone.dictated, "model.backbone", weights.name)
+    updates: dict[str, Any] = {"backbone": backbone}
+    fields: Sequence[str] = _PIXEL_SCALE
+    if weights.is_detector and type(model.head) is type(theirs.head):
+        fields = (*_PIXEL_SCALE, *_INPUT)
+        dictated, flexible = model.head.dictated, model.head.flexible
+        updates["head"] = _follow(model.head, theirs.head, dictated, "model.head", weights.name, flexible)
+    followed = _follow(model, theirs, fields, "model", weights.name, flexible=_INPUT)
+    return followed.model_copy(update=updates)
+
+
+def _follow(
+    ours: _Settings, theirs: BaseModel, fields: Sequence[str], prefix: str, source: str, flexible: Collection[str] = ()
+) -> _Settings:
+    """``ours`` with the fields that it doesn't set taken from ``theirs``."""
+    updates = {}
+    for name in fields:
+        mine, yours = getattr(ours, name), getattr(theirs, name)
+        if name not in ours.model_fields_set:
+            updates[name] = yours
+        elif mine != yours and name not in flexible:
+            raise ConfigError(
+                f"{prefix}.{name} is {mine}, but {source} has {yours}; leave it out, or choose other weights"
+            )
+    return ours.model_copy(update=updates)
+
+
+def _num_classes(model: ModelConfig, data: CocoDataset) -> int:
+    if model.num_classes not in (None, data.num_classes):
+        raise ConfigError(
+            f"model.num_classes is {model.num_classes} but {data.annotation_file} has {data.num_classes} categories; "
+            "leave it out, it comes from the data"
+        )
+    return data.num_classes
+
+
+def _matching_size(model: ModelConfig, data: CocoDataset) -> tuple[int, int]:
+    """``model.input_size`` in the shape of the images, with about as many pixels, and so at about the same cost.
+
+    The median shape counts, but nothing thinner than 2:1: a set of wide and tall images gets a square.
+    """
+    aspects = [data[index].width / data[index].height for index in range(len(data))]
+    aspect = min(max(statistics.median(aspects), 0.5), 2.0)
+    pixels = model.input_size[0] * model.input_size[1]
+    height, width = (max(32, 16 * round(side / 16)) for side in ((pixels / aspect) ** 0.5, (pixels * aspect) ** 0.5))
+    return height, width
+
+
+def _epochs(schedule: ScheduleConfig, count: int) -> int:
+    """The recipe's epochs, or so many that about ``schedule.pictures`` of ``count`` images are seen.
+
+    Few images are seen more often, but not without end: from the hundredth time on they are only overfitted. Of many,
+    each is seen at least 8 times.
+    """
+    if schedule.epochs is not None:
+        return schedule.epochs
+    return min(max(round(schedule.pictures / max(1, count)), 8), 100)
