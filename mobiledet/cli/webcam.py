@@ -19,6 +19,7 @@ import argparse  # noqa: E402 - the clock of "start to first boxes" starts befor
 import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
 
+from mobiledet.apps.live.sources.opening import source_examples  # noqa: E402
 from mobiledet.cli.common import print_lines, thread_count  # noqa: E402
 
 DEFAULT_MODEL = "ssd_mobilenet_v1_075_coco"
@@ -31,7 +32,7 @@ def main() -> int:
     from mobiledet.apps.live.card.summary import summary_lines
     from mobiledet.apps.live.options import LiveOptions
     from mobiledet.apps.live.session import LiveRun
-    from mobiledet.apps.live.sources.opening import SourceOptions
+    from mobiledet.apps.live.sources.kinds import SourceOptions
     from mobiledet.apps.live.stopping import Stop
     from mobiledet.errors import MobiledetError
     from mobiledet.export.prepare_model import ready_model
@@ -93,7 +94,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--source",
         default="camera:0",
-        help="camera:N, a device, rtsp:// or http://, a video, a picture, a folder, picamera2 (default: camera:0)",
+        help=f"{source_examples()} (default: camera:0)",
     )
     parser.add_argument(
         "--threads", type=thread_count, default=0, help="processor threads of the network; 0 takes all cores"

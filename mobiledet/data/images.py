@@ -134,7 +134,7 @@ def check_container(path: str | Path, data: bytes) -> str:
     Raises:
         ImageError: it is no picture, or cut short.
     """
-    kind = _kind(data)
+    kind = image_format(data)
     if kind is None:
         hint = BROKEN
         if data.startswith(b"version https://git-lfs"):
@@ -147,7 +147,8 @@ def check_container(path: str | Path, data: bytes) -> str:
     return kind
 
 
-def _kind(data: bytes) -> str | None:
+def image_format(data: bytes) -> str | None:
+    """The format of an image file as Pillow calls it, by its first bytes; None if they aren't one's."""
     starts = {
         b"\xff\xd8\xff": "JPEG",
         b"\x89PNG\r\n\x1a\n": "PNG",
@@ -201,7 +202,7 @@ def _png_ends(data: bytes) -> bool:
 
 def stored_orientation(data: bytes) -> int:
     """EXIF orientation of a JPEG, PNG or WebP; 1 when it is absent, invalid or for another format."""
-    kind = _kind(data)
+    kind = image_format(data)
     blocks: list[bytes] = []
     if kind == "JPEG":
         blocks = [data[start:end] for marker, start, end in _jpeg_segments(data) if marker == 0xE1]

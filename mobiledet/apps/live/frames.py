@@ -1,32 +1,33 @@
-"""What passes between the threads of a live view, and the two ways it is handed over.
+"""What passes between the threads of a live view, and the three ways it is handed over.
 
 All moments are seconds of ``time.monotonic``, a clock that all processes of a machine share and nobody sets.
 """
 
 from __future__ import annotations
 
+import collections
 import threading
-import time
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-from mobiledet.structures import Detections, ImageArray
+if TYPE_CHECKING:  # NumPy is loaded by whoever has frames, not by the help that lists the kinds of sources
+    from mobiledet.structures import Detections, ImageArray
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture of a source.
+    """One frame of a camera, stream or video, or one image of a folder.
 
     Attributes:
         image: ``(height, width, 3)`` uint8 RGB; nobody writes to it.
-        index: Its number among the pictures captured, from 0; where numbers are missing, pictures were dropped.
-        grabbed: When the picture arrived from the camera or the network, was due by a file's own clock, or was taken
-            from a file that is looked at picture by picture.
-        position: Seconds into the file, or since the first picture of a live source.
+        index: Its number among the frames captured, from 0; where numbers are missing, frames were dropped.
+        grabbed: When the frame arrived from the camera or the network, was due by a file's own clock, or was taken
+            from a file that is processed frame by frame.
+        position: Seconds into the file, or since the first frame of a live source.
         grab_ms: Milliseconds that reading and decoding it took.
-        name: File name, for pictures of a folder.
+        name: File name, for images of a folder.
     """
 
     image: ImageArray
@@ -39,14 +40,14 @@ class Frame:
 
 @dataclass(frozen=True)
 class Result:
-    """What was found in one picture.
+    """What was detected in one frame.
 
     Attributes:
-        frame: The picture.
-        detections: Everything found, far below what is shown; viewers choose with `ViewSettings.select`.
+        frame: The frame.
+        detections: All detections, far below the threshold of display; viewers choose with `ViewSettings.select`.
         ready: When the boxes were there.
         stages_ms: Milliseconds of ``resize``, ``network`` (with decoding and suppression) and ``read`` (boxes in
-            pixels of the picture).
+            pixels of the frame).
     """
 
     frame: Frame
@@ -56,22 +57,40 @@ class Result:
 
     @property
     def age_ms(self) -> float:
-        """Milliseconds from the grab of the picture to its boxes."""
+        """Milliseconds from the grab of the frame to its boxes."""
         return (self.ready - self.frame.grabbed) * 1e3
 
 
-class Mailbox(Generic[T]):
-    """Room for one item: the newest wins, and one that nobody took is counted as dropped. For one reader."""
+class _Handover(Generic[T]):
+    """Something handed from one thread to another, until it is closed."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._item: T | None = None
         self._closed = False
+
+    def close(self) -> None:
+        """Nothing more will come: wake whoever waits. What is already there can still be taken."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing more will come."""
+        return self._closed
+
+
+class Mailbox(_Handover[T]):
+    """Room for one item: the newest wins, and one that nobody took is counted as dropped. For one reader."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._item: T | None = None
         self.dropped = 0
         """Items that were replaced before anyone took them."""
 
     def put(self, item: T) -> T | None:
-        """Leave an item; never waits. Gives back the one it replaces."""
+        """Leave an item; never waits. Returns the one it replaces."""
         with self._changed:
             replaced, self._item = self._item, item
             if replaced is not None:
@@ -86,26 +105,44 @@ class Mailbox(Generic[T]):
             item, self._item = self._item, None
             return item
 
-    def close(self) -> None:
-        """Let go of whoever waits; what lies there can still be taken."""
+
+class ReadAhead(_Handover[T]):
+    """Room for a few items, none of which is lost: the writer waits for room. For one reader.
+
+    Args:
+        room: How many items it holds.
+    """
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self._room = room
+        self._items: collections.deque[T] = collections.deque()
+
+    def put(self, item: T) -> None:
+        """Add an item as soon as there is room; ignored once closed."""
         with self._changed:
-            self._closed = True
+            self._changed.wait_for(lambda: len(self._items) < self._room or self._closed)
+            if not self._closed:
+                self._items.append(item)
+                self._changed.notify_all()
+
+    def take(self, timeout: float) -> T | None:
+        """The oldest item; None after ``timeout`` seconds, or when closed and empty."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._items or self._closed, timeout)
+            if not self._items:
+                return None
             self._changed.notify_all()
-
-    @property
-    def closed(self) -> bool:
-        """Whether nothing more will come."""
-        return self._closed
+            return self._items.popleft()
 
 
-class Newest(Generic[T]):
+class Newest(_Handover[T]):
     """The newest of a series, for any number of readers, each at its own pace; a slow one misses some."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
+        super().__init__()
         self._item: T | None = None
         self._number = 0
-        self._closed = False
 
     def put(self, item: T) -> None:
         """Show an item to all readers; never waits."""
@@ -116,24 +153,8 @@ class Newest(Generic[T]):
 
     def get(self, after: int = 0, timeout: float = 0.0) -> tuple[int, T] | None:
         """The newest item and its number, once that exceeds ``after``; None after ``timeout`` seconds or at the end."""
-        deadline = time.monotonic() + timeout
         with self._changed:
-            while self._number <= after and not self._closed:
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    return None
-                self._changed.wait(left)
+            self._changed.wait_for(lambda: self._number > after or self._closed, timeout)
             if self._number <= after or self._item is None:
                 return None
             return self._number, self._item
-
-    def close(self) -> None:
-        """Nothing more will come: let go of whoever waits."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-
-    @property
-    def closed(self) -> bool:
-        """Whether nothing more will come."""
-        return self._closed

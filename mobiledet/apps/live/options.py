@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mobiledet.apps.live.sources.opening import SourceOptions
+from mobiledet.apps.live.sources.kinds import SourceOptions
 
 
 @dataclass(frozen=True)

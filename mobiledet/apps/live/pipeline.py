@@ -1,4 +1,4 @@
-"""The thread that takes pictures, has them looked at and hands the results on, and never waits for those who draw."""
+"""The thread that takes frames, runs the detector on them and hands the results on; it never waits for drawing."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from mobiledet.runtime.detector import Detector
 logger = logging.getLogger(__name__)
 
 _WAIT_S = 0.1
-"""Seconds after which somebody who waits looks whether to stop."""
+"""Seconds between two checks whether to stop, while waiting."""
 
 
-class Keeper(Protocol):
-    """Takes every result of a run: a video, a log."""
+class Recorder(Protocol):
+    """Gets every result of a run: a video, a log."""
 
     def put(self, result: Result) -> object:
-        """Take it, at once with a live source; with any other it may wait."""
+        """Take a result, at once with a live source; with any other it may wait."""
 
 
 class Pipeline:
     """Runs a detector over a source.
 
     The source captures in its own thread or process, the network runs in a thread of this pipeline, and whoever shows
-    results does so in theirs. With a live source the newest picture is looked at and those that came meanwhile are
-    dropped, so delay doesn't grow; any other source is looked at picture by picture.
+    results does so in theirs. With a live source the newest frame is processed and those that came meanwhile are
+    dropped, so delay doesn't grow; any other source is processed frame by frame.
 
     Args:
         source: Started already, or to be started before `start`.
-        detector: What looks at the pictures.
-        settings: Tells whether it is paused.
-        meter: Accounts for what happens.
-        keepers: Get every result, in order.
-        max_frames: Stop after so many pictures.
+        detector: Runs on the frames.
+        settings: Whether it is paused, among others.
+        meter: Measures what happens.
+        recorders: Get every result, in order.
+        max_frames: Stop after so many frames.
         max_seconds: Stop so long after the first boxes, pauses included.
     """
 
@@ -53,16 +53,16 @@ class Pipeline:
         *,
         settings: ViewSettings,
         meter: Meter,
-        keepers: Sequence[Keeper] = (),
+        recorders: Sequence[Recorder] = (),
         max_frames: int | None = None,
         max_seconds: float | None = None,
     ) -> None:
         self.source, self.detector, self.settings, self.meter = source, detector, settings, meter
-        self.keepers = tuple(keepers)
+        self.recorders = tuple(recorders)
         self.max_frames, self.max_seconds = max_frames, max_seconds
         self.results: Newest[Result] = Newest()
         self.error: BaseException | None = None
-        """What ended it too early."""
+        """The error that ended it, if any."""
         self._stop = threading.Event()
         self._ended = threading.Event()
         self._deadline: float | None = None
@@ -83,7 +83,7 @@ class Pipeline:
         return self._ended.wait(timeout)
 
     def join(self, timeout: float | None = None) -> None:
-        """Ask it to end, which it does after the picture it is at, and wait until its threads are gone."""
+        """Ask it to end, which it does after the frame it is processing, and wait until its threads are gone."""
         self._stop.set()
         for thread in (self._thread, self._ticker):
             if thread.is_alive():
@@ -128,8 +128,8 @@ class Pipeline:
                 self._deadline = result.ready + self.max_seconds
             self.meter.record(result)
             self.results.put(result)
-            for keeper in self.keepers:
-                keeper.put(result)
+            for recorder in self.recorders:
+                recorder.put(result)
 
     def _done(self) -> bool:
         if self.max_frames is not None and self.meter.processed >= self.max_frames:
@@ -141,6 +141,6 @@ class Pipeline:
         return Result(frame, detections, time.monotonic(), stages_ms)
 
     def _tick(self) -> None:
-        """Keep the meter's clock going while no pictures come."""
+        """Keep the meter's clock going while no frames come."""
         while not self._ended.wait(_WAIT_S * 2):
             self.meter.tick()

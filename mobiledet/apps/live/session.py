@@ -13,7 +13,7 @@ from mobiledet.apps.live.card.report import make_report
 from mobiledet.apps.live.measure.board import BoardMonitor
 from mobiledet.apps.live.measure.meter import Meter
 from mobiledet.apps.live.options import LiveOptions
-from mobiledet.apps.live.pipeline import Keeper, Pipeline
+from mobiledet.apps.live.pipeline import Pipeline, Recorder
 from mobiledet.apps.live.save.saving import DetectionLog, VideoSaver
 from mobiledet.apps.live.settings import ViewSettings
 from mobiledet.apps.live.show.display_check import DisplayProbe
@@ -120,13 +120,13 @@ class LiveRun:
             fps = self.source.state().fps
             self.saver = VideoSaver(save, painter=self.painter, fps=fps, live=self.source.live)
             self._stack.callback(self.saver.close, hurry=lambda: True)
-        keepers: list[Keeper] = [keeper for keeper in (self.log, self.saver) if keeper is not None]
+        recorders: list[Recorder] = [recorder for recorder in (self.log, self.saver) if recorder is not None]
         self.pipeline = Pipeline(
             self.source,
             self.detector,
             settings=self.settings,
             meter=self.meter,
-            keepers=keepers,
+            recorders=recorders,
             max_frames=options.max_frames,
             max_seconds=options.max_seconds,
         )

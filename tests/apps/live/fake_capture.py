@@ -83,7 +83,7 @@ def main():
     start = int(counter.read_text()) if counter.exists() else 0
     counter.write_text(str(start + 1))
     print("chatter that is no answer")
-    capture_worker.serve(lambda job: Fake(programs[min(start, len(programs) - 1)]), lambda: None)
+    capture_worker.serve(lambda _: Fake(programs[min(start, len(programs) - 1)]), lambda: None)
 
 
 if __name__ == "__main__":

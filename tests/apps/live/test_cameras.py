@@ -4,14 +4,16 @@ import os
 import struct
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from mobiledet.apps.live.sources import cameras
 from mobiledet.apps.live.sources.base import usable_fps
-from mobiledet.apps.live.sources.cameras import Camera, camera_trouble, list_cameras, no_camera_message
-from mobiledet.apps.live.sources.capture_devices import CaptureFailedError, open_device
+from mobiledet.apps.live.sources.cameras import Camera, camera_problem, list_cameras, no_camera_message
+from mobiledet.apps.live.sources.capture_devices import CaptureFailedError, CaptureJob
+from mobiledet.apps.live.sources.capture_worker import open_device
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="V4L2 is Linux's")
 
@@ -100,23 +102,25 @@ def test_capabilities_decide(machine, monkeypatch, everything, of_device, listed
 
 def test_the_message_names_what_will_work():
     message = no_camera_message("/dev/video0", [Camera("/dev/video2", "USB Webcam")])
-    assert message == ("/dev/video0 is no camera; what will work: python demo/webcam.py --source camera:2 (USB Webcam)")
+    assert message == (
+        "/dev/video0 is not a camera; what will work: python demo/webcam.py --source camera:2 (USB Webcam)"
+    )
 
 
 def test_the_message_on_a_machine_without_cameras(machine):
     machine({})
     message = no_camera_message("/dev/video0", [])
-    assert "shows no camera" in message
+    assert "has no camera" in message
     assert "python demo/webcam.py --source clip.mp4" in message
 
 
 @linux
 def test_trouble_with_odd_devices(tmp_path):
     (tmp_path / "file").write_text("")
-    assert "is no device" in camera_trouble(str(tmp_path / "file"), [])
-    assert "doesn't exist" in camera_trouble(str(tmp_path / "none"), []) or "no camera" in camera_trouble("x", [])
-    assert "is no camera" in camera_trouble("/dev/null", [Camera("/dev/video2", "USB")])
-    assert camera_trouble("/dev/null", [Camera("/dev/null", "USB")]) == ""
+    assert "is not a device" in camera_problem(str(tmp_path / "file"), [])
+    assert "doesn't exist" in camera_problem(str(tmp_path / "none"), []) or "no camera" in camera_problem("x", [])
+    assert "is not a camera" in camera_problem("/dev/null", [Camera("/dev/video2", "USB")])
+    assert camera_problem("/dev/null", [Camera("/dev/null", "USB")]) == ""
 
 
 # Cameras as the capture process opens them, with a driver that is made up.
@@ -163,14 +167,14 @@ def driver(monkeypatch):
     return Driver
 
 
-JOB = {"kind": "camera", "target": "3", "width": None, "height": None, "fps": None, "mjpg": False, "open_s": 10.0}
+JOB = CaptureJob("camera", "3")
 
 
 @linux
 def test_a_camera_is_set_before_it_is_used(driver):
     import cv2
 
-    device = open_device({**JOB, "width": 1280, "height": 720, "fps": 60.0, "mjpg": True})
+    device = open_device(replace(JOB, width=1280, height=720, fps=60.0, mjpg=True))
     assert driver.last.arguments == (3, cv2.CAP_V4L2)
     assert driver.last.settings == [
         (cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG")),
@@ -180,7 +184,7 @@ def test_a_camera_is_set_before_it_is_used(driver):
         (cv2.CAP_PROP_BUFFERSIZE, 1),
     ]
     assert device.about() == {"size": [480, 640], "fps": 30.0, "note": "V4L2 YUYV"}
-    assert not open_device({**JOB, "target": "97"}).present()  # there is no /dev/video97
+    assert not open_device(replace(JOB, target="97")).present()  # there is no /dev/video97
     assert device.lost() == "was unplugged"
 
 
@@ -204,7 +208,7 @@ def test_a_camera_in_use(driver, monkeypatch):
 def test_picamera2_is_explained_where_it_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "picamera2", None)
     with pytest.raises(CaptureFailedError, match=r"sudo apt install python3-picamera2.*--system-site-packages"):
-        open_device({**JOB, "kind": "picamera2", "target": "0"})
+        open_device(CaptureJob("picamera2", "0"))
 
 
 class Board:
@@ -237,13 +241,13 @@ def test_picamera2_as_its_manual_has_it(monkeypatch):
     module = type(sys)("picamera2")
     module.Picamera2 = Board
     monkeypatch.setitem(sys.modules, "picamera2", module)
-    device = open_device({**JOB, "kind": "picamera2", "target": "0", "width": 640, "height": 480, "fps": 30.0})
+    device = open_device(CaptureJob("picamera2", "0", width=640, height=480, fps=30.0))
     assert device.about()["size"] == [480, 640]
     assert time.monotonic() - device.grab() < 5
     assert device.retrieve()[0, 0].tolist() == [1, 2, 3]
     assert not device.bgr
-    with pytest.raises(CaptureFailedError, match=r"it finds: picamera2:0 \(imx708\)"):
-        open_device({**JOB, "kind": "picamera2", "target": "1"})
+    with pytest.raises(CaptureFailedError, match=r"it has: picamera2:0 \(imx708\)"):
+        open_device(CaptureJob("picamera2", "1"))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Capture in a process of its own: the newest picture, never a torn one, and it always comes back."""
 
 import gc
+import json
 import os
 import signal
 import subprocess
@@ -17,9 +18,10 @@ from processes import gone
 from mobiledet.apps.live.sources import capture
 from mobiledet.apps.live.sources.base import EndOfSource
 from mobiledet.apps.live.sources.capture import CaptureSource
-from mobiledet.apps.live.sources.capture_child import CaptureJob
+from mobiledet.apps.live.sources.capture_devices import CaptureJob
 from mobiledet.apps.live.sources.capture_worker import SLOTS, Slots
-from mobiledet.apps.live.sources.opening import SourceOptions, open_source
+from mobiledet.apps.live.sources.kinds import SourceOptions
+from mobiledet.apps.live.sources.opening import open_source
 from mobiledet.errors import SourceError
 
 FAKE = Path(__file__).with_name("fake_capture.py")
@@ -145,18 +147,18 @@ def test_the_size_may_change_under_way(fake, program, size):
 @pytest.mark.parametrize(
     ("program", "words"),
     [
-        ("5:die", "camera 0: the capture process was ended by SIGKILL; trying again (1)"),
-        ("5:exit", "camera 0: the capture process ended with status 7: out of <luck>; trying again (1)"),
-        ("5:lost", "camera 0: was unplugged; trying again (1)"),
-        ("5:throw", "camera 0: ZeroDivisionError: a by nothing; trying again (1)"),
-        ("5:hang", "camera 0: no picture for 0.6 s; trying again (1)"),
+        ("5:die", "camera 0: the capture process was ended by SIGKILL; reconnecting (attempt 1)"),
+        ("5:exit", "camera 0: the capture process ended with status 7: out of <luck>; reconnecting (attempt 1)"),
+        ("5:lost", "camera 0: was unplugged; reconnecting (attempt 1)"),
+        ("5:throw", "camera 0: ZeroDivisionError: a by nothing; reconnecting (attempt 1)"),
+        ("5:hang", "camera 0: no frame for 0.6 s; reconnecting (attempt 1)"),
     ],
 )
 def test_it_comes_back(fake, monkeypatch, program, words):
     monkeypatch.setattr(capture, "BACK_OFF_S", (0.3,))
     source = fake(program, "on", stall_s=0.6)
     first = take(source)
-    wait_for(lambda: "trying" in source.state().message)
+    wait_for(lambda: "reconnecting" in source.state().message)
     state = source.state()
     assert (state.connected, state.message) == (False, words)
     wait_for(lambda: source.state().connected)
@@ -168,7 +170,7 @@ def test_it_comes_back(fake, monkeypatch, program, words):
 
 def test_it_is_tried_again_for_ever(fake):
     source = fake("2:die", "refuse", "refuse", "2:lost", "on")
-    wait_for(lambda: "trying again (2)" in source.state().message)
+    wait_for(lambda: "(attempt 2)" in source.state().message)
     assert source.state().message.startswith("camera 0: can't be opened; it is busy")
     wait_for(lambda: source.state().reconnects == 2)
     wait_for(lambda: source.state().connected)
@@ -178,7 +180,7 @@ def test_it_is_tried_again_for_ever(fake):
 def test_the_pauses_grow_and_start_anew(fake, monkeypatch):
     monkeypatch.setattr(capture, "BACK_OFF_S", (0.01, 0.02, 0.03))
     source = fake("2:die", "refuse")
-    wait_for(lambda: "trying again (5)" in source.state().message)
+    wait_for(lambda: "(attempt 5)" in source.state().message)
     assert source.take(0) is not None  # what had come before is still there
     assert source.take(0) is None
 
@@ -187,7 +189,7 @@ def test_silence_is_told_before_anything_is_done(fake):
     source = fake("5:hang", stall_s=60.0)
     take(source)
     wait_for(lambda: not source.state().connected)
-    assert source.state().message.startswith("camera 0: no picture for 0.")
+    assert source.state().message.startswith("camera 0: no frame for 0.")
     assert source.pid is not None
     assert not gone(source.pid)
 
@@ -203,11 +205,11 @@ def test_a_slow_camera_is_not_a_lost_one(fake, monkeypatch):
 
 def test_how_fast_pictures_come_is_remembered_when_it_comes_back(fake, monkeypatch):
     monkeypatch.setattr(capture, "BACK_OFF_S", (0.1,))
-    monkeypatch.setattr(capture, "_UNKNOWN_LATE_S", 1000.0)
+    monkeypatch.setattr(capture, "UNKNOWN_LATE_S", 1000.0)
     source = fake("5:lost", "1:hang", stall_s=60.0)
     take(source)
     wait_for(lambda: source.state().reconnects == 1)
-    wait_for(lambda: source.state().message.startswith("camera 0: no picture for 0."))
+    wait_for(lambda: source.state().message.startswith("camera 0: no frame for 0."))
 
 
 def test_a_stopped_child_is_replaced(fake):
@@ -240,7 +242,7 @@ def test_what_never_gave_a_picture_is_an_error(fake, program, words):
 
 def test_opening_may_not_take_for_ever(fake):
     source = fake("hang-open", job=CaptureJob("camera", "0", open_s=-1.5))
-    with pytest.raises(SourceError, match=r"no picture within 0\.5 s of opening it"):
+    with pytest.raises(SourceError, match=r"no frame within 0\.5 s of opening it"):
         take(source)
 
 
@@ -316,14 +318,17 @@ def test_neither_files_nor_memory_are_left_open(fake):
     assert left() == before
 
 
-def test_the_child_ends_itself_when_the_line_is_closed(fake):
-    source = fake("5:hang")  # even then
-    take(source)
-    child = source._child
-    with child._lock:
-        child._stdin.close()
-        child._stdin = None
-    wait_for(lambda: "ended with status 0" in source.state().message)
+def test_the_child_ends_itself_when_the_line_is_closed(tmp_path):
+    memory = tmp_path / "memory"
+    memory.write_bytes(b"")
+    command = [sys.executable, str(FAKE), str(tmp_path / "counter"), "1:hang"]  # even while its driver hangs
+    job = {"kind": "camera", "target": "0", "memory": str(memory)}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        child.stdin.write(json.dumps(job).encode() + b"\n")
+        child.stdin.flush()
+        assert any(b'"index"' in line for line in iter(child.stdout.readline, b""))
+        child.stdin.close()
+        assert child.wait(LONG) == 0
 
 
 def test_the_child_has_a_session_of_its_own(fake):
@@ -336,8 +341,8 @@ def test_a_standstill_of_the_whole_program_is_no_silence_of_the_camera(tmp_path)
     code = f"""
 import sys
 from mobiledet.apps.live.sources import capture
-from mobiledet.apps.live.sources.capture_child import CaptureJob
-capture._STOOD_STILL_S = 0.3
+from mobiledet.apps.live.sources.capture_devices import CaptureJob
+capture.STOOD_STILL_S = 0.3
 command = [sys.executable, {str(FAKE)!r}, {str(tmp_path / "counter")!r}, "on"]
 source = capture.CaptureSource(CaptureJob("camera", "0"), name="camera 0", command=command, stall_s=1.0)
 source.start()
@@ -369,7 +374,7 @@ def test_the_child_ends_with_its_parent(tmp_path, program):
     code = f"""
 import sys, time
 from mobiledet.apps.live.sources.capture import CaptureSource
-from mobiledet.apps.live.sources.capture_child import CaptureJob
+from mobiledet.apps.live.sources.capture_devices import CaptureJob
 command = [sys.executable, {str(FAKE)!r}, {str(tmp_path / "counter")!r}, {program!r}]
 source = CaptureSource(CaptureJob("camera", "0"), name="camera 0", command=command, stall_s=600)
 source.start()
@@ -433,7 +438,7 @@ def test_a_stream_that_goes_and_comes_back(stream, camera):
 def test_a_stream_that_falls_silent(stream, camera):
     take(stream)
     camera.stalled = True
-    wait_for(lambda: "no picture for 1 s; trying again" in stream.state().message)
+    wait_for(lambda: "no frame for 1 s; reconnecting" in stream.state().message)
     camera.stalled = False
     wait_for(lambda: stream.state().connected)
 
@@ -459,5 +464,5 @@ def test_the_cause_is_read_from_what_ffmpeg_says(fake):
 
     address = parse_address("rtsp://cam/1")
     source = fake("blame", job=CaptureJob("stream", address.url), address=address)
-    with pytest.raises(SourceError, match="a user and password are wanted: rtsp://USER:PASSWORD@cam/1"):
+    with pytest.raises(SourceError, match="a user and password are required: rtsp://USER:PASSWORD@cam/1"):
         take(source)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mobiledet.apps.live.sources.base import EndOfSource
-from mobiledet.apps.live.sources.images import PictureSource
+from mobiledet.apps.live.sources.images import ImageSource
 from mobiledet.apps.live.sources.video_files import VideoFileSource
 from mobiledet.errors import SourceError
 
@@ -214,7 +214,7 @@ def test_a_file_without_one_good_picture(video, run):
     path = video(5)
     damage(path, range(5))
     source = VideoFileSource(path)
-    with pytest.raises(SourceError, match=r"clip\.avi: no picture in it can be decoded"):
+    with pytest.raises(SourceError, match=r"clip\.avi: no frame in it can be decoded"):
         everything(run(source))
 
 
@@ -226,16 +226,16 @@ def test_a_file_that_was_cut_short(video, run, caplog):
         frames = everything(run(VideoFileSource(path)))
     assert 5 < len(frames) < 30
     (message,) = [record.getMessage() for record in caplog.records]
-    assert "of 40 pictures; it seems to be cut short" in message
+    assert "of 40 frames; it seems to be cut short" in message
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
         (b"", "is empty"),
-        (b"some words, no video\n", "is text, not a video or a picture"),
+        (b"some words, no video\n", "is text, not a video or an image"),
         (b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
-        (bytes(range(256)) * 20, "is not a video or a picture"),
+        (bytes(range(256)) * 20, "is not a video or an image"),
         (b"\0\0\0\x20ftypisom" + bytes(3000), "cut short, damaged"),
     ],
 )
@@ -266,7 +266,7 @@ def folder(tmp_path):
 
 
 def test_a_folder_of_pictures_of_any_size(folder, run):
-    source = run(PictureSource(folder))
+    source = run(ImageSource(folder))
     frames = everything(source)
     assert [(frame.name, frame.image.shape[:2]) for frame in frames] == [
         ("0.png", (48, 64)),
@@ -281,7 +281,7 @@ def test_a_folder_of_pictures_of_any_size(folder, run):
 def test_a_broken_picture_between_good_ones(folder, run, caplog):
     (folder / "1.png").write_bytes((folder / "1.png").read_bytes()[:50])
     with caplog.at_level(logging.WARNING):
-        source = run(PictureSource(folder, loop=True))
+        source = run(ImageSource(folder, loop=True))
         frames = everything(source, limit=5)
     assert [frame.name for frame in frames] == ["0.png", "2.png", "0.png", "2.png", "0.png"]
     assert source.state().skipped == 1
@@ -292,19 +292,19 @@ def test_a_broken_picture_between_good_ones(folder, run, caplog):
 def test_only_broken_pictures(folder, run):
     for path in folder.iterdir():
         path.write_bytes(b"nothing")
-    source = run(PictureSource(folder))
-    with pytest.raises(SourceError, match=r"none of the 3 pictures can be read; the first: .*0\.png"):
+    source = run(ImageSource(folder))
+    with pytest.raises(SourceError, match=r"none of the 3 images can be read; the first: .*0\.png"):
         everything(source)
     assert not source.state().connected
 
 
 def test_one_picture(folder, run):
-    assert len(everything(run(PictureSource(folder / "0.png")))) == 1
-    assert len(everything(run(PictureSource(folder / "0.png", loop=True)), limit=4)) == 4
+    assert len(everything(run(ImageSource(folder / "0.png")))) == 1
+    assert len(everything(run(ImageSource(folder / "0.png", loop=True)), limit=4)) == 4
 
 
 def test_pictures_by_a_clock(folder, run):
-    source = run(PictureSource(folder, realtime=True, fps=20))
+    source = run(ImageSource(folder, realtime=True, fps=20))
     assert source.state().fps == 20
     frames = everything(source)
     assert frames[-1].name == "2.png"
@@ -313,11 +313,11 @@ def test_pictures_by_a_clock(folder, run):
 
 def test_a_folder_without_pictures(tmp_path):
     with pytest.raises(SourceError, match="holds no picture"):
-        PictureSource(tmp_path).start()
+        ImageSource(tmp_path).start()
 
 
 def test_a_picture_that_vanishes(folder, run):
-    source = PictureSource(folder)
+    source = ImageSource(folder)
     source.open()
     shutil.rmtree(folder)
     source.open = lambda: None

@@ -10,8 +10,9 @@ import pytest
 
 from mobiledet.apps.live.sources.addresses import parse_address
 from mobiledet.apps.live.sources.capture import CaptureSource
-from mobiledet.apps.live.sources.images import PictureSource
-from mobiledet.apps.live.sources.opening import SourceOptions, open_source
+from mobiledet.apps.live.sources.images import ImageSource
+from mobiledet.apps.live.sources.kinds import SourceOptions
+from mobiledet.apps.live.sources.opening import open_source
 from mobiledet.apps.live.sources.video_files import VideoFileSource
 from mobiledet.errors import SourceError
 
@@ -52,19 +53,19 @@ def test_cameras_and_streams(here, text, name, kind, target):
     source = open_source(text, SourceOptions(stall_s=5.0))
     assert isinstance(source, CaptureSource)
     assert (source.name, source.live) == (name, True)
-    assert (source._job.kind, source._job.target) == (kind, target)
+    assert (source.job.kind, source.job.target) == (kind, target)
     source.close()
 
 
 @pytest.mark.parametrize(
     ("text", "kind"),
     [
-        ("still.png", PictureSource),
-        ("folder", PictureSource),
-        ("./0", PictureSource),
+        ("still.png", ImageSource),
+        ("folder", ImageSource),
+        ("./0", ImageSource),
         ("clip.mp4", VideoFileSource),
         ("file://HERE/clip.mp4", VideoFileSource),
-        ("file://HERE/still.png", PictureSource),
+        ("file://HERE/still.png", ImageSource),
     ],
 )
 def test_files(here, text, kind):
@@ -79,7 +80,7 @@ def test_files(here, text, kind):
     [
         ("", "no source is named"),
         ("  ", "no source is named"),
-        ("-1", "numbered from 0"),
+        ("-1", "'-1' is not a camera index; write camera:0"),
         ("camera:x", "write camera:0"),
         ("camera:-1", "write camera:0"),
         ("picamera2:x", "write picamera2"),
@@ -87,10 +88,10 @@ def test_files(here, text, kind):
         ("wbcam", "did you mean 'webcam'?"),
         ("clop.mp4", "did you mean 'clip.mp4'?"),
         ("nowhere/clip.mp4", "there is no folder 'nowhere'"),
-        ("something else", "name a camera"),
+        ("something else", "name one of: camera:0"),
         ("*.jpg", "name the folder"),
         ("empty.mp4", "is empty"),
-        ("clip.mp4/x", "can't be read"),
+        ("clip.mp4/x", "there is no folder 'clip.mp4'"),
         ("a\0b", "null character"),
         ("x" * 5000, "can't be read: File name too long"),
         ("rtps://cam/1", "did you mean rtsp://?"),
@@ -116,28 +117,28 @@ def test_what_names_nothing(here, text, words):
 def test_a_pipe_is_not_waited_for(here):
     with pytest.raises(SourceError, match="is a pipe"):
         open_source("pipe.mp4")
-    with pytest.raises(SourceError, match="no ordinary file"):
+    with pytest.raises(SourceError, match="not an ordinary file"):
         open_source("/dev/null")
 
 
 @pytest.mark.parametrize(
     ("text", "options", "words"),
     [
-        ("clip.mp4", {"mjpg": True}, "clip.mp4: --mjpg is for USB cameras; leave it out"),
-        ("clip.mp4", {"width": 640, "height": 480}, "--width is for cameras"),
-        ("clip.mp4", {"stall_s": 2.0}, "--stall is for cameras and streams"),
+        ("clip.mp4", {"mjpg": True}, "--mjpg is for USB cameras, not for video files; leave it out"),
+        ("clip.mp4", {"width": 640, "height": 480}, "--width is for USB cameras and Picamera2 cameras, not"),
+        ("clip.mp4", {"stall_s": 2.0}, "--stall is for USB cameras and Picamera2 cameras and streams, not"),
         ("folder", {"fps": 2.0}, "add --realtime"),
-        ("0", {"realtime": True}, "--realtime is for files"),
-        ("rtsp://cam", {"loop": True}, "--loop is for files"),
-        ("rtsp://me:secret@cam", {"fps": 5.0}, "rtsp://cam: --fps is for cameras"),
+        ("0", {"realtime": True}, "--realtime is for images and video files, not for USB cameras"),
+        ("rtsp://cam", {"loop": True}, "--loop is for images and video files, not for streams"),
+        ("rtsp://me:secret@cam", {"fps": 5.0}, "not for streams"),
         ("picamera2", {"mjpg": True}, "--mjpg is for USB cameras"),
         ("0", {"width": 640}, "give both"),
-        ("0", {"width": 0, "height": 0}, "--width 0 can't be meant"),
-        ("0", {"width": 640, "height": -480}, "--height -480 can't be meant"),
-        ("0", {"fps": float("nan")}, "--fps nan can't be meant"),
-        ("0", {"fps": 0.0}, "--fps 0 can't be meant"),
-        ("0", {"stall_s": 0.0}, "--stall 0 can't be meant"),
-        ("0", {"stall_s": float("inf")}, "--stall inf can't be meant"),
+        ("0", {"width": 0, "height": 0}, "--width 0 must be between"),
+        ("0", {"width": 640, "height": -480}, "--height -480 must be between"),
+        ("0", {"fps": float("nan")}, "--fps nan must be between"),
+        ("0", {"fps": 0.0}, "--fps 0 must be between"),
+        ("0", {"stall_s": 0.0}, "--stall 0 must be between"),
+        ("0", {"stall_s": float("inf")}, "--stall inf must be between"),
     ],
 )
 def test_options_that_make_no_sense(here, text, options, words):
@@ -156,7 +157,7 @@ def test_a_wrong_address_keeps_its_secret():
 
 def test_options_reach_the_camera(here):
     source = open_source("0", SourceOptions(width=640, height=480, fps=15.0, mjpg=True, stall_s=4.0))
-    job = source._job
+    job = source.job
     assert (job.width, job.height, job.fps, job.mjpg) == (640, 480, 15.0, True)
 
 
@@ -218,5 +219,5 @@ def test_a_video_whose_name_opencv_crashes_at(tmp_path):
     path = tmp_path / os.fsdecode(b"c\xff.mp4")
     path.write_bytes(b"\0\0\0\x18ftypmp42")
     source = open_source(str(path))
-    with pytest.raises(SourceError, match=r"'c\\udcff\.mp4' is no UTF-8"):
+    with pytest.raises(SourceError, match=r"'c\\udcff\.mp4' is not UTF-8"):
         source.start()

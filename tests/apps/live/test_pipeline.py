@@ -34,7 +34,7 @@ def wait_until(condition, seconds=20):
 
 def test_every_picture_of_a_file_is_looked_at_in_order():
     kept = Kept()
-    run = pipeline(ListedSource(40), keepers=[kept])
+    run = pipeline(ListedSource(40), recorders=[kept])
     run.start()
     assert run.wait(20)
     run.join()

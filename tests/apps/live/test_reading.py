@@ -1,29 +1,30 @@
 """Files by their own clock, when reading them takes longer than they play."""
 
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mobiledet.apps.live.sources import reading
 from mobiledet.apps.live.sources.base import EndOfSource
-from mobiledet.apps.live.sources.reading import Found, ReadSource
+from mobiledet.apps.live.sources.reading import ReadResult, ReadSource
 
 
 class Scripted(ReadSource):
     """Its picture ``n`` is due at ``n * interval`` and takes ``seconds[n]`` to be found."""
 
     def __init__(self, seconds, interval):
-        super().__init__("scripted", realtime=True)
+        super().__init__(Path("scripted"), realtime=True)
         self.seconds, self.interval = seconds, interval
 
     def open(self):
         pass
 
-    def pictures(self):
+    def read(self):
         for number, seconds in enumerate(self.seconds):
             time.sleep(seconds)
-            yield Found(lambda: np.zeros((4, 6, 3), np.uint8), number * self.interval)
+            yield ReadResult(lambda: np.zeros((4, 6, 3), np.uint8), number * self.interval)
 
 
 def all_of(source):
@@ -40,7 +41,7 @@ def all_of(source):
 
 
 def test_what_is_always_late_is_shown_now_and_then(monkeypatch):
-    monkeypatch.setattr(reading, "_HOPELESS_S", 1000.0)
+    monkeypatch.setattr(reading, "HOPELESS_S", 1000.0)
     source = Scripted([0.03] * 60, 0.01)
     shown = all_of(source)
     assert 5 <= len(shown) <= 25, "one of six, and the first"
@@ -49,7 +50,7 @@ def test_what_is_always_late_is_shown_now_and_then(monkeypatch):
 
 
 def test_after_a_standstill_nothing_is_rushed_through(monkeypatch):
-    monkeypatch.setattr(reading, "_HOPELESS_S", 0.5)
+    monkeypatch.setattr(reading, "HOPELESS_S", 0.5)
     source = Scripted([0, 0, 0, 1.2, *[0] * 9], 0.12)
     start = time.monotonic()
     assert len(all_of(source)) >= 11, "13 where nothing else is slow"

@@ -1,4 +1,4 @@
-"""The cameras of this machine, and what to say when the one that was asked for isn't among them."""
+"""Cameras that OpenCV reads: those of this machine, what to report when the chosen one is missing, and reading one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from mobiledet.apps.live.sources.base import Source, usable_fps
+from mobiledet.apps.live.sources.capture import CaptureSource
+from mobiledet.apps.live.sources.capture_devices import CaptureFailedError, CaptureJob, OpenCVDevice
+from mobiledet.apps.live.sources.kinds import SourceKind, SourceOptions
+from mobiledet.errors import SourceError
 
 SYSFS = Path("/sys/class/video4linux")
 
@@ -23,7 +30,12 @@ _CAPTURES = 0x00000001 | 0x00001000
 """``V4L2_CAP_VIDEO_CAPTURE`` and its multi-planar sibling."""
 
 _BOARD = re.compile(r"unicam|rp1-cfe|bcm2835-isp|pispbe|bcm2835-codec", re.IGNORECASE)
-"""Names of what a Raspberry Pi's own camera port and picture processor show; they give pictures to libcamera only."""
+"""Driver names of a Raspberry Pi's own camera port and image processor; they give frames to libcamera only."""
+
+_FORM = re.compile(r"(?i:camera|webcam|cam)(?::(?P<named>.*))?|(?P<number>-?\d+)|(?P<path>/dev/(?:video|v4l/).*)")
+
+_OLDEST_STAMP_S = 1.0
+"""A driver's time stamp further back than this is of another clock."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +44,7 @@ class Camera:
 
     Attributes:
         path: Its device, such as ``/dev/video0``.
-        name: What its driver calls it.
+        name: Its name, from the driver.
         usable: Whether OpenCV should be able to read it.
         why: Why not, and the remedy.
     """
@@ -50,9 +62,9 @@ class Camera:
 
 
 def list_cameras(sysfs: Path = SYSFS, devices: Path = DEVICES) -> list[Camera]:
-    """The cameras of a Linux machine, in the order of their numbers; devices that aren't cameras are left out.
+    """The cameras of a Linux machine, in the order of their numbers, without devices that aren't cameras.
 
-    Nothing is known on other systems: empty.
+    Empty on other systems, which offer no list.
 
     Args:
         sysfs: Folder in which the system lists video devices.
@@ -63,12 +75,12 @@ def list_cameras(sysfs: Path = SYSFS, devices: Path = DEVICES) -> list[Camera]:
     for device in sorted(names, key=lambda name: _number(name) or 0):
         path = devices / device
         if _text(sysfs / device / "index") not in ("", "0"):
-            continue  # a camera's second device gives data about its pictures
+            continue  # a camera's second device gives data about its frames
         name = _text(sysfs / device / "name") or "unnamed"
         if _BOARD.search(name):
             cameras.append(Camera(str(path), name, False, f"read it through libcamera: {PROGRAM} picamera2"))
         elif not path.exists():
-            cameras.append(Camera(str(path), name, False, "its device is missing; a container must be given it"))
+            cameras.append(Camera(str(path), name, False, "its device is missing; pass it to the container"))
         elif not os.access(path, os.R_OK | os.W_OK):
             why = "no permission; add yourself to the group video: sudo usermod -aG video $USER, then log in again"
             cameras.append(Camera(str(path), name, False, why))
@@ -78,10 +90,10 @@ def list_cameras(sysfs: Path = SYSFS, devices: Path = DEVICES) -> list[Camera]:
 
 
 def no_camera_message(wanted: str, cameras: Sequence[Camera] | None = None) -> str:
-    """What to say when a camera can't be had: what there is, and commands that will work.
+    """The message for a missing camera: the cameras that there are, and commands that will work.
 
     Args:
-        wanted: Path of the device that was asked for.
+        wanted: Path of the chosen device.
         cameras: The machine's cameras; None to look for them.
     """
     cameras = list_cameras() if cameras is None else cameras
@@ -91,9 +103,9 @@ def no_camera_message(wanted: str, cameras: Sequence[Camera] | None = None) -> s
     if this is not None and not this.usable:
         begin = f"{wanted} ({this.name}) can't be read: {this.why}"
     elif not cameras and not _entries(DEVICES, "video*"):
-        begin = f"{wanted} doesn't exist: this machine shows no camera; plug one in"
+        begin = f"{wanted} doesn't exist: this machine has no camera; plug one in"
     else:
-        begin = f"{wanted} is no camera"
+        begin = f"{wanted} is not a camera"
     parts = [begin]
     if usable:
         listed = ", ".join(f"{PROGRAM} {camera.source} ({camera.name})" for camera in usable)
@@ -104,19 +116,19 @@ def no_camera_message(wanted: str, cameras: Sequence[Camera] | None = None) -> s
         ]
         parts += [f"found {other}" for other in others]
         ribbon = f"the camera at the ribbon cable: {PROGRAM} picamera2; " if board else ""
-        parts.append(f"{ribbon}without one: {PROGRAM} clip.mp4, or a folder of pictures, or rtsp://...")
+        parts.append(f"{ribbon}without one: {PROGRAM} clip.mp4, or a folder of images, or rtsp://...")
     return "; ".join(parts)
 
 
-def camera_trouble(path: str, cameras: Sequence[Camera] | None = None) -> str:
-    """Why a camera can't be opened, as far as can be told without doing it; empty when nothing speaks against it."""
+def camera_problem(path: str, cameras: Sequence[Camera] | None = None) -> str:
+    """Why a camera can't be opened, as far as is known without opening it; empty when no problem is known."""
     if sys.platform != "linux":
         return ""
     device = Path(os.path.realpath(path))
     if not device.exists():
         return no_camera_message(path, cameras)
     if not device.is_char_device():
-        return f"{path} is no device; name a camera such as /dev/video0"
+        return f"{path} is not a device; name a camera such as /dev/video0"
     cameras = list_cameras() if cameras is None else cameras
     known = next((camera for camera in cameras if camera.path == str(device)), None)
     if known is None or not known.usable:
@@ -144,7 +156,7 @@ def _text(path: Path) -> str:
 
 
 def _captures(path: Path) -> bool | None:
-    """Whether a device gives pictures; None when it doesn't say."""
+    """Whether a device gives frames; None when that can't be found out."""
     try:
         import fcntl
     except ImportError:
@@ -164,3 +176,79 @@ def _captures(path: Path) -> bool | None:
     everything, of_device = struct.unpack_from("II", answer, 84)
     has_device_caps = everything & 0x80000000
     return bool((of_device if has_device_caps else everything) & _CAPTURES)
+
+
+class _CameraDevice(OpenCVDevice):
+    def __init__(self, job: CaptureJob) -> None:
+        import cv2
+
+        self._path = Path(f"/dev/video{job.target}" if job.target.isdecimal() else job.target)
+        linux = sys.platform == "linux"
+        target = int(job.target) if job.target.isdecimal() else os.path.realpath(job.target)
+        capture = cv2.VideoCapture(target, cv2.CAP_V4L2 if linux else cv2.CAP_ANY)
+        if not capture.isOpened():
+            hint = f"; another program may be using it (see: fuser -v {self._path})" if linux else ""
+            raise CaptureFailedError(f"can't be opened{hint}")
+        super().__init__(capture)
+        # The format first: which sizes and frame rates there are depends on it.
+        if job.mjpg:
+            capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
+        for setting, value in (
+            (cv2.CAP_PROP_FRAME_WIDTH, job.width),
+            (cv2.CAP_PROP_FRAME_HEIGHT, job.height),
+            (cv2.CAP_PROP_FPS, job.fps),
+            (cv2.CAP_PROP_BUFFERSIZE, 1),
+        ):
+            if value:
+                capture.set(setting, value)
+
+    def about(self) -> dict[str, Any]:
+        import cv2
+
+        fps = usable_fps(self._capture.get(cv2.CAP_PROP_FPS))
+        return {"size": self.size(), "fps": fps, "note": f"{self._capture.getBackendName()} {self.format()}".strip()}
+
+    def grab(self) -> float | None:
+        arrived = super().grab()
+        if arrived is None or sys.platform != "linux":
+            return arrived
+        import cv2
+
+        # V4L2 stamps a frame when it arrives, on the monotonic clock; it may have waited for us since.
+        stamp = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3
+        return float(stamp) if 0 <= arrived - stamp < _OLDEST_STAMP_S else arrived
+
+    def present(self) -> bool:
+        return sys.platform != "linux" or self._path.exists()
+
+    def lost(self) -> str:
+        return "gives no more frames" if self.present() else "was unplugged"
+
+
+def _open(text: str, options: SourceOptions) -> Source:
+    match = _FORM.fullmatch(text)
+    wanted = (match and (match["number"] or match["named"] or match["path"])) or "0"
+    if wanted.isdecimal():
+        path, target, name = f"/dev/video{int(wanted)}", str(int(wanted)), f"camera {int(wanted)}"
+    elif wanted.startswith("/dev/"):
+        path = target = name = wanted
+    else:
+        raise SourceError(f"{text}: {wanted!r} is not a camera index; write camera:0 or /dev/video0")
+
+    def check() -> None:
+        if problem := camera_problem(path):
+            raise SourceError(problem)
+
+    job = CaptureJob(CAMERAS.name, target, options.width, options.height, options.fps, options.mjpg)
+    return CaptureSource(job, name=name, stall_s=options.stall_s, check=check)
+
+
+CAMERAS = SourceKind(
+    name="camera",
+    plural="USB cameras",
+    examples=("camera:0", "webcam", "/dev/video0"),
+    options=frozenset({"width", "height", "fps", "mjpg", "stall_s"}),
+    recognises=lambda text: _FORM.fullmatch(text) is not None,
+    open=_open,
+    device=_CameraDevice,
+)

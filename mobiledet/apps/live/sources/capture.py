@@ -1,4 +1,4 @@
-"""Cameras and streams: read in a process of its own, brought back whenever they fail."""
+"""Cameras and streams: read in a process of their own, reconnected whenever they fail."""
 
 from __future__ import annotations
 
@@ -9,45 +9,45 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from mobiledet.apps.live.frames import Frame
 from mobiledet.apps.live.sources.addresses import StreamAddress
 from mobiledet.apps.live.sources.base import EndOfSource, Source, SourceState
-from mobiledet.apps.live.sources.capture_child import WORKER, CaptureChild, CaptureJob, opened_line
+from mobiledet.apps.live.sources.capture_child import WORKER, CaptureChild, opened_line
+from mobiledet.apps.live.sources.capture_devices import CaptureJob
 from mobiledet.errors import SourceError
-from mobiledet.structures import ImageArray, Size
+
+if TYPE_CHECKING:
+    from mobiledet.structures import ImageArray, Size
 
 logger = logging.getLogger(__name__)
 
 START_S = 20.0
-"""What a process may take to load its libraries; a small board reads them from a slow card."""
+"""Seconds that a process may take to load its libraries; a small board reads them from a slow card."""
 
-STALL_S = {"stream": 6.0}
-"""Silence after which a kind of source is taken for lost, once it runs; any other kind: `CAMERA_STALL_S`."""
-
-CAMERA_STALL_S = 3.0
+STALL_S = 3.0
+"""Silence after which a source is considered lost, once it runs, unless its kind chooses another time."""
 
 BACK_OFF_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Pauses between attempts; the last one is repeated."""
 
 _LOOK_S = 0.5
-"""How often silence is looked for."""
+"""Seconds between two checks for silence."""
 
-_STOOD_STILL_S = 2.0
+STOOD_STILL_S = 2.0
+"""Delay of such a check after which this very process must have been stopped, and silence doesn't count."""
 
 _LATE_S = 0.25
-"""Least silence that a viewer is told of."""
+"""Shortest silence that is reported to viewers."""
 
-_UNKNOWN_LATE_S = 1.5
-"""The same while it isn't known how fast pictures come: after the first one ever. What a driver says is no guide."""
+UNKNOWN_LATE_S = 1.5
+"""The same while the frame rate isn't known: after the very first frame. A driver's own figure is often wrong."""
 
 
 @dataclass(frozen=True)
 class _Announced:
-    """A picture that lies in the memory of a child."""
+    """A frame in the memory of a child."""
 
     child: CaptureChild
     slot: int
@@ -59,20 +59,21 @@ class _Announced:
 
 
 class CaptureSource(Source):
-    """A camera or stream; the newest picture wins.
+    """A camera or stream; the newest frame wins.
 
-    A child process captures, and this one hears of each picture by a line on a pipe, keeps the newest, and copies it
-    only when it is taken. One thread watches over the child: one that dies, loses its device or falls silent is killed
-    and another started, for ever, ever more slowly. Only what never gave a picture is an error: a user's typo must not
-    be tried for ever. A stream that ends is one that was lost; so a video file behind a web address starts anew.
+    A child process captures. It announces each frame by a line on a pipe; this process keeps the newest, and copies it
+    only when it is taken. One thread watches the child: one that dies, loses its device or falls silent is killed and
+    another started, without limit, after ever longer pauses. Only a source that never gave a frame is an error: a
+    user's typo must not be tried for ever. A stream that ends counts as lost; so a video file behind a web address
+    starts again.
 
     Args:
         job: What to capture.
-        name: What users know it by, passwords left out.
-        stall_s: Seconds of silence after which it is taken for lost; None for what suits its kind.
-        check: Called by `check` and `start`; raises `SourceError` for what can be told at once.
+        name: Its name for users, without passwords.
+        stall_s: Seconds of silence after which it is considered lost; None for `STALL_S`.
+        check: Called by `check` and `start`; raises `SourceError` for problems that are known without opening it.
         address: Of a stream, to keep its secrets out of messages.
-        command: What is started as the child.
+        command: The command that is started as the child.
     """
 
     live = True
@@ -88,52 +89,53 @@ class CaptureSource(Source):
         command: Sequence[str] = WORKER,
     ) -> None:
         self.name = name
-        self._job, self._command, self._check, self._address = job, command, check, address
-        self._stall_s = stall_s if stall_s is not None else STALL_S.get(job.kind, CAMERA_STALL_S)
+        self.job = job
+        self._command, self._check, self._address = command, check, address
+        self._stall_s = STALL_S if stall_s is None else stall_s
         self._changed = threading.Condition()
         self._alarm = threading.Event()  # something the watcher must look at
         self._watcher: threading.Thread | None = None
         self._closing = False
         self._fatal: SourceError | None = None
         self._pending: _Announced | None = None
-        # Of the whole life:
+        # Since it was started:
         self._captured = self._dropped = self._skipped = self._reconnects = 0
         self._first_grab: float | None = None
         self._size: Size | None = None
         self._fps: float | None = None
         self._usual_s: float | None = None
         self._lost = ""
-        # Of the child of the moment:
+        # Of the current child:
         self._child: CaptureChild | None = None
         self._base = self._base_skipped = 0
         self._ready = self._ended = False
         self._failed: dict[str, Any] | None = None
         self._began = self._heard = 0.0
-        self._pictures = 0
+        self._frames = 0
         self._intervals: collections.deque[float] = collections.deque(maxlen=9)
 
     def check(self) -> None:
-        """Refuse a camera that isn't there, as `start` does."""
+        """Refuse a camera that doesn't exist, as `start` does."""
         if self._check is not None:
             self._check()
 
     def start(self) -> None:
-        """Begin to capture; what only opening it can tell is told by `take`.
+        """Begin to capture; problems that show only when it is opened are raised by `take`.
 
         Raises:
-            SourceError: there is no such camera.
+            SourceError: There is no such camera.
         """
         self.check()
         # The system ends a child with the thread that started it, so that must be one that lives as long.
-        self._watcher = threading.Thread(target=self._watch_over, name="capture", daemon=True)
+        self._watcher = threading.Thread(target=self._run, name="capture", daemon=True)
         self._watcher.start()
 
     def take(self, timeout: float) -> Frame | None:
-        """The newest picture; None if there is none within ``timeout`` seconds.
+        """The newest frame; None if there is none within ``timeout`` seconds.
 
         Raises:
-            SourceError: it could never be opened.
-            EndOfSource: it was closed.
+            SourceError: It could never be opened.
+            EndOfSource: It was closed.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._pending or self._fatal or self._closing, timeout)
@@ -144,14 +146,14 @@ class CaptureSource(Source):
                 if self._fatal is not None:
                     raise self._fatal
                 return None
-        image = np.array(found.view)
+        image = found.view.copy()
         found.child.give_back(found.slot)
         return Frame(image, found.index, found.grabbed, found.position, found.grab_ms)
 
     def state(self) -> SourceState:
-        """How it is doing; silence is told long before anything is done about it."""
+        """How it is doing; silence is reported long before it is acted on."""
         with self._changed:
-            message = self._trouble(time.monotonic())
+            message = self._problem(time.monotonic())
             return SourceState(
                 connected=not message,
                 message=message,
@@ -175,30 +177,30 @@ class CaptureSource(Source):
 
     @property
     def pid(self) -> int | None:
-        """Process id of the child of the moment, for whoever counts its memory."""
+        """Process id of the current child, for whoever measures its memory."""
         child = self._child
         return None if child is None else child.pid
 
-    def _trouble(self, now: float) -> str:
+    def _problem(self, now: float) -> str:
         if self._watcher is None or self._closing:
             return f"{self.name}: closed" if self._closing else f"{self.name}: not started"
         if self._fatal is not None:
             return str(self._fatal)
         if self._lost:
             return f"{self.name}: {self._lost}"
-        if not self._pictures:
+        if not self._frames:
             return f"{self.name}: opening"
         silence = now - self._heard
-        late = max(_LATE_S, 3 * self._usual_s) if self._usual_s is not None else _UNKNOWN_LATE_S
-        return f"{self.name}: no picture for {silence:.1f} s" if silence > late else ""
+        late = max(_LATE_S, 3 * self._usual_s) if self._usual_s is not None else UNKNOWN_LATE_S
+        return f"{self.name}: no frame for {silence:.1f} s" if silence > late else ""
 
-    # The thread that watches over the child.
+    # The thread that watches the child.
 
-    def _watch_over(self) -> None:
+    def _run(self) -> None:
         try:
             self._keep_alive()
         except Exception as error:  # of the system: no thread, no memory
-            logger.debug("watching over %s ended", self.name, exc_info=error)
+            logger.debug("the capture of %s ended", self.name, exc_info=error)
             with self._changed:
                 self._fatal = SourceError(f"{self.name}: can't be captured any more: {' '.join(str(error).split())}")
                 self._changed.notify_all()
@@ -210,15 +212,15 @@ class CaptureSource(Source):
             with self._changed:
                 if self._closing:
                     return
-                gave_pictures = self._pictures > 0
+                gave_frames = self._frames > 0
                 if not self._captured:
                     self._fatal = SourceError(f"{self.name}: {reason}")
                     self._changed.notify_all()
                     return
-                attempt = 1 if gave_pictures else attempt + 1
-                self._lost = f"{reason}; trying again ({attempt})"
-            if gave_pictures:
-                logger.warning("%s: %s; trying to get it back", self.name, reason)
+                attempt = 1 if gave_frames else attempt + 1
+                self._lost = f"{reason}; reconnecting (attempt {attempt})"
+            if gave_frames:
+                logger.warning("%s: %s; reconnecting", self.name, reason)
             pause_until = time.monotonic() + BACK_OFF_S[min(attempt, len(BACK_OFF_S)) - 1]
             while (left := pause_until - time.monotonic()) > 0:
                 self._alarm.wait(left)
@@ -230,13 +232,13 @@ class CaptureSource(Source):
         return self._closing
 
     def _one_child(self) -> str:
-        """Start a child, stay with it to its end, and tell why that came."""
+        """Start a child and wait for its end: why it ended."""
         with self._changed:
             self._base, self._base_skipped = self._captured, self._skipped
-            self._ready, self._ended, self._failed, self._pictures = False, False, None, 0
+            self._ready, self._ended, self._failed, self._frames = False, False, None, 0
             self._began = time.monotonic()
             self._intervals.clear()
-            self._child = child = CaptureChild(self._command, self._job, self._hear, self._on_end)
+            self._child = child = CaptureChild(self._command, self.job, self._receive, self._on_end)
         self._alarm.clear()
         try:
             child.start()
@@ -249,25 +251,25 @@ class CaptureSource(Source):
             with self._changed:
                 self._child = None
             child.end(gently=not silent)
-        return silent or self._last_reason(child)
+        return silent or self._exit_reason(child)
 
     def _watch(self) -> str:
-        """Wait until the child fell silent, and say so; or has ended, or isn't wanted any more: empty."""
+        """Wait for the end: a sentence about a child that fell silent; empty if it ended, or this source is closed."""
         expected = time.monotonic()
         while True:
             with self._changed:
                 if self._closing or self._ended or self._failed:
                     return ""
-                if self._pictures:
-                    deadline, reason = self._heard + self._stall_s, f"no picture for {self._stall_s:g} s"
+                if self._frames:
+                    deadline, reason = self._heard + self._stall_s, f"no frame for {self._stall_s:g} s"
                 elif self._ready:
-                    # It tells by itself what took too long to open, if it isn't hanging.
-                    limit = self._job.open_s + 2
-                    deadline, reason = self._began + limit, f"no picture within {limit:g} s of opening it"
+                    # It reports by itself that opening took too long, if it isn't hanging.
+                    limit = self.job.open_s + 2
+                    deadline, reason = self._began + limit, f"no frame within {limit:g} s of opening it"
                 else:
                     deadline, reason = self._began + START_S, f"its process didn't start within {START_S:g} s"
             now = time.monotonic()
-            if now > expected + _STOOD_STILL_S:  # it was this process that nobody heard: stopped, or swapped out
+            if now > expected + STOOD_STILL_S:  # it was this process that stood still: stopped, or swapped out
                 with self._changed:
                     self._heard = self._began = now
             elif now >= deadline:
@@ -276,21 +278,21 @@ class CaptureSource(Source):
             self._alarm.wait(expected - now)
             self._alarm.clear()
 
-    def _last_reason(self, child: CaptureChild) -> str:
+    def _exit_reason(self, child: CaptureChild) -> str:
         if self._failed is None:
-            return self._scrub(child.epitaph())
-        told = str(self._failed["failed"])
+            return self._scrub(child.exit_reason())
+        reported = str(self._failed["failed"])
         if self._failed.get("explained", True) or self._address is None:
-            return self._scrub(told)
-        return self._address.explain(told or child.words())
+            return self._scrub(reported)
+        return self._address.explain(reported or child.last_error_line())
 
     def _scrub(self, text: str) -> str:
         text = " ".join(text.split())
         return text if self._address is None else self._address.scrub(text)
 
-    # Called from the thread that reads the child's words.
+    # Called from the thread that reads the child's messages.
 
-    def _hear(self, child: CaptureChild, message: dict[str, Any]) -> None:
+    def _receive(self, child: CaptureChild, message: dict[str, Any]) -> None:
         if "index" in message:
             self._announce(child, message)
             return
@@ -317,10 +319,10 @@ class CaptureSource(Source):
         now, grabbed, size = time.monotonic(), message["grabbed"], (message["size"][0], message["size"][1])
         with self._changed:
             if child is not self._child:
-                return  # late words of one that was given up
+                return  # a late message of one that was given up
             if self._first_grab is None:
                 self._first_grab = grabbed
-            if self._pictures:
+            if self._frames:
                 self._intervals.append(now - self._heard)
                 self._usual_s = statistics.median(self._intervals)
             elif self._captured:
@@ -329,7 +331,7 @@ class CaptureSource(Source):
             self._dropped += index - self._captured  # the child had no room for these
             self._captured = index + 1
             self._skipped = self._base_skipped + message["skipped"]
-            self._pictures += 1
+            self._frames += 1
             self._heard, self._lost, self._size = now, "", size
             older, self._pending = (
                 self._pending,

@@ -1,4 +1,4 @@
-"""The parent's side of a capture process: start it, hear it, copy from the memory it fills, end it."""
+"""The parent's side of a capture process: start it, receive its messages, read the memory it fills, end it."""
 
 from __future__ import annotations
 
@@ -14,68 +14,43 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-import numpy as np
-
-from mobiledet.structures import ImageArray, Size
+from mobiledet.apps.live.sources.capture_devices import CaptureJob
 from mobiledet.utils.processes import child_variables
+
+if TYPE_CHECKING:
+    from mobiledet.structures import ImageArray, Size
 
 logger = logging.getLogger(__name__)
 
 WORKER = (sys.executable, "-m", "mobiledet.apps.live.sources.capture_worker")
 
-OPEN_S = 10.0
-"""What opening may take, up to the first picture."""
-
 _GENTLE_S = 0.3
-"""What a child gets to end itself."""
+"""Seconds that a child gets to end itself."""
 
 _KILL_S = 1.0
-"""What the system gets to end it; one that waits for a broken driver may take for ever."""
+"""Seconds that the system gets to end it; one that waits for a broken driver may never end."""
 
 _QUIET = {
     "OPENCV_LOG_LEVEL": "ERROR",
     "OPENCV_FFMPEG_LOGLEVEL": "24",  # warnings: the reasons of failures are among them
-    # Not fflags;nobuffer: it throws away what was read to find out about the stream, the only key picture for seconds
-    # among it; and once these are read, pictures come no later without it (tried with MPEG-TS over HTTP and UDP).
+    # Not fflags;nobuffer: it throws away what was read to find out about the stream, the only key frame for seconds
+    # among it; and once these are read, frames come no later without it (tried with MPEG-TS over HTTP and UDP).
     "OPENCV_FFMPEG_CAPTURE_OPTIONS": "rtsp_transport;tcp|flags;low_delay",
 }
-
-
-@dataclass(frozen=True)
-class CaptureJob:
-    """What to capture.
-
-    Attributes:
-        kind: ``camera``, ``stream`` or ``picamera2``.
-        target: Number or path of a camera, address of a stream.
-        width: Pixels wanted, or None for what the driver likes; so with the others.
-        height: Pixels wanted.
-        fps: Pictures a second wanted.
-        mjpg: Whether a camera shall send JPEG, which lets most of them give large pictures faster.
-        open_s: Seconds that opening may take.
-    """
-
-    kind: str
-    target: str
-    width: int | None = None
-    height: int | None = None
-    fps: float | None = None
-    mjpg: bool = False
-    open_s: float = OPEN_S
 
 
 class CaptureChild:
     """One capture process.
 
     Args:
-        command: What is started.
-        job: What it shall capture.
-        on_message: Told each thing it says, from a thread of its own; must be quick.
-        on_end: Told that it won't say any more, from the same thread.
+        command: The command that is started.
+        job: What it captures.
+        on_message: Called with each of its messages, from a thread of its own; must be quick.
+        on_end: Called when no more messages will come, from the same thread.
     """
 
     def __init__(
@@ -99,7 +74,7 @@ class CaptureChild:
         """Start it.
 
         Raises:
-            OSError: the system can't.
+            OSError: The system can't.
         """
         self._memory, self._path = _make_memory()
         try:
@@ -114,16 +89,16 @@ class CaptureChild:
                 start_new_session=True,  # Ctrl-C in the terminal is for the parent
             )
         except BaseException:
-            self._forget_memory()
+            self._release_memory()
             raise
         self._process, self._stdin = process, process.stdin
         self._readers = [
-            threading.Thread(target=self._hear, args=(process.stdout,), name="capture-reader", daemon=True),
+            threading.Thread(target=self._receive, args=(process.stdout,), name="capture-reader", daemon=True),
             threading.Thread(target=self._collect, args=(process.stderr,), name="capture-stderr", daemon=True),
         ]
         for reader in self._readers:
             reader.start()
-        self._say(json.dumps({**asdict(self._job), "memory": self._path or self._memory}))
+        self._send(json.dumps({**asdict(self._job), "memory": self._path or self._memory}))
 
     @property
     def pid(self) -> int | None:
@@ -131,14 +106,16 @@ class CaptureChild:
         return None if self._process is None else self._process.pid
 
     def view(self, offset: int, size: Size) -> ImageArray:
-        """A picture ``(height, width, 3)`` where the child wrote it; valid until it is given back.
+        """A frame ``(height, width, 3)`` where the child wrote it; valid until it is given back.
 
         The array keeps the memory alive, so that it may be copied even when the child is gone.
         """
+        import numpy as np
+
         count = size[0] * size[1] * 3
         with self._lock:
             if self._memory < 0:
-                raise ValueError("its memory was given up")
+                raise ValueError("its memory was released")
             if self._map is None or len(self._map) < offset + count:  # it has grown
                 self._map = mmap.mmap(self._memory, offset + count, access=mmap.ACCESS_READ)
             memory = self._map
@@ -146,10 +123,10 @@ class CaptureChild:
 
     def give_back(self, slot: int) -> None:
         """Let the child write to a slot again. Never blocks: no more lines can be under way than there are slots."""
-        self._say(str(slot))
+        self._send(str(slot))
 
     def end(self, *, gently: bool = True) -> None:
-        """End it, whatever it is doing, and let go of everything.
+        """End it, whatever it is doing, and release its memory.
 
         Args:
             gently: Let it end itself, if it does so at once.
@@ -171,35 +148,35 @@ class CaptureChild:
         for pipe, reader in zip((process.stdout, process.stderr), self._readers, strict=True):
             if pipe is not None and not reader.is_alive():
                 pipe.close()
-        self._forget_memory()
+        self._release_memory()
 
-    def words(self) -> str:
-        """The last line of what it and its libraries complained of."""
+    def last_error_line(self) -> str:
+        """The last line that it and its libraries wrote to stderr."""
         return next((line for line in reversed(self._words) if line), "")
 
-    def epitaph(self) -> str:
-        """How it ended; to be asked after `end`."""
+    def exit_reason(self) -> str:
+        """How it ended; to be called after `end`."""
         status = None if self._process is None else self._process.returncode
         if status is None or status >= 0:
-            how, words = f"the capture process ended with status {status}", self.words()
+            how, words = f"the capture process ended with status {status}", self.last_error_line()
             return f"{how}: {words[:300]}" if words else how
         try:
             return f"the capture process was ended by {signal.Signals(-status).name}"
         except ValueError:
             return f"the capture process was ended by signal {-status}"
 
-    def _say(self, line: str) -> None:
+    def _send(self, line: str) -> None:
         with self._lock:  # so that it isn't closed meanwhile, and its number given to another file
             if self._stdin is not None:
                 with contextlib.suppress(OSError):  # a dead child is noticed by its reader
                     self._stdin.write(line.encode() + b"\n")
 
-    def _hear(self, pipe: IO[bytes]) -> None:
+    def _receive(self, pipe: IO[bytes]) -> None:
         try:
             for line in _lines(pipe):
-                if line.startswith(b"{"):  # anything else is a library's chatter before the worker took over
+                if line.startswith(b"{"):  # anything else was printed by a library before the worker took over
                     self._on_message(self, json.loads(line))
-        except (OSError, ValueError) as error:  # a line cut off by a kill, above all
+        except (OSError, ValueError) as error:  # usually a line cut off by a kill
             logger.debug("capture process %s: %s", self.pid, error)
         finally:
             self._on_end(self)
@@ -209,7 +186,7 @@ class CaptureChild:
             for line in _lines(pipe):
                 self._words.append(line.decode("utf-8", "replace").strip())
 
-    def _forget_memory(self) -> None:
+    def _release_memory(self) -> None:
         with self._lock:
             self._map = None
             memory, self._memory = self._memory, -1
@@ -246,8 +223,8 @@ def _make_memory() -> tuple[int, str]:
 
 
 def opened_line(opened: dict[str, Any]) -> str:
-    """What a driver said of a device it opened, for people."""
+    """What a driver reported of a device it opened, for people."""
     height, width = opened["size"]
-    size = f"{width}x{height}" if width > 0 else "pictures of unknown size"
+    size = f"{width}x{height}" if width > 0 else "frames of unknown size"
     speed = f", {opened['fps']:g} fps" if opened["fps"] else ""
     return f"{size}{speed} ({opened['note']})"

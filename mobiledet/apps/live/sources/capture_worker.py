@@ -1,18 +1,18 @@
-"""The process that reads a camera or a stream, and fills shared memory with its pictures.
+"""The process that reads a camera or a stream, and fills shared memory with its frames.
 
     python -m mobiledet.apps.live.sources.capture_worker
 
-Started by :mod:`capture`, never by hand. A driver or a network that hangs, hangs here, where it can be
-killed. What is said between the two:
+Started by :mod:`capture`, never by hand. A driver or a network that hangs, hangs here, where it can be killed. The
+messages between the two:
 
 * the parent's first line on stdin is the job (JSON); each further line is the number of a slot it has copied, and the
   end of stdin is the end of this process;
 * on stdout, one JSON object a line: ``{"ready": true}`` once everything is loaded; ``{"opened": {...}}`` with ``size``,
-  ``fps`` and ``note``; for each picture ``index, slot, offset, size, grabbed, grab_ms, skipped``; and as last word
-  ``{"failed": why, "explained": whether that says it all}``.
+  ``fps`` and ``note``; for each frame ``index, slot, offset, size, grabbed, grab_ms, skipped``; and as the last
+  one ``{"failed": why, "explained": whether that gives the cause}``.
 
 A slot that was announced is not written to before the parent has given it back. When none is free, the parent has four
-pictures that it didn't even look at; then the newest is counted and left out rather than one of those overwritten.
+frames that it didn't even look at; then the newest is counted and dropped rather than one of those overwritten.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from mobiledet.apps.live.sources.capture_devices import CaptureFailedError, Device, load_libraries, open_device
+from mobiledet.apps.live.sources.capture_devices import CaptureFailedError, CaptureJob, Device
+from mobiledet.apps.live.sources.opening import SOURCES
 from mobiledet.structures import ImageArray
 from mobiledet.utils.processes import end_with_parent
 
@@ -40,45 +41,59 @@ SLOTS = 4
 _TRY_AGAIN_S = 0.005
 
 
-def serve(
-    opener: Callable[[dict[str, Any]], Device] = open_device, prepare: Callable[[], None] = load_libraries
-) -> None:
+def load_libraries() -> None:
+    """Load what takes longest, and leave the cores to the network."""
+    import cv2
+
+    cv2.setNumThreads(1)
+
+
+def open_device(job: CaptureJob) -> Device:
+    """Open what a job names.
+
+    Raises:
+        CaptureFailedError: It can't be opened.
+    """
+    return next(kind.device for kind in SOURCES if kind.name == job.kind and kind.device is not None)(job)
+
+
+def serve(opener: Callable[[CaptureJob], Device] = open_device, prepare: Callable[[], None] = load_libraries) -> None:
     """Capture until the parent closes the line or the device is lost.
 
     Args:
         opener: Opens what the job names.
-        prepare: Called first; what takes its time here isn't counted as time to open.
+        prepare: Called first; the time it takes isn't counted as time to open.
     """
     end_with_parent()
     if hasattr(signal, "SIGINT"):
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
-    # Libraries print what they like; only our words may come through the pipe.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the parent
+    # Libraries may print anything; only our messages may pass through the pipe.
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     job: dict[str, Any] = json.loads(sys.stdin.buffer.readline())
-    slots = Slots(job["memory"])
+    slots = Slots(job.pop("memory"))
     threading.Thread(target=_receive, args=(sys.stdin.buffer, slots), daemon=True).start()
     try:
         prepare()
         _send(channel, {"ready": True})
-        device = opener(job)
+        device = opener(CaptureJob(**job))
         _send(channel, {"opened": device.about()})
         capture(device, slots, lambda message: _send(channel, message))
     except CaptureFailedError as error:
-        _flush_libraries()  # the parent reads the cause from their words
+        _flush_libraries()  # the parent reads the cause from what they wrote
         _send(channel, {"failed": str(error), "explained": error.explained})
     except BrokenPipeError:
         pass  # the parent is gone
-    except Exception as error:  # whatever a driver throws is told in one line
+    except Exception as error:  # whatever a driver raises is reported in one line
         _send(channel, {"failed": f"{type(error).__name__}: {error}", "explained": True})
     os._exit(0)  # no library gets the chance to hang while it cleans up
 
 
-def capture(device: Device, slots: Slots, tell: Callable[[dict[str, Any]], None]) -> None:
-    """Hand over one picture after the other.
+def capture(device: Device, slots: Slots, announce: Callable[[dict[str, Any]], None]) -> None:
+    """Hand over one frame after the other.
 
     Raises:
-        CaptureFailedError: the device gives no more.
+        CaptureFailedError: The device gives no more.
     """
     index = skipped = failures = 0
     while True:
@@ -94,14 +109,14 @@ def capture(device: Device, slots: Slots, tell: Callable[[dict[str, Any]], None]
             index += 1
             continue
         start = time.monotonic()
-        picture = device.retrieve()
-        if picture is None or picture.size == 0:
+        image = device.retrieve()
+        if image is None or image.size == 0:
             skipped += 1
             continue
-        slot, offset, room = slots.take(picture.shape[:2])
-        _write_rgb(picture, room, bgr=device.bgr)
+        slot, offset, room = slots.take(image.shape[:2])
+        _write_rgb(image, room, bgr=device.bgr)
         grab_ms = (time.monotonic() - start) * 1e3
-        tell(
+        announce(
             {
                 "index": index,
                 "slot": slot,
@@ -116,9 +131,9 @@ def capture(device: Device, slots: Slots, tell: Callable[[dict[str, Any]], None]
 
 
 class Slots:
-    """Room for a few pictures in a file that both processes have mapped.
+    """Room for a few frames in a file that both processes have mapped.
 
-    A larger picture gets new slots behind the old ones, so that nothing is moved that the parent may be copying.
+    A larger frame gets new slots behind the old ones, so that nothing is moved that the parent may be copying.
 
     Args:
         memory: Number of an inherited file, or the path of one.
@@ -134,11 +149,11 @@ class Slots:
 
     @property
     def free(self) -> bool:
-        """Whether a picture could be written."""
+        """Whether a frame could be written."""
         return self._map is None or bool(self._free)
 
     def take(self, size: tuple[int, int]) -> tuple[int, int, ImageArray]:
-        """A free slot for a picture of ``(height, width)``: its number, its place in the file, and the room there."""
+        """A free slot for a frame of ``(height, width)``: its number, its place in the file, and the room there."""
         shape = (*size, 3)
         count = size[0] * size[1] * 3
         with self._lock:
@@ -150,7 +165,7 @@ class Slots:
         return slot, offset, np.frombuffer(self._map, np.uint8, count, offset).reshape(shape)
 
     def give_back(self, slot: int) -> None:
-        """The parent has copied what lay there."""
+        """The parent has copied the frame in this slot."""
         with self._lock:
             if slot >= self._first:
                 self._free.append(slot)
@@ -160,26 +175,26 @@ class Slots:
         self._bytes = -(-count // mmap.PAGESIZE) * mmap.PAGESIZE
         self._begin, self._end = self._end, self._end + SLOTS * self._bytes
         if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(self._file, self._begin, SLOTS * self._bytes)  # a full disk is told here, not by SIGBUS
+            os.posix_fallocate(self._file, self._begin, SLOTS * self._bytes)  # a full disk fails here, not by SIGBUS
         else:
             os.truncate(self._file, self._end)
         self._map = mmap.mmap(self._file, self._end)
         self._free = list(range(self._first, self._first + SLOTS))
 
 
-def _write_rgb(picture: ImageArray, room: ImageArray, *, bgr: bool) -> None:
-    if picture.ndim == 3 and picture.shape[2] == 3 and not bgr:
-        np.copyto(room, picture)
+def _write_rgb(image: ImageArray, room: ImageArray, *, bgr: bool) -> None:
+    if image.ndim == 3 and image.shape[2] == 3 and not bgr:
+        np.copyto(room, image)
         return
     import cv2
 
-    if picture.ndim == 2 or picture.shape[2] == 1:
+    if image.ndim == 2 or image.shape[2] == 1:
         code = cv2.COLOR_GRAY2RGB
-    elif picture.shape[2] == 4:
+    elif image.shape[2] == 4:
         code = cv2.COLOR_BGRA2RGB if bgr else cv2.COLOR_RGBA2RGB
     else:
         code = cv2.COLOR_BGR2RGB
-    cv2.cvtColor(picture, code, dst=room)
+    cv2.cvtColor(image, code, dst=room)
 
 
 def _receive(lines: IO[bytes], slots: Slots) -> None:

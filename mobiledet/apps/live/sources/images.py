@@ -1,4 +1,4 @@
-"""Still pictures: one, or a folder of them."""
+"""Images: one, or a folder of them."""
 
 from __future__ import annotations
 
@@ -6,81 +6,96 @@ import logging
 from collections.abc import Generator
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mobiledet.apps.live.sources.reading import Found, ReadSource
-from mobiledet.data.images import find_images, read_image
+from mobiledet.apps.live.sources.kinds import SourceKind
+from mobiledet.apps.live.sources.reading import FILE_OPTIONS, ReadResult, ReadSource, file_path
 from mobiledet.errors import ImageError, SourceError
-from mobiledet.structures import ImageArray
+
+if TYPE_CHECKING:
+    from mobiledet.structures import ImageArray
 
 logger = logging.getLogger(__name__)
 
-PICTURES_PER_S = 1.0
-"""How fast pictures follow each other when nothing else is asked for."""
+IMAGES_PER_S = 1.0
+"""How fast images follow each other when no rate is asked for."""
 
 
-class PictureSource(ReadSource):
-    """A picture, or a folder of them, in the order of their names; they may differ in size.
+class ImageSource(ReadSource):
+    """An image, or a folder of them, in the order of their names; they may differ in size.
 
-    A broken one is counted, told once, and left out.
-
-    Args:
-        path: The picture or folder.
-        name: What users know it by; None for its path.
-        realtime: Whether they come by a clock, the newest winning.
-        fps: Pictures a second of that clock, `PICTURES_PER_S` if None.
-        loop: Whether to start again at the end; positions go on growing.
+    A broken one is counted, reported once, and skipped. By a clock there are ``fps`` of them a second, `IMAGES_PER_S`
+    if that is None. Arguments as of `ReadSource`.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        name: str | None = None,
-        realtime: bool = False,
-        fps: float | None = None,
-        loop: bool = False,
-    ) -> None:
-        super().__init__(name or str(path), realtime=realtime)
-        self.path = path
-        self.interval = 1 / (fps or PICTURES_PER_S)
-        self._loop = loop
-        self._files: list[Path] = []
-        self._broken: dict[Path, str] = {}
+    _files: tuple[Path, ...] = ()
 
     def open(self) -> None:
-        """Find the pictures.
+        """Find the images.
 
         Raises:
-            SourceError: there are none.
+            SourceError: There are none.
         """
+        from mobiledet.data.images import find_images
+
         try:
-            self._files = find_images([self.path])
+            self._files = tuple(find_images([self.path]))
         except ImageError as error:
             raise SourceError(str(error)) from None
         except OSError as error:
             raise SourceError(f"{self.path} can't be read: {error.strerror}; give yourself permission") from None
-        self.frames = None if self._loop else len(self._files)
+        self._broken: dict[Path, str] = {}
+        self.interval = 1 / (self.wanted_fps or IMAGES_PER_S)
+        self.frames = None if self.loop else len(self._files)
         self.fps = 1 / self.interval if self.live else None
 
-    def pictures(self) -> Generator[Found, None, None]:
-        """Its pictures, once or for ever."""
+    def read(self) -> Generator[ReadResult, None, None]:
+        """The images, once or for ever."""
         number = 0
         while True:
             for file in self._files:
                 if file not in self._broken:
-                    yield Found(partial(self._load, file), number * self.interval, name=file.name)
+                    yield ReadResult(partial(self._load, file), number * self.interval, name=file.name)
                     number += 1
             if len(self._broken) == len(self._files):
                 first = next(iter(self._broken.values()))
-                which = f"none of the {len(self._files)} pictures can be read; the first: " if self._files[1:] else ""
+                which = f"none of the {len(self._files)} images can be read; the first: " if self._files[1:] else ""
                 raise SourceError(which + first)
-            if not self._loop:
+            if not self.loop:
                 return
 
     def _load(self, file: Path) -> ImageArray | None:
+        from mobiledet.data.images import read_image
+
         try:
             return read_image(file)
         except ImageError as error:
             self._broken[file] = str(error)
-            logger.warning("left out: %s", error)
+            logger.warning("skipped: %s", error)
             return None
+
+
+def _recognises(text: str) -> bool:
+    path = file_path(text)
+    try:
+        if path.is_dir():
+            return True
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            head = file.read(512)
+    except (OSError, ValueError):
+        return False  # whoever opens it as a video reports the cause
+    from mobiledet.data.images import image_format
+
+    return image_format(head) is not None
+
+
+IMAGES = SourceKind(
+    name="images",
+    plural="images",
+    examples=("an image", "a folder of images"),
+    options=FILE_OPTIONS,
+    recognises=_recognises,
+    open=ImageSource.from_text,
+)

@@ -1,42 +1,48 @@
-"""Sources that this process reads by itself: handing over, a file's own clock, the end."""
+"""Sources that this process reads by itself: reading ahead, a file's own clock, the end."""
 
 from __future__ import annotations
 
-import collections
 import contextlib
-import logging
+import re
 import threading
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
-from mobiledet.apps.live.frames import Frame, Mailbox
+from mobiledet.apps.live.frames import Frame, Mailbox, ReadAhead
 from mobiledet.apps.live.sources.base import EndOfSource, Source, SourceState
+from mobiledet.apps.live.sources.kinds import SourceOptions
 from mobiledet.errors import SourceError
-from mobiledet.structures import ImageArray, Size
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from mobiledet.structures import ImageArray, Size
+
+FILE_OPTIONS = frozenset({"fps", "realtime", "loop"})
+"""The options that every `ReadSource` takes."""
 
 AHEAD = 3
-"""Pictures read before anyone asks for them."""
+"""Frames read before anyone asks for them."""
 
-_CATCH_UP = 5
-"""Late pictures left out in a row, before one is shown however late it is."""
+CATCH_UP = 5
+"""Late frames dropped in a row, before one is shown however late it is."""
 
-_HOPELESS_S = 1.0
-"""Lag after which the clock is put back instead: this process stood still, or is far too slow."""
+HOPELESS_S = 1.0
+"""Lag after which the clock is set back instead: this process stood still, or is far too slow."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """A picture that can be read.
+class ReadResult:
+    """A frame that can be read.
 
     Attributes:
-        load: Reads it; None if it turns out to be damaged.
+        load: Reads it; returns None if it turns out to be damaged.
         position: Seconds into the file.
         grab_ms: Milliseconds spent on it so far.
-        name: File name, for pictures of a folder.
+        name: File name, for images of a folder.
     """
 
     load: Callable[[], ImageArray | None]
@@ -46,22 +52,34 @@ class Found:
 
 
 class ReadSource(Source):
-    """Reads pictures in a thread: a few ahead of whoever takes every one of them, or by a clock and the newest wins.
+    """Reads frames in a thread: a few ahead of whoever takes every one of them, or by a clock and the newest wins.
 
     Args:
-        name: What users know it by.
-        realtime: Whether pictures come by their own clock.
+        path: The file or folder.
+        name: Its name for users; None for its path.
+        realtime: Whether its frames come by a clock, the newest winning.
+        fps: Frames a second of that clock; None for its own.
+        loop: Whether to start again at the end; positions go on growing.
     """
 
-    def __init__(self, name: str, *, realtime: bool) -> None:
-        self.name = name
+    def __init__(
+        self,
+        path: Path,
+        *,
+        name: str | None = None,
+        realtime: bool = False,
+        fps: float | None = None,
+        loop: bool = False,
+    ) -> None:
+        self.path, self.wanted_fps, self.loop = path, fps, loop
+        self.name = name or str(path)
         self.live = realtime
         self.interval = 1.0
-        """Seconds between two pictures, as far as is known."""
+        """Seconds between two frames, as far as is known."""
         self.frames: int | None = None
         self.fps: float | None = None
         self.skipped = 0
-        self._shelf: Mailbox[Frame] | _Shelf = Mailbox() if realtime else _Shelf(AHEAD)
+        self._ahead: Mailbox[Frame] | ReadAhead[Frame] = Mailbox() if realtime else ReadAhead(AHEAD)
         self._clock = threading.Condition()
         self._wanted = False
         self._origin: float | None = None
@@ -72,46 +90,58 @@ class ReadSource(Source):
         self._captured = self._late = 0
         self._size: Size | None = None
 
+    @classmethod
+    def from_text(cls, text: str, options: SourceOptions) -> Source:
+        """The source for a path or a file:// address.
+
+        Raises:
+            SourceError: A rate without a clock, or a file of another machine.
+        """
+        path = file_path(text)
+        if options.fps is not None and not options.realtime:
+            raise SourceError(f"{path}: --fps is the clock of --realtime; add --realtime, or leave --fps out")
+        return cls(path, realtime=options.realtime, fps=options.fps, loop=options.loop)
+
     @abstractmethod
     def open(self) -> None:
         """Make sure that it can be read; called once, by `start`.
 
         Raises:
-            SourceError: it can't.
+            SourceError: It can't.
         """
 
     @abstractmethod
-    def pictures(self) -> Generator[Found, None, None]:
-        """Its pictures in order; runs in the source's thread.
+    def read(self) -> Generator[ReadResult, None, None]:
+        """Its frames in order; runs in the source's thread.
 
         Raises:
-            SourceError: it turned out that it can't be read.
+            SourceError: It can't be read after all.
         """
 
     def start(self) -> None:
         """Open it, and begin to read.
 
         Raises:
-            SourceError: it can't be opened.
+            SourceError: It can't be opened.
         """
         self.open()
         self._thread = threading.Thread(target=self._run, name="reader", daemon=True)
         self._thread.start()
 
     def take(self, timeout: float) -> Frame | None:
-        """The next picture, or the newest; None if there is none within ``timeout`` seconds.
+        """The next frame, or the newest; None if there is none within ``timeout`` seconds.
 
         Raises:
-            EndOfSource: there are no more.
-            SourceError: it can't be read.
+            EndOfSource: There are no more.
+            SourceError: It can't be read.
         """
         if not self._wanted:
             with self._clock:
                 self._wanted = True
                 self._clock.notify_all()
-        frame = self._shelf.take(timeout)
-        if frame is None and self._shelf.closed:
-            frame = self._shelf.take(0)  # the last one may have come just before the end
+        frame = self._ahead.take(timeout)
+        if frame is None and self._ahead.closed:
+            frame = self._ahead.take(0)  # the last one may have come just before the end
             if frame is None:
                 raise self._error or EndOfSource
         if frame is not None and not self.live:
@@ -121,12 +151,12 @@ class ReadSource(Source):
 
     def state(self) -> SourceState:
         """How it is doing."""
-        trouble = str(self._error) if isinstance(self._error, SourceError) else ""
+        problem = str(self._error) if isinstance(self._error, SourceError) else ""
         return SourceState(
-            connected=self._thread is not None and not trouble and not self._closing,
-            message=trouble,
+            connected=self._thread is not None and not problem and not self._closing,
+            message=problem,
             captured=self._captured,
-            dropped=self._late + (self._shelf.dropped if isinstance(self._shelf, Mailbox) else 0),
+            dropped=self._late + (self._ahead.dropped if isinstance(self._ahead, Mailbox) else 0),
             skipped=self.skipped,
             size=self._size,
             fps=self.fps,
@@ -149,58 +179,58 @@ class ReadSource(Source):
         with self._clock:
             self._closing = True
             self._clock.notify_all()
-        self._shelf.close()
+        self._ahead.close()
         if self._thread is not None:
             self._thread.join(1.0)
 
     def _run(self) -> None:
         try:
             # Closed here, in the thread that reads, whichever way the loop ends.
-            with contextlib.closing(self.pictures()) as found:
+            with contextlib.closing(self.read()) as results:
                 late_in_row = 0
-                for picture in found:
+                for result in results:
                     if self._closing:
                         break
-                    if self.live and self._too_late(picture.position) and late_in_row < _CATCH_UP:
+                    if self.live and self._too_late(result.position) and late_in_row < CATCH_UP:
                         late_in_row += 1
                         self._late += 1
                         self._captured += 1
                         continue
                     late_in_row = 0
-                    self._hand_over(picture)
+                    self._hand_over(result)
         except BaseException as error:  # raised again in the thread that takes
             self._error = error
         finally:
-            self._shelf.close()
+            self._ahead.close()
 
-    def _hand_over(self, found: Found) -> None:
+    def _hand_over(self, result: ReadResult) -> None:
         start = time.monotonic()
-        image = found.load()
+        image = result.load()
         grabbed = time.monotonic()
         if image is None:
             self.skipped += 1
             return
-        grab_ms = found.grab_ms + (grabbed - start) * 1e3
+        grab_ms = result.grab_ms + (grabbed - start) * 1e3
         if self.live:
-            grabbed = self._wait_until_due(found.position)
+            grabbed = self._wait_until_due(result.position)
         if self._closing:
             return
         self._size = (image.shape[0], image.shape[1])
         index, self._captured = self._captured, self._captured + 1
-        self._shelf.put(Frame(image, index, grabbed, found.position, grab_ms, found.name))
+        self._ahead.put(Frame(image, index, grabbed, result.position, grab_ms, result.name))
 
     def _too_late(self, position: float) -> bool:
         with self._clock:
             if self._origin is None or self._paused_at is not None:
                 return False
             lag = time.monotonic() - self._origin - position
-            if lag > _HOPELESS_S:
+            if lag > HOPELESS_S:
                 self._origin += lag
                 return False
             return lag > self.interval
 
     def _wait_until_due(self, position: float) -> float:
-        """Wait until the clock shows ``position``; when that was, so that being late counts into a picture's age."""
+        """Wait until the clock shows ``position``; when that was, so that being late counts into a frame's age."""
         with self._clock:
             while not self._closing:
                 now = time.monotonic()
@@ -208,7 +238,7 @@ class ReadSource(Source):
                     self._clock.wait()
                     continue
                 if self._origin is None:
-                    # The clock starts with the first picture that somebody wants; a model may take long to load.
+                    # The clock starts with the first frame that somebody wants; a model may take long to load.
                     self._origin = now - position
                 if self._paused_at is not None:
                     self._clock.wait()
@@ -220,31 +250,17 @@ class ReadSource(Source):
         return time.monotonic()
 
 
-class _Shelf:
-    """Room for a few pictures; who brings one waits for room."""
+def file_path(text: str) -> Path:
+    """The path that a text names: a path, ``~/...`` or a ``file://`` address.
 
-    def __init__(self, room: int) -> None:
-        self._room = room
-        self._changed = threading.Condition()
-        self._frames: collections.deque[Frame] = collections.deque()
-        self.closed = False
+    Raises:
+        SourceError: It is a file of another machine.
+    """
+    if not re.match(r"file://", text, re.IGNORECASE):
+        return Path(text).expanduser() if text.startswith("~/") else Path(text)
+    from urllib.request import url2pathname
 
-    def put(self, frame: Frame) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: len(self._frames) < self._room or self.closed)
-            if not self.closed:
-                self._frames.append(frame)
-                self._changed.notify_all()
-
-    def take(self, timeout: float) -> Frame | None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._frames or self.closed, timeout)
-            if not self._frames:
-                return None
-            self._changed.notify_all()
-            return self._frames.popleft()
-
-    def close(self) -> None:
-        with self._changed:
-            self.closed = True
-            self._changed.notify_all()
+    parts = urlsplit(text)
+    if parts.netloc not in ("", "localhost"):
+        raise SourceError(f"{text}: a file of another machine can't be read; write file:///PATH")
+    return Path(url2pathname(parts.path))
