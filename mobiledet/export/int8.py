@@ -13,7 +13,6 @@ are in docs/deploy.md):
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,8 +32,6 @@ from mobiledet.structures import FloatArray, ImageArray
 
 PERCENTILE = 99.99
 """Share of an activation's values, in percent, inside its range; what lies beyond is cut off."""
-
-logger = logging.getLogger(__name__)
 
 QUANTISED = ("Conv", "Gemm", "MatMul", "Clip", "Relu")
 FLOAT_RESULTS = ("Gemm", "MatMul")
@@ -67,7 +64,6 @@ def quantise(
     for name in keep_float:
         if name not in known:
             raise ModelFileError(f"no layer {name!r} to keep in float; there are {', '.join(known)}")
-    logger.info("measuring ranges on %d images ...", sum(map(len, images)))
     prepared = pixels_as_they_are(last_layers_as_products(graph))
     pixel_range = _pixel_range(prepared)
     kept = _kept_nodes(prepared, keep_float)

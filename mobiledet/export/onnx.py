@@ -87,6 +87,7 @@ def _write(
     if options.int8:
         from mobiledet.export.int8 import quantise
 
+        logger.info("measuring ranges on %d images ...", len(calibration) * card.batch)
         graph = quantise(graph, calibration, method=options.method, keep_float=options.keep_float)
     write_onnx(graph, card, path)
 

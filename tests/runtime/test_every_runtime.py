@@ -1,0 +1,128 @@
+"""What all runtimes have in common; the kind of file and its own settings are tested beside this."""
+
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+from tiny_detectors import SIZE, assert_same, expected, pictures, spoil, tiny_detector
+
+from mobiledet import Detector
+from mobiledet.errors import MissingDependencyError, ModelFileError
+from mobiledet.export.base import ExportOptions
+from mobiledet.export.choose import EXPORTERS
+from mobiledet.runtime.choose import RUNTIMES, find_runtime, open_backend
+
+MODEL, CARD = tiny_detector("sigmoid")
+PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino", "ncnn": "ncnn"}
+FILES = {"openvino": ("model.xml", "model.bin"), "ncnn": ("model.ncnn.param", "model.ncnn.bin")}
+
+
+@pytest.fixture(scope="module", params=EXPORTERS, ids=lambda exporter: exporter.name)
+def exported(request, tmp_path_factory):
+    """A model for each runtime: its path."""
+    exporter = request.param
+    if missing := [package for package in exporter.packages if find_spec(package) is None]:
+        pytest.skip(f"{missing} not installed")
+    path = tmp_path_factory.mktemp(exporter.name) / f"model{'' if exporter.runtime.folder_file else '.onnx'}"
+    exporter.write(MODEL, CARD, path, ExportOptions(exporter.name), ())
+    return path
+
+
+def test_it_finds_what_the_checkpoint_finds(exported):
+    runtime, backend = find_runtime(exported), open_backend(exported, threads=1)
+    assert runtime in RUNTIMES
+    assert backend.card == CARD
+    assert backend.runtime.startswith(PACKAGES[runtime.name])
+    for image in pictures(2)[:, None]:
+        assert_same(backend.run(image, 0.01, 0.6), expected(MODEL, image))
+
+
+@pytest.mark.parametrize(("score", "iou"), [(0.0, 0.6), (0.3, 0.6), (0.01, 0.2), (0.01, 0.95)])
+def test_thresholds_are_given_when_running(exported, score, iou):
+    image = pictures(1)
+    assert_same(open_backend(exported, threads=1).run(image, score, iou), expected(MODEL, image, score, iou))
+
+
+def test_threads_of_the_caller_dont_mix_up_their_images(exported):
+    detector, images = Detector(exported, threads=1), list(pictures(6))
+    alone = [detector(image).boxes.tobytes() for image in images]
+    assert len(set(alone)) == len(images)
+    with ThreadPoolExecutor(4) as pool:
+        assert [found.boxes.tobytes() for found in pool.map(detector, images * 10)] == alone * 10
+
+
+def test_results_outlive_the_next_run(exported):
+    backend, images = open_backend(exported, threads=1), pictures(2)
+    first = backend.run(images[:1], 0.01, 0.6)
+    before = first.boxes.copy()
+    backend.run(images[1:], 0.01, 0.6)
+    np.testing.assert_array_equal(first.boxes, before)
+
+
+def test_images_may_be_read_only_or_strided(exported):
+    backend, images = open_backend(exported, threads=1), pictures(1)
+    wide = np.zeros((1, SIZE[0], 2 * SIZE[1], 3), np.uint8)
+    wide[:, :, ::2] = images
+    strided = wide[:, :, ::2]
+    strided.flags.writeable = False
+    np.testing.assert_array_equal(backend.run(strided, 0.01, 0.6).boxes, backend.run(images, 0.01, 0.6).boxes)
+    with pytest.raises(ValueError, match=r"takes uint8 images \(1, 64, 96, 3\), not \(1, 96, 64, 3\)"):
+        backend.run(images.transpose(0, 2, 1, 3), 0.01, 0.6)
+
+
+def test_stages_add_up(exported):
+    stages = open_backend(exported, threads=1).stages(pictures(1), 5)
+    assert list(stages) == ["network", "decode+nms"]
+    assert min(stages.values()) > 0
+
+
+@pytest.mark.parametrize("file", [0, 1])
+@pytest.mark.parametrize("how", ["cut", "changed", "gone"])
+def test_damage_in_a_folder_is_found(exported, tmp_path, file, how):
+    if exported.is_file():
+        pytest.skip("no folder")
+    path = shutil.copytree(exported, tmp_path / "copy") / FILES[find_runtime(exported).name][file]
+    message = spoil(path, how)
+    with pytest.raises(ModelFileError, match=message) as error:
+        find_runtime(exported).open(path.parent, threads=1, provider=None, spin=True)
+    assert path.name in str(error.value)
+
+
+def test_a_folder_is_named_by_its_file_too_and_needs_its_card(exported, tmp_path):
+    if exported.is_file():
+        pytest.skip("no folder")
+    folder, runtime = shutil.copytree(exported, tmp_path / "copy"), find_runtime(exported)
+    file = folder / runtime.folder_file
+    assert find_runtime(file) == runtime
+    assert runtime.model_path(file) == folder
+    assert_same(open_backend(file, threads=1).run(pictures(1), 0.01, 0.6), expected(MODEL, pictures(1)))
+    (folder / "card.json").unlink()
+    with pytest.raises(ModelFileError, match=r"has no card\.json, so it isn't a model that tools/export\.py wrote"):
+        open_backend(folder)
+
+
+def test_the_package_isnt_installed(exported, monkeypatch):
+    package = PACKAGES[find_runtime(exported).name]
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingDependencyError, match=f"needs the package {package}, .*pip install"):
+        Detector(exported)
+
+
+def test_running_needs_nothing_heavy_and_reports_to_nobody(exported, tmp_path):
+    code = (
+        "import sys, numpy; from mobiledet import Detector\n"
+        f"Detector({str(exported)!r}, threads=1)(numpy.full((70, 50, 3), 90, numpy.uint8))\n"
+        "heavy = {'torch', 'torchvision', 'onnx', 'pnnx', 'pydantic', 'albumentations', 'openvino_telemetry', 'PIL'}\n"
+        "print(*heavy & {name.partition('.')[0] for name in sys.modules if sys.modules[name] is not None})\n"
+    )
+    environment = {**os.environ, "HOME": str(tmp_path), "CI": "", "TF_BUILD": "", "JENKINS_URL": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert (done.stdout, done.stderr) == ("\n", "")
+    assert not (tmp_path / "intel").exists()  # where OpenVINO's telemetry keeps its identifier
