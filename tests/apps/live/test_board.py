@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from mobiledet.apps.live.measure import board, sensors
+from mobiledet.apps.live.measure import board
 from mobiledet.apps.live.measure.board import BoardMonitor, BoardReading
 
 
@@ -64,7 +64,7 @@ def zones(*pairs):
     ],
 )
 def test_the_zone_that_speaks_for_the_processor(sysfs, pairs, expected):
-    assert sensors.temperature_c(sysfs(zones(*pairs))) == expected
+    assert board.temperature_c(sysfs(zones(*pairs))) == expected
 
 
 def test_without_zones_psutil_is_asked(tmp_path, monkeypatch):
@@ -75,15 +75,15 @@ def test_without_zones_psutil_is_asked(tmp_path, monkeypatch):
         "coretemp": [SimpleNamespace(current=value) for value in (55.04, 0.0, None)],
     }
     monkeypatch.setattr(psutil, "sensors_temperatures", lambda: found, raising=False)
-    assert sensors.temperature_c(tmp_path) == 55.0
+    assert board.temperature_c(tmp_path) == 55.0
     monkeypatch.delattr(psutil, "sensors_temperatures")
-    assert sensors.temperature_c(tmp_path) is None
+    assert board.temperature_c(tmp_path) is None
 
 
 def test_the_clock_is_the_mean_of_the_cores(sysfs):
     path = "devices/system/cpu/cpu{}/cpufreq/scaling_cur_freq"
-    assert sensors.clock_mhz(sysfs({path.format(0): "1500000\n", path.format(1): "600000\n"})) == 1050
-    assert sensors.clock_mhz(sysfs({path.format(0): "x", path.format(1): ""})) is None
+    assert board.clock_mhz(sysfs({path.format(0): "1500000\n", path.format(1): "600000\n"})) == 1050
+    assert board.clock_mhz(sysfs({path.format(0): "x", path.format(1): ""})) is None
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_the_clock_is_the_mean_of_the_cores(sysfs):
     ],
 )
 def test_flags_in_words(flags, words):
-    assert sensors.throttle_words(flags) == words
+    assert board.throttle_words(flags) == words
 
 
 FLAGS = "devices/platform/soc/soc:firmware/get_throttled"
@@ -158,7 +158,7 @@ def test_vcgencmd_is_asked_now_and_then(vcgencmd, tmp_path, monkeypatch):
         assert reading.throttled == reading.throttled_since_start == ("under-voltage", "throttled")
         assert reading.temperature_c == 48.3
     assert calls.read_text().split() == ["get_throttled", "measure_temp"]
-    monkeypatch.setattr(board, "_COMMAND_EVERY", 0)
+    monkeypatch.setattr(board, "COMMAND_EVERY", 0)
     monitor.read()
     assert len(calls.read_text().split()) == 4
 
@@ -171,8 +171,8 @@ def test_sysfs_knows_the_temperature_better(vcgencmd, sysfs):
 @pytest.mark.parametrize("script", ["exit 1", "exec sleep 30"])
 def test_a_vcgencmd_that_fails_or_hangs_is_asked_once(vcgencmd, tmp_path, monkeypatch, script):
     calls = vcgencmd(script)
-    monkeypatch.setattr(board, "_COMMAND_EVERY", 0)
-    monkeypatch.setattr(board, "_COMMAND_TIMEOUT", 0.3)
+    monkeypatch.setattr(board, "COMMAND_EVERY", 0)
+    monkeypatch.setattr(board, "COMMAND_TIMEOUT", 0.3)
     monitor = BoardMonitor(sysfs=tmp_path)
     for _ in range(3):
         reading = monitor.read()

@@ -7,8 +7,7 @@ from live_parts import result
 
 from mobiledet.apps.live.measure import meter as meter_module
 from mobiledet.apps.live.measure.meter import Meter
-from mobiledet.apps.live.measure.percentiles import Percentiles
-from mobiledet.apps.live.measure.timeline import Timeline
+from mobiledet.apps.live.measure.summaries import Percentiles, Timeline
 from mobiledet.apps.live.sources.base import SourceState
 
 

@@ -1,4 +1,7 @@
-"""What the machine tells about itself while it works: processor, memory, temperature, and whether it is slowed down."""
+"""The machine during a run: processor, memory, temperature, clock, and whether it is slowed down.
+
+Sensors are read from Linux's sysfs first, then by psutil.
+"""
 
 from __future__ import annotations
 
@@ -12,32 +15,44 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mobiledet.apps.live.measure.sensors import ThrottleCount, clock_mhz, firmware_flags, temperature_c, throttle_words
 from mobiledet.utils.machine import memory_mib, usable_cores
 
 logger = logging.getLogger(__name__)
 
-_COMMAND_EVERY = 5.0
-"""Seconds between two calls of ``vcgencmd``, which asks the board's firmware and takes it some time."""
+COMMAND_EVERY = 5.0
+"""Seconds between two calls of ``vcgencmd``, which asks the board's firmware; that takes some time."""
 
-_COMMAND_TIMEOUT = 1.0
+COMMAND_TIMEOUT = 1.0
+"""Seconds that such a call may take."""
 
 Key = tuple[int, float]
-"""A process: its number, and when it started, for numbers are used again."""
+"""A process: its id, and when it started, because ids are used again."""
+
+_ZONES = ("cpu-thermal", "cpu_thermal", "x86_pkg_temp", "soc", "cpu", "package", "tcpu", "acpitz")
+"""Thermal zones of the processor, the best first; by the beginnings of their types."""
+
+_SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal", "cpu-thermal", "soc_thermal", "acpitz")
+
+_SANE = (1.0, 130.0)
+"""Degrees Celsius; a value outside is of a sensor that doesn't exist."""
+
+_WORDS = ("under-voltage", "frequency capped", "throttled", "soft temperature limit")
+
+_FIRMWARE = "devices/platform/soc/soc:firmware/get_throttled"
 
 
 @dataclass(frozen=True)
 class BoardReading:
-    """What a machine read at one moment; None where it doesn't tell.
+    """Readings of the machine at one moment; None where it gives none.
 
     Attributes:
         cpu_percent: Of all cores together, 0..100, by this program and its capture processes.
-        memory_mib: Memory of the same in MiB; what two processes share is counted for each.
-        peak_memory_mib: The most of it so far.
+        memory_mib: Memory of the same in MiB; memory that two processes share is counted for each.
+        peak_memory_mib: The largest value of it so far.
         temperature_c: Of the processor, in degrees Celsius.
-        throttled: What slows the board down just now: ``under-voltage``, ``frequency capped``, ``throttled``, ``soft
-            temperature limit``.
-        throttled_since_start: What did so at any time since the start.
+        throttled: Causes that slow the board down just now: ``under-voltage``, ``frequency capped``, ``throttled``,
+            ``soft temperature limit``.
+        throttled_since_start: Causes at any time since the start.
         clock_mhz: Mean of the cores.
     """
 
@@ -55,9 +70,9 @@ class BoardMonitor:
 
     Args:
         interval: Seconds between two readings.
-        processes: Gives the numbers of processes that belong to this program.
-        sysfs: Where Linux tells about its devices.
-        command: Raspberry Pi's program that asks the firmware; looked for in PATH.
+        processes: Returns the ids of other processes that belong to this program.
+        sysfs: The folder in which Linux describes its devices.
+        command: Raspberry Pi's program that asks the firmware; searched in PATH.
     """
 
     def __init__(
@@ -72,7 +87,7 @@ class BoardMonitor:
         self._processes = processes
         self._sysfs = sysfs
         self._command = shutil.which(command)
-        self._asked = -_COMMAND_EVERY
+        self._asked = -COMMAND_EVERY
         self._answers: tuple[int | None, float | None] = None, None
         self._before: tuple[float, dict[Key, float]] | None = None
         self._peak = 0.0
@@ -91,7 +106,7 @@ class BoardMonitor:
         """Stop reading, within a second or two. Harmless when done twice."""
         self._stop.set()
         if self._thread.is_alive():
-            self._thread.join(_COMMAND_TIMEOUT + 1)
+            self._thread.join(COMMAND_TIMEOUT + 1)
 
     def reading(self) -> BoardReading:
         """The latest reading, at once; all unknown before the first."""
@@ -121,13 +136,13 @@ class BoardMonitor:
         while not self._stop.wait(wait):
             try:
                 self._reading = self.read()
-            except Exception as error:  # a number less is no reason to stop
+            except Exception as error:  # a missing number is no reason to stop
                 logger.debug("the machine can't be read", exc_info=error)
-            # The first share of the processor needs two looks; it is shown soon.
+            # The first processor load needs two readings; it is shown soon.
             wait = self._interval if wait else min(0.5, self._interval)
 
     def _usage(self) -> tuple[float | None, float | None]:
-        """Share of the processor since the last call in percent, and memory in MiB."""
+        """Processor load since the last call in percent, and memory in MiB."""
         now, spent, memory = time.monotonic(), dict[Key, float](), 0.0
         for number in (os.getpid(), *self._processes()):
             used = _process(number)
@@ -143,12 +158,12 @@ class BoardMonitor:
         return percent, round(memory, 1) if memory else None
 
     def _ask(self) -> tuple[int | None, float | None]:
-        """The firmware's flags and temperature: from its file, or from the command where that is all there is."""
+        """The firmware's flags and temperature: from its file, or from the command where there is no file."""
         flags = firmware_flags(self._sysfs)
         if flags is not None or self._command is None:
             return flags, None
         now = time.monotonic()
-        if now - self._asked >= _COMMAND_EVERY:
+        if now - self._asked >= COMMAND_EVERY:
             self._asked = now
             throttled, warmth = self._call("get_throttled"), self._call("measure_temp")
             self._answers = _flags(throttled), _degrees(warmth)
@@ -165,7 +180,7 @@ class BoardMonitor:
                 capture_output=True,
                 text=True,
                 errors="replace",
-                timeout=_COMMAND_TIMEOUT,
+                timeout=COMMAND_TIMEOUT,
                 check=True,
             )
         except (OSError, subprocess.SubprocessError) as error:
@@ -175,13 +190,13 @@ class BoardMonitor:
         return done.stdout
 
     def _note(self, flags: int | None) -> tuple[str, ...]:
-        """What slows the board down now; what is new goes to the list of all that did."""
+        """Causes that slow the board down now; new ones are added to the list of all since the start."""
         now = dict.fromkeys(throttle_words(flags or 0))
         if self._count.grown():
             now["throttled"] = None
         self._seen |= now
         if flags is not None:
-            # The upper half remembers since the board was switched on: what stood there at first isn't this run's.
+            # The upper half remembers since the board was switched on: what it held at first isn't of this run.
             remembered = flags >> 16
             if self._sticky is None:
                 self._sticky = remembered
@@ -190,7 +205,7 @@ class BoardMonitor:
 
 
 def _process(number: int) -> tuple[float, float, float] | None:
-    """When a process started, the seconds of processor it has used and its MiB; None for one that has ended."""
+    """When a process started, its seconds of processor time and its MiB; None for one that has ended."""
     import psutil
 
     try:
@@ -203,7 +218,7 @@ def _process(number: int) -> tuple[float, float, float] | None:
 
 
 def _flags(answer: str) -> int | None:
-    """Of ``throttled=0x50005``."""
+    """The flags in an answer such as ``throttled=0x50005``."""
     try:
         return int(answer.partition("=")[2].strip(), 16)
     except ValueError:
@@ -211,8 +226,101 @@ def _flags(answer: str) -> int | None:
 
 
 def _degrees(answer: str) -> float | None:
-    """Of ``temp=48.3'C``."""
+    """The temperature in an answer such as ``temp=48.3'C``."""
     try:
         return float(answer.partition("=")[2].partition("'")[0])
+    except ValueError:
+        return None
+
+
+def temperature_c(sysfs: Path) -> float | None:
+    """Temperature of the processor in degrees Celsius; None without a sensor of it."""
+    best: tuple[int, float] | None = None
+    for zone in sorted(sysfs.glob("class/thermal/thermal_zone*")):
+        kind = _read(zone / "type").lower()
+        rank = next((place for place, name in enumerate(_ZONES) if kind.startswith(name)), None)
+        value = _number(_read(zone / "temp"))
+        if rank is None or value is None or not _SANE[0] <= value / 1000 <= _SANE[1]:
+            continue
+        # Of several zones for clusters of cores the hottest one counts.
+        if best is None or (rank, -value) < (best[0], -best[1]):
+            best = rank, value
+    return round(best[1] / 1000, 1) if best is not None else _sensor()
+
+
+def clock_mhz(sysfs: Path) -> float | None:
+    """Mean clock of the cores in MHz; None where it isn't known."""
+    paths = sysfs.glob("devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq")
+    clocks = [value / 1000 for path in paths if (value := _number(_read(path)))]
+    if not clocks:
+        try:
+            import psutil
+
+            found = psutil.cpu_freq()
+        except Exception:  # psutil fails in its own way on each system
+            return None
+        clocks = [found.current] if found is not None and found.current else []
+    return round(sum(clocks) / len(clocks)) if clocks else None
+
+
+def firmware_flags(sysfs: Path) -> int | None:
+    """A Raspberry Pi's flags as ``vcgencmd get_throttled`` gives them; None where the kernel doesn't offer them."""
+    try:
+        return int(_read(sysfs / _FIRMWARE), 16)
+    except ValueError:
+        return None
+
+
+def throttle_words(flags: int) -> tuple[str, ...]:
+    """The lowest four of a Raspberry Pi's flags in words."""
+    return tuple(word for bit, word in enumerate(_WORDS) if flags >> bit & 1)
+
+
+class ThrottleCount:
+    """Whether an Intel processor was too hot, by its own count of such times."""
+
+    def __init__(self, sysfs: Path) -> None:
+        self._paths = [
+            sysfs / "devices/system/cpu/cpu0/thermal_throttle" / name
+            for name in ("core_throttle_count", "package_throttle_count")
+        ]
+        self._last = self._count()
+
+    def grown(self) -> bool:
+        """Whether the count grew since the last call."""
+        count = self._count()
+        grown, self._last = count > self._last, count
+        return grown
+
+    def _count(self) -> float:
+        return sum(_number(_read(path)) or 0.0 for path in self._paths)
+
+
+def _sensor() -> float | None:
+    """The processor's temperature, from psutil."""
+    try:
+        import psutil
+
+        found = psutil.sensors_temperatures()
+    except Exception:  # macOS and Windows don't have the function; drivers fail in their own ways
+        return None
+    for name in _SENSORS:
+        values = [entry.current for entry in found.get(name, []) if entry.current is not None]
+        sane = [value for value in values if _SANE[0] <= value <= _SANE[1]]
+        if sane:
+            return round(max(sane), 1)
+    return None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii", errors="replace").strip()
+    except OSError:  # some zones exist but can't be read
+        return ""
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
     except ValueError:
         return None

@@ -1,6 +1,6 @@
 """What a live view measures about itself: rates, ages, stages and counts, for the screen and for the report.
 
-FPS and seconds are counted from the first boxes on, without the time it was paused. A picture's age runs from the
+FPS and seconds are counted from the first boxes on, without the time it was paused. A frame's age runs from the
 moment it reached this program to the moment its boxes were ready, or on the screen.
 """
 
@@ -16,18 +16,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mobiledet.apps.live.frames import Result
 from mobiledet.apps.live.measure.numbers import LiveNumbers
-from mobiledet.apps.live.measure.percentiles import Percentiles
-from mobiledet.apps.live.measure.timeline import Timeline
+from mobiledet.apps.live.measure.summaries import Percentiles, Timeline
 from mobiledet.apps.live.sources.base import SourceState
 
 if TYPE_CHECKING:
     from mobiledet.apps.live.measure.board import BoardReading
 
 WINDOW_S = 2.0
-"""Seconds over which the numbers of the moment are taken."""
+"""Seconds over which the current numbers are taken."""
 
 _FRESH_S = 0.1
-"""For so long numbers of the moment are given again instead of being computed anew."""
+"""Seconds for which the current numbers are returned again instead of being computed anew."""
 
 STAGES = ("grab", "resize", "network", "read", "draw")
 
@@ -39,12 +38,12 @@ class _Sample(NamedTuple):
 
 
 class Meter:
-    """Accounts for a run; safe to call from any thread.
+    """Measures a run; safe to call from any thread.
 
     Args:
         started: When the program was started.
-        source: Asked how the source is doing.
-        board: Asked what the machine reads; None leaves that unknown.
+        source: Returns the state of the source.
+        board: Returns a reading of the machine; None leaves that unknown.
     """
 
     def __init__(
@@ -76,22 +75,22 @@ class Meter:
         self._final: tuple[float, SourceState] | None = None
         self.processed = 0
         self.passed_over = 0
-        """Pictures that came while paused."""
+        """Frames that came while paused."""
 
     def begin(self) -> None:
-        """From now on pictures are taken; those that came and went before, while a model was loaded, count apart."""
+        """Count from now on; frames dropped before, while a model was loaded, count apart."""
         self._before = self._source().dropped
 
     def end(self) -> None:
-        """From now on nothing more is taken; what the source gives now doesn't count."""
+        """Count no more; frames that the source gives from now on don't matter."""
         self._final = time.monotonic(), self._state()
 
     def record(self, result: Result) -> None:
-        """A picture has its boxes."""
+        """A frame has its boxes."""
         stages = {"grab": result.frame.grab_ms, **result.stages_ms}
         with self._lock:
             if self._first is None:
-                # Pauses before it aren't in the time that counts.
+                # Pauses before it aren't in the time that is counted.
                 self._first, self._paused_s = result.ready, 0.0
             self._seconds = self._second(result.ready)
             self.processed += 1
@@ -103,20 +102,20 @@ class Meter:
             self._timeline.add(self._seconds, result.age_ms)
 
     def drawn(self, milliseconds: float) -> None:
-        """A picture was drawn."""
+        """A frame was drawn."""
         with self._lock:
             self._stages["draw"].add(milliseconds)
             self._drawn.append(milliseconds)
 
     def shown(self, result: Result, moment: float) -> None:
-        """A picture's boxes were on the screen."""
+        """A frame's boxes were on the screen."""
         with self._lock:
             if result.frame.grabbed < self._resumed:
-                return  # it stood there through a pause
+                return  # it was on the screen through a pause
             self._shown_age.add((moment - result.frame.grabbed) * 1e3)
 
     def pause(self, paused: bool) -> None:
-        """Stop the clock, or let it go on."""
+        """Stop the clock, or start it again."""
         now = time.monotonic()
         with self._lock:
             if paused and self._paused_at is None:
@@ -128,7 +127,7 @@ class Meter:
                 self._recent.clear()
 
     def tick(self) -> None:
-        """Let time pass and look at source and machine; to be called a few times a second, pictures or not."""
+        """Let time pass and read source and machine; to be called a few times a second, frames or not."""
         state = self._state()
         reading = self._reading()
         now = time.monotonic()
@@ -145,7 +144,7 @@ class Meter:
                 self._timeline.advance(self._second(now))
 
     def numbers(self) -> LiveNumbers:
-        """The numbers of the moment."""
+        """The current numbers."""
         now = time.monotonic()
         with self._lock:
             if self._numbers is not None and now - self._numbers[0] < _FRESH_S:
@@ -180,13 +179,13 @@ class Meter:
             return numbers
 
     def figures(self) -> dict[str, Any]:
-        """Everything measured, as plain types: the parts of the report that are about speed."""
+        """All measurements, as plain types: the parts of the report that are about speed."""
         state = self._state()
         reading = self._reading()
         now = time.monotonic() if self._final is None else self._final[0]
         with self._lock:
             lost = self._lost_s + (self._second(now) - self._lost_at if self._lost_at is not None else 0.0)
-            # What is lost and doesn't come back counts: there were no pictures.
+            # A source that is lost and doesn't come back counts: there were no frames.
             seconds = self._second(now) if self._lost_at is not None else self._seconds
             overall = (self.processed - 1) / seconds if self.processed > 1 and seconds > 0 else None
             minutes = self._timeline.figures()
@@ -222,7 +221,7 @@ class Meter:
             }
 
     def _state(self) -> SourceState:
-        """How the source is doing; counts from where pictures were first taken."""
+        """The state of the source, with counts since `begin`."""
         if self._final is not None:
             return self._final[1]
         state = self._source()
@@ -249,12 +248,12 @@ class Meter:
         return max(0.0, moment - self._first - paused)
 
     def _rate(self, now: float) -> float | None:
-        """Pictures per second over the window; the last two are kept for sources slower than that."""
+        """Frames per second over the window; the last two are kept for sources slower than that."""
         if len(self._recent) < 2:
             return None
         if self._paused_at is not None:
             now = self._recent[-1].ready
-        # From one picture to the last, unless the last is long ago: then the rate goes down while none come.
+        # From one frame to the last, unless the last is long ago: then the rate goes down while none come.
         end = max(self._recent[-1].ready, now - 1 / 4)
         return (len(self._recent) - 1) / max(end - self._recent[0].ready, 1e-6)
 

@@ -1,4 +1,4 @@
-"""The numbers of the moment, as window and browser show them."""
+"""The current numbers, as window and browser show them."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ class LiveNumbers:
     """Numbers over the last two seconds, and counts since the start. None where nothing is known.
 
     Attributes:
-        fps: Pictures processed per second.
-        age_ms: Median age of a picture when its boxes were ready.
+        fps: Frames processed per second.
+        age_ms: Median age of a frame when its boxes were ready.
         age_p95_ms: 95th percentile of it.
         stages_ms: Median milliseconds of ``grab``, ``resize``, ``network`` (with decoding and suppression), ``draw``.
-        processed: Pictures processed so far.
+        processed: Frames processed so far.
         seconds: Since the first boxes.
         cpu_percent: Of all cores together, 0..100, by this program and its capture process.
         memory_mib: Memory of the same.
         temperature_c: Of the processor, in degrees Celsius.
-        throttled: What slows the board down just now, such as ``"under-voltage"``; empty when nothing does.
-        source: How the source is doing.
+        throttled: Causes that slow the board down just now, such as ``"under-voltage"``; empty when nothing does.
+        source: State of the source.
     """
 
     fps: float | None = None

@@ -1,25 +1,64 @@
-"""A run second by second: rates over its length, its first and its last minute."""
+"""Summaries of a run of any length in constant memory: percentiles, and a timeline second by second."""
 
 from __future__ import annotations
 
+import math
 from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 MINUTE = 60
+"""Seconds."""
+
 _MOST = 600
-"""Rows kept; beyond it two become one, so that a run of any length takes the same memory."""
+"""Rows kept; beyond it each two become one, so that a run of any length takes the same memory."""
+
+_STEP = math.log(1.01)
+_LEAST = 1e-3
+_BINS = 2315
+"""From a microsecond to three hours, in milliseconds."""
 
 
+class Percentiles:
+    """Counts values in bins that are 1 % wide, so a percentile is right to half a percent."""
+
+    def __init__(self) -> None:
+        self._counts = [0] * _BINS
+        self.count = 0
+        self.max = 0.0
+
+    def add(self, value: float) -> None:
+        """Count a value; those below a thousandth count as that."""
+        place = int(math.log(max(value, _LEAST) / _LEAST) / _STEP)
+        self._counts[min(place, _BINS - 1)] += 1
+        self.count += 1
+        self.max = max(self.max, value)
+
+    def at(self, share: float) -> float | None:
+        """The smallest value that a ``share`` in 0..1 of all values doesn't exceed; None without values."""
+        if self.count == 0:
+            return None
+        wanted = max(1, math.ceil(share * self.count - 1e-9))
+        place = int(np.searchsorted(np.cumsum(self._counts), wanted))
+        return min(self.max, _LEAST * math.exp((place + 0.5) * _STEP))
+
+    def summary(self) -> dict[str, float] | None:
+        """``p50`` and ``p95``, rounded to microseconds; None without values."""
+        low, high = self.at(0.5), self.at(0.95)
+        return None if low is None or high is None else {"p50": round(low, 3), "p95": round(high, 3)}
+
+
+@dataclass(slots=True)
 class _Row:
     """One step of the timeline."""
 
-    __slots__ = ("ages", "count", "memory", "temperature")
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.ages = 0.0
-        self.memory: float | None = None
-        self.temperature: float | None = None
+    count: int = 0
+    ages: float = 0.0
+    memory: float | None = None
+    temperature: float | None = None
 
     def join(self, later: _Row) -> None:
         self.count += later.count
@@ -29,7 +68,7 @@ class _Row:
 
 
 class Timeline:
-    """Counts pictures by the second since the first boxes; time while paused isn't passed in."""
+    """Counts frames by the second since the first boxes; time while paused isn't passed in."""
 
     def __init__(self) -> None:
         self._rows: list[_Row] = []
@@ -42,13 +81,13 @@ class Timeline:
         self._whole = 0
 
     def add(self, second: float, age_ms: float) -> None:
-        """A picture was processed, ``second`` seconds after the first."""
+        """A frame was processed, ``second`` seconds after the first."""
         self.advance(second)
         self._now.count += 1
         self._now.ages += age_ms
 
     def note(self, memory_mib: float | None, temperature_c: float | None) -> None:
-        """What the machine reads just now."""
+        """Memory and temperature of the machine just now."""
         self._now.memory, self._now.temperature = memory_mib, temperature_c
 
     def advance(self, second: float) -> None:
@@ -58,19 +97,18 @@ class Timeline:
 
     def figures(self) -> dict[str, float | None]:
         """FPS of the first and of the last minute, and of the worst whole second; None for runs too short for it."""
-        long = self._whole >= 2 * MINUTE
-        return {
-            "first_minute": _rate(self._first) if long else None,
-            "last_minute": _rate(list(self._last)) if long else None,
-            "worst_second": None if self._worst is None else float(self._worst),
-        }
+        worst = None if self._worst is None else float(self._worst)
+        return {**self._minutes(_rate), "worst_second": worst}
 
     def memory(self) -> dict[str, float | None]:
         """Mean MiB of the first and of the last minute; None for runs too short for it."""
+        return self._minutes(lambda rows: _mean([row.memory for row in rows]))
+
+    def _minutes(self, figure: Callable[[Sequence[_Row]], float | None]) -> dict[str, float | None]:
         long = self._whole >= 2 * MINUTE
         return {
-            "first_minute": _mean([row.memory for row in self._first]) if long else None,
-            "last_minute": _mean([row.memory for row in self._last]) if long else None,
+            "first_minute": figure(self._first) if long else None,
+            "last_minute": figure(self._last) if long else None,
         }
 
     def plain(self) -> dict[str, Any]:
@@ -91,8 +129,8 @@ class Timeline:
         """Close the second that has passed."""
         row, self._now = self._now, _Row()
         if len(self._first) < MINUTE:
-            self._first.append(_copy(row))
-        self._last.append(_copy(row))
+            self._first.append(replace(row))
+        self._last.append(replace(row))
         # The very first second holds the start.
         if self._second > 0:
             self._worst = row.count if self._worst is None else min(self._worst, row.count)
@@ -109,13 +147,7 @@ class Timeline:
             self._step *= 2
 
 
-def _copy(row: _Row) -> _Row:
-    other = _Row()
-    other.join(row)
-    return other
-
-
-def _rate(rows: list[_Row]) -> float | None:
+def _rate(rows: Sequence[_Row]) -> float | None:
     return round(sum(row.count for row in rows) / len(rows), 2) if rows else None
 
 
