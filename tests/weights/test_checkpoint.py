@@ -102,7 +102,7 @@ def test_any_flipped_byte_is_noticed(saved):
     assert refused > len(positions) / 2
 
 
-def test_a_flipped_bit_in_a_weight_is_told_by_the_checksum(saved):
+def test_a_flipped_bit_in_a_weight_is_found_by_the_checksum(saved):
     whole = bytearray(saved.read_bytes())
     weights = payload()["model"]["a.weight"].permute(0, 2, 3, 1).contiguous().numpy().tobytes()
     start = whole.index(weights)

@@ -100,13 +100,13 @@ def test_a_named_folder_is_searched_by_name_and_by_content(weights, tmp_path, mo
     assert store.local_file(replace(known, sha256="0" * 64)) is None
 
 
-def test_a_named_folder_that_isnt_there_is_told(monkeypatch, tmp_path):
+def test_a_named_folder_that_does_not_exist_is_reported(monkeypatch, tmp_path):
     monkeypatch.setenv("MOBILEDET_WEIGHTS", str(tmp_path / "none"))
     with pytest.raises(DownloadError, match="MOBILEDET_WEIGHTS names"):
         resolve_weights(NAME)
 
 
-def test_other_bytes_than_measured_are_used_and_said(serve, weights, caplog):
+def test_other_bytes_than_measured_are_used_with_a_warning(serve, weights, caplog):
     source = serve(Answer(weights.read_bytes()), sha256="1" * 64)
     with caplog.at_level("WARNING", "mobiledet"):
         pretrained_checkpoint(source)

@@ -134,7 +134,7 @@ def test_the_features_are_those_of_tensorflow_lite(real_weights, real_data):
     path = real_weights / "mobilenet_v1_1.0_224_quant_features.tflite"
     litert, backbone = interpreter(path), import_classifier(read_tflite(path))
     assert (backbone.config.alpha, backbone.classifier) == (1.0, None)
-    network, cosines = backbone.build(("conv13",)), []
+    network, cosines = backbone.build(), []
     for image in images(real_data / "coco-mini/val2017", 12, (224, 224)):
         litert.set_tensor(litert.get_input_details()[0]["index"], image[None])
         litert.invoke()

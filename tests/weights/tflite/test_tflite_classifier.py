@@ -23,7 +23,7 @@ def prepared(backbone, images):
 
 def features(backbone, images):
     with torch.no_grad():
-        return backbone.build(("conv13",))(prepared(backbone, images))["conv13"].mean(dim=(2, 3)).numpy()
+        return backbone.build()(prepared(backbone, images))["conv13"].mean(dim=(2, 3)).numpy()
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_width(tmp_path, alpha):
 
 
 @pytest.mark.parametrize(
-    ("kind", "fault", "said"),
+    ("kind", "fault", "reason"),
     [
         ("float32", {"relu": True}, r"layers\.conv0: is followed by RELU, MobileNetV1 has ReLU6"),
         ("uint8", {"range_end": 4.2}, r"layers\.conv5\.pointwise: is followed by a range of 0 to 4\.2"),
@@ -142,16 +142,16 @@ def test_width(tmp_path, alpha):
     ],
     ids=str,
 )
-def test_what_can_not_be_taken_over(tmp_path, kind, fault, said):
+def test_what_can_not_be_imported(tmp_path, kind, fault, reason):
     path = write_classifier(tmp_path / "m.tflite", kind=kind, **fault).path
-    with pytest.raises(CheckpointError, match=said) as caught:
+    with pytest.raises(CheckpointError, match=reason) as caught:
         import_weights(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "reason"),
     [
         (with_kernel("conv0", 5), r"at layers\.conv0 it should have a 3x3 CONV_2D of stride 2"),
         (with_stride("conv12_depthwise", 1), r"at layers\.conv12\.depthwise .*stride 2, but has .*stride 1"),
@@ -159,9 +159,9 @@ def test_what_can_not_be_taken_over(tmp_path, kind, fault, said):
         (lambda plan: plan[:-2], r"at layers\.conv13\.depthwise .*but has AVERAGE_POOL_2D"),
     ],
 )
-def test_backbones_unlike_table_1(tmp_path, change, said):
+def test_backbones_unlike_table_1(tmp_path, change, reason):
     write_classifier(tmp_path / "m.tflite", change=change)
-    with pytest.raises(CheckpointError, match=said):
+    with pytest.raises(CheckpointError, match=reason):
         import_weights(tmp_path / "m.tflite")
 
 
@@ -195,15 +195,15 @@ def test_a_fully_connected_classifier(tmp_path, bias, wanted):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "reason"),
     [
         ({"pooled": (1, 1, 3, 4)}, "pooling leaves 1x3 places, not one"),
         ({"bias": "too long"}, "classifier's weights and biases don't fit"),
         ({"after": "TANH"}, "pooling is followed by TANH"),
     ],
 )
-def test_other_ends(tmp_path, changes, said):
-    with pytest.raises(CheckpointError, match=said):
+def test_other_ends(tmp_path, changes, reason):
+    with pytest.raises(CheckpointError, match=reason):
         _tflite_classifier(linear_graph(tmp_path / "m.tflite", **changes), 0)
 
 

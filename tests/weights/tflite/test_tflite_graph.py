@@ -116,7 +116,7 @@ def test_labels_are_the_only_text_packed(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "reason"),
     [
         (b"", "not a TensorFlow Lite file"),
         (b"TFL3", "not a TensorFlow Lite file"),
@@ -126,10 +126,10 @@ def test_labels_are_the_only_text_packed(tmp_path):
         (b"PK\x03\x04" + bytes(100), "not a TensorFlow Lite file"),
     ],
 )
-def test_other_files(tmp_path, content, said):
+def test_other_files(tmp_path, content, reason):
     path = tmp_path / "m.tflite"
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=said) as caught:
+    with pytest.raises(CheckpointError, match=reason) as caught:
         import_weights(path)
     assert str(path) in str(caught.value)
 
@@ -158,13 +158,13 @@ def test_tensors_that_are_not_there(tmp_path, inputs, taken):
 
 def refused_or_read(path):
     """Import a file; whatever is wrong with it, one line says so."""
-    said = ""
+    reason = ""
     try:
         import_weights(path)
     except CheckpointError as error:
-        said = str(error)
-    assert not said or (said.startswith(f"{path}: ") and "\n" not in said), said
-    return not said
+        reason = str(error)
+    assert not reason or (reason.startswith(f"{path}: ") and "\n" not in reason), reason
+    return not reason
 
 
 def small_ssd(path, kind):

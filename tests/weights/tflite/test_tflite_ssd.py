@@ -188,7 +188,7 @@ def test_anchors_are_those_stored(detector, kind, size):
 def test_other_scales(tmp_path, kind, scale_max):
     written = write_ssd(tmp_path / "m.tflite", kind=kind, anchor_scales=(0.2, scale_max))
     head = model_of(import_weights(written.path)).head
-    # Three digits can't always be told in steps of 0.006.
+    # Three digits can't always be recovered from steps of 0.006.
     near = 0.006 if kind == "uint8" and scale_max == 0.875 else 1e-9
     assert (head.scale_min, head.scale_max) == pytest.approx((0.2, scale_max), abs=near)
 

@@ -10,7 +10,7 @@ from mobiledet.weights.importing import import_weights
 
 
 @pytest.mark.parametrize(
-    ("labels", "said"),
+    ("labels", "reason"),
     [
         ("a\nb\n", "3 classes, but there are 2 names; give --labels a text file of 3 lines"),
         ("a\nb\na\n", "repeated: a"),
@@ -20,11 +20,11 @@ from mobiledet.weights.importing import import_weights
         (None, "labels.txt: can't be read"),
     ],
 )
-def test_unusable_labels(tmp_path, labels, said):
+def test_unusable_labels(tmp_path, labels, reason):
     path = tmp_path / "labels.txt"
     if labels is not None:
         path.write_bytes(labels if isinstance(labels, bytes) else labels.encode())
-    with pytest.raises(CheckpointError, match=said) as caught:
+    with pytest.raises(CheckpointError, match=reason) as caught:
         import_weights(write_ssd(tmp_path / "m.tflite").path, labels=path)
     assert "\n" not in str(caught.value)
 
@@ -43,7 +43,7 @@ def test_a_zip_of_other_texts_names_no_classes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("kind", "fault", "said"),
+    ("kind", "fault", "reason"),
     [
         ("float32", {"softmax": True}, "scores come from SOFTMAX; only sigmoid"),
         ("uint8", {"softmax": True}, "scores come from SOFTMAX; only sigmoid"),
@@ -64,16 +64,16 @@ def test_a_zip_of_other_texts_names_no_classes(tmp_path):
     ],
     ids=str,
 )
-def test_what_can_not_be_taken_over(tmp_path, kind, fault, said):
+def test_what_can_not_be_imported(tmp_path, kind, fault, reason):
     path = write_ssd(tmp_path / "m.tflite", kind=kind, **fault).path
-    with pytest.raises(CheckpointError, match=said) as caught:
+    with pytest.raises(CheckpointError, match=reason) as caught:
         import_weights(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "reason"),
     [
         (
             with_kernel("conv0", 5),
@@ -84,9 +84,9 @@ def test_what_can_not_be_taken_over(tmp_path, kind, fault, said):
         (with_channels("conv5", 100), "no width multiplier gives channels 8, 16, 32, 32, 64, 100"),
     ],
 )
-def test_backbones_unlike_table_1(tmp_path, change, said):
+def test_backbones_unlike_table_1(tmp_path, change, reason):
     write_ssd(tmp_path / "m.tflite", change=change)
-    with pytest.raises(CheckpointError, match=said):
+    with pytest.raises(CheckpointError, match=reason):
         import_weights(tmp_path / "m.tflite")
 
 
@@ -111,7 +111,7 @@ def endless(anchors):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "reason"),
     [
         (larger, "follow SSD's formula"),
         (uneven, "3x4 map aren't the same at each location"),
@@ -121,9 +121,9 @@ def endless(anchors):
         (lambda anchors: np.concatenate([anchors[:, :2], 1.5 * anchors[:, 2:]], axis=1), "follow SSD's formula"),
     ],
 )
-def test_anchors_off_the_formula(tmp_path, change, said):
+def test_anchors_off_the_formula(tmp_path, change, reason):
     write_ssd(tmp_path / "m.tflite", change_anchors=change)
-    with pytest.raises(CheckpointError, match=said):
+    with pytest.raises(CheckpointError, match=reason):
         import_weights(tmp_path / "m.tflite")
 
 
