@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from mobiledet.config.schema import BackboneConfig, FasterRCNNConfig, ModelConfig, SSDConfig
+from mobiledet.config import BackboneConfig, FasterRCNNConfig, ModelConfig, SSDConfig
 from mobiledet.models.build import build_detector
 from mobiledet.runtime.card import ModelCard
 

@@ -3,9 +3,9 @@
     python tools/benchmark.py best.pt model.onnx model_openvino/ peer.tflite --json bench.json --html bench.html
     python tools/benchmark.py model.onnx --peers all --threads 2 --data path/to/coco --limit 500
 
-Each model runs in a process of its own; all take turns, so that slow moments of the machine hit all of them.
+Each model runs in a process of its own; all take turns, so that slow moments of the machine affect all of them.
 Exit status: 0; 1 when a model can't be opened or something else is wrong with the input, and also when a model failed
-while it was measured, the others being done; 130 after Ctrl-C.
+while it was measured and the others went on; 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -25,24 +25,29 @@ def main() -> int:
     parser.add_argument("models", nargs="*", metavar="model", help="exported file or folder, checkpoint, name, .tflite")
     parser.add_argument("--peers", metavar="NAMES", help="also litert, torchvision, ultralytics (commas), or all")
     parser.add_argument("--threads", type=int, default=1, help="processor threads of each (default: %(default)s)")
-    parser.add_argument("--sizes", metavar="HxW,...", help="pictures; own: the network's (480x640,720x1280,own)")
-    parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="detect in these (default: drawn ones)")
+    parser.add_argument("--sizes", metavar="HxW,...", help="of the images; own: the network's (480x640,720x1280,own)")
+    parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="detect in these images (default: drawn ones)")
     parser.add_argument("--rounds", type=int, default=10, help="turns of each model (default: %(default)s)")
     parser.add_argument("--calls", type=int, default=5, help="calls of a turn and size (default: %(default)s)")
     parser.add_argument("--starts", type=int, default=3, help="cold starts of each model (default: %(default)s)")
-    parser.add_argument("--timeout", type=float, default=60, help="seconds a turn may take (default: %(default)s)")
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=60,
+        help="seconds until a model that doesn't answer is skipped (default: %(default)s)",
+    )
     parser.add_argument("--data", type=Path, metavar="ROOT", help="data set with the models' classes, to measure AP on")
-    parser.add_argument("--split", default="val", help="split of it (default: %(default)s)")
-    parser.add_argument("--limit", type=int, metavar="N", help="only its first N pictures")
+    parser.add_argument("--split", default="val", help="which part of it (default: %(default)s)")
+    parser.add_argument("--limit", type=int, metavar="N", help="only its first N images")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures here")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with charts here")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(EXIT_SIGNAL + number))  # ends the workers on the way out
 
+    from mobiledet.apps.benchmark.images import DEFAULT_SIZES, parse_sizes
     from mobiledet.apps.benchmark.measuring import Settings
-    from mobiledet.apps.benchmark.pictures import DEFAULT_SIZES, parse_sizes
     from mobiledet.apps.benchmark.run import run_benchmark, write_report
-    from mobiledet.apps.benchmark.table import report_text
+    from mobiledet.apps.benchmark.tables import report_text
 
     settings = Settings(
         threads=arguments.threads,
@@ -56,7 +61,7 @@ def main() -> int:
         arguments.models,
         settings,
         peers=arguments.peers,
-        pictures=arguments.pictures,
+        images=arguments.pictures,
         data=arguments.data,
         split=arguments.split,
         limit=arguments.limit,

@@ -29,7 +29,7 @@ def main() -> int:
     """Parse arguments, run, say how it went."""
     arguments = parse()
 
-    from mobiledet.apps.live.card.summary import summary_lines
+    from mobiledet.apps.live.card.report import summary_lines
     from mobiledet.apps.live.options import LiveOptions
     from mobiledet.apps.live.session import LiveRun
     from mobiledet.apps.live.sources.kinds import SourceOptions

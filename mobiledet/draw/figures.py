@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mobiledet.draw.boxes import write_encoded
 from mobiledet.errors import ImageError
 
 if TYPE_CHECKING:
@@ -27,6 +26,8 @@ def save_figure(figure: Figure, path: Path, *, dpi: int = 110) -> None:
     Raises:
         ImageError: Unknown extension, or a path that can't be written.
     """
+    from mobiledet.draw.boxes import write_encoded  # here, since pages need no OpenCV
+
     data = io.BytesIO()
     try:
         with any_letters():

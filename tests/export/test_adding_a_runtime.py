@@ -4,10 +4,10 @@ import json
 import shutil
 
 import pytest
+from mobiledet.apps.benchmark.contenders import choose_contenders, summarise_certificate
 from tiny_detectors import NAMES, pictures
 
 from mobiledet import Detector
-from mobiledet.apps.benchmark.contenders import choose_contenders, summarise_certificate
 from mobiledet.cli import eval as eval_command
 from mobiledet.cli import export as export_command
 from mobiledet.errors import ModelFileError

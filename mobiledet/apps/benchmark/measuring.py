@@ -1,7 +1,8 @@
-"""The measuring itself: every contender in a worker of its own, all taking turns in rounds."""
+"""The measuring itself: every model in a worker of its own, all taking turns in rounds."""
 
 from __future__ import annotations
 
+import json
 import logging
 import random
 import tempfile
@@ -13,43 +14,44 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mobiledet.apps.benchmark.accuracy import average_precision
-from mobiledet.apps.benchmark.contenders import (
+from mobiledet.apps.benchmark.candidates import (
+    Candidate,
     CertificateSummary,
-    Contender,
     bytes_of,
-    model_place,
+    model_path,
     summarise_certificate,
 )
+from mobiledet.apps.benchmark.images import make_images, size_name
+from mobiledet.apps.benchmark.measured import About
 from mobiledet.apps.benchmark.peers import describe_tflite
-from mobiledet.apps.benchmark.pictures import make_pictures, size_name
 from mobiledet.apps.benchmark.process import WORKER, ModelRefusedError, Worker, WorkerFailedError
-from mobiledet.apps.benchmark.subjects import About
 from mobiledet.errors import DataError, MobiledetError
 from mobiledet.structures import ImageArray, Size
+from mobiledet.utils.text import count
 
 if TYPE_CHECKING:
     from mobiledet.data.coco import CocoDataset
 
 logger = logging.getLogger(__name__)
 
-MATRIX = Contender("matrix product", "matrix")
+MATRIX_BASELINE = Candidate("matrix product", "matrix")
+"""Measured along with the models: what the processor can do."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How it is measured.
+    """How to measure.
 
     Attributes:
         threads: Processor threads of every worker.
-        rounds: Turns that each contender has; one more, the first, isn't counted.
-        calls: Calls of a turn, for each size of picture; one more, the first, isn't counted.
+        rounds: Turns of each candidate; one more, the first, isn't counted.
+        calls: Calls of a turn, for each size of image; one more, the first, isn't counted.
         stage_rounds: Turns for the stages.
         starts: Cold starts of each; the first fills the system's file cache and counts only if it is the only one.
-        sizes: ``(height, width)`` of the pictures; None is the network's own size.
-        timeout: Seconds a worker may take for one answer.
-        seed: Of the order within rounds.
-        command: What is started as a worker.
+        sizes: ``(height, width)`` of the images; None is the network's own size.
+        timeout: Seconds until a worker that doesn't answer is ended.
+        seed: For the order within rounds.
+        command: Starts a worker.
     """
 
     threads: int = 1
@@ -65,26 +67,26 @@ class Settings:
 
 @dataclass
 class Outcome:
-    """What was measured of one contender.
+    """What was measured of one candidate.
 
     Attributes:
-        contender: Which.
-        about: What it said about itself; None where it never opened.
+        candidate: Which.
+        about: What it says about itself; None where it could not be opened.
         certificate: The one beside it.
         file_bytes: Its size on disk.
         starts: Milliseconds from the start of its process to its first detection, each time.
         before_mib: Memory of the worker before the model and its runtime were loaded.
         peak_mib: The most memory it held during the timed calls.
         cores: Cores its calls kept busy, round by round.
-        times: Size of the pictures to rounds of milliseconds.
+        times: Size of the images to rounds of milliseconds.
         stages: Blocks of milliseconds by stage, for the first size.
         ap: In points of 100.
         problem: Why it is incomplete.
     """
 
-    contender: Contender
+    candidate: Candidate
     about: About | None = None
-    certificate: CertificateSummary = field(default_factory=lambda: CertificateSummary("-"))
+    certificate: CertificateSummary = field(default_factory=CertificateSummary)
     file_bytes: int | None = None
     starts: list[float] = field(default_factory=list)
     before_mib: float | None = None
@@ -97,27 +99,27 @@ class Outcome:
 
 
 class Bench:
-    """Workers and what they answered. To be used as a context: whatever happens, no worker outlives it.
+    """The workers and what they measured. To be used as a context: at its end every worker is ended.
 
     Args:
-        contenders: What is compared.
+        candidates: What is compared.
         settings: How.
-        sources: Pictures to detect in; none for drawn ones.
-        on_step: Told what is being done, now and then.
+        sources: Images to detect in; none for drawn ones.
+        on_step: Called with what is being done, from time to time.
     """
 
     def __init__(
         self,
-        contenders: Sequence[Contender],
+        candidates: Sequence[Candidate],
         settings: Settings,
         *,
         sources: Sequence[ImageArray] = (),
         on_step: Callable[[str], object] = lambda _: None,
     ) -> None:
         self.settings = settings
-        self.outcomes = [Outcome(contender) for contender in (*contenders, MATRIX)]
+        self.outcomes = [Outcome(candidate) for candidate in (*candidates, MATRIX_BASELINE)]
         self._sources = sources
-        self._tell = on_step
+        self._on_step = on_step
         self._workers: dict[str, Worker] = {}
         self._saved: dict[str, list[str]] = {}
 
@@ -134,26 +136,28 @@ class Bench:
 
     @property
     def running(self) -> list[Outcome]:
-        """Those whose worker is still there."""
-        return [outcome for outcome in self.outcomes if outcome.contender.label in self._workers]
+        """Those whose worker is alive."""
+        return [outcome for outcome in self.outcomes if outcome.candidate.label in self._workers]
 
     def open_all(self) -> None:
         """Start every worker, one after the other, ``starts`` times; the last one stays.
 
         Raises:
-            MobiledetError: a model can't be opened; peers that can't are left out.
+            MobiledetError: A model can't be opened; peers that can't are skipped.
         """
         for number in range(1, self.settings.starts + 1):
             for outcome in list(self.outcomes):
-                if outcome.problem is None and (outcome.contender is not MATRIX or number == self.settings.starts):
-                    self._tell(f"start {number} of {self.settings.starts}: {outcome.contender.label}")
+                if outcome.problem is None and (
+                    outcome.candidate is not MATRIX_BASELINE or number == self.settings.starts
+                ):
+                    self._on_step(f"start {number} of {self.settings.starts}: {outcome.candidate.label}")
                     self._open(outcome, keep=number == self.settings.starts)
 
     def time_all(self) -> None:
-        """The rounds: whole calls, all contenders in turn, in another order each time."""
+        """The rounds: whole calls, all candidates in turn, in another order each time."""
         order = random.Random(self.settings.seed)
         for number in range(self.settings.rounds + 1):
-            self._tell(f"round {number} of {self.settings.rounds}")
+            self._on_step(f"round {number} of {self.settings.rounds}")
             for outcome in self._shuffled(order):
                 self._time(outcome, counts=number > 0)
         for outcome in self.running:
@@ -161,15 +165,15 @@ class Bench:
                 outcome.peak_mib = answer["peak_mib"]
 
     def stage_all(self) -> None:
-        """The stages, likewise in turns. Telling them apart can take memory of its own, so that comes first."""
+        """The stages, likewise in turns. It can take a second copy of the model, so memory is read before."""
         order = random.Random(self.settings.seed + 1)
         for number in range(1, self.settings.stage_rounds + 1):
-            self._tell(f"stages, round {number} of {self.settings.stage_rounds}")
+            self._on_step(f"stages, round {number} of {self.settings.stage_rounds}")
             for outcome in self._shuffled(order):
-                if outcome.contender is MATRIX:
+                if outcome.candidate is MATRIX_BASELINE:
                     continue
-                picture = self._pictures(outcome, self.settings.sizes[0])[0]
-                request = {"do": "stages", "picture": picture, "rounds": self.settings.calls}
+                image = self._images(outcome, self.settings.sizes[0])[0]
+                request = {"do": "stages", "image": image, "rounds": self.settings.calls}
                 if (answer := self._ask(outcome, request)) is not None:
                     outcome.stages.append(answer["ms"])
         for outcome in self.running:
@@ -182,57 +186,57 @@ class Bench:
         """Make sure, before the long part, that some model knows some of the data's classes.
 
         Raises:
-            DataError: none does.
+            DataError: None does.
         """
         from mobiledet.evaluate.predictions import match_categories
 
-        reason = None
+        problem = DataError("--data: no model here knows the names of its classes; remove --data")
         named = [outcome.about.names for outcome in self.outcomes if outcome.about is not None and outcome.about.names]
         for names in named:
             try:
                 match_categories(names, dataset.categories)
                 return
             except DataError as error:  # noqa: PERF203 - few are tried
-                reason = str(error)
-        raise DataError(reason or "--data: no model here knows the names of its classes; leave --data out")
+                problem = error
+        raise problem
 
     def score_all(self, dataset: CocoDataset, data: dict[str, Any]) -> None:
         """AP of every model that has class names.
 
         Args:
-            dataset: The pictures, for the scoring.
+            dataset: What is detected in.
             data: ``root``, ``split`` and ``limit``, for the workers.
         """
         for outcome in self.running:
             if outcome.about is None or not outcome.about.names:
                 continue
-            self._tell(f"AP on {len(dataset)} pictures: {outcome.contender.label}")
+            self._on_step(f"AP on {count(len(dataset), 'image')}: {outcome.candidate.label}")
             results = Path(self._folder.name) / "results.json"
             request = {"do": "score", "data": data, "names": outcome.about.names, "results": str(results)}
             if self._ask(outcome, request) is None:
                 continue
             try:
-                outcome.ap = average_precision(dataset, results)
-            except MobiledetError as error:  # the measuring is not thrown away for it
-                outcome.problem = f"{outcome.contender.label}: no AP: {error}"
+                outcome.ap = _average_precision(dataset, results)
+            except MobiledetError as error:  # what was measured is kept
+                outcome.problem = f"{outcome.candidate.label}: no AP: {error}"
 
     def _open(self, outcome: Outcome, *, keep: bool) -> None:
-        contender = outcome.contender
+        candidate = outcome.candidate
         # Any size will do for a first call; the network's own isn't known yet.
         size = next((size for size in self.settings.sizes if size is not None), (480, 640))
-        picture = self._save(size)[0]
+        image = self._save(size)[0]
         worker = Worker(
-            contender.label,
+            candidate.label,
             threads=self.settings.threads,
             command=self.settings.command,
             environment={"YOLO_CONFIG_DIR": self._folder.name},
         )
-        self._workers[contender.label] = worker
-        request = {"do": "load", "kind": contender.kind, "target": contender.target, "threads": self.settings.threads}
+        self._workers[candidate.label] = worker
+        request = {"do": "load", "kind": candidate.kind, "target": candidate.target, "threads": self.settings.threads}
         try:
-            answer = worker.ask({**request, "picture": picture}, timeout=self.settings.timeout)
+            answer = worker.ask({**request, "image": image}, timeout=self.settings.timeout)
         except ModelRefusedError as error:
-            if contender.kind == "model" or (contender.target and not error.missing):
+            if candidate.kind == "model" or (candidate.target and not error.missing):
                 raise
             self._give_up(outcome, error)
             return
@@ -245,25 +249,25 @@ class Bench:
             self._describe(outcome)
         else:
             worker.close()
-            del self._workers[contender.label]
+            del self._workers[candidate.label]
 
     def _describe(self, outcome: Outcome) -> None:
-        """What can be said of a contender that opened, without its worker."""
-        contender = outcome.contender
+        """Find out what needs no worker: size on disk, certificate, what a TensorFlow Lite file holds."""
+        candidate = outcome.candidate
         assert outcome.about is not None
-        if contender.kind == "litert":
-            outcome.about = describe_tflite(outcome.about, Path(contender.target))
-        if contender.target:
-            outcome.file_bytes = bytes_of(Path(outcome.about.file or model_place(contender.target)))
-        found = summarise_certificate(contender)
+        if candidate.kind == "litert":
+            outcome.about = describe_tflite(outcome.about, Path(candidate.target))
+        if candidate.target:
+            outcome.file_bytes = bytes_of(Path(outcome.about.file or model_path(candidate.target)))
+        found = summarise_certificate(candidate)
         if found.checkpoint and outcome.about.checkpoint and found.checkpoint != outcome.about.checkpoint:
             found = replace(found, state="other model")
         outcome.certificate = found
 
     def _time(self, outcome: Outcome, *, counts: bool) -> None:
-        sizes = self.settings.sizes[:1] if outcome.contender is MATRIX else self.settings.sizes
+        sizes = self.settings.sizes[:1] if outcome.candidate is MATRIX_BASELINE else self.settings.sizes
         for size in sizes:
-            request = {"do": "time", "pictures": self._pictures(outcome, size), "calls": self.settings.calls}
+            request = {"do": "time", "images": self._images(outcome, size), "calls": self.settings.calls}
             answer = self._ask(outcome, request)
             if answer is None:
                 return
@@ -272,8 +276,8 @@ class Bench:
                 outcome.cores.append(round(answer["cores"], 3))
 
     def _ask(self, outcome: Outcome, request: dict[str, Any]) -> dict[str, Any] | None:
-        """An answer; None when the contender is out, now or since long."""
-        worker = self._workers.get(outcome.contender.label)
+        """An answer; None when the candidate has failed, now or before."""
+        worker = self._workers.get(outcome.candidate.label)
         if worker is None:
             return None
         try:
@@ -282,7 +286,7 @@ class Bench:
             if request["do"] != "score":
                 self._give_up(outcome, error)
             else:
-                outcome.problem = f"{outcome.contender.label}: no AP: {error}"
+                outcome.problem = f"{outcome.candidate.label}: no AP: {error}"
         except WorkerFailedError as error:
             self._give_up(outcome, error)
         return None
@@ -290,29 +294,41 @@ class Bench:
     def _give_up(self, outcome: Outcome, error: MobiledetError) -> None:
         outcome.problem = " ".join(str(error).split())
         logger.warning("%s", outcome.problem)
-        self._workers.pop(outcome.contender.label).close()
+        self._workers.pop(outcome.candidate.label).close()
 
     def _shuffled(self, order: random.Random) -> list[Outcome]:
         running = self.running
         order.shuffle(running)
         return running
 
-    def _pictures(self, outcome: Outcome, size: Size | None) -> list[str]:
+    def _images(self, outcome: Outcome, size: Size | None) -> list[str]:
         assert outcome.about is not None
         return self._save(outcome.about.input_size if size is None else size)
 
     def _save(self, size: Size) -> list[str]:
-        """Files of the pictures of a size; a matrix has none, and a size of 0."""
+        """Files of the images of a size; the matrix product needs none, and its size is 0."""
         if min(size) < 1:
             size = (1, 1)
         name = size_name(size)
         if name not in self._saved:
             self._saved[name] = []
-            for index, picture in enumerate(make_pictures(size, self._sources)):
+            for index, image in enumerate(make_images(size, self._sources)):
                 path = Path(self._folder.name) / f"{name}-{index}.npy"
-                np.save(path, picture)
+                np.save(path, image)
                 self._saved[name].append(str(path))
         return self._saved[name]
+
+
+def _average_precision(dataset: CocoDataset, results: Path) -> float | None:
+    """COCO's AP in points of 100 of a file of COCO results; None where the data defines none.
+
+    Raises:
+        MissingDependencyError: No package that scores is installed.
+    """
+    from mobiledet.evaluate.metrics import score_detections
+
+    score = score_detections(dataset.coco_json(), json.loads(results.read_text(encoding="utf-8"))).AP
+    return None if score is None else round(100 * score, 3)
 
 
 def _about(plain: dict[str, Any]) -> About:

@@ -1,4 +1,4 @@
-"""Detectors that others wrote, run as their own documentation does, with the same pictures and threads as ours."""
+"""Detectors of other projects, run as their own documentation does, with the same images and threads as ours."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mobiledet.apps.benchmark.subjects import About, Subject, median_ms
+from mobiledet.apps.benchmark.measured import About, MeasuredModel, median_ms
 from mobiledet.errors import MissingDependencyError, MobiledetError, ModelFileError
 from mobiledet.preprocess import check_image, fit_image
 from mobiledet.structures import Detections, ImageArray, ImageGeometry, ResizeRule
@@ -26,7 +26,7 @@ YOLO_YEARS = ("26", "12", "11", "v8")
 """Generations of Ultralytics' nano model, newest first."""
 
 
-def open_peer(kind: str, target: str, threads: int) -> Subject:
+def open_peer(kind: str, target: str, threads: int) -> MeasuredModel:
     """Load a peer.
 
     Args:
@@ -35,9 +35,9 @@ def open_peer(kind: str, target: str, threads: int) -> Subject:
         threads: Processor threads.
 
     Raises:
-        MobiledetError: it isn't installed, or its file can't be used.
+        MobiledetError: It isn't installed, or its file can't be used.
     """
-    makers: dict[str, Callable[[], Subject]] = {
+    makers: dict[str, Callable[[], MeasuredModel]] = {
         "litert": lambda: LiteRt(Path(target), threads),
         "torchvision": lambda: TorchvisionSsdlite(threads),
         "ultralytics": lambda: UltralyticsNano(threads),
@@ -46,20 +46,20 @@ def open_peer(kind: str, target: str, threads: int) -> Subject:
         return makers[kind]()
     except ImportError as error:
         raise MissingDependencyError(
-            f"{target or kind} is left out: the package {error.name or kind} can't be imported ({error}); "
+            f"{target or kind} is skipped: the package {error.name or kind} can't be imported ({error}); "
             f"pip install {'ai-edge-litert' if kind == 'litert' else kind}"
         ) from None
 
 
-class LiteRt:
+class LiteRt(MeasuredModel):
     """A TensorFlow Lite SSD with its own post-processing, run by LiteRT.
 
     Args:
-        path: The file; it takes uint8 pictures.
+        path: The file; it takes uint8 images.
         threads: Of XNNPACK.
 
     Raises:
-        ModelFileError: it is damaged, or no such detector.
+        ModelFileError: It is damaged, or not such a detector.
     """
 
     def __init__(self, path: Path, threads: int) -> None:
@@ -89,46 +89,50 @@ class LiteRt:
             note=f"its own post-processing, timed as part of the network; {most} detections at most, also for AP",
         )
 
-    def call(self, picture: ImageArray) -> Detections:
-        """See :class:`Subject`."""
-        check_image(picture)
-        fitted, geometry = fit_image(picture, self._resize)
-        return self._read(self._run(fitted), geometry)
+    def call(self, image: ImageArray) -> Detections:
+        """See :class:`MeasuredModel`."""
+        check_image(image)
+        fitted, geometry = fit_image(image, self._resize)
+        return read_outputs(self._run(fitted), geometry)
 
-    def stages(self, picture: ImageArray, rounds: int) -> dict[str, float | None]:
-        """See :class:`Subject`."""
-        fitted, _ = fit_image(picture, self._resize)
+    def stages(self, image: ImageArray, rounds: int) -> dict[str, float | None]:
+        """See :class:`MeasuredModel`."""
+        fitted, _ = fit_image(image, self._resize)
         return {
-            "whole": median_ms(lambda: self.call(picture), rounds),
-            "resize": median_ms(lambda: fit_image(picture, self._resize), rounds),
+            "whole": median_ms(lambda: self.call(image), rounds),
+            "resize": median_ms(lambda: fit_image(image, self._resize), rounds),
             "network": median_ms(lambda: self._run(fitted), rounds),
             "decode+nms": None,
         }
 
-    def detect(self, pictures: Sequence[ImageArray]) -> list[Detections]:
-        """See :class:`Subject`."""
-        return [self.call(picture) for picture in pictures]
-
-    def count(self) -> float | None:
-        """See :class:`Subject`; the file tells the parent."""
-        return None
+    def detect(self, images: Sequence[ImageArray]) -> list[Detections]:
+        """See :class:`MeasuredModel`."""
+        return [self.call(image) for image in images]
 
     def _run(self, fitted: ImageArray) -> list[Any]:
         self._interpreter.set_tensor(self._input, fitted[None])
         self._interpreter.invoke()
         return [self._interpreter.get_tensor(output["index"])[0] for output in self._outputs]
 
-    def _read(self, outputs: list[Any], geometry: ImageGeometry) -> Detections:
-        shares, classes, scores, count = outputs
-        height, width = geometry.network_size
-        boxes = shares[:, [1, 0, 3, 2]] * np.array([width, height, width, height], np.float32)
-        kept = (np.arange(len(scores)) < count) & (scores > 0)
-        labels = classes[kept].astype(np.int64) + 1  # it counts classes from 0, without background
-        return Detections(geometry.to_original(boxes[kept]), scores[kept], labels)
+
+def read_outputs(outputs: Sequence[Any], geometry: ImageGeometry) -> Detections:
+    """Detections in the image's pixels from the four outputs of ``TFLite_Detection_PostProcess``.
+
+    Args:
+        outputs: Boxes ``(N, 4)`` as y1, x1, y2, x2 in shares of the input's height and width, classes ``(N,)`` from 0
+            on, scores ``(N,)``, and how many of them count.
+        geometry: How the image was brought to the network's size.
+    """
+    shares, classes, scores, count = outputs
+    height, width = geometry.network_size
+    boxes = shares[:, [1, 0, 3, 2]] * np.array([width, height, width, height], np.float32)
+    kept = (np.arange(len(scores)) < count) & (scores > 0)
+    labels = classes[kept].astype(np.int64) + 1  # it counts classes from 0, without background
+    return Detections(geometry.to_original(boxes[kept]), scores[kept], labels)
 
 
-class TorchvisionSsdlite:
-    """torchvision's smallest detector, ``ssdlite320_mobilenet_v3_large``, as it stands, with random weights.
+class TorchvisionSsdlite(MeasuredModel):
+    """torchvision's smallest detector, ``ssdlite320_mobilenet_v3_large``, unchanged, with random weights.
 
     Args:
         threads: Of PyTorch.
@@ -146,46 +150,42 @@ class TorchvisionSsdlite:
         ).eval()
         self.about = About(runtime=f"torchvision {torchvision.__version__}", input_size=(320, 320), note=RANDOM)
 
-    def call(self, picture: ImageArray) -> object:
-        """See :class:`Subject`."""
+    def call(self, image: ImageArray) -> object:
+        """See :class:`MeasuredModel`."""
         with self._torch.inference_mode():
-            return self._model([self._tensor(picture)])
+            return self._model([self._tensor(image)])
 
-    def stages(self, picture: ImageArray, rounds: int) -> dict[str, float | None]:
-        """See :class:`Subject`; ``resize`` has its normalisation, too."""
+    def stages(self, image: ImageArray, rounds: int) -> dict[str, float | None]:
+        """See :class:`MeasuredModel`; ``resize`` includes its normalisation."""
         model, marks = self._model, []
-        whole = median_ms(lambda: self.call(picture), rounds)
+        whole = median_ms(lambda: self.call(image), rounds)
         with self._torch.inference_mode():
             for _ in range(rounds):
                 start = time.perf_counter()
-                images, _ = model.transform([self._tensor(picture)])
+                batch, _ = model.transform([self._tensor(image)])
                 resized = time.perf_counter()
-                features = list(model.backbone(images.tensors).values())
+                features = list(model.backbone(batch.tensors).values())
                 outputs = model.head(features)
                 ran = time.perf_counter()
-                anchors = model.anchor_generator(images, features)
-                found = model.postprocess_detections(outputs, anchors, images.image_sizes)
-                model.transform.postprocess(found, images.image_sizes, [picture.shape[:2]])
+                anchors = model.anchor_generator(batch, features)
+                found = model.postprocess_detections(outputs, anchors, batch.image_sizes)
+                model.transform.postprocess(found, batch.image_sizes, [image.shape[:2]])
                 marks.append((resized - start, ran - resized, time.perf_counter() - ran))
         resize, network, decode = (1e3 * float(value) for value in np.median(marks, axis=0))
         return {"whole": whole, "resize": resize, "network": network, "decode+nms": decode}
 
-    def detect(self, pictures: Sequence[ImageArray]) -> list[Detections]:
-        """See :class:`Subject`."""
-        return _nothing(pictures)
-
     def count(self) -> float | None:
-        """See :class:`Subject`."""
+        """See :class:`MeasuredModel`."""
         from mobiledet.models.cost import count_layers
 
         layers = count_layers(self._model, lambda pixels: self._model(list(pixels)), self.about.input_size)
         return round(sum(layer.mult_adds for layer in layers) / 1e9, 4)
 
-    def _tensor(self, picture: ImageArray) -> Any:
-        return self._torch.from_numpy(picture).permute(2, 0, 1).float() / 255
+    def _tensor(self, image: ImageArray) -> Any:
+        return self._torch.from_numpy(image).permute(2, 0, 1).float() / 255
 
 
-class UltralyticsNano:
+class UltralyticsNano(MeasuredModel):
     """Ultralytics' newest nano detector, with random weights; nothing is fetched and nothing is sent.
 
     Args:
@@ -202,44 +202,42 @@ class UltralyticsNano:
         ultralytics.settings.update({"sync": False})
         torch.set_num_threads(threads)
         if hasattr(torch_utils, "NUM_THREADS"):
-            torch_utils.NUM_THREADS = threads  # what it sets PyTorch to, whatever PyTorch was told
+            torch_utils.NUM_THREADS = threads  # it sets PyTorch to this number, whatever was set before
         torch.manual_seed(0)
         models = Path(ultralytics.__file__).parent / "cfg" / "models"
         name = next((year for year in YOLO_YEARS if list(models.glob(f"*/yolo{year}.yaml"))), None)
         if name is None:
-            raise MobiledetError(f"ultralytics {ultralytics.__version__} has none of its models that are known here")
+            raise MobiledetError(
+                f"ultralytics {ultralytics.__version__} has none of the models known here; install another version"
+            )
         self._torch, self._threads, self._input = torch, threads, (640, 640)
         self._model: Any = ultralytics.YOLO(f"yolo{name}n.yaml", task="detect", verbose=False)
         self.about = About(
             runtime=f"ultralytics {ultralytics.__version__}",
             input_size=(640, 640),
-            note=f"yolo{name}n, {RANDOM}; pictures keep their proportions",
+            note=f"yolo{name}n, {RANDOM}; images keep their proportions",
         )
 
-    def call(self, picture: ImageArray) -> Any:
-        """See :class:`Subject`. It takes the colours for BGR, which costs the same."""
-        found = self._model.predict(picture, device="cpu", imgsz=640, verbose=False, save=False)[0]
+    def call(self, image: ImageArray) -> Any:
+        """See :class:`MeasuredModel`. It takes the colours to be BGR, which costs the same."""
+        found = self._model.predict(image, device="cpu", imgsz=640, verbose=False, save=False)[0]
         if self._torch.get_num_threads() != self._threads:
             self._torch.set_num_threads(self._threads)
         return found
 
-    def stages(self, picture: ImageArray, rounds: int) -> dict[str, float | None]:
-        """See :class:`Subject`; by its own stopwatch."""
-        scale = 640 / max(picture.shape[:2])  # it keeps a picture's shape, filled up to multiples of its stride
-        height, width = (32 * math.ceil(round(side * scale) / 32) for side in picture.shape[:2])
+    def stages(self, image: ImageArray, rounds: int) -> dict[str, float | None]:
+        """See :class:`MeasuredModel`; by its own stopwatch."""
+        scale = 640 / max(image.shape[:2])  # it keeps an image's proportions, padded to multiples of its stride
+        height, width = (32 * math.ceil(round(side * scale) / 32) for side in image.shape[:2])
         self._input = (height, width)
-        whole = median_ms(lambda: self.call(picture), rounds)
-        speeds = [self.call(picture).speed for _ in range(rounds)]
+        whole = median_ms(lambda: self.call(image), rounds)
+        speeds = [self.call(image).speed for _ in range(rounds)]
         names = {"resize": "preprocess", "network": "inference", "decode+nms": "postprocess"}
         stages = {ours: float(np.median([speed[its] for speed in speeds])) for ours, its in names.items()}
         return {"whole": whole, **stages}
 
-    def detect(self, pictures: Sequence[ImageArray]) -> list[Detections]:
-        """See :class:`Subject`."""
-        return _nothing(pictures)
-
     def count(self) -> float | None:
-        """See :class:`Subject`."""
+        """See :class:`MeasuredModel`."""
         from mobiledet.models.cost import count_layers
 
         network = self._model.model
@@ -248,7 +246,7 @@ class UltralyticsNano:
 
 
 def describe_tflite(about: About, path: Path) -> About:
-    """What the file itself tells, read without LiteRT: class names and multiply-adds; ``about`` where it can't be."""
+    """Class names and multiply-adds read from the file, without LiteRT; ``about`` unchanged where it can't be read."""
     try:
         from mobiledet.weights.coco_classes import COCO_SLOTS, coco_categories
         from mobiledet.weights.tflite.graph import read_tflite
@@ -274,7 +272,3 @@ def describe_tflite(about: About, path: Path) -> About:
             depth = weights[3] if op.kind == "CONV_2D" else 1
             total += height * width * channels * weights[1] * weights[2] * depth
     return replace(about, names=names, gmacs=round(total / 1e9, 4) or None)
-
-
-def _nothing(pictures: Sequence[ImageArray]) -> list[Detections]:
-    raise MobiledetError(f"random weights find nothing worth scoring in {len(pictures)} pictures")

@@ -1,4 +1,4 @@
-"""The parent's side of a worker: start it, ask it, put it to sleep between questions, end it."""
+"""The parent's side of a worker: start it, ask it, stop it between requests, end it."""
 
 from __future__ import annotations
 
@@ -20,14 +20,12 @@ from mobiledet.utils.processes import child_variables
 
 WORKER = (sys.executable, "-m", "mobiledet.apps.benchmark.worker")
 
-_CAN_FREEZE = hasattr(signal, "SIGSTOP") and hasattr(signal, "SIGCONT")
-
 
 class ModelRefusedError(MobiledetError):
     """A model can't be opened or used, for a reason the user can do something about.
 
     Attributes:
-        missing: whether it is for want of a package.
+        missing: Whether a package isn't installed.
     """
 
     def __init__(self, message: str, *, missing: bool = False) -> None:
@@ -36,20 +34,20 @@ class ModelRefusedError(MobiledetError):
 
 
 class WorkerFailedError(MobiledetError):
-    """A worker crashed, or didn't answer in time; it is gone."""
+    """A worker crashed, or didn't answer in time; it has ended."""
 
 
 class Worker:
-    """One process that measures one subject.
+    """One process that measures one model.
 
-    Between two questions it is stopped (``SIGSTOP``, where the system has that): threads that a runtime leaves
-    spinning, in wait for the next call, would take time from whoever is measured meanwhile.
+    Between two requests it is stopped (``SIGSTOP``, where the system has that): threads that a runtime leaves
+    spinning while they wait for the next call would take time from the model that is measured meanwhile.
 
     Args:
-        label: Name of what it measures, for messages.
+        label: Name of the model, for messages.
         threads: Processor threads it may use.
         command: What is started.
-        environment: Variables it gets beside this process's own.
+        environment: Variables in addition to this process's own.
     """
 
     def __init__(
@@ -62,12 +60,12 @@ class Worker:
     ) -> None:
         self.label = label
         self.started = time.perf_counter()
-        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the worker lives
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the worker lives
         self._process = subprocess.Popen(
             list(command),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._complaints,
+            stderr=self._stderr,
             env={**os.environ, **child_variables(threads), **(environment or {})},
             text=True,
             encoding="utf-8",
@@ -84,14 +82,14 @@ class Worker:
 
         Args:
             request: ``do`` and its arguments.
-            timeout: Seconds it may take, and may pass between two reports of progress.
+            timeout: Seconds that may pass before the answer, and between two reports of progress.
 
         Raises:
-            ModelRefusedError: the worker says why it can't.
-            WorkerFailedError: it crashed or hangs; it has been ended.
+            ModelRefusedError: The worker can't do it, and says why.
+            WorkerFailedError: It crashed or hangs; it has been ended.
         """
         try:
-            self._wake()
+            self._signal("SIGCONT")
             assert self._process.stdin is not None
             with contextlib.suppress(OSError):  # a dead worker is noticed below
                 self._process.stdin.write(json.dumps(request) + "\n")
@@ -101,7 +99,7 @@ class Worker:
         except BaseException:
             self.close()
             raise
-        self._freeze()
+        self._signal("SIGSTOP")
         if "failed" in answer:
             self.close()
             raise WorkerFailedError(f"{self.label}: {answer['failed']}")
@@ -110,7 +108,7 @@ class Worker:
         return answer
 
     def close(self) -> None:
-        """End it, whatever it is doing; harmless when it is gone."""
+        """End it, whatever it is doing; a second call does nothing."""
         if not self.alive:
             return
         self.alive = False
@@ -121,7 +119,7 @@ class Worker:
             with contextlib.suppress(OSError):
                 assert pipe is not None
                 pipe.close()
-        self._complaints.close()
+        self._stderr.close()
 
     def _read(self) -> None:
         assert self._process.stdout is not None
@@ -135,29 +133,24 @@ class Worker:
             self.answered, line = self._answers.get(timeout=timeout)
         except queue.Empty:
             raise WorkerFailedError(
-                f"{self.label}: no answer within {timeout:g} s; give it more with --timeout, or leave it out"
+                f"{self.label}: no answer within {timeout:g} s; raise --timeout, or remove this model"
             ) from None
         if line is None:
-            raise WorkerFailedError(f"{self.label}: its process {self._last_words()}")
+            raise WorkerFailedError(f"{self.label}: its process {self._exit_reason()}")
         answer: dict[str, Any] = json.loads(line)
         return answer
 
-    def _last_words(self) -> str:
+    def _exit_reason(self) -> str:
         status = self._process.wait()
         how = f"was ended by {_signal_name(-status)}" if status < 0 else f"ended with status {status}"
-        self._complaints.seek(0)
-        lines = self._complaints.read().decode("utf-8", "replace").split("\n")
+        self._stderr.seek(0)
+        lines = self._stderr.read().decode("utf-8", "replace").split("\n")
         last = next((line.strip() for line in reversed(lines) if line.strip()), "")
         return f"{how}: {last[:300]}" if last else how
 
-    def _freeze(self) -> None:
-        self._signal("SIGSTOP")
-
-    def _wake(self) -> None:
-        self._signal("SIGCONT")
-
     def _signal(self, name: str) -> None:
-        if _CAN_FREEZE and self._process.poll() is None:
+        """Stop it or have it go on, where the system has these signals."""
+        if hasattr(signal, name) and self._process.poll() is None:
             self._process.send_signal(getattr(signal, name))
 
 

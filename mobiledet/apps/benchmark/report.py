@@ -1,4 +1,4 @@
-"""The result of a benchmark: figures by model, the machine, and what a reader must know."""
+"""The result of a benchmark: from single times to figures by model, the machine, and what a reader must know."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mobiledet.apps.benchmark.contenders import CertificateSummary
-from mobiledet.apps.benchmark.figures import Ratio, Spread, ratio, shared_out, spread
-from mobiledet.apps.benchmark.measuring import MATRIX, Outcome, Settings
-from mobiledet.apps.benchmark.pictures import size_name
-from mobiledet.apps.benchmark.subjects import About
+import numpy as np
+
+from mobiledet.apps.benchmark.candidates import CertificateSummary
+from mobiledet.apps.benchmark.images import size_name
+from mobiledet.apps.benchmark.measured import About
+from mobiledet.apps.benchmark.measuring import MATRIX_BASELINE, Outcome, Settings
+from mobiledet.utils.text import count
 
 FORMAT = "mobiledet benchmark"
 VERSION = 1
@@ -25,25 +27,59 @@ BUSY = 0.3
 
 
 @dataclass(frozen=True)
-class Row:
-    """The figures of one contender.
+class Spread:
+    """Milliseconds of one call, over all calls of all rounds.
 
     Attributes:
-        label: How it is called.
-        kind: What runs it; see :class:`mobiledet.apps.benchmark.contenders.Contender`.
+        median: Half of the calls took less.
+        p90: Nine of ten took less.
+        p95: Nineteen of twenty took less.
+        calls: How many there were.
+        round_medians: The median of each round, in order.
+    """
+
+    median: float
+    p90: float
+    p95: float
+    calls: int
+    round_medians: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Time relative to another model's, compared round by round, so that slow moments of the machine cancel out.
+
+    Attributes:
+        median: Over the rounds; 2 is twice as long.
+        low: A tenth of the rounds lie below.
+        high: A tenth of the rounds lie above.
+    """
+
+    median: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """The figures of one candidate.
+
+    Attributes:
+        label: Its name.
+        kind: What runs it; see :class:`mobiledet.apps.benchmark.candidates.Candidate`.
         target: Path or name as given.
-        about: What it said about itself; None where it never opened.
+        about: What it says about itself; None where it could not be opened.
         certificate: The one beside it.
-        times: Size of the pictures to the milliseconds of a call; without the sizes it never came to.
+        times: Size of the images to the milliseconds of a call; only the sizes that were measured.
         first_size: Of ``times``, the size that stages and comparisons are for.
-        versus: Its time as a multiple of the first row's.
-        stages: Milliseconds by stage; None marks one that is inside the one before it.
+        versus: Its time relative to the first row's.
+        stages: Milliseconds by stage; None marks one that is part of the one before it.
         stage_blocks: The measurements behind them, each with its ``whole``.
         gmacs_per_s: Billions of multiply-adds a second in the network stage.
-        matrix_share: The same as a share of a float32 matrix product's.
+        matrix_share: The same as a share of the float32 matrix product's.
         start_ms: Median milliseconds from the start of a process to its first detection.
         starts_ms: All of them.
-        peak_mib: The most memory of the worker; None where the system doesn't tell.
+        peak_mib: The most memory of the worker; None where the system doesn't report it.
         grown_mib: Of that, what the runtime and the model added.
         file_bytes: Size on disk.
         cores: Cores kept busy, median.
@@ -79,17 +115,17 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Report:
-    """Everything.
+class BenchmarkReport:
+    """All results of one benchmark.
 
     Attributes:
         rows: In the order they were named.
         settings: How it was measured.
         machine: See :func:`mobiledet.utils.machine.describe_machine`; ``load_average`` is before the start.
         matrix: The float32 matrix product: ``ms``, ``gmacs_per_s`` and ``runtime``; None where it failed.
-        pictures: Where the pictures come from.
+        images: Where the images come from.
         data: What AP was measured on; None without.
-        left_out: A line for each peer that isn't there.
+        skipped: A line for each peer that isn't installed.
         command: As it was typed.
     """
 
@@ -97,14 +133,14 @@ class Report:
     settings: Settings
     machine: dict[str, Any]
     matrix: dict[str, Any] | None
-    pictures: str
+    images: str
     data: str | None = None
-    left_out: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
     command: str = field(default_factory=lambda: shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
 
     @property
     def failed(self) -> bool:
-        """Whether a model (no peer) is incomplete."""
+        """Whether a model (not a peer) is incomplete."""
         return any(row.problem and row.kind not in ("torchvision", "ultralytics") for row in self.rows)
 
     def to_json_dict(self) -> dict[str, Any]:
@@ -118,60 +154,57 @@ class Report:
             "command": self.command,
             "machine": self.machine,
             "settings": settings,
-            "pictures": self.pictures,
+            "pictures": self.images,
             "data": self.data,
             "matrix_product": self.matrix,
             "models": [asdict(row) for row in self.rows],
-            "left_out": list(self.left_out),
+            "left_out": list(self.skipped),
             "caveats": self.caveats(),
         }
 
-    def _wander(self) -> str:
-        """How far the processor's own speed went up and down."""
-        if self.matrix is None or len(medians := self.matrix["ms"]["round_medians"]) < 2:
-            return ""
-        return f" The processor's own speed varied by {max(medians) / min(medians) - 1:.0%} between rounds."
-
     def caveats(self) -> list[str]:
         """What must be known to read the figures, a sentence each."""
-        first = size_name(self.settings.sizes[0])
+        first, threads = size_name(self.settings.sizes[0]), self.settings.threads
+        speed = "which could not be measured"
+        if self.matrix is not None:
+            speed = f"{self.matrix['gmacs_per_s']:.1f} GMAC/s"
+            if len(medians := self.matrix["ms"]["round_medians"]) > 1:
+                speed += f", which varied by {max(medians) / min(medians) - 1:.0%} between rounds"
         lines = [
-            "Times are milliseconds from a uint8 RGB picture in memory to detections in its own pixels; reading and "
-            "decoding the file is not in them. Sizes are height x width; stages are for "
-            f"{first}, as shares of the median. All models took turns within one run, so compare them with each other, "
-            "not with other runs." + self._wander(),
-            "Each model keeps the thresholds and the number of detections it was scored with; the number of boxes in a "
-            "picture changes the time of NMS.",
+            "Times are milliseconds from a uint8 RGB image in memory to detections in its own pixels, without reading "
+            f"and decoding the file. Sizes are height x width; stages are for {first}, as shares of the median. All "
+            "models took turns within one run: compare them with each other, not with other runs.",
+            "Each model keeps the thresholds and the number of detections it was scored with; the number of boxes in "
+            "an image changes the time of NMS.",
             "The start is a whole new process, Python and imports included, with its files in the system's cache.",
-            f"Processor only, {self.settings.threads} thread{'s' * (self.settings.threads > 1)} each. GMAC/s is the "
-            "network stage's; 'of matmul' compares it with NumPy's float32 matrix product on as many threads"
-            + (
-                f" ({self.matrix['gmacs_per_s']:.1f} GMAC/s)."
-                if self.matrix is not None
-                else ", which could not be measured."
-            ),
+            f"Processor only, {count(threads, 'thread')} each. GMAC/s is that of the network stage; '% of peak' "
+            f"compares it with NumPy's float32 matrix product on as many threads: {speed}.",
         ]
         about = [(row.label, row.about) for row in self.rows if row.about is not None]
         if any("int8" in one.precision or "uint8" in one.precision for _, one in about):
             lines.append(
-                "INT8 models are compared with float32's matrix product, too: a processor's own INT8 rate is higher, "
-                "so a share above 100 % is no mistake."
+                "INT8 models are compared with the matrix product in float32, too: a processor's own INT8 rate is "
+                "higher, so a share above 100 % is possible."
             )
         if any(row.stages.get("network") is not None and row.stages.get("decode+nms", 0) is None for row in self.rows):
-            lines.append("'in net': decoding and NMS can't be told from the network there, and are part of its time.")
+            lines.append(
+                "'in net': decoding and NMS can't be separated from the network there; its time includes them."
+            )
         lines += [f"{label}: {one.note}." for label, one in about if one.note]
         for row in self.rows:
-            if row.cores is not None and row.cores > self.settings.threads + 0.2:
-                lines.append(f"{row.label}: kept {row.cores:.1f} cores busy; its runtime takes more threads than told.")
+            if row.cores is not None and row.cores > threads + 0.2:
+                lines.append(
+                    f"{row.label}: kept {row.cores:.1f} cores busy; its runtime ignores the limit of --threads."
+                )
             if row.problem:
                 lines.append(f"Incomplete: {row.problem}")
         load = self.machine.get("load_average")
         if load is not None and load >= BUSY:
             lines.append(
-                f"The machine was busy when it began (load average {load:.1f} on {self.machine.get('cores')} cores): "
+                f"The machine was busy at the start (load average {load:.1f} on {self.machine.get('cores')} cores): "
                 "measure again when it is idle."
             )
-        return [*lines, *self.left_out]
+        return [*lines, *self.skipped]
 
 
 def make_report(
@@ -179,24 +212,69 @@ def make_report(
     settings: Settings,
     machine: dict[str, Any],
     *,
-    pictures: str,
+    images: str,
     data: str | None = None,
-    left_out: Sequence[str] = (),
-) -> Report:
-    """Figures from what was measured."""
-    measured = next((outcome for outcome in outcomes if outcome.contender is MATRIX), None)
+    skipped: Sequence[str] = (),
+) -> BenchmarkReport:
+    """Figures from what was measured; the arguments are as in `BenchmarkReport`."""
+    measured = next((outcome for outcome in outcomes if outcome.candidate is MATRIX_BASELINE), None)
     matrix = _matrix(measured) if measured is not None else None
-    outcomes = [outcome for outcome in outcomes if outcome.contender is not MATRIX]
+    outcomes = [outcome for outcome in outcomes if outcome.candidate is not MATRIX_BASELINE]
     first = size_name(settings.sizes[0])
     base = next((outcome.times[first] for outcome in outcomes if first in outcome.times), [])
     rows = tuple(_row(outcome, first, base, matrix) for outcome in outcomes)
-    return Report(rows, settings, machine, matrix, pictures, data, tuple(left_out))
+    return BenchmarkReport(rows, settings, machine, matrix, images, data, tuple(skipped))
+
+
+def spread(rounds: Sequence[Sequence[float]]) -> Spread | None:
+    """The figures of some rounds of calls; None where there is no call."""
+    times = [time for round_ in rounds for time in round_]
+    if not times:
+        return None
+    median, p90, p95 = (round(float(value), 4) for value in np.percentile(times, [50, 90, 95]))
+    medians = tuple(round(float(np.median(round_)), 4) for round_ in rounds if len(round_))
+    return Spread(median, p90, p95, len(times), medians)
+
+
+def ratio(ours: Sequence[float], base: Sequence[float]) -> Ratio | None:
+    """One's round medians over another's; None unless they come from the same rounds."""
+    if not len(ours) or len(ours) != len(base) or min(base) <= 0:
+        return None
+    ratios = np.asarray(ours) / np.asarray(base)
+    low, median, high = (round(float(value), 4) for value in np.percentile(ratios, [10, 50, 90]))
+    return Ratio(median, low, high)
+
+
+def divide(whole: float, blocks: Sequence[dict[str, float | None]]) -> dict[str, float | None]:
+    """The stages of a call.
+
+    Stages are timed in blocks of their own, each with the whole call beside it. The machine may have been slower
+    then, so only the median share of the whole is taken from them.
+
+    Args:
+        whole: Milliseconds of the call.
+        blocks: Milliseconds by stage and of the ``whole``. None marks a stage that is part of the one before it.
+
+    Returns:
+        Milliseconds by stage, None as given, and what remains as ``rest``; together they are the whole.
+    """
+    blocks = [block for block in blocks if block["whole"]]
+    if not blocks:
+        return {}
+    shares: dict[str, float | None] = {}
+    for name in blocks[0]:
+        values = [value / (block["whole"] or 1.0) for block in blocks if (value := block[name]) is not None]
+        if name != "whole":
+            shares[name] = float(np.median(values)) if values else None
+    total = max(1.0, sum(share or 0.0 for share in shares.values()))  # above 1 by chance only
+    stages = {name: None if share is None else round(whole * share / total, 4) for name, share in shares.items()}
+    return {**stages, "rest": round(max(0.0, whole - sum(value or 0.0 for value in stages.values())), 4)}
 
 
 def _row(outcome: Outcome, first: str, base: list[list[float]], matrix: dict[str, Any] | None) -> Row:
     times = {size: found for size, rounds in outcome.times.items() if (found := spread(rounds)) is not None}
     basis, own = spread(base), times.get(first)
-    stages = shared_out(own.median, outcome.stages) if own else {}
+    stages = divide(own.median, outcome.stages) if own else {}
     gmacs, network = outcome.about and outcome.about.gmacs, stages.get("network")
     rate = round(1e3 * gmacs / network, 3) if gmacs and network else None
     starts = outcome.starts[1:] or outcome.starts
@@ -206,9 +284,9 @@ def _row(outcome: Outcome, first: str, base: list[list[float]], matrix: dict[str
         grown = round(outcome.peak_mib - outcome.before_mib, 1)
     cores = spread([outcome.cores])
     return Row(
-        label=outcome.contender.label,
-        kind=outcome.contender.kind,
-        target=outcome.contender.target,
+        label=outcome.candidate.label,
+        kind=outcome.candidate.kind,
+        target=outcome.candidate.target,
         about=outcome.about,
         certificate=outcome.certificate,
         times=times,

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import logging
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mobiledet.apps.benchmark.accuracy import open_data
-from mobiledet.apps.benchmark.contenders import choose_contenders, parse_peers
+from mobiledet.apps.benchmark.candidates import choose_candidates, parse_peers
+from mobiledet.apps.benchmark.images import load_eval_split, read_sources
 from mobiledet.apps.benchmark.measuring import Bench, Settings
-from mobiledet.apps.benchmark.page import report_page
-from mobiledet.apps.benchmark.pictures import read_sources
-from mobiledet.apps.benchmark.report import Report, make_report
+from mobiledet.apps.benchmark.report import BenchmarkReport, make_report
 from mobiledet.errors import MobiledetError
 from mobiledet.utils.files import refuse_existing, write_json, write_text
 from mobiledet.utils.machine import describe_machine
+from mobiledet.utils.progress import progress_bar
+from mobiledet.utils.text import count
 
 logger = logging.getLogger(__name__)
 
@@ -27,28 +26,28 @@ def run_benchmark(
     settings: Settings,
     *,
     peers: str | None = None,
-    pictures: Path | None = None,
+    images: Path | None = None,
     data: Path | None = None,
     split: str = "val",
     limit: int | None = None,
     json: Path | None = None,
     html: Path | None = None,
-) -> Report:
+) -> BenchmarkReport:
     """Measure models side by side.
 
     Args:
-        models: Whatever the Detector takes, and ``.tflite`` files.
+        models: Anything that the Detector takes, and ``.tflite`` files.
         settings: How to measure.
         peers: Names with commas between, or ``all``; None for none.
-        pictures: A folder of pictures to detect in; None for drawn ones.
+        images: A folder of images to detect in; None for drawn ones.
         data: A data set to score on; None for speed alone.
         split: Its part.
-        limit: Only its first pictures.
-        json: A file that :func:`write_report` will be given; that it can be written is made sure of now.
+        limit: Only its first images.
+        json: A file that :func:`write_report` will be given; checked now, before the measuring.
         html: Likewise.
 
     Raises:
-        MobiledetError: an argument makes no sense, a model can't be opened, or a file exists already.
+        MobiledetError: An argument makes no sense, a model can't be opened, or a file exists already.
     """
     check_settings(settings, limit)
     if data is None and (limit is not None or split != "val"):
@@ -56,17 +55,20 @@ def run_benchmark(
     for path in (json, html):
         refuse_existing(path)
     if json is not None and html is not None and json.resolve() == html.resolve():
-        raise MobiledetError(f"--json and --html both name {json}; give them two files")
-    there, left_out = parse_peers(peers, models)
-    contenders = choose_contenders(models, there)
-    if not contenders:
+        raise MobiledetError(f"--json and --html both name {json}; give them different files")
+    installed, skipped = parse_peers(peers, models)
+    candidates = choose_candidates(models, installed)
+    if not candidates:
         raise MobiledetError("nothing to measure; name a model, or --peers all")
-    for line in left_out:
+    for line in skipped:
         logger.warning("%s", line)
-    sources = read_sources(pictures)
-    dataset = open_data(data, split, limit) if data is not None else None
+    sources = read_sources(images)
+    dataset = load_eval_split(data, split, limit) if data is not None else None
     machine = describe_machine()
-    with Bench(contenders, settings, sources=sources, on_step=_show) as bench:
+    with (
+        progress_bar(bar_format="{desc}") as line,
+        Bench(candidates, settings, sources=sources, on_step=line.set_description_str) as bench,
+    ):
         bench.open_all()
         if dataset is not None:
             bench.check_classes(dataset)
@@ -74,22 +76,21 @@ def run_benchmark(
         bench.stage_all()
         if dataset is not None:
             bench.score_all(dataset, {"root": str(data), "split": split, "limit": limit})
-    _show("")
     return make_report(
         bench.outcomes,
         settings,
         machine,
-        pictures="drawn pictures" if pictures is None else f"{len(sources)} pictures of {pictures}",
-        data=f"{len(dataset)} pictures of {data} ({split})" if dataset is not None else None,
-        left_out=left_out,
+        images="drawn images" if images is None else f"{count(len(sources), 'image')} of {images}",
+        data=f"{count(len(dataset), 'image')} of {data} ({split})" if dataset is not None else None,
+        skipped=skipped,
     )
 
 
 def check_settings(settings: Settings, limit: int | None = None) -> None:
-    """Make sure that there is something to measure.
+    """Refuse numbers that nothing can be measured with.
 
     Raises:
-        MobiledetError: a number is out of its range.
+        MobiledetError: A number is out of its range.
     """
     numbers: dict[str, tuple[Any, int, int]] = {
         "--threads": (settings.threads, 1, 1024),
@@ -98,29 +99,24 @@ def check_settings(settings: Settings, limit: int | None = None) -> None:
         "--starts": (settings.starts, 1, 100),
         "--limit": (1 if limit is None else limit, 1, 10**9),
     }
-    for name, (value, least, most) in numbers.items():
-        if not least <= value <= most:
-            raise MobiledetError(f"{name} is {value}; give a number from {least} to {most}")
+    for name, (value, low, high) in numbers.items():
+        if not low <= value <= high:
+            raise MobiledetError(f"{name} is {value}; give a number from {low} to {high}")
     if not (math.isfinite(settings.timeout) and settings.timeout > 0):
         raise MobiledetError(f"--timeout is {settings.timeout:g}; give seconds, more than 0")
 
 
-def write_report(report: Report, *, json: Path | None = None, html: Path | None = None) -> None:
-    """Write all figures as JSON, and the page.
+def write_report(report: BenchmarkReport, *, json: Path | None = None, html: Path | None = None) -> None:
+    """Write all figures as JSON, and a page with charts.
 
     Raises:
-        MobiledetError: a file exists by now, or can't be written.
+        MobiledetError: A file exists by now, or can't be written.
     """
     if json is not None:
         refuse_existing(json)
         write_json(json, report.to_json_dict())
     if html is not None:
         refuse_existing(html)
+        from mobiledet.apps.benchmark.page import report_page
+
         write_text(html, report_page(report))
-
-
-def _show(step: str) -> None:
-    """One line on a terminal's stderr that is written over and over."""
-    if sys.stderr.isatty():
-        sys.stderr.write(f"\r\033[K{step[:78]}")
-        sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""The process in which one subject is measured; it answers its parent's requests, one JSON line for each.
+"""The process in which one model is measured; it answers its parent's requests, one JSON line for each.
 
     python -m mobiledet.apps.benchmark.worker
 
@@ -16,83 +16,109 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mobiledet.errors import MissingDependencyError, MobiledetError
 from mobiledet.utils.processes import end_with_parent
 
-Opener = Callable[[str, str, int], Any]
-"""Kind, target and threads to a subject."""
+if TYPE_CHECKING:
+    from mobiledet.apps.benchmark.measured import MeasuredModel
+    from mobiledet.structures import ImageArray
+
+Opener = Callable[[str, str, int], "MeasuredModel"]
+"""Kind, target and threads to a loaded model."""
 
 
-def serve(opener: Opener | None = None) -> None:
-    """Answer requests until the parent closes the line.
+def open_model(kind: str, target: str, threads: int) -> MeasuredModel:
+    """Load what is measured.
 
     Args:
-        opener: Loads the subject; None for :func:`mobiledet.apps.benchmark.subjects.open_subject`.
+        kind: See :class:`mobiledet.apps.benchmark.candidates.Candidate`.
+        target: The path or name; empty for peers without one.
+        threads: Processor threads.
+
+    Raises:
+        MobiledetError: It can't be opened.
+    """
+    from mobiledet.apps.benchmark.measured import DetectorModel, MatrixProduct
+
+    if kind == "model":
+        return DetectorModel(target, threads)
+    if kind == "matrix":
+        return MatrixProduct()
+    from mobiledet.apps.benchmark.peers import open_peer
+
+    return open_peer(kind, target, threads)
+
+
+def serve(opener: Opener = open_model) -> None:
+    """Answer requests until the parent closes the pipe.
+
+    Args:
+        opener: Loads the model.
     """
     end_with_parent()
     if hasattr(signal, "SIGINT"):
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, too, and it ends us
-    # Libraries print what they like; only answers may come through the pipe.
+    # Libraries print to standard output; only answers may go through the pipe.
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    measured = _Measured(opener, lambda answer: _send(channel, answer))
+    requests = _Requests(opener, lambda answer: _send(channel, answer))
     for line in sys.stdin:
-        _send(channel, _answer(measured, json.loads(line)))
+        _send(channel, _answer(requests, json.loads(line)))
 
 
-def _answer(measured: _Measured, request: dict[str, Any]) -> dict[str, Any]:
+def _answer(requests: _Requests, request: dict[str, Any]) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = getattr(measured, request.pop("do"))(**request)
+        found: dict[str, Any] = getattr(requests, request.pop("do"))(**request)
         return found
     except MissingDependencyError as error:
         return {"error": str(error), "missing": True}
     except MobiledetError as error:
         return {"error": str(error)}
-    except Exception as error:  # whatever a runtime throws is told under the model's name, and the others go on
+    except Exception as error:  # whatever a runtime raises is reported under the model's name, and the others go on
         return {"failed": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
 
 
-class _Measured:
+class _Requests:
     """What can be asked; the names of its methods are the requests."""
 
-    def __init__(self, opener: Opener | None, tell: Callable[[dict[str, Any]], None]) -> None:
-        self._opener = opener
-        self._tell = tell
-        self._subject: Any = None
-        self._pictures: dict[str, Any] = {}
+    _model: MeasuredModel
 
-    def load(self, kind: str, target: str, threads: int, picture: str) -> dict[str, Any]:
-        """Load, and detect once: what it says about itself, and the memory before and after."""
-        from mobiledet.apps.benchmark import subjects
-        from mobiledet.utils import machine
+    def __init__(self, opener: Opener, send: Callable[[dict[str, Any]], None]) -> None:
+        self._opener = opener
+        self._send = send
+        self._images: dict[str, ImageArray] = {}
+
+    def load(self, kind: str, target: str, threads: int, image: str) -> dict[str, Any]:
+        """Load, and detect once: what it says about itself, and the memory before."""
+        from mobiledet.utils.machine import memory_mib
 
         with contextlib.suppress(ImportError):
             import cv2
 
             cv2.setNumThreads(threads)
-        before = machine.memory_mib()
-        self._subject = (self._opener or subjects.open_subject)(kind, target, threads)
-        self._subject.call(self._picture(picture))
-        return {"about": asdict(self._subject.about), "before_mib": before and before[0]}
+        before = memory_mib()
+        self._model = self._opener(kind, target, threads)
+        self._model.call(self._image(image))
+        return {"about": asdict(self._model.about), "before_mib": before and before[0]}
 
-    def time(self, pictures: list[str], calls: int) -> dict[str, Any]:
+    def time(self, images: list[str], calls: int) -> dict[str, Any]:
         """Milliseconds of some calls, after one that isn't counted; and the cores they kept busy."""
-        loaded = [self._picture(path) for path in pictures]
-        batch = self._subject.about.batch
-        self._subject.call(loaded[0])
+        loaded = [self._image(path) for path in images]
+        batch = self._model.about.batch
+        self._model.call(loaded[0])
         times, busy, start = [], time.process_time(), time.perf_counter()
         for index in range(calls):
             begin = time.perf_counter()
-            self._subject.call(loaded[index % len(loaded)])
+            self._model.call(loaded[index % len(loaded)])
             times.append(1e3 * (time.perf_counter() - begin) / batch)
         wall = time.perf_counter() - start
         return {"ms": times, "cores": (time.process_time() - busy) / wall}
 
-    def stages(self, picture: str, rounds: int) -> dict[str, Any]:
+    def stages(self, image: str, rounds: int) -> dict[str, Any]:
         """Milliseconds by stage."""
-        return {"ms": self._subject.stages(self._picture(picture), rounds)}
+        return {"ms": self._model.stages(self._image(image), rounds)}
 
     def memory(self) -> dict[str, Any]:
         """The most memory held so far."""
@@ -103,29 +129,30 @@ class _Measured:
 
     def count(self) -> dict[str, Any]:
         """Multiply-adds."""
-        return {"gmacs": self._subject.count()}
+        return {"gmacs": self._model.count()}
 
     def score(self, data: dict[str, Any], names: list[str], results: str) -> dict[str, Any]:
         """Detect in a whole data set; COCO results go to a file, progress to the parent."""
-        from mobiledet.apps.benchmark.accuracy import open_data
+        from mobiledet.apps.benchmark.images import load_eval_split
         from mobiledet.evaluate.predictions import predict_dataset
 
         found = predict_dataset(
-            self._subject.detect,
+            self._model.detect,
             names,
-            open_data(Path(data["root"]), data["split"], data["limit"]),
-            batch_size=self._subject.about.batch,
-            on_batch=lambda count: self._tell({"progress": count}),
+            load_eval_split(Path(data["root"]), data["split"], data["limit"]),
+            batch_size=self._model.about.batch,
+            on_batch=lambda count: self._send({"progress": count}),
         )
         Path(results).write_text(json.dumps(found), encoding="utf-8")
         return {"detections": len(found)}
 
-    def _picture(self, path: str) -> Any:
-        from mobiledet.apps.benchmark.subjects import load_picture
+    def _image(self, path: str) -> ImageArray:
+        """An image as the parent saved it."""
+        import numpy as np
 
-        if path not in self._pictures:
-            self._pictures[path] = load_picture(path)
-        return self._pictures[path]
+        if path not in self._images:
+            self._images[path] = np.load(path, allow_pickle=False)
+        return self._images[path]
 
 
 def _send(channel: Any, answer: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""A worker whose subjects do as their target says, without any model: ``WORD`` or ``WORD:LOG``.
+"""A worker whose models do as their target says, without any model: ``WORD`` or ``WORD:LOG``.
 
 Every call is noted in LOG. Words: steady, crash, exit, hang, throw (each at its third call), refuse, missing.
 """
@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from mobiledet.apps.benchmark import worker
-from mobiledet.apps.benchmark.subjects import About
+from mobiledet.apps.benchmark.measured import About
 from mobiledet.errors import MissingDependencyError, ModelFileError
 
 
@@ -25,11 +25,11 @@ class Fake:
         if self.word == "missing":
             raise MissingDependencyError("refused: the package nothing is not installed; pip install nothing")
 
-    def call(self, picture):
+    def call(self, image):
         self.calls += 1
         if self.log:
             with Path(self.log).open("a") as log:
-                log.write(f"{self.name} {picture.shape[0]}x{picture.shape[1]}\n")
+                log.write(f"{self.name} {image.shape[0]}x{image.shape[1]}\n")
         if self.calls == 3:
             if self.word == "crash":
                 os.kill(os.getpid(), signal.SIGSEGV)
@@ -43,7 +43,7 @@ class Fake:
         print("chatter that is no answer")
         time.sleep(0.001)
 
-    def stages(self, picture, rounds):
+    def stages(self, image, rounds):
         return {"whole": 4.0, "resize": 1.0, "network": 2.0, "decode+nms": None}
 
     def count(self):

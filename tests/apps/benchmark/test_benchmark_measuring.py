@@ -6,8 +6,9 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import gone
 
-from mobiledet.apps.benchmark.contenders import Contender
+from mobiledet.apps.benchmark.candidates import Candidate
 from mobiledet.apps.benchmark.measuring import Bench
 from mobiledet.apps.benchmark.process import ModelRefusedError, Worker, WorkerFailedError
 from mobiledet.apps.benchmark.report import make_report
@@ -16,8 +17,8 @@ from mobiledet.errors import MobiledetError
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
-def contenders(**targets):
-    return [Contender(label, "model", target) for label, target in targets.items()]
+def candidates(**targets):
+    return [Candidate(label, "model", target) for label, target in targets.items()]
 
 
 def run(rows, settings):
@@ -25,19 +26,12 @@ def run(rows, settings):
         bench.open_all()
         bench.time_all()
         bench.stage_all()
-        return {outcome.contender.label: outcome for outcome in bench.outcomes}
+        return {outcome.candidate.label: outcome for outcome in bench.outcomes}
 
 
-def alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def test_contenders_take_turns_in_changing_order(tmp_path, quick):
+def test_candidates_take_turns_in_changing_order(tmp_path, quick):
     log = tmp_path / "log"
-    rows = contenders(**{name: f"steady:{tmp_path / name}" for name in "abc"})
+    rows = candidates(**{name: f"steady:{tmp_path / name}" for name in "abc"})
     for row in rows:  # one log for all, under the name of who calls
         (tmp_path / row.label).symlink_to(log)
     found = run(rows, quick(rounds=6, sizes=((48, 64),)))
@@ -54,7 +48,7 @@ def test_contenders_take_turns_in_changing_order(tmp_path, quick):
 
 def test_all_sizes_are_measured_and_own_is_the_networks(tmp_path, quick):
     log = tmp_path / "log"
-    found = run(contenders(a=f"steady:{log}"), quick(starts=2))["a"]
+    found = run(candidates(a=f"steady:{log}"), quick(starts=2))["a"]
     assert {line.split()[1] for line in log.read_text().splitlines()} == {"48x64", "40x60"}
     assert {size: [len(calls) for calls in rounds] for size, rounds in found.times.items()} == {
         "48x64": [2, 2],
@@ -72,22 +66,22 @@ FAILURES = {
     "crash": "its process was ended by SIGSEGV",
     "exit": "its process ended with status 7: out of <luck>",
     "throw": "ZeroDivisionError: a <b> by nothing",
-    "hang": "no answer within 2.5 s; give it more with --timeout, or leave it out",
+    "hang": "no answer within 2.5 s; raise --timeout, or remove this model",
 }
 
 
 def test_those_that_fail_are_named_and_the_others_go_on(quick, caplog):
     settings = quick(timeout=2.5)
     with caplog.at_level(logging.WARNING):
-        found = run(contenders(good="steady", **{word: word for word in FAILURES}, last="steady"), settings)
-    for word, told in FAILURES.items():
-        assert found[word].problem.startswith(f"{word}: {told}")
+        found = run(candidates(good="steady", **{word: word for word in FAILURES}, last="steady"), settings)
+    for word, reason in FAILURES.items():
+        assert found[word].problem.startswith(f"{word}: {reason}")
         assert found[word].problem in caplog.text
     for name in ("good", "last"):
         assert found[name].problem is None
         assert len(found[name].times["own"]) == 2
         assert found[name].stages
-    report = make_report(list(found.values()), settings, {}, pictures="drawn pictures")
+    report = make_report(list(found.values()), settings, {}, images="drawn images")
     assert report.failed
     assert [row.label for row in report.rows if not row.problem] == ["good", "last"]
 
@@ -95,30 +89,30 @@ def test_those_that_fail_are_named_and_the_others_go_on(quick, caplog):
 def test_a_model_that_cannot_be_opened_ends_it_before_the_measuring(tmp_path, quick):
     log = tmp_path / "log"
     with pytest.raises(MobiledetError, match="refused: damaged; copy it again"):
-        run(contenders(good=f"steady:{log}", bad="refuse"), quick())
+        run(candidates(good=f"steady:{log}", bad="refuse"), quick())
     assert len(log.read_text().splitlines()) == 1, "only the first detection"
 
 
 @linux
 def test_afterwards_no_worker_is_left(quick):
-    with Bench(contenders(a="steady", b="steady"), quick()) as bench:
+    with Bench(candidates(a="steady", b="steady"), quick()) as bench:
         bench.open_all()
         workers = [worker._process.pid for worker in bench._workers.values()]
         assert len(workers) == 3, "two models and the matrix product"
-        assert all(alive(pid) for pid in workers)
-    assert not any(alive(pid) for pid in workers)
+        assert not any(gone(pid) for pid in workers)
+    assert all(gone(pid) for pid in workers)
 
 
-def test_a_peer_that_is_not_installed_is_left_out(quick):
-    rows = [Contender("good", "model", "steady"), Contender("torchvision", "torchvision", "missing")]
+def test_a_peer_that_is_not_installed_is_skipped(quick):
+    rows = [Candidate("good", "model", "steady"), Candidate("torchvision", "torchvision", "missing")]
     found = run(rows, quick(rounds=1))
     assert "nothing is not installed" in found["torchvision"].problem
     assert found["good"].times
-    assert not make_report(list(found.values()), quick(), {}, pictures="").failed
+    assert not make_report(list(found.values()), quick(), {}, images="").failed
 
 
 @linux
-def test_between_questions_a_worker_is_stopped_and_close_ends_it(tmp_path, quick):
+def test_between_requests_a_worker_is_stopped_and_close_ends_it(tmp_path, quick):
     worker = Worker("a", threads=1, command=quick().command)
     try:
         with pytest.raises(ModelRefusedError, match="damaged"):
@@ -134,14 +128,14 @@ def test_between_questions_a_worker_is_stopped_and_close_ends_it(tmp_path, quick
     finally:
         worker.close()
         worker.close()
-    assert not alive(worker._process.pid)
+    assert gone(worker._process.pid)
 
 
 def request(target):
-    return {"do": "load", "kind": "model", "target": target, "threads": 1, "picture": "nothing.npy"}
+    return {"do": "load", "kind": "model", "target": target, "threads": 1, "image": "nothing.npy"}
 
 
 def test_a_command_that_cannot_run_is_a_failure_not_a_traceback(quick):
-    found = run(contenders(a="steady"), quick(command=(sys.executable, "-c", "raise SystemExit('no such thing')")))
+    found = run(candidates(a="steady"), quick(command=(sys.executable, "-c", "raise SystemExit('no such thing')")))
     assert found["a"].problem == "a: its process ended with status 1: no such thing"
     assert not found["a"].times

@@ -4,19 +4,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from mobiledet.apps.benchmark.peers import LiteRt, describe_tflite, open_peer
-from mobiledet.apps.benchmark.subjects import About
+from mobiledet.apps.benchmark.measured import About
+from mobiledet.apps.benchmark.peers import LiteRt, describe_tflite, open_peer, read_outputs
 from mobiledet.errors import MissingDependencyError, ModelFileError
 from mobiledet.structures import ImageGeometry, ResizeRule
 
 TFLITE = "ssd_mobilenet_v1_0.75_300_coco_quant.tflite"
 
 
-def test_litert_boxes_come_back_in_pixels_of_a_picture_that_is_not_square():
-    peer = LiteRt.__new__(LiteRt)
+def test_litert_boxes_come_back_in_pixels_of_a_image_that_is_not_square():
     shares = np.array([[0.1, 0.2, 0.5, 0.6], [-0.1, 0.0, 1.2, 1.0], [0, 0, 1, 1]], np.float32)  # y first
     outputs = [shares, np.array([0, 2, 5], np.float32), np.array([0.9, 0.5, 0.4], np.float32), np.float32(2)]
-    found = peer._read(outputs, ImageGeometry((200, 400), (300, 300)))
+    found = read_outputs(outputs, ImageGeometry((200, 400), (300, 300)))
     np.testing.assert_allclose(found.boxes, [[80, 20, 240, 100], [0, 0, 400, 200]], atol=1e-3)
     assert found.labels.tolist() == [1, 3]
     assert found.scores.tolist() == pytest.approx([0.9, 0.5])
@@ -24,7 +23,7 @@ def test_litert_boxes_come_back_in_pixels_of_a_picture_that_is_not_square():
 
 def test_a_missing_package_is_one_line(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "ai_edge_litert", None)
-    with pytest.raises(MissingDependencyError, match=r"a\.tflite is left out: .*pip install ai-edge-litert"):
+    with pytest.raises(MissingDependencyError, match=r"a\.tflite is skipped: .*pip install ai-edge-litert"):
         open_peer("litert", "a.tflite", 1)
 
 
@@ -49,11 +48,11 @@ def test_the_real_detector_finds_what_the_import_finds(real_weights):
     path = real_weights / TFLITE
     peer = LiteRt(path, 1)
     assert peer.about.input_size == (300, 300)
-    picture = np.full((120, 200, 3), 127, np.uint8)
-    stages = peer.stages(picture, 2)
+    image = np.full((120, 200, 3), 127, np.uint8)
+    stages = peer.stages(image, 2)
     assert stages["decode+nms"] is None
     assert stages["whole"] >= 0.8 * stages["network"] > 0
-    assert len(peer.detect([picture, picture])) == 2
+    assert len(peer.detect([image, image])) == 2
     about = describe_tflite(peer.about, path)
     assert (about.names[0], about.names[89], len(about.names)) == ("person", "toothbrush", 90)
     assert about.gmacs == pytest.approx(0.728, abs=0.01)
@@ -63,8 +62,8 @@ def test_the_real_detector_finds_what_the_import_finds(real_weights):
 def test_torchvisions_stages_add_up():
     pytest.importorskip("torchvision")
     peer = open_peer("torchvision", "", 1)
-    picture = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
-    stages = peer.stages(picture, 1)
+    image = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
+    stages = peer.stages(image, 1)
     assert 0.5 * stages["whole"] < sum(stages.values()) - stages["whole"] < 2 * stages["whole"]
     assert peer.count() == pytest.approx(0.58, abs=0.02)
     assert "random weights" in peer.about.note
@@ -80,7 +79,7 @@ def test_ultralytics_is_kept_offline_and_to_its_threads(monkeypatch, tmp_path):
     settings, asked = {}, []
     utilities = SimpleNamespace(NUM_THREADS=8)
 
-    def predict(picture, **options):
+    def predict(image, **options):
         asked.append(options)
         return [SimpleNamespace(speed={"preprocess": 1.0, "inference": 5.0, "postprocess": 0.5})]
 
@@ -110,7 +109,7 @@ def test_resize_of_litert_is_ours(monkeypatch):
     called = []
     monkeypatch.setattr(
         "mobiledet.apps.benchmark.peers.fit_image",
-        lambda picture, rule: called.append(rule) or (picture, ImageGeometry((9, 12), (9, 12))),
+        lambda image, rule: called.append(rule) or (image, ImageGeometry((9, 12), (9, 12))),
     )
     peer = LiteRt.__new__(LiteRt)
     peer._resize = ResizeRule((9, 12))

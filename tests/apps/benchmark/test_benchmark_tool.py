@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mobiledet.apps.benchmark.measured import MATRIX_SIDE, About, DetectorModel, MatrixProduct
 from mobiledet.apps.benchmark.measuring import Settings
 from mobiledet.apps.benchmark.run import run_benchmark
-from mobiledet.apps.benchmark.subjects import MATRIX, About, MatrixProduct, OwnModel
 from mobiledet.errors import MobiledetError
 
 QUICK = ("--rounds", "1", "--calls", "2", "--starts", "1", "--sizes", "48x80,own")
@@ -101,7 +101,7 @@ def test_scored_with_its_own_code(tmp_path, tiny_onnx, tiny_shapes):
     report = run_benchmark([str(tiny_onnx)], settings, data=tiny_shapes, limit=3)
     assert report.rows[0].problem is None
     assert 0 <= report.rows[0].ap < 50
-    assert report.data == f"3 pictures of {tiny_shapes} (val)"
+    assert report.data == f"3 images of {tiny_shapes} (val)"
 
 
 @pytest.mark.parametrize(
@@ -150,28 +150,28 @@ def test_a_model_that_is_none(tmp_path, name, words):
 
 
 def test_stages_of_a_real_model(tiny_onnx):
-    stages = OwnModel(str(tiny_onnx), 1).stages(np.zeros((40, 60, 3), np.uint8), 2)
+    stages = DetectorModel(str(tiny_onnx), 1).stages(np.zeros((40, 60, 3), np.uint8), 2)
     assert set(stages) == {"whole", "resize", "network", "decode+nms"}
     assert all(value > 0 for value in stages.values())
 
 
-def test_a_batch_is_told_by_the_picture():
+def test_a_batch_is_told_by_the_image():
     class Pretended:
         def __init__(self):
             self.backend, self.given = self, []
 
-        def __call__(self, pictures):
-            self.given.append(len(pictures))
+        def __call__(self, images):
+            self.given.append(len(images))
             time.sleep(0.02)
 
-        def fit(self, picture):
-            return picture, None
+        def fit(self, image):
+            return image, None
 
-        def stages(self, pictures, rounds):
-            assert pictures.shape == (4, 9, 12, 3)
+        def stages(self, images, rounds):
+            assert images.shape == (4, 9, 12, 3)
             return {"network": 8.0, "decode+nms": 4.0}
 
-    model = OwnModel.__new__(OwnModel)
+    model = DetectorModel.__new__(DetectorModel)
     model.about, model.detector = About("a", batch=4), Pretended()
     stages = model.stages(np.zeros((9, 12, 3), np.uint8), 2)
     assert (stages["network"], stages["decode+nms"]) == (2.0, 1.0)
@@ -181,12 +181,12 @@ def test_a_batch_is_told_by_the_picture():
 
 def test_the_matrix_product_counts_what_it_does():
     product = MatrixProduct()
-    assert product.call(None).shape == (MATRIX, MATRIX)
-    assert product.about.gmacs == pytest.approx(MATRIX**3 / 1e9)
+    assert product.call(None).shape == (MATRIX_SIDE, MATRIX_SIDE)
+    assert product.about.gmacs == pytest.approx(MATRIX_SIDE**3 / 1e9)
 
 
 def test_importing_it_needs_no_torch():
-    code = "import sys, mobiledet.apps.benchmark.run, mobiledet.apps.benchmark.table, mobiledet.apps.benchmark.worker;"
+    code = "import sys, mobiledet.apps.benchmark.run, mobiledet.apps.benchmark.tables, mobiledet.apps.benchmark.worker;"
     code += "print([name for name in ('torch', 'onnxruntime', 'pydantic') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
     assert done.stdout == "[]\n"

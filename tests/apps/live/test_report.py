@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 from live_parts import ListedSource, ScriptedDetector, result
 
-from mobiledet.apps.live.card.report import make_report, suppression_share
+from mobiledet.apps.live.card.report import make_report, nms_share
 from mobiledet.apps.live.measure.meter import Meter
 from mobiledet.structures import ImageGeometry
 
@@ -51,7 +51,7 @@ def test_a_profile_that_fails_loses_nothing_else():
     made = report(broken)
     assert "nms" not in made["stages_ms"]
     assert made["stages_ms"]["network"]["p50"] == pytest.approx(2, rel=0.02)
-    assert suppression_share(detector(broken), result()) is None
+    assert nms_share(detector(broken), result()) is None
 
 
 @pytest.mark.parametrize(

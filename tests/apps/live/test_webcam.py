@@ -90,7 +90,7 @@ def test_a_file_from_start_to_end(model, clip, tmp_path):
     words = ("--save", video, "--detections", log, "--report", report, "--threads", 1, "--threshold", 0.05)
     status, out, err = webcam("--model", model, "--source", clip, "--no-window", *words)
     assert status == 0, err
-    assert out.startswith(f"{FRAMES} pictures processed")
+    assert out.startswith(f"{FRAMES} frames processed")
     assert frames_of(video) == FRAMES
     lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     assert [line["frame"] for line in lines] == list(range(FRAMES))
@@ -261,7 +261,7 @@ def test_stopped_in_the_middle_every_file_is_whole(model, clip, tmp_path, number
     out, err = process.communicate(timeout=60)
     assert process.returncode == status, err
     assert "Traceback" not in err
-    assert "pictures processed" in out
+    assert "frames processed" in out
     assert frames_of(video) > 0
     lines = log.read_text(encoding="utf-8").splitlines()
     assert len(lines) >= 6

@@ -10,43 +10,41 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mobiledet.errors import MobiledetError
+from mobiledet.utils.text import shorten
 
 KIND = "mobiledet-fps-card"
 VERSION = 1
 
 STAGES = ("grab", "resize", "network", "nms", "read", "draw")
-"""In the order of a picture's way. ``nms`` is a part of ``network``."""
-
-_GROUPS = ("machine", "model", "source", "settings", "frames", "fps", "age_ms", "stages_ms", "timeline")
-
-_LARGEST = 50 * 2**20
-
-_MOST = 1e12
-"""No figure here is larger."""
-
-_NUMBERS: tuple[tuple[str, ...], ...] = (
-    ("seconds",),
-    ("start_to_first_boxes_ms",),
-    *((("machine", key)) for key in ("cores", "memory_gib", "load_average")),
-    *((("model", key)) for key in ("classes", "gmacs")),
-    ("source", "fps"),
-    *((("settings", key)) for key in ("threads", "threshold")),
-    *(
-        ("frames", key)
-        for key in ("captured", "processed", "dropped", "skipped", "paused", "shown", "saved", "not_saved")
-    ),
-    *((("frames", key)) for key in ("reconnects", "lost_seconds")),
-    *((("fps", key)) for key in ("overall", "first_minute", "last_minute", "worst_second")),
-    *((group, key) for group in ("age_ms", "shown_age_ms") for key in ("p50", "p95", "max")),
-    *(("stages_ms", stage, key) for stage in STAGES for key in ("p50", "p95")),
-    *((("cpu_percent", key)) for key in ("mean", "max")),
-    *((("memory_mib", key)) for key in ("first_minute", "last_minute", "peak")),
-    *((("temperature_c", key)) for key in ("start", "end", "max")),
-    ("timeline", "step_s"),
-)
+"""In the order that a frame passes through them. ``nms`` is a part of ``network``."""
 
 SERIES = ("fps", "age_ms", "temperature_c", "memory_mib")
 """What the timeline may hold, a value for each step."""
+
+_GROUPS = ("machine", "model", "source", "settings", "frames", "fps", "age_ms", "stages_ms", "timeline")
+
+_NUMBERS: Mapping[tuple[str, ...], Sequence[str]] = {
+    (): ("seconds", "start_to_first_boxes_ms"),
+    ("machine",): ("cores", "memory_gib", "load_average"),
+    ("model",): ("classes", "gmacs"),
+    ("source",): ("fps",),
+    ("settings",): ("threads", "threshold"),
+    ("frames",): (
+        *("captured", "processed", "dropped", "skipped", "paused", "shown", "saved", "not_saved"),
+        *("reconnects", "lost_seconds"),
+    ),
+    ("fps",): ("overall", "first_minute", "last_minute", "worst_second"),
+    **{(group,): ("p50", "p95", "max") for group in ("age_ms", "shown_age_ms")},
+    **{("stages_ms", stage): ("p50", "p95") for stage in STAGES},
+    ("cpu_percent",): ("mean", "max"),
+    ("memory_mib",): ("first_minute", "last_minute", "peak"),
+    ("temperature_c",): ("start", "end", "max"),
+    ("timeline",): ("step_s",),
+}
+"""Every figure of a card: its group, and its names in there."""
+
+_MAX_BYTES = 50 * 2**20
+_MAX_VALUE = 1e12
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ class Card:
     """The report of one run.
 
     Attributes:
-        label: What the board is called on the page.
+        label: The board's name on the page.
         content: The JSON as it was read; every figure that `number` and `series` give has been checked.
     """
 
@@ -62,7 +60,7 @@ class Card:
     content: Mapping[str, Any]
 
     def value(self, *keys: str) -> Any:
-        """What stands there; None where nothing does."""
+        """What the report holds at a place; None where it holds nothing."""
         found: Any = self.content
         for key in keys:
             found = found.get(key) if isinstance(found, Mapping) else None
@@ -97,66 +95,63 @@ def read_card(path: Path) -> Card:
     """Read a report that ``demo/webcam.py --report`` has written; figures may be missing.
 
     Raises:
-        MobiledetError: no such file, damaged, something else, or of a newer version.
+        MobiledetError: There is no such file, or it is damaged, something else, or of a newer version.
     """
     remedy = "name a JSON file that demo/webcam.py --report has written"
     try:
-        if path.stat().st_size > _LARGEST:
-            raise MobiledetError(f"{path} is far too large for a report; {remedy}")
+        if path.stat().st_size > _MAX_BYTES:
+            raise MobiledetError(f"{path} is too large for a report; {remedy}")
         content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
     except OSError as error:
         raise MobiledetError(f"{path}: can't be read: {error.strerror}; {remedy}") from None
     except (ValueError, RecursionError):
-        raise MobiledetError(f"{path} is no JSON, or damaged; {remedy}") from None
+        raise MobiledetError(f"{path} is not valid JSON; {remedy}") from None
     if not isinstance(content, dict) or content.get("kind") != KIND:
-        raise MobiledetError(f"{path} is no report of a live run; {remedy}")
+        raise MobiledetError(f"{path} is not a report of a live run; {remedy}")
     version = content.get("version")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise MobiledetError(f"{path}: version is {version!r}, not a number; {remedy}")
     if version > VERSION:
         raise MobiledetError(
-            f"{path} is of version {version}, this program knows {VERSION}; update mobiledet to compare it"
+            f"{path} is of version {version}, and this program reads up to {VERSION}; update mobiledet to compare it"
         )
     problem = _problem(content)
     if problem:
         raise MobiledetError(f"{path} is damaged: {problem}; {remedy}")
     card = Card("", content)
-    return replace(card, label=_line(card.text("label") or card.text("machine", "processor") or path.stem))
+    name = card.text("label") or card.text("machine", "processor") or path.stem
+    return replace(card, label=shorten(name, 200))
 
 
 def read_cards(paths: Sequence[Path]) -> list[Card]:
-    """Read several; boards of one name are told apart by their models, or by numbers.
+    """Read several; boards of the same name are distinguished by model, by source, or by number.
 
     Raises:
-        MobiledetError: as `read_card`, or there are none.
+        MobiledetError: As `read_card`, or there are none.
     """
     if not paths:
         raise MobiledetError("no report given; name one or several JSON files that demo/webcam.py --report has written")
     cards = [read_card(path) for path in paths]
     for group in ("model", "source"):
         counts = Counter(card.label for card in cards)
-        told = [_line(card.text(group, "name")) for card in cards]
-        kinds = Counter(label for label, _ in {(card.label, name) for card, name in zip(cards, told, strict=True)})
+        names = [shorten(card.text(group, "name"), 200) for card in cards]
+        kinds = Counter(label for label, _ in {(card.label, name) for card, name in zip(cards, names, strict=True)})
         cards = [
             replace(card, label=f"{card.label}, {name}") if counts[card.label] > 1 and kinds[card.label] > 1 else card
-            for card, name in zip(cards, told, strict=True)
+            for card, name in zip(cards, names, strict=True)
         ]
     counts, used = Counter(card.label for card in cards), Counter[str]()
     numbered = []
     for card in cards:
         used[card.label] += 1
-        more = f" ({used[card.label]})" if counts[card.label] > 1 else ""
-        numbered.append(replace(card, label=card.label + more))
+        number = f" ({used[card.label]})" if counts[card.label] > 1 else ""
+        numbered.append(replace(card, label=card.label + number))
     return numbered
 
 
 def _refuse(word: str) -> NoReturn:
+    """Called by json for NaN and Infinity."""
     raise ValueError(word)
-
-
-def _line(text: str) -> str:
-    """A text on one line."""
-    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
 def _problem(content: Mapping[str, Any]) -> str:
@@ -165,16 +160,17 @@ def _problem(content: Mapping[str, Any]) -> str:
         if not isinstance(content.get(group, {}), dict | None):
             return f"{group} is {content[group]!r:.40}, not an object"
     card = Card("", content)
-    for keys in _NUMBERS:
-        value = card.value(*keys)
-        if value is not None and not _sane(value, keys[0]):
-            return f"{'.'.join(keys)} is {value!r:.40}, not a number that can stand there"
+    for group_keys, names in _NUMBERS.items():
+        for keys in ((*group_keys, name) for name in names):
+            value = card.value(*keys)
+            if value is not None and not _is_possible(value, keys[0]):
+                return f"{'.'.join(keys)} is {value!r:.40}, which is not a possible number"
     for name in SERIES:
         values = card.value("timeline", name)
         if values is not None and not isinstance(values, list):
             return f"timeline.{name} is {values!r:.40}, not a list"
-        if any(value is not None and not _sane(value, name) for value in values or []):
-            return f"timeline.{name} holds something that can't stand there"
+        if any(value is not None and not _is_possible(value, name) for value in values or []):
+            return f"timeline.{name} holds something that is not a possible number"
     for keys in (("throttled",), ("unseen",), ("source", "size"), ("model", "input_size")):
         if not isinstance(card.value(*keys), list | None):
             return f"{'.'.join(keys)} is {card.value(*keys)!r:.40}, not a list"
@@ -183,8 +179,8 @@ def _problem(content: Mapping[str, Any]) -> str:
     return ""
 
 
-def _sane(value: Any, name: str) -> bool:
-    """Whether it is a number that may stand there; only temperatures are ever below 0."""
+def _is_possible(value: Any, name: str) -> bool:
+    """Whether it is a number in the range of such figures; only temperatures are ever below 0."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return False
-    return (-_MOST if name.startswith("temperature") else 0) <= value <= _MOST
+    return (-_MAX_VALUE if name.startswith("temperature") else 0) <= value <= _MAX_VALUE

@@ -1,82 +1,93 @@
-"""FPS cards as one HTML page that needs nothing but itself: no network, no scripts."""
+"""FPS cards as one HTML page with charts that needs nothing but itself: no network, no scripts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from html import escape
+from collections.abc import Callable, Mapping, Sequence
 
-from mobiledet.apps.benchmark.page import bullets, document, section
-from mobiledet.apps.benchmark.table import format_ms, shorten
+from markupsafe import Markup
+
 from mobiledet.apps.live.card.fps_card import STAGES, Card
-from mobiledet.apps.live.card.fps_charts import STYLE, board_legend, fps_chart, stages_chart, timeline_chart
+from mobiledet.draw.html import Cell, bullets, facts, page, render, section, table
+from mobiledet.draw.svg import Bar, Line, bar_chart, line_chart
+from mobiledet.utils.text import count, readable_ms, shorten
 
-_STYLE = (
-    STYLE
-    + """
-body { overflow-wrap: anywhere; }
+_STYLE = """
 .boards { display: flex; flex-wrap: wrap; gap: 1rem; }
-.board { flex: 1 1 15rem; max-width: 24rem; border: 1px solid var(--line); border-radius: .5rem; padding: .8rem 1rem;
-  overflow-wrap: anywhere; }
+.board { flex: 1 1 15rem; max-width: 24rem; border: 1px solid var(--line); border-radius: .5rem; padding: .8rem 1rem; }
 .board h2 { margin: 0; font-size: 1rem; } .board p { margin: .2rem 0; }
 .board .fps { font-size: 2.4rem; font-weight: 600; line-height: 1.2; } .board .fps small { font-size: 1rem; }
-.facts td, .facts th { text-align: left; vertical-align: top; white-space: normal; overflow-wrap: anywhere;
-  min-width: 9rem; max-width: 20rem; }
-.facts td:first-child { color: var(--soft); white-space: nowrap; min-width: 0; }
-.warn { color: #c23a26; }
-@media (prefers-color-scheme: dark) { .warn { color: #f0806f; } }
+.figures td, .figures th { text-align: left; vertical-align: top; white-space: normal; min-width: 9rem;
+  max-width: 20rem; }
+.figures td:first-child { color: var(--soft); white-space: nowrap; min-width: 0; }
 """
-)
 
-Fact = tuple[str, Callable[[Card], str]]
+_BOARDS = """\
+<div class="boards">
+{% for board in boards %}
+<div class="board"><h2>{{ board.label }}</h2>
+<p class="fps">{{ board.fps }} <small>FPS, {{ board.period }}</small></p>
+<p>{{ board.age }}</p><p class="soft">{{ board.model }}</p>
+{% if board.throttled %}<p class="bad">{{ board.throttled }}</p>{% endif %}
+</div>
+{% endfor %}
+</div>"""
+
+_PERIODS = {"first minute": "first_minute", "last minute": "last_minute", "whole run": "overall"}
+_PERIOD_COLORS = {"first minute": "orange", "last minute": "blue", "whole run": "gray"}
+_STAGE_COLORS = dict(zip(STAGES, ("gray", "green", "blue", "violet", "teal", "orange"), strict=True))
+_MOST_POINTS = 430
+"""Of a line; longer timelines are shown as means."""
+
+Figure = tuple[str, Callable[[Card], str]]
+"""A row of a table: its name, and how it is read from a card; empty or ``-`` where it isn't known."""
 
 
 def cards_page(cards: Sequence[Card]) -> str:
-    """The page, escaped throughout; at least one card."""
-    times = [
-        timeline_chart(cards, "fps", "FPS"),
+    """The page; at least one card."""
+    timelines = [
+        timeline_chart(cards, "fps", "FPS", legend=True),
         timeline_chart(cards, "age_ms", "age, ms"),
         timeline_chart(cards, "temperature_c", "°C", floor=False),
         timeline_chart(cards, "memory_mib", "MiB"),
     ]
     stages = "Medians. They overlap in time: grabbing and drawing run beside the network, so the sum is not the age."
     sections = [
-        f'<div class="boards">{"".join(map(_board, cards))}</div>',
-        section("Pictures a second", fps_chart(cards) or "Not measured."),
-        section("Stages of a picture", stages_chart(cards) or "Not measured.", stages, _facts(cards, _stage_facts())),
+        render(_BOARDS, boards=[_board(card) for card in cards]),
+        section("Frames per second", fps_chart(cards) or "Not measured."),
+        section("Stages of a frame", stages_chart(cards) or "Not measured.", stages, _table(cards, _stage_figures())),
     ]
-    if any(times):
-        sections.append(section("Over the run", board_legend(cards), *filter(None, times)))
+    if any(timelines):
+        sections.append(section("Over the run", *timelines))
     sections += [
-        section("Everything", _facts(cards, _run_facts())),
-        section("To be known", bullets(caveats(cards))),
-        section("Made with", *map(_origin, cards)),
+        section("All figures", _table(cards, _run_figures())),
+        section("Caveats", bullets(caveats(cards))),
+        section("Environment", *map(_environment, cards)),
     ]
     heading = f"{cards[0].label} in live detection" if len(cards) == 1 else f"{len(cards)} boards in live detection"
-    return document("mobiledet FPS card", shorten(heading, 100), sections, style=_STYLE)
+    return page("mobiledet FPS card", shorten(heading, 100), sections, style=_STYLE)
 
 
 def caveats(cards: Sequence[Card]) -> list[str]:
-    """What somebody who compares these figures must know, in sentences."""
+    """What must be known to compare these figures, a sentence each."""
     lines = []
     for what, key in (("models", ("model", "name")), ("numbers of threads", ("settings", "threads"))):
         if len({card.text(*key) for card in cards}) > 1:
             lines.append(f"The boards ran different {what}.")
     if len({_size(card, "source", "size") for card in cards}) > 1:
-        lines.append("Their pictures differ in size.")
+        lines.append("Their frames differ in size.")
     for card in cards:
         lines += [f"{shorten(card.label, 60)}: {line}" if len(cards) > 1 else line for line in _own_caveats(card)]
-    told = dict.fromkeys(line for card in cards for line in card.words("unseen"))
-    return [*lines, *told]
+    return [*lines, *dict.fromkeys(line for card in cards for line in card.words("unseen"))]
 
 
 def _own_caveats(card: Card) -> list[str]:
     lines = []
     fps, given, seconds = card.sustained_fps, card.number("source", "fps"), card.number("seconds")
     if card.value("source", "live") and fps is not None and given and fps > 0.97 * given:
-        lines.append(f"The source gives {given:g} pictures a second; the board might manage more.")
+        lines.append(f"The source gives {given:g} frames per second; the board might manage more.")
     if card.number("fps", "last_minute") is None:
-        told = "" if seconds is None else f" of {seconds:.0f} s"
-        lines.append(f"A run{told} is too short to tell sustained speed from that of a cold board.")
+        length = "" if seconds is None else f" of {seconds:.0f} s"
+        lines.append(f"A run{length} is too short to distinguish sustained speed from that of a cold board.")
     if throttled := card.words("throttled"):
         lines.append(f"The board was slowed down in this run: {', '.join(throttled)}.")
     first, last = card.number("fps", "first_minute"), card.number("fps", "last_minute")
@@ -86,58 +97,130 @@ def _own_caveats(card: Card) -> list[str]:
         lines.append(f"The source was lost for {lost:.1f} s.")
     load, cores = card.number("machine", "load_average"), card.number("machine", "cores")
     if load is not None and cores and load > cores + 0.5:
-        lines.append(f"More wanted to run than there are cores: a load of {load:g} on {cores:g}.")
+        lines.append(f"More processes were running than there are cores: a load of {load:g} on {cores:g}.")
     return lines
 
 
-def _board(card: Card) -> str:
-    fps, middle, late = card.sustained_fps, card.number("age_ms", "p50"), card.number("age_ms", "p95")
-    period = "last minute" if card.number("fps", "last_minute") is not None else "whole run"
-    age = "age of a picture unknown" if middle is None else f"{format_ms(middle)} ms from picture to boxes"
-    if middle is not None and late is not None:
-        age += f", 95 % below {format_ms(late)}"
-    model = " ".join(filter(None, [card.text("model", "name"), card.text("model", "precision")]))
-    count = card.number("settings", "threads")
-    threads = _threads(count)
-    throttled = ", ".join(card.words("throttled"))
-    warning = f'<p class="warn">{escape(throttled)}</p>' if throttled else ""
-    return (
-        f'<div class="board"><h2>{escape(card.label)}</h2>'
-        f'<p class="fps">{"-" if fps is None else f"{fps:.1f}"} <small>FPS, {period}</small></p>'
-        f'<p>{escape(age)}</p><p class="soft">{escape(model)}, {escape(_size(card, "model", "input_size"))}, '
-        f"{threads}</p>{warning}</div>"
-    )
-
-
-def _threads(count: float | None) -> str:
-    if count is None:
-        return "threads unknown"
-    return "a thread for each core" if count == 0 else "1 thread" if count == 1 else f"{count:g} threads"
-
-
-def _facts(cards: Sequence[Card], facts: Sequence[Fact]) -> str:
-    """A table with a column for each board, without the rows in which nobody has anything."""
-    head = "".join(f'<th title="{escape(card.label)}">{escape(shorten(card.label, 60))}</th>' for card in cards)
+def fps_chart(cards: Sequence[Card]) -> Markup:
+    """Bars of the FPS in the first minute, in the last and over all, for each board; nothing if none was measured."""
     rows = []
-    for name, tell in facts:
-        told = [tell(card) or "-" for card in cards]
-        if any(text != "-" for text in told):
-            cells = "".join(f"<td>{escape(text)}</td>" for text in told)
-            rows.append(f"<tr><td>{escape(name)}</td>{cells}</tr>")
+    for card in cards:
+        bars = [
+            Bar({period: fps}, f"{fps:.1f}", tips={period: f"{card.label}, {period}: {fps:.1f} FPS"})
+            for period, key in _PERIODS.items()
+            if (fps := card.number("fps", key)) is not None
+        ]
+        if bars:
+            rows.append((card.label, bars))
     if not rows:
-        return ""
-    return f'<div class="wide"><table class="facts"><tr><th></th>{head}</tr>{"".join(rows)}</table></div>'
+        return Markup()
+    title = "FPS in the first minute, in the last, and over the whole run"
+    return bar_chart(rows, _PERIOD_COLORS, unit="FPS", title=title)
 
 
-def _stage_facts() -> list[Fact]:
-    def tell(stage: str) -> Callable[[Card], str]:
-        return lambda card: _pair(card, "stages_ms", stage)
+def stages_chart(cards: Sequence[Card]) -> Markup:
+    """A bar of the stages' medians for each board; nothing if none was measured."""
+    rows = []
+    for card in cards:
+        parts = stage_parts(card)
+        tips = {}
+        for name, value in parts.items():
+            p95 = card.number("stages_ms", name, "p95")
+            more = f", 95 % below {readable_ms(p95)}" if p95 is not None and name != "network" else ""
+            tips[name] = f"{card.label}: {name} {readable_ms(value)} ms{more}"
+        if parts:
+            rows.append((card.label, [Bar(parts, readable_ms(sum(parts.values())), tips=tips)]))
+    if not rows:
+        return Markup()
+    return bar_chart(rows, _STAGE_COLORS, unit="ms", title="Median milliseconds of each stage")
 
-    return [(f"{name}, ms" if name != "nms" else "of it nms, ms", tell(name)) for name in STAGES]
+
+def stage_parts(card: Card) -> dict[str, float]:
+    """Median milliseconds of the stages that are known, NMS taken out of the network."""
+    found = {name: value for name in STAGES if (value := card.number("stages_ms", name, "p50")) is not None}
+    if "nms" in found and "network" in found:
+        found["nms"] = min(found["nms"], found["network"])
+        found["network"] -= found["nms"]
+    elif "nms" in found:
+        del found["nms"]
+    return {name: max(0.0, value) for name, value in found.items()}
 
 
-def _run_facts() -> list[Fact]:
-    frames = ("captured", "processed", "dropped", "skipped", "paused", "shown", "saved", "not_saved", "reconnects")
+def timeline_chart(
+    cards: Sequence[Card], series: str, unit: str, *, floor: bool = True, legend: bool = False
+) -> Markup:
+    """A line for each board over the time of its run.
+
+    Args:
+        cards: All boards of the page, so that each keeps its colour.
+        series: Which line of the timeline.
+        unit: What it is measured in.
+        floor: Whether the axis begins at 0.
+        legend: Write the boards' names above.
+
+    Returns:
+        An ``<svg>`` element, or nothing when no board measured it.
+    """
+    lines = []
+    for place, card in enumerate(cards):
+        values, step = card.series(series), max(1e-3, card.number("timeline", "step_s") or 1.0)
+        if sum(value is not None for value in values) < 2:
+            continue
+        group = max(1, -(-len(values) // _MOST_POINTS))
+        parts = [values[start : start + group] for start in range(0, len(values), group)]
+        middles = [(number * group + len(part) / 2) * step for number, part in enumerate(parts)]
+        tip = card.label + (f", means of {group * step:g} s" if group > 1 else "")
+        lines.append(Line(card.label, middles, [_mean(part) for part in parts], place, tip))
+    if not lines:
+        return Markup()
+    return line_chart(lines, unit=unit, title=f"{unit} over the time of the run", floor=floor, legend=legend)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _board(card: Card) -> Mapping[str, str]:
+    """What is on a board's tile."""
+    fps, middle, late = card.sustained_fps, card.number("age_ms", "p50"), card.number("age_ms", "p95")
+    age = "age of a frame unknown" if middle is None else f"{readable_ms(middle)} ms from frame to boxes"
+    if middle is not None and late is not None:
+        age += f", 95 % below {readable_ms(late)}"
+    model = " ".join(filter(None, [card.text("model", "name"), card.text("model", "precision")]))
+    number = card.number("settings", "threads")
+    threads = "threads unknown" if number is None else count(int(number), "thread") if number else "one thread per core"
+    return {
+        "label": card.label,
+        "fps": "-" if fps is None else f"{fps:.1f}",
+        "period": "last minute" if card.number("fps", "last_minute") is not None else "whole run",
+        "age": age,
+        "model": f"{model}, {_size(card, 'model', 'input_size')}, {threads}",
+        "throttled": ", ".join(card.words("throttled")),
+    }
+
+
+def _table(cards: Sequence[Card], figures: Sequence[Figure]) -> Markup:
+    """A table with a column for each board, without the rows in which nobody has anything."""
+    head = [Cell(""), *(Cell(shorten(card.label, 60), tip=card.label) for card in cards)]
+    rows = []
+    for name, read in figures:
+        texts = [read(card) or "-" for card in cards]
+        if any(text != "-" for text in texts):
+            rows.append([Cell(name), *map(Cell, texts)])
+    return table(head, rows, kind="figures") if rows else Markup()
+
+
+def _stage_figures() -> list[Figure]:
+    def figure(stage: str) -> Figure:
+        return (f"{stage}, ms" if stage != "nms" else "of it nms, ms", lambda card: _spread(card, "stages_ms", stage))
+
+    return [figure(stage) for stage in STAGES]
+
+
+def _run_figures() -> list[Figure]:
+    frames = ("captured", "processed", "dropped", "skipped", "paused", "shown", "saved", "not_saved")
+    memory = {"first_minute": "first minute", "last_minute": "last minute", "peak": "max"}
     return [
         ("processor", lambda card: card.text("machine", "processor")),
         ("cores", _number("machine", "cores")),
@@ -154,68 +237,68 @@ def _run_facts() -> list[Fact]:
         ("window, browser view", _shown),
         ("saved as", lambda card: card.text("settings", "save")),
         ("source", lambda card: card.text("source", "name")),
-        ("its pictures", lambda card: _size(card, "source", "size")),
+        ("size of its frames", lambda card: _size(card, "source", "size")),
         ("its FPS", _number("source", "fps", form=".4g")),
         ("seconds", _number("seconds", form=",.0f")),
         ("start to first boxes, ms", _number("start_to_first_boxes_ms", form=",.0f")),
-        *((f"pictures {key.replace('_', ' ')}", _number("frames", key, form=",.0f")) for key in frames[:-1]),
+        *((f"frames {key.replace('_', ' ')}", _number("frames", key, form=",.0f")) for key in frames),
         ("reconnections", _number("frames", "reconnects")),
         ("source lost, s", _number("frames", "lost_seconds")),
         ("FPS, whole run", _number("fps", "overall", form=".1f")),
         ("FPS, first minute", _number("fps", "first_minute", form=".1f")),
         ("FPS, last minute", _number("fps", "last_minute", form=".1f")),
         ("FPS, worst second", _number("fps", "worst_second", form=".1f")),
-        ("age, ms", lambda card: _pair(card, "age_ms")),
-        ("age on the screen, ms", lambda card: _pair(card, "shown_age_ms")),
-        ("processor used, %", lambda card: _several(card, "cpu_percent", mean="mean", max="most")),
+        ("age, ms", lambda card: _spread(card, "age_ms")),
+        ("age on the screen, ms", lambda card: _spread(card, "shown_age_ms")),
+        ("processor used, %", lambda card: _several(card, "cpu_percent", {"mean": "mean", "max": "max"})),
+        ("memory, MiB", lambda card: _several(card, "memory_mib", memory)),
         (
-            "memory, MiB",
-            lambda card: _several(card, "memory_mib", first_minute="first", last_minute="last", peak="most"),
+            "temperature, °C",
+            lambda card: _several(card, "temperature_c", {"start": "start", "end": "end", "max": "max"}),
         ),
-        ("temperature, °C", lambda card: _several(card, "temperature_c", start="start", end="end", max="most")),
         ("slowed down by", lambda card: ", ".join(card.words("throttled"))),
     ]
 
 
-def _origin(card: Card) -> str:
-    """How a card came about."""
+def _environment(card: Card) -> Markup:
+    """What a card was made with."""
     packages = ", ".join(f"{name} {version}" for name, version in (card.value("machine", "packages") or {}).items())
-    facts = {
+    values = {
         "Board": card.label,
         "Made": card.text("made"),
         "mobiledet": card.text("mobiledet"),
         "Python": card.text("machine", "python"),
         "Packages": packages,
         "Load before": card.text("machine", "load_average"),
+        "Command": render("<code>{{ command }}</code>", command=card.text("command") or "unknown"),
     }
-    entries = "".join(f"<dt>{escape(key)}</dt><dd>{escape(text)}</dd>" for key, text in facts.items() if text)
-    return f"<dl>{entries}<dt>Command</dt><dd><code>{escape(card.text('command') or 'unknown')}</code></dd></dl>"
+    return facts({name: value for name, value in values.items() if value})
 
 
 def _number(*keys: str, form: str = "g") -> Callable[[Card], str]:
-    def tell(card: Card) -> str:
+    def read(card: Card) -> str:
         value = card.number(*keys)
         return "-" if value is None else format(value, form)
 
-    return tell
+    return read
 
 
-def _pair(card: Card, *keys: str) -> str:
-    """Median, 95th percentile, and the most where that is known."""
+def _spread(card: Card, *keys: str) -> str:
+    """Median, 95th percentile, and maximum where that is known."""
     half, late, most = (card.number(*keys, key) for key in ("p50", "p95", "max"))
     if half is None:
         return "-"
-    told = [format_ms(half)]
+    texts = [readable_ms(half)]
     if late is not None:
-        told.append(f"95 % below {format_ms(late)}")
+        texts.append(f"95 % below {readable_ms(late)}")
     if most is not None:
-        told.append(f"most {format_ms(most)}")
-    return ", ".join(told)
+        texts.append(f"max {readable_ms(most)}")
+    return ", ".join(texts)
 
 
-def _several(card: Card, group: str, **names: str) -> str:
-    told = [(word, card.number(group, key)) for key, word in names.items()]
-    return ", ".join(f"{word} {value:,.0f}" for word, value in told if value is not None) or "-"
+def _several(card: Card, group: str, names: Mapping[str, str]) -> str:
+    values = [(name, card.number(group, key)) for key, name in names.items()]
+    return ", ".join(f"{name} {value:,.0f}" for name, value in values if value is not None) or "-"
 
 
 def _size(card: Card, *keys: str) -> str:
@@ -227,5 +310,5 @@ def _size(card: Card, *keys: str) -> str:
 def _shown(card: Card) -> str:
     if not card.value("settings"):
         return "-"
-    told = [word for key, word in (("window", "window"), ("serve", "browser view")) if card.value("settings", key)]
-    return ", ".join(told) or "neither"
+    views = [name for key, name in (("window", "window"), ("serve", "browser view")) if card.value("settings", key)]
+    return ", ".join(views) or "neither"

@@ -1,4 +1,4 @@
-"""The report of a live run: what ran, on what, and every figure, as one JSON."""
+"""The report of a live run: what ran, on what, and every figure, as one JSON; and its summary for the screen."""
 
 from __future__ import annotations
 
@@ -14,22 +14,21 @@ from mobiledet.apps.live.frames import Result
 from mobiledet.apps.live.sources.base import Source
 from mobiledet.runtime.detector import Detector
 from mobiledet.utils.machine import describe_machine
+from mobiledet.utils.text import count
 
 logger = logging.getLogger(__name__)
 
 _PROFILED = 10
-"""Calls from which the share of suppression in the network's time is taken."""
+"""Calls from which the share of NMS in the network's time is taken."""
 
 UNSEEN = (
-    "Age counts from the moment a picture reached this program. Exposure, readout, USB or network, and the queues of "
-    "sensor and driver come before that and are not in it."
+    "Age counts from the moment a frame reached this program. Exposure, readout, USB or network, and the queues of "
+    "sensor and driver come before that and are not included."
 )
-UNSEEN_SCREEN = "The screen's own delay, and a browser's, are not in it either."
-NMS_SHARE = (
-    f"nms (decoding and suppression) is part of network: its share in a profile of {_PROFILED} calls after the run."
-)
-FILE_AGE = "A file was read picture by picture, some ahead: age is the time from taking one of those to its boxes."
-STREAM_AGE = "FFmpeg decodes a stream's pictures before this program gets them: that is neither in the age nor in grab."
+UNSEEN_SCREEN = "The delay of the screen, and of a browser, is not included either."
+NMS_SHARE = f"nms (decoding and NMS) is part of network: its share in a profile of {_PROFILED} calls after the run."
+FILE_AGE = "A file was read frame by frame, some ahead: age is the time from taking one of those to its boxes."
+STREAM_AGE = "FFmpeg decodes a stream's frames before this program gets them: neither age nor grab includes that."
 
 
 def make_report(
@@ -45,23 +44,23 @@ def make_report(
     address: str,
     load: float | None,
 ) -> dict[str, Any]:
-    """Put a report together.
+    """All that is known of a run, as plain types.
 
     Args:
-        figures: Of the meter.
-        detector: What looked at the pictures; profiled once more for the share of suppression.
-        source: Where they came from.
+        figures: What :meth:`mobiledet.apps.live.measure.meter.Meter.figures` gives.
+        detector: What ran; profiled once more for the share of NMS.
+        source: Where the frames came from.
         model_name: What the user called the model.
         settings: How it was run, as plain types.
-        last: The last result, whose picture is profiled; None leaves the share unknown.
+        last: The last result, whose frame is profiled; None leaves the share unknown.
         label: What the user calls the board.
         command: The command line.
-        address: How the source was named in it; a stream's, with its password, is replaced by its name.
-        load: Of the machine before the run.
+        address: The source in that command; a stream's, which may hold a password, is replaced by its name.
+        load: Load average of the machine before the run.
     """
     card, state = detector.card, source.state()
     stages = dict(figures["stages_ms"])
-    share = suppression_share(detector, last) if last is not None else None
+    share = nms_share(detector, last) if last is not None else None
     if share is not None and "network" in stages:
         stages["nms"] = {key: round(value * share, 3) for key, value in stages["network"].items()}
     unseen = [UNSEEN, UNSEEN_SCREEN]
@@ -102,16 +101,54 @@ def make_report(
     }
 
 
-def suppression_share(detector: Detector, result: Result) -> float | None:
-    """The share, 0..1, of decoding and suppression in the network's time; None where that can't be told."""
+def nms_share(detector: Detector, result: Result) -> float | None:
+    """The share, 0..1, of decoding and NMS in the network's time; None where they can't be separated."""
     fitted, _ = detector.fit(result.frame.image)
-    pictures = fitted[None]
+    images = fitted[None]
     if detector.card.resize.fixed and detector.card.batch > 1:
-        pictures = pictures.repeat(detector.card.batch, axis=0)
+        images = images.repeat(detector.card.batch, axis=0)
     try:
-        times = detector.backend.stages(pictures, _PROFILED)
-    except Exception as error:  # a model file that is gone, a runtime's own; no reason to lose what was measured
+        times = detector.backend.stages(images, _PROFILED)
+    except Exception as error:  # such as a deleted model file; what was measured is kept
         logger.debug("no profile", exc_info=error)
         return None
     part, whole = times.get("decode+nms"), sum(times.values())
     return None if part is None or not whole > 0 else part / whole
+
+
+def summary_lines(report: Mapping[str, Any]) -> list[str]:
+    """Counts, FPS, age and stages in a few lines; nothing that wasn't measured."""
+    frames, fps, stages = report["frames"], report["fps"], report["stages_ms"]
+    live = report["source"]["live"]
+    # A file is read a few frames ahead, so how many were captured says nothing; of a camera's some were dropped.
+    number = f"{frames['processed']} of {frames['captured']}" if live else f"{frames['processed']}"
+    lines = [
+        f"{number} frames processed in {report['seconds']:.1f} s"
+        + (f", {frames['dropped']} dropped" if live else "")
+        + (f", {frames['skipped']} unreadable" if frames["skipped"] else "")
+    ]
+    if fps["overall"] is not None:
+        line = f"{fps['overall']:.1f} FPS"
+        if fps["last_minute"] is not None:
+            line += f" ({fps['first_minute']:.1f} in the first minute, {fps['last_minute']:.1f} in the last)"
+        lines.append(f"{line} with {report['model']['runtime']}")
+    if live and report["age_ms"]:
+        lines.append(f"age of a frame when its boxes are ready: {_pair(report['age_ms'])} ms")
+    if live and report["shown_age_ms"]:
+        lines.append(f"and when they are on the screen: {_pair(report['shown_age_ms'])} ms")
+    known = [f"{name} {_pair(stages[name])}" for name in ("grab", "resize", "network", "draw") if name in stages]
+    if known:
+        lines.append(f"median (and 95 %) in ms: {', '.join(known)}")
+    if frames["reconnects"] or frames["lost_seconds"]:
+        reconnections = count(frames["reconnects"], "reconnection")
+        lines.append(f"source lost for {frames['lost_seconds']:.1f} s, {reconnections}")
+    if frames["not_saved"]:
+        thinned = f", {frames['thinned']} of them because its frame rate is lower" if frames["thinned"] else ""
+        lines.append(f"{count(frames['not_saved'], 'frame')} not in the video{thinned}")
+    if report["throttled"]:
+        lines.append(f"the board was slowed down: {', '.join(report['throttled'])}")
+    return lines
+
+
+def _pair(values: Mapping[str, float]) -> str:
+    return f"{values['p50']:.1f} ({values['p95']:.1f})"

@@ -3,20 +3,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mobiledet.apps.benchmark.contenders import (
-    Contender,
+from mobiledet.apps.benchmark.candidates import (
+    Candidate,
     bytes_of,
-    choose_contenders,
+    choose_candidates,
     parse_peers,
     summarise_certificate,
 )
-from mobiledet.apps.benchmark.pictures import make_pictures, parse_sizes
+from mobiledet.apps.benchmark.images import make_images, parse_sizes
 from mobiledet.errors import MobiledetError
 from mobiledet.export.agreement import FLOAT_LIMITS, Agreement, AgreementReport
 
 
 def labels(*models, peers=()):
-    return [row.label for row in choose_contenders(models, peers)]
+    return [row.label for row in choose_candidates(models, peers)]
 
 
 def test_labels_are_short_and_never_alike():
@@ -29,7 +29,7 @@ def test_labels_are_short_and_never_alike():
 
 
 def test_tflite_files_are_run_by_litert():
-    rows = choose_contenders(["a.tflite", "b.onnx"], ["litert", "torchvision"])
+    rows = choose_candidates(["a.tflite", "b.onnx"], ["litert", "torchvision"])
     assert [(row.kind, row.target) for row in rows] == [
         ("litert", "a.tflite"),
         ("model", "b.onnx"),
@@ -49,13 +49,13 @@ def test_all_means_those_installed(monkeypatch):
     assert parse_peers("all", ["a.onnx"])[0] == ["torchvision"]
     there, lines = parse_peers("all", ["a.tflite"])
     assert there == ["litert", "torchvision"]
-    assert lines == ["ultralytics is left out: it is not installed; pip install ultralytics"]
+    assert lines == ["ultralytics is skipped: it is not installed; pip install ultralytics"]
     assert parse_peers(None, ["a.onnx"]) == ([], [])
 
 
 def write_report(model, **changes):
     agreement = Agreement(8, 100, 99, 0.5, 0.01, 0.001)
-    ap = {"checkpoint": 20.0, "model": 19.5, "difference": -0.5, "pictures": 8, "data": "val.json"}
+    ap = {"checkpoint": 20.0, "model": 19.5, "difference": -0.5, "images": 8, "data": "val.json"}
     origin = {"file": "best.pt", "sha256": "abc"}
     report = AgreementReport("a.onnx", origin, "onnxruntime 1", agreement, ap, FLOAT_LIMITS)
     replace(report, **changes).write(model)
@@ -73,7 +73,7 @@ def write_report(model, **changes):
 def test_certificate_states(tmp_path, changes, state):
     if changes is not None:
         write_report(tmp_path / "a.onnx", **changes)
-    found = summarise_certificate(Contender("a", "model", str(tmp_path / "a.onnx")))
+    found = summarise_certificate(Candidate("a", "model", str(tmp_path / "a.onnx")))
     assert found.state == state
     if changes is not None:
         assert found.checkpoint == "abc"
@@ -83,7 +83,7 @@ def test_certificate_states(tmp_path, changes, state):
 
 def test_a_damaged_certificate(tmp_path):
     (tmp_path / "a.onnx.certificate.json").write_text('{"passed": true}')
-    assert summarise_certificate(Contender("a", "model", str(tmp_path / "a.onnx"))).state == "damaged"
+    assert summarise_certificate(Candidate("a", "model", str(tmp_path / "a.onnx"))).state == "damaged"
 
 
 def test_a_folders_certificate_lies_beside_the_folder(tmp_path):
@@ -93,14 +93,14 @@ def test_a_folders_certificate_lies_beside_the_folder(tmp_path):
     (folder / "model.bin").write_text("y" * 32)
     write_report(folder)
     for target in (folder, folder / "model.xml", f"{folder}/"):
-        assert summarise_certificate(Contender("m", "model", str(target))).state == "passed"
+        assert summarise_certificate(Candidate("m", "model", str(target))).state == "passed"
     assert bytes_of(folder) == 42
     assert bytes_of(tmp_path / "nothing") is None
 
 
 def test_checkpoints_and_peers_have_none_to_show(tmp_path):
-    assert summarise_certificate(Contender("a", "model", str(tmp_path / "best.pt"))).state == "-"
-    assert summarise_certificate(Contender("a", "litert", str(tmp_path / "a.tflite"))).state == "-"
+    assert summarise_certificate(Candidate("a", "model", str(tmp_path / "best.pt"))).state == "-"
+    assert summarise_certificate(Candidate("a", "litert", str(tmp_path / "a.tflite"))).state == "-"
 
 
 def test_sizes_are_height_first():
@@ -120,20 +120,20 @@ def test_too_many_sizes():
         parse_sizes(",".join(f"{side}x9" for side in range(1, 11)))
 
 
-def test_drawn_pictures_have_content_and_are_always_the_same():
-    first, again = make_pictures((48, 80)), make_pictures((48, 80))
-    assert all(picture.shape == (48, 80, 3) and picture.dtype == np.uint8 for picture in first)
+def test_drawn_images_have_content_and_are_always_the_same():
+    first, again = make_images((48, 80)), make_images((48, 80))
+    assert all(image.shape == (48, 80, 3) and image.dtype == np.uint8 for image in first)
     assert all((a == b).all() for a, b in zip(first, again, strict=True))
-    assert all(picture.std() > 20 for picture in first)
+    assert all(image.std() > 20 for image in first)
     assert not (first[0] == first[1]).all()
-    assert make_pictures((1, 1))[0].shape == (1, 1, 3)
+    assert make_images((1, 1))[0].shape == (1, 1, 3)
 
 
 @pytest.mark.parametrize("size", [(30, 30), (10, 200), (200, 10), (1, 1)])
-def test_pictures_of_a_folder_are_cropped_not_stretched(size):
+def test_images_of_a_folder_are_cropped_not_stretched(size):
     source = np.zeros((60, 120, 3), np.uint8)
     source[:, :, 0] = np.arange(120)[None]
-    (filled,) = make_pictures(size, [source])
+    (filled,) = make_images(size, [source])
     assert filled.shape == (*size, 3)
     if size == (30, 30):  # the middle 60 of 120 columns, at half the size
         assert int(filled[0, 0, 0]) == pytest.approx(30, abs=2)

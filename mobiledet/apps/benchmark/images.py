@@ -1,9 +1,10 @@
-"""The pictures that are detected in: drawn, or a folder's, brought to the sizes asked for."""
+"""The images that are detected in, drawn or a folder's, in the sizes asked for; the data that AP is measured on."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,19 +12,22 @@ from mobiledet.data.images import find_images, read_image
 from mobiledet.errors import MobiledetError
 from mobiledet.structures import ImageArray, Size
 
-COUNT = 4
-"""Pictures of each size; the calls of a block go round them."""
+if TYPE_CHECKING:
+    from mobiledet.data.coco import CocoDataset
 
-MOST_SIZES, LONGEST_SIDE = 8, 8192
+COUNT = 4
+"""Images of each size; the calls of a turn use one after the other."""
+
+MOST_SIZES, LONGEST_SIDE = 8, 8192  # sizes of one benchmark; pixels of an image's side
 
 DEFAULT_SIZES = "480x640,720x1280,own"
 
 
 def parse_sizes(text: str) -> tuple[Size | None, ...]:
-    """Sizes written as ``HEIGHTxWIDTH``, commas between; ``own`` is the network's own size, None.
+    """Sizes written as ``HEIGHTxWIDTH``, commas between; ``own``, the network's own size, becomes None.
 
     Raises:
-        MobiledetError: it can't be read so.
+        MobiledetError: Anything else, too large, too many, or one of them twice.
     """
     sizes: list[Size | None] = []
     for word in text.split(","):
@@ -37,10 +41,10 @@ def parse_sizes(text: str) -> tuple[Size | None, ...]:
         else:
             raise MobiledetError(f"--sizes: {word.strip()!r} is neither HEIGHTxWIDTH, such as 480x640, nor 'own'")
         if size in sizes:
-            raise MobiledetError(f"--sizes: {word.strip()!r} is there twice; leave one out")
+            raise MobiledetError(f"--sizes: {word.strip()!r} is given twice; remove one")
         sizes.append(size)
     if len(sizes) > MOST_SIZES:
-        raise MobiledetError(f"--sizes: {len(sizes)} sizes are too many; name {MOST_SIZES} at most")
+        raise MobiledetError(f"--sizes: {len(sizes)} sizes are too many; give {MOST_SIZES} at most")
     return tuple(sizes)
 
 
@@ -50,16 +54,33 @@ def size_name(size: Size | None) -> str:
 
 
 def read_sources(folder: Path | None) -> list[ImageArray]:
-    """The first pictures of a folder; none without one.
+    """The first images of a folder; none without one.
 
     Raises:
-        ImageError: there are none, or one of them can't be read.
+        ImageError: There are none, or one of them can't be read.
     """
     return [] if folder is None else [read_image(path) for path in find_images([folder])[:COUNT]]
 
 
-def make_pictures(size: Size, sources: Sequence[ImageArray] = ()) -> list[ImageArray]:
-    """Pictures ``(H, W, 3)`` uint8 RGB of one size: from ``sources``, cropped to its proportions, or drawn."""
+def load_eval_split(root: Path, split: str, limit: int | None) -> CocoDataset:
+    """The data that AP is measured on.
+
+    Args:
+        root: A data set.
+        split: Its part, such as ``"val"``.
+        limit: Only its first images; None for all.
+
+    Raises:
+        DataError: It isn't there or can't be used.
+    """
+    from mobiledet.data.opening import open_split
+
+    dataset = open_split(root, split)
+    return dataset if limit is None else dataset.first(limit)
+
+
+def make_images(size: Size, sources: Sequence[ImageArray] = ()) -> list[ImageArray]:
+    """Images ``(H, W, 3)`` uint8 RGB of one size: from ``sources``, cropped to its proportions, or drawn."""
     if sources:
         return [_fill(source, size) for source in sources]
     generator = np.random.default_rng(0)
@@ -81,7 +102,7 @@ def _fill(source: ImageArray, size: Size) -> ImageArray:
 
 
 def _draw(size: Size, generator: np.random.Generator) -> ImageArray:
-    """A smooth ground, some shapes of all sizes, and a little noise."""
+    """A smooth background, shapes of all sizes, and a little noise."""
     import cv2
 
     height, width = size

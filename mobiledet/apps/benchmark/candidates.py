@@ -10,19 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from mobiledet.errors import MobiledetError, ModelFileError
+from mobiledet.utils.text import did_you_mean
 
 PEERS = {"litert": "ai_edge_litert", "torchvision": "torchvision", "ultralytics": "ultralytics"}
-"""Name to the package that must be there."""
+"""Name of each peer to the module that must be installed."""
 
 INSTALL = {"litert": "ai-edge-litert", "torchvision": "torchvision", "ultralytics": "ultralytics"}
+"""Name of each peer to the package that pip installs."""
 
 
 @dataclass(frozen=True)
-class Contender:
+class Candidate:
     """One row of the comparison.
 
     Attributes:
-        label: How it is called; no two are called alike.
+        label: Its name in the report; no two are alike.
         kind: ``"model"``, ``"litert"``, ``"torchvision"``, ``"ultralytics"`` or ``"matrix"``.
         target: Path or name as it was given; empty for peers that bring their own model.
     """
@@ -30,11 +32,6 @@ class Contender:
     label: str
     kind: str
     target: str = ""
-
-    @property
-    def is_peer(self) -> bool:
-        """Whether somebody else's code runs it."""
-        return self.kind in PEERS
 
 
 @dataclass(frozen=True)
@@ -48,19 +45,19 @@ class CertificateSummary:
         checkpoint: SHA-256 of the checkpoint it was compared with, if it says.
     """
 
-    state: str
+    state: str = "-"
     figures: dict[str, Any] = field(default_factory=dict)
     checkpoint: str | None = None
 
 
-def choose_contenders(models: Sequence[str], peers: Sequence[str]) -> list[Contender]:
+def choose_candidates(models: Sequence[str], peers: Sequence[str]) -> list[Candidate]:
     """Rows for models and peers, in the order given; the same model twice shows how far its figures can be trusted."""
     names = _short_names(models)
     rows = [
-        Contender(name, "litert" if Path(model).suffix == ".tflite" else "model", model)
+        Candidate(name, "litert" if Path(model).suffix == ".tflite" else "model", model)
         for name, model in zip(names, models, strict=True)
     ]
-    return rows + [Contender(peer, peer) for peer in peers if peer != "litert"]
+    return rows + [Candidate(peer, peer) for peer in peers if peer != "litert"]
 
 
 def parse_peers(text: str | None, models: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -74,30 +71,31 @@ def parse_peers(text: str | None, models: Sequence[str]) -> tuple[list[str], lis
         Those that can be run, and a line for each that can't.
 
     Raises:
-        MobiledetError: there is no such peer, or ``litert`` has nothing to run.
+        MobiledetError: There is no such peer, or ``litert`` has nothing to run.
     """
     words = [word.strip() for word in (text or "").split(",") if word.strip()]
     for word in words:
         if word != "all" and word not in PEERS:
-            raise MobiledetError(f"--peers: there is no {word!r}; there are all, {', '.join(PEERS)}")
+            hint = did_you_mean(word, PEERS, otherwise=f"choose from all, {', '.join(PEERS)}")
+            raise MobiledetError(f"--peers: unknown peer {word!r}; {hint}")
     has_tflite = any(Path(model).suffix == ".tflite" for model in models)
     if "litert" in words and not has_tflite:
         raise MobiledetError("--peers litert: none of the models ends in .tflite; name one beside the others")
     wanted = [peer for peer in PEERS if peer in words or ("all" in words and (peer != "litert" or has_tflite))]
     missing = [peer for peer in wanted if importlib.util.find_spec(PEERS[peer]) is None]
-    lines = [f"{peer} is left out: it is not installed; pip install {INSTALL[peer]}" for peer in missing]
+    lines = [f"{peer} is skipped: it is not installed; pip install {INSTALL[peer]}" for peer in missing]
     return [peer for peer in wanted if peer not in missing], lines
 
 
-def summarise_certificate(contender: Contender) -> CertificateSummary:
+def summarise_certificate(candidate: Candidate) -> CertificateSummary:
     """The agreement report beside an exported model in short."""
     from mobiledet.export.agreement import AgreementReport
     from mobiledet.runtime.choose import find_runtime
 
-    if contender.kind != "model" or find_runtime(contender.target) is None:
-        return CertificateSummary("-")
+    if candidate.kind != "model" or find_runtime(candidate.target) is None:
+        return CertificateSummary()
     try:
-        report = AgreementReport.read(model_place(contender.target))
+        report = AgreementReport.read(model_path(candidate.target))
     except ModelFileError:
         return CertificateSummary("damaged")
     if report is None:
@@ -113,7 +111,7 @@ def summarise_certificate(contender: Contender) -> CertificateSummary:
     return CertificateSummary(state, figures, report.checkpoint.get("sha256"))
 
 
-def model_place(target: str) -> Path:
+def model_path(target: str) -> Path:
     """The file or folder that is a model, whichever of its files was named."""
     from mobiledet.runtime.choose import find_runtime
 
@@ -121,12 +119,12 @@ def model_place(target: str) -> Path:
     return runtime.model_path(Path(target)) if runtime is not None else Path(target)
 
 
-def bytes_of(place: Path) -> int | None:
+def bytes_of(path: Path) -> int | None:
     """Size of a file, or of all files in a folder; None where there is neither."""
     try:
-        if place.is_dir():
-            return sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
-        return place.stat().st_size
+        if path.is_dir():
+            return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        return path.stat().st_size
     except OSError:
         return None
 
@@ -135,8 +133,8 @@ def _short_names(models: Sequence[str]) -> list[str]:
     """The last part of each path, more of it where two are alike, and a number where that doesn't help."""
     names = [Path(model).name or model for model in models]
     for parts in (2, 3):
-        meant = set(zip(names, map(Path, models), strict=True))
-        twice = {name for name, count in Counter(name for name, _ in meant).items() if count > 1}
+        different = set(zip(names, map(Path, models), strict=True))
+        twice = {name for name, count in Counter(name for name, _ in different).items() if count > 1}
         names = [
             "/".join(Path(model).parts[-parts:]) if name in twice else name
             for name, model in zip(names, models, strict=True)

@@ -1,0 +1,314 @@
+"""Static charts as SVG elements for a page: bars, points with names, lines over time; drawn by matplotlib.
+
+Colours are those of `THEME`. In the element they are CSS variables, ``var(--blue)``, which `mobiledet.draw.html` sets
+for light and for dark mode.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup, escape
+
+from mobiledet.draw.figures import any_letters, literal
+from mobiledet.utils.text import shorten
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+THEME = {
+    "ink": ("#1c2024", "#e6e8ea"),
+    "soft": ("#62696f", "#a0a7ad"),
+    "line": ("#d9dde0", "#3a4047"),
+    "paper": ("#ffffff", "#16191c"),
+    "tint": ("#f4f6f7", "#1f2327"),
+    "good": ("#2e8b57", "#63c18b"),
+    "bad": ("#c23a26", "#f0806f"),
+    "blue": ("#3b76af", "#6aa7e0"),
+    "orange": ("#d9772b", "#ee9a52"),
+    "green": ("#6a9f4f", "#86bd6f"),
+    "red": ("#b8453b", "#e77c72"),
+    "violet": ("#8a63b0", "#b593d8"),
+    "teal": ("#2a938e", "#56bdb7"),
+    "gray": ("#a8a29b", "#8d8780"),
+}
+"""Name of each colour to its value in light and in dark mode."""
+
+SERIES = ("blue", "orange", "green", "red", "violet", "teal")
+"""Colours of the lines of a chart; further lines have the same again, dashed."""
+
+WIDTH = 620.0
+"""Width of every chart in its own units; on the page it is as wide as the text."""
+
+_SIZE = 7.5  # of letters
+_LETTER = 4.7  # width of one on average
+_NAMES, _FIGURES = 150, 85  # left of bars: names; right of the longest: what is written at its end
+_TEXT: dict[str, Any] = {"fontsize": _SIZE, "color": THEME["ink"][0], "va": "center_baseline"}
+_SOFT: dict[str, Any] = {"fontsize": _SIZE, "color": THEME["soft"][0]}
+_TIP = "tip: "
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar.
+
+    Attributes:
+        parts: Lengths of its parts, in order, by their kind.
+        text: Written at its end.
+        whisker: Where a thin line from its end goes to, if that is further.
+        tips: What is shown when the mouse is over a part, by kind.
+    """
+
+    parts: Mapping[str, float]
+    text: str
+    whisker: float = 0.0
+    tips: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line over time.
+
+    Attributes:
+        name: What it is of.
+        seconds: ``(N,)`` times, rising.
+        values: ``(N,)`` values; None leaves a gap.
+        series: Its number, which gives it its colour: the same one in all charts of a page.
+        tip: What is shown when the mouse is over it.
+    """
+
+    name: str
+    seconds: Sequence[float]
+    values: Sequence[float | None]
+    series: int
+    tip: str = ""
+
+
+def bar_chart(
+    rows: Sequence[tuple[str, Sequence[Bar]]], colors: Mapping[str, str], *, unit: str, title: str, whisker: str = ""
+) -> Markup:
+    """Horizontal bars, one or several in a row, each divided into coloured parts.
+
+    Args:
+        rows: Name and bars of each row; at least one.
+        colors: Kind of part to a name in `THEME`, in the order of the legend; kinds that never occur are left out.
+        unit: Of the lengths.
+        title: For those who can't see the chart.
+        whisker: What the thin lines stand for; empty where there are none.
+    """
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    gap = 12
+    tall = 13 if max(len(bars) for _, bars in rows) == 1 else 9
+    total = sum((tall + 1) * len(bars) + gap for _, bars in rows)
+    figure, axes = _axes(total, left=_NAMES, right=_FIGURES, top=22, bottom=30)
+    y, middles = gap / 2, []
+    for _, bars in rows:
+        middles.append(y + (tall + 1) * len(bars) / 2)
+        for bar in bars:
+            middle, x = y + tall / 2, 0.0
+            for kind, value in bar.parts.items():
+                # Never quite nothing: a part that is there can be found by the mouse.
+                (patch,) = axes.barh([middle], [max(value, 1e-9)], tall, left=x, color=_color(colors[kind]))
+                _tip(patch, bar.tips.get(kind, ""))
+                x += value
+            if bar.whisker > x:
+                end = bar.whisker
+                axes.plot([x, end, end, end], [middle, middle, middle - 3, middle + 3], color=_color("soft"), lw=0.8)
+            place = (max(x, bar.whisker), middle)
+            axes.annotate(literal(bar.text), place, (4, 0), textcoords="offset points", **_TEXT)
+            y += tall + 1
+        y += gap
+    longest = max(max(sum(bar.parts.values()), bar.whisker) for _, bars in rows for bar in bars)
+    axes.set_xlim(0, longest if longest > 0 else 1)
+    axes.set_ylim(total, 0)
+    axes.grid(axis="x")
+    axes.set_xlabel(unit, loc="right", **_SOFT)
+    axes.set_yticks(middles, [literal(shorten(name, 29)) for name, _ in rows])
+    axes.tick_params(axis="y", labelcolor=_color("ink"), pad=6)
+    used = {kind for _, bars in rows for bar in bars for kind in bar.parts}
+    handles: list[Patch | Line2D] = [
+        Patch(color=_color(color), label=kind) for kind, color in colors.items() if kind in used
+    ]
+    if whisker:
+        handles.append(Line2D([], [], color=_color("soft"), lw=0.8, label=whisker))
+    _legend(axes, handles, columns=len(handles))
+    return _element(figure, title)
+
+
+def point_chart(points: Sequence[tuple[str, float, float]], *, across: str, up: str, title: str) -> Markup:
+    """Points with their names beside them; both axes begin at 0.
+
+    Args:
+        points: Name, x and y of each; at least one.
+        across: What x is.
+        up: What y is.
+        title: For those who can't see the chart.
+    """
+    figure, axes = _axes(210, left=40, right=14, top=16, bottom=30)
+    axes.set_xlim(0, max(1.05 * max(x for _, x, _ in points), 1e-9))
+    axes.set_ylim(0, max(1.08 * max(y for _, _, y in points), 1.0))
+    axes.grid()
+    axes.set_xlabel(across, loc="right", **_SOFT)
+    axes.set_title(up, loc="left", pad=4, **_SOFT)
+    dots = [tuple(axes.transData.transform((x, y))) for _, x, y in points]
+    taken = [(x - 4, x + 4, y) for x, y in dots]
+    for (name, right, high), (x, y) in sorted(zip(points, dots, strict=True), key=lambda both: -both[0][2]):
+        axes.scatter(right, high, s=22, color=_color("blue"), zorder=3)
+        text = shorten(name, 45)
+        wide = _LETTER * len(text)
+        left = x + 6 if x + 6 + wide < WIDTH else x - 6 - wide
+        line = _free_line(left, left + wide, y, taken)
+        axes.annotate(
+            literal(text),
+            (x, y),
+            (left, line),
+            xycoords="figure pixels",
+            textcoords="figure pixels",
+            **_TEXT,
+            arrowprops={"arrowstyle": "-", "color": _color("soft"), "lw": 0.6, "relpos": (0, 0.5), "shrinkA": 1}
+            if line != y
+            else None,
+        )
+    return _element(figure, title)
+
+
+def line_chart(lines: Sequence[Line], *, unit: str, title: str, floor: bool = True, legend: bool = False) -> Markup:
+    """Lines over time, with gaps where nothing is known.
+
+    Args:
+        lines: At least one, with at least one value.
+        unit: Of the values.
+        title: For those who can't see the chart.
+        floor: Begin the axis at 0; else just below the values, and at least ten units tall.
+        legend: Write the names of the lines above.
+    """
+    from matplotlib.lines import Line2D
+
+    names = [literal(shorten(line.name, 60)) for line in lines]
+    columns = max(1, int((WIDTH - 40) / (40 + _LETTER * max(map(len, names)))))
+    top = 16 + (13 * math.ceil(len(lines) / columns) if legend else 0)
+    figure, axes = _axes(90, left=40, right=14, top=top, bottom=30)
+    last = max(line.seconds[-1] for line in lines)
+    scale = 60 if last > 180 else 1
+    for line in lines:
+        values = [math.nan if value is None else value for value in line.values]
+        (drawn,) = axes.plot([second / scale for second in line.seconds], values, **_line_style(line.series))
+        _tip(drawn, line.tip or line.name)
+    known = [value for line in lines for value in line.values if value is not None]
+    low = 0.0 if floor else 5.0 * (min(known) // 5)
+    axes.set_ylim(low, max(1.02 * max(known), 1e-3) if floor else max(max(known), low + 10))
+    axes.set_xlim(0, last / scale)
+    axes.grid()
+    axes.set_xlabel("minutes" if scale > 1 else "seconds", loc="right", **_SOFT)
+    axes.set_title(unit, loc="left", pad=4, **_SOFT)
+    if legend:
+        handles = [
+            Line2D([], [], label=name, **_line_style(line.series)) for name, line in zip(names, lines, strict=True)
+        ]
+        _legend(axes, handles, columns=columns, above=14)
+    return _element(figure, title)
+
+
+def _axes(height: float, *, left: float, right: float, top: float, bottom: float) -> tuple[Figure, Axes]:
+    """An empty chart whose plot is ``height`` tall, margins around it; a pixel is one unit of the SVG."""
+    from matplotlib.figure import Figure
+
+    whole = height + top + bottom
+    figure = Figure(figsize=(WIDTH / 72, whole / 72), dpi=72)
+    axes = figure.add_axes((left / WIDTH, bottom / whole, 1 - (left + right) / WIDTH, height / whole))
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    axes.tick_params(
+        bottom=False,
+        left=False,
+        labelsize=_SIZE,
+        labelcolor=_color("soft"),
+        grid_color=_color("line"),
+        grid_linewidth=0.7,
+    )
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _legend(axes: Axes, handles: Sequence[object], *, columns: int, above: float = 4) -> None:
+    height = axes.get_window_extent().height
+    axes.legend(
+        handles=handles,
+        ncols=columns,
+        loc="lower left",
+        bbox_to_anchor=(0, 1 + above / height),
+        borderaxespad=0,
+        borderpad=0,
+        frameon=False,
+        fontsize=_SIZE,
+        labelcolor=_color("soft"),
+        handlelength=1.4,
+        handleheight=0.9,
+    )
+
+
+def _line_style(series: int) -> dict[str, Any]:
+    round_ = series // len(SERIES)
+    dash = "-" if round_ == 0 else (0, (1 + 3 * round_, 2))
+    return {"color": _color(SERIES[series % len(SERIES)]), "lw": 1.2, "linestyle": dash}
+
+
+def _free_line(start: float, end: float, y: float, taken: list[tuple[float, float, float]]) -> float:
+    """A height near ``y`` where no text stands between ``start`` and ``end`` yet; it is taken then."""
+    for offset in (0, 11, -11, 22, -22, 33, -33, 44, -44):
+        if all(end < left or start > right or abs(y + offset - other) >= 10 for left, right, other in taken):
+            y += offset
+            break
+    taken.append((start, end, y))
+    return y
+
+
+def _color(name: str) -> str:
+    return THEME[name][0]
+
+
+def _tip(artist: object, text: str) -> None:
+    """Have a text shown when the mouse is over something drawn: `_element` makes a ``<title>`` of its id."""
+    if text:
+        artist.set_gid(_TIP + shorten(text, 200))  # type: ignore[attr-defined]
+
+
+def _element(figure: Figure, title: str) -> Markup:
+    """The figure as an ``<svg>`` element that can stand in a page beside others.
+
+    Drawn twice it is the same text. Ids that could be there twice in a page are taken out, and so is the style that
+    would apply to the whole page.
+    """
+    import matplotlib
+
+    written = io.StringIO()
+    with any_letters(), matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(written, format="svg", transparent=True, metadata=nothing)
+    svg = re.sub(r".*?<svg[^>]*>\s*<defs>.*?</defs>", "", written.getvalue(), count=1, flags=re.DOTALL)
+    # Nothing reaches beyond the plot that may not, so that nothing need be cut off.
+    svg = re.sub(r' clip-path="[^"]*"|<clipPath.*?</clipPath>', "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<g id=(?:\"([^\"]*)\"|'([^']*)')>", lambda match: _group(match[1] or match[2]), svg)
+    names = {light: name for name, (light, _) in THEME.items()}
+    svg = re.sub(
+        r"\b(fill|stroke): (#[0-9a-f]{6})\b",
+        lambda match: f"{match[1]}: var(--{names[match[2]]})" if match[2] in names else match[0],
+        svg,
+    )
+    size = f"{WIDTH:g} {figure.get_figheight() * 72:g}"
+    return Markup(
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="0 0 {size}" '
+        f'role="img" aria-label="{escape(title)}" style="stroke-linejoin: round">{svg.strip()}'
+    )
+
+
+def _group(name: str) -> str:
+    return f"<g><title>{name.removeprefix(_TIP)}</title>" if name.startswith(_TIP) else "<g>"
