@@ -158,7 +158,7 @@ def _write_images(
     for name, sheet, what in (
         ("samples.jpg", sample_sheet(collection), "images with their labels: all classes if possible, small and large"),
         ("suspects.jpg", suspect_sheet(collection, suspects), "images that look wrong"),
-        ("duplicates.jpg", duplicate_sheet(collection, pairs), "duplicate images"),
+        ("duplicates.jpg", duplicate_sheet(collection, pairs), "pairs of duplicates, side by side"),
     ):
         if sheet is not None:
             write_image(folder / name, sheet)
