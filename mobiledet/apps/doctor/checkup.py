@@ -6,11 +6,10 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from mobiledet.apps.doctor.anchors import setting_of
+from mobiledet.apps.doctor.anchors import boxes_in_network, describe_inputs, setting_of
 from mobiledet.apps.doctor.collection import Collection, collect
 from mobiledet.apps.doctor.duplicates import Pair, describe_duplicates, find_duplicates
 from mobiledet.apps.doctor.image_facts import describe_images, read_facts
-from mobiledet.apps.doctor.inputs import boxes_in_network, describe_inputs
 from mobiledet.apps.doctor.plot import plot_boxes
 from mobiledet.apps.doctor.report import Code, DoctorReport, Section
 from mobiledet.apps.doctor.sheets import duplicate_sheet, sample_sheet, suspect_sheet

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mobiledet.apps.doctor.anchors import anchor_grids, best_overlaps
-from mobiledet.apps.doctor.inputs import TINY
+from mobiledet.apps.doctor.anchors import TINY, anchor_grids, best_overlaps
 from mobiledet.draw.figures import literal, save_figure
 from mobiledet.ops.anchors import AnchorSetting
 from mobiledet.structures import FloatArray, Size

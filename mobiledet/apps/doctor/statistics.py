@@ -8,8 +8,8 @@ from itertools import combinations
 
 import numpy as np
 
+from mobiledet.apps.doctor.anchors import input_of_shape
 from mobiledet.apps.doctor.collection import Collection
-from mobiledet.apps.doctor.inputs import input_of_shape
 from mobiledet.apps.doctor.report import Code, Section, percent
 from mobiledet.structures import BoolArray, IntArray, Size
 from mobiledet.utils.text import count

@@ -6,8 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from mobiledet.apps.doctor.anchors import anchor_grids, best_overlaps, best_shape_overlaps, overrides, setting_of
-from mobiledet.apps.doctor.inputs import better_anchors, boxes_in_network, candidate_sizes, describe_inputs, fit_boxes
+from mobiledet.apps.doctor.anchors import (
+    anchor_grids,
+    best_overlaps,
+    best_shape_overlaps,
+    better_anchors,
+    boxes_in_network,
+    candidate_sizes,
+    describe_inputs,
+    fit_boxes,
+    overrides,
+    setting_of,
+)
 from mobiledet.apps.doctor.report import Level
 from mobiledet.config import Config, ModelConfig, apply_overrides
 from mobiledet.models.build import build_detector
