@@ -27,10 +27,10 @@ def tiny_detector(head, *, padding="symmetric", num_classes=3):
     torch.manual_seed(1)
     model = build_detector(config).eval()
     with torch.no_grad():
-        # Norms that know their input let the picture through; fresh predictors all but ignore what arrives.
+        # Norms that know their input let the image through; fresh predictors all but ignore what arrives.
         for norm in (layer for layer in model.modules() if isinstance(layer, torch.nn.BatchNorm2d)):
             norm.train().momentum = 1.0
-        model.candidates(torch.from_numpy(pictures(4)).permute(0, 3, 1, 2))
+        model.candidates(torch.from_numpy(make_images(4)).permute(0, 3, 1, 2))
         for name, parameter in model.eval().head.named_parameters():
             if "predictor" in name and name.endswith("weight"):
                 parameter.normal_(0, 0.15)
@@ -45,7 +45,7 @@ def tiny_detector(head, *, padding="symmetric", num_classes=3):
     return model, card
 
 
-def pictures(count):
+def make_images(count):
     """``(count, 64, 96, 3)`` uint8."""
     coarse = np.random.default_rng(0).integers(0, 256, (count, 8, 12, 3), np.uint8)
     return coarse.repeat(8, axis=1).repeat(8, axis=2)
@@ -59,19 +59,19 @@ def expected(model, images, score_threshold=0.01, iou_threshold=0.6):
 
 
 def assert_same(found, wanted, *, box=0.01, score=1e-4):
-    """The same detections in every picture, up to rounding."""
+    """The same detections in every image, up to rounding."""
     boxes, scores, labels = wanted
     assert found.scores.shape == scores.shape
     assert found.boxes.shape == boxes.shape
     assert (found.boxes.dtype, found.scores.dtype, found.labels.dtype) == (np.float32, np.float32, np.int64)
     np.testing.assert_allclose(found.scores, scores, atol=score)
-    for picture in range(len(scores)):
-        count = int((scores[picture] > 0).sum())
+    for image in range(len(scores)):
+        count = int((scores[image] > 0).sum())
         assert count > 5, "a comparison of nothing"
         for index in range(count):
-            near = np.abs(found.scores[picture] - scores[picture, index]) <= score
-            near &= np.abs(found.boxes[picture] - boxes[picture, index]).max(axis=1) <= box
-            assert (found.labels[picture, near] == labels[picture, index]).any(), (picture, index)
+            near = np.abs(found.scores[image] - scores[image, index]) <= score
+            near &= np.abs(found.boxes[image] - boxes[image, index]).max(axis=1) <= box
+            assert (found.labels[image, near] == labels[image, index]).any(), (image, index)
 
 
 def spoil(path, how):

@@ -72,8 +72,8 @@ class Exporter:
         int8_packages: What must be importable for INT8, beyond that; None where INT8 isn't offered.
         extra: The extra of ``setup.py`` that brings them.
         batches: Whether a model can take several images at once.
-        layer_errors: For INT8 with single layers kept in float: model, card, an empty folder and calibration batches to
-            a dict with ``name`` and ``error`` for each layer, worst first; None where layers can't be chosen.
+        layer_errors: For INT8 with single layers kept in float: model, card and calibration batches to a dict with
+            ``name`` and ``error`` for each layer, worst first; None where layers can't be chosen.
     """
 
     runtime: Runtime
@@ -82,7 +82,7 @@ class Exporter:
     int8_packages: tuple[str, ...] | None = None
     extra: str = "export-all"
     batches: bool = True
-    layer_errors: Callable[[DetectionModel, ModelCard, Path, Sequence[ImageArray]], list[dict[str, Any]]] | None = None
+    layer_errors: Callable[[DetectionModel, ModelCard, Sequence[ImageArray]], list[dict[str, Any]]] | None = None
 
     @property
     def name(self) -> str:

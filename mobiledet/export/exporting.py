@@ -80,7 +80,7 @@ def export_model(source: str | Path, output: Path, options: ExportOptions) -> Ag
         report = _compare(reference, path, output, options)
         if report.problems and options.int8 and exporter.layer_errors is not None:
             logger.info("looking for the layers that lose most ...")
-            report = replace(report, layers=exporter.layer_errors(model, card, path.parent, calibration[:PROBED]))
+            report = replace(report, layers=exporter.layer_errors(model, card, calibration[:PROBED]))
         for line in report.lines():
             logger.info("%s", line)
         if report.problems and not options.force:

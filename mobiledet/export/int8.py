@@ -24,11 +24,8 @@ from onnx import helper, numpy_helper
 
 from mobiledet.errors import ModelFileError
 from mobiledet.export.base import Method, quiet
-from mobiledet.export.onnx import INPUTS, write_onnx
 from mobiledet.runtime.base import graph_inputs
-from mobiledet.runtime.card import ModelCard
-from mobiledet.runtime.onnx import OnnxBackend
-from mobiledet.structures import FloatArray, ImageArray
+from mobiledet.structures import ImageArray
 
 PERCENTILE = 99.99
 """Share of an activation's values, in percent, inside its range; what lies beyond is cut off."""
@@ -92,38 +89,6 @@ def quantise(
     return _without_double_steps(quantised)
 
 
-def layer_errors(
-    graph: onnx.ModelProto, card: ModelCard, folder: Path, images: Sequence[ImageArray]
-) -> list[dict[str, Any]]:
-    """How far scores move when only one layer is quantised, for each layer, worst first.
-
-    Args:
-        graph: In float.
-        card: Of the exported model.
-        folder: An empty one, for intermediate files.
-        images: Batches as for :func:`quantise`.
-
-    Returns:
-        ``name`` and ``error`` (the mean difference of scores as a fraction of the mean score) of each layer.
-    """
-
-    def scores(candidate: onnx.ModelProto) -> FloatArray:
-        path = folder / "layer.onnx"
-        write_onnx(candidate, card, path)
-        backend = OnnxBackend(path)
-        found = np.stack([backend.run(batch, 0.0, card.iou_threshold).scores for batch in images])
-        path.unlink()
-        return found
-
-    layers, exact = layer_names(graph), scores(graph)
-    errors = []
-    for layer in layers:
-        one = quantise(graph, images, keep_float=[name for name in layers if name != layer])
-        error = float(np.abs(scores(one) - exact).mean() / max(1e-9, float(exact.mean())))
-        errors.append({"name": layer, "error": round(error, 6)})
-    return sorted(errors, key=lambda entry: -float(str(entry["error"])))
-
-
 def layer_names(graph: onnx.ModelProto) -> list[str]:
     """Names of the layers with weights, in the order they run, such as ``backbone.layers.conv0.conv``."""
     return [name for node in graph.graph.node if (name := layer_of(node)) is not None]
@@ -184,7 +149,7 @@ def pixels_as_they_are(graph: onnx.ModelProto) -> onnx.ModelProto:
     changed = onnx.ModelProto()
     changed.CopyFrom(graph)
     readers, weights = _readers(changed), constants(changed)
-    chain = [readers[INPUTS[0]][0]]
+    chain = [readers["images"][0]]
     for kind in ("Transpose", "Cast", "Sub", "Mul", "Conv"):
         following = readers.get(chain[-1].output[0], [])
         if chain[-1].op_type != kind or (kind != "Conv" and len(following) != 1):

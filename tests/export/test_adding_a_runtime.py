@@ -4,10 +4,10 @@ import json
 import shutil
 
 import pytest
-from mobiledet.apps.benchmark.contenders import choose_contenders, summarise_certificate
-from tiny_detectors import NAMES, pictures
+from tiny_detectors import NAMES, make_images
 
 from mobiledet import Detector
+from mobiledet.apps.benchmark.candidates import choose_candidates, summarise_certificate
 from mobiledet.cli import eval as eval_command
 from mobiledet.cli import export as export_command
 from mobiledet.errors import ModelFileError
@@ -67,11 +67,11 @@ def model(command, tiny_checkpoint, tmp_path):
 
 
 def test_it_is_exported_compared_and_detects(model, tiny_checkpoint):
-    image = pictures(1)[0]
+    image = make_images(1)[0]
     found, wanted = (Detector(path, threads=1)(image) for path in (model, tiny_checkpoint("sigmoid")))
     assert len(found) > 5
     assert (found.boxes == wanted.boxes).all()
-    (row,) = choose_contenders([str(model)], [])
+    (row,) = choose_candidates([str(model)], [])
     assert (row.kind, summarise_certificate(row).state) == ("model", "passed")
 
 

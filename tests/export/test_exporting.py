@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from tiny_detectors import SIZE, pictures
+from tiny_detectors import SIZE, make_images
 
 from mobiledet import Detector
 from mobiledet.data.coco import load_coco
@@ -22,8 +22,8 @@ ONE_THREAD = ExportOptions(threads=1)
 @pytest.fixture(scope="session")
 def photographs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("photographs")
-    for index, picture in enumerate(pictures(12)):
-        write_image(folder / f"{index}.png", picture)
+    for index, image in enumerate(make_images(12)):
+        write_image(folder / f"{index}.png", image)
     return folder
 
 
@@ -52,7 +52,7 @@ def test_a_checkpoint_becomes_a_file_with_its_agreement_report(tiny_checkpoint, 
 
 @pytest.mark.parametrize("head", ["sigmoid", "faster_rcnn"])
 def test_a_checkpoint_may_be_called_from_several_threads(tiny_checkpoint, head):
-    detector, images = Detector(tiny_checkpoint(head), threads=1), list(pictures(6))
+    detector, images = Detector(tiny_checkpoint(head), threads=1), list(make_images(6))
     alone = [detector(image).boxes.tobytes() for image in images]
     fresh = Detector(tiny_checkpoint(head), threads=1)
     with ThreadPoolExecutor(4) as pool:

@@ -2,13 +2,13 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from tiny_detectors import SIZE, pictures, tiny_detector
+from tiny_detectors import SIZE, make_images, tiny_detector
 
 from mobiledet.errors import ModelFileError
 from mobiledet.export.int8 import PIXELS, last_layers_as_products, layer_names, pixels_as_they_are, quantise
 from mobiledet.export.onnx import trace_onnx
 
-BATCHES = [picture[None] for picture in pictures(12)]
+BATCHES = [image[None] for image in make_images(12)]
 
 
 @pytest.fixture(scope="module")
@@ -16,12 +16,12 @@ def graph():
     return trace_onnx(tiny_detector("sigmoid")[0], size=SIZE)
 
 
-def run(model, picture):
+def run(model, image):
     options = onnxruntime.SessionOptions()
     options.log_severity_level, options.intra_op_num_threads = 3, 1
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     thresholds = {"score_threshold": np.array(0.01, np.float32), "iou_threshold": np.array(0.6, np.float32)}
-    return session.run(None, {"images": picture, **thresholds})
+    return session.run(None, {"images": image, **thresholds})
 
 
 def kinds(model):

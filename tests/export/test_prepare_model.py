@@ -78,7 +78,7 @@ def test_where_nothing_can_be_kept_pytorch_runs_it(monkeypatch, tmp_path, caplog
     assert "can't be written to" in caplog.text
 
 
-def test_without_pytorch_the_way_is_told(cache, without):
+def test_without_pytorch_the_remedy_is_named(cache, without):
     without("torch")
     with pytest.raises(MissingDependencyError, match=f"tools/export.py {NAME} -o coco.onnx"):
         ready_model(NAME)

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
-from tiny_detectors import SIZE, assert_same, expected, pictures, spoil, tiny_detector
+from tiny_detectors import SIZE, assert_same, expected, make_images, spoil, tiny_detector
 
 from mobiledet import Detector
 from mobiledet.errors import MissingDependencyError, ModelFileError
@@ -38,18 +38,18 @@ def test_it_finds_what_the_checkpoint_finds(exported):
     assert runtime in RUNTIMES
     assert backend.card == CARD
     assert backend.runtime.startswith(PACKAGES[runtime.name])
-    for image in pictures(2)[:, None]:
+    for image in make_images(2)[:, None]:
         assert_same(backend.run(image, 0.01, 0.6), expected(MODEL, image))
 
 
 @pytest.mark.parametrize(("score", "iou"), [(0.0, 0.6), (0.3, 0.6), (0.01, 0.2), (0.01, 0.95)])
 def test_thresholds_are_given_when_running(exported, score, iou):
-    image = pictures(1)
+    image = make_images(1)
     assert_same(open_backend(exported, threads=1).run(image, score, iou), expected(MODEL, image, score, iou))
 
 
 def test_threads_of_the_caller_dont_mix_up_their_images(exported):
-    detector, images = Detector(exported, threads=1), list(pictures(6))
+    detector, images = Detector(exported, threads=1), list(make_images(6))
     alone = [detector(image).boxes.tobytes() for image in images]
     assert len(set(alone)) == len(images)
     with ThreadPoolExecutor(4) as pool:
@@ -57,7 +57,7 @@ def test_threads_of_the_caller_dont_mix_up_their_images(exported):
 
 
 def test_results_outlive_the_next_run(exported):
-    backend, images = open_backend(exported, threads=1), pictures(2)
+    backend, images = open_backend(exported, threads=1), make_images(2)
     first = backend.run(images[:1], 0.01, 0.6)
     before = first.boxes.copy()
     backend.run(images[1:], 0.01, 0.6)
@@ -65,7 +65,7 @@ def test_results_outlive_the_next_run(exported):
 
 
 def test_images_may_be_read_only_or_strided(exported):
-    backend, images = open_backend(exported, threads=1), pictures(1)
+    backend, images = open_backend(exported, threads=1), make_images(1)
     wide = np.zeros((1, SIZE[0], 2 * SIZE[1], 3), np.uint8)
     wide[:, :, ::2] = images
     strided = wide[:, :, ::2]
@@ -76,7 +76,7 @@ def test_images_may_be_read_only_or_strided(exported):
 
 
 def test_stages_add_up(exported):
-    stages = open_backend(exported, threads=1).stages(pictures(1), 5)
+    stages = open_backend(exported, threads=1).stages(make_images(1), 5)
     assert list(stages) == ["network", "decode+nms"]
     assert min(stages.values()) > 0
 
@@ -100,7 +100,7 @@ def test_a_folder_is_named_by_its_file_too_and_needs_its_card(exported, tmp_path
     file = folder / runtime.folder_file
     assert find_runtime(file) == runtime
     assert runtime.model_path(file) == folder
-    assert_same(open_backend(file, threads=1).run(pictures(1), 0.01, 0.6), expected(MODEL, pictures(1)))
+    assert_same(open_backend(file, threads=1).run(make_images(1), 0.01, 0.6), expected(MODEL, make_images(1)))
     (folder / "card.json").unlink()
     with pytest.raises(ModelFileError, match=r"has no card\.json, so it isn't a model that tools/export\.py wrote"):
         open_backend(folder)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_detectors import assert_same, expected, pictures, tiny_detector
+from tiny_detectors import assert_same, expected, make_images, tiny_detector
 
 from mobiledet.errors import MissingDependencyError, ModelFileError
 from mobiledet.export.graph import CandidateGraph
@@ -38,7 +38,7 @@ def test_softmax_and_both_paddings(padding, tmp_path):
     # 64x96 shrinks to maps with odd sides, where TensorFlow pads the two directions differently.
     model, card = tiny_detector("softmax", padding=padding)
     write_ncnn(model, card, tmp_path / "model")
-    image = pictures(1)
+    image = make_images(1)
     assert_same(open_backend(tmp_path / "model", threads=1).run(image, 0.01, 0.6), expected(model, image))
 
 
@@ -54,7 +54,7 @@ def test_settings_of_the_postprocess_travel(sigmoid, folder):
     config = json.loads(json.dumps(card.config))
     config["model"]["postprocess"]["candidates"] = 12
     write_folder_card(folder, replace(card, max_detections=30, config=config), ("model.ncnn.param", "model.ncnn.bin"))
-    image = pictures(1)
+    image = make_images(1)
     fewer = replace(model.postprocess, candidates=12, max_detections=30)
     with torch.no_grad():
         candidates = model.candidates(torch.from_numpy(image).permute(0, 3, 1, 2))

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
-from tiny_detectors import HEADS, SIZE, assert_same, expected, pictures, tiny_detector
+from tiny_detectors import HEADS, SIZE, assert_same, expected, make_images, tiny_detector
 
 from mobiledet.errors import MissingDependencyError, ModelFileError
 from mobiledet.export.onnx import trace_onnx, write_onnx
@@ -36,7 +36,7 @@ def test_whether_waiting_threads_keep_cores_busy(sigmoid, spin):
             options.get_session_config_entry(key)
     else:
         assert options.get_session_config_entry(key) == "0"
-    assert_same(network.run(pictures(1), 0.01, 0.6), expected(model, pictures(1)))
+    assert_same(network.run(make_images(1), 0.01, 0.6), expected(model, make_images(1)))
 
 
 @pytest.mark.parametrize("head", [*HEADS, "tensorflow"])
@@ -45,8 +45,8 @@ def test_finds_what_pytorch_finds(head, tmp_path):
     model, card = tiny_detector("sigmoid" if head == "tensorflow" else head, padding=padding)
     write_onnx(trace_onnx(model, size=SIZE), card, tmp_path / "m.onnx")
     network = open_backend(tmp_path / "m.onnx", threads=1)
-    for picture in pictures(3):
-        assert_same(network.run(picture[None], 0.01, 0.6), expected(model, picture[None]))
+    for image in make_images(3):
+        assert_same(network.run(image[None], 0.01, 0.6), expected(model, image[None]))
 
 
 @pytest.mark.parametrize("head", ["sigmoid", "faster_rcnn"])
@@ -54,20 +54,20 @@ def test_finds_what_pytorch_finds(head, tmp_path):
 def test_few_and_many_classes(head, num_classes, tmp_path):
     model, card = tiny_detector(head, num_classes=num_classes)
     write_onnx(trace_onnx(model, size=SIZE), card, tmp_path / "m.onnx")
-    picture = pictures(1)
-    assert_same(OnnxBackend(tmp_path / "m.onnx", threads=1).run(picture, 0.001, 0.6), expected(model, picture, 0.001))
+    image = make_images(1)
+    assert_same(OnnxBackend(tmp_path / "m.onnx", threads=1).run(image, 0.001, 0.6), expected(model, image, 0.001))
 
 
 @pytest.mark.parametrize("head", ["sigmoid", "faster_rcnn"])
-def test_a_batch_gives_what_single_pictures_give(head, tmp_path):
+def test_a_batch_gives_what_single_images_give(head, tmp_path):
     model, card = tiny_detector(head)
     write_onnx(trace_onnx(model, size=SIZE), card, tmp_path / "one.onnx")
     write_onnx(trace_onnx(model, size=SIZE, batch=4), replace(card, batch=4), tmp_path / "four.onnx")
     one, four = (Detector(tmp_path / name, threads=1) for name in ("one.onnx", "four.onnx"))
-    images = list(pictures(6))  # a whole batch, and one with two empty places
+    images = list(make_images(6))  # a whole batch, and one with two empty places
     singles, together = [one(image) for image in images], four(images)
     assert [len(found) for found in together] == [len(found) for found in singles]
-    assert len({found.boxes.tobytes() for found in together}) == len(images), "every picture has its own detections"
+    assert len({found.boxes.tobytes() for found in together}) == len(images), "every image has its own detections"
     for single, found in zip(singles, together, strict=True):
         np.testing.assert_allclose(found.boxes, single.boxes, atol=1e-2)
         np.testing.assert_array_equal(found.labels, single.labels)
@@ -81,8 +81,8 @@ def test_plain_onnx_runtime_may_leave_the_thresholds_out(sigmoid):
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     assert [(i.name, i.type, i.shape) for i in session.get_inputs()] == [("images", "tensor(uint8)", [1, *SIZE, 3])]
-    boxes, scores, labels = session.run(None, {"images": pictures(1)})
-    found = OnnxBackend(path, threads=1).run(pictures(1), card.score_threshold, card.iou_threshold)
+    boxes, scores, labels = session.run(None, {"images": make_images(1)})
+    found = OnnxBackend(path, threads=1).run(make_images(1), card.score_threshold, card.iou_threshold)
     for ours, theirs in zip(found, (boxes, scores, labels), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
@@ -103,10 +103,10 @@ def test_norms_are_folded(sigmoid):
     assert not {"Mul", "Add", "Sub"} & set(following)
 
 
-def test_detections_are_in_the_pictures_own_pixels(sigmoid):
+def test_detections_are_in_the_images_own_pixels(sigmoid):
     model, _, path = sigmoid
     detector = Detector(path, threads=1)
-    small = pictures(1)[0]
+    small = make_images(1)[0]
     large = small.repeat(3, axis=0).repeat(2, axis=1)  # (192, 192): another shape than the network's
     found = detector(large)
     assert len(found) > 5
@@ -118,7 +118,7 @@ def test_detections_are_in_the_pictures_own_pixels(sigmoid):
     assert found.boxes.max() > 96
 
 
-def test_letterboxed_pictures_keep_their_shape(sigmoid, tmp_path):
+def test_letterboxed_images_keep_their_shape(sigmoid, tmp_path):
     model, card, _ = sigmoid
     letterboxed = replace(card, resize=ResizeRule(SIZE, letterbox=True), fill=(9, 8, 7))
     write_onnx(trace_onnx(model, size=SIZE), letterboxed, tmp_path / "m.onnx")
@@ -127,7 +127,7 @@ def test_letterboxed_pictures_keep_their_shape(sigmoid, tmp_path):
     assert geometry.network_size == (64, 32)
     assert (fitted[:, :32] == 200).all()
     assert (fitted[:, 32:] == (9, 8, 7)).all()
-    found = detector(pictures(1)[0].repeat(2, axis=0)[:, :50])
+    found = detector(make_images(1)[0].repeat(2, axis=0)[:, :50])
     assert found.boxes[:, [0, 2]].max() <= 50
     assert found.boxes[:, [1, 3]].max() <= 128
 
@@ -135,8 +135,8 @@ def test_letterboxed_pictures_keep_their_shape(sigmoid, tmp_path):
 @pytest.mark.parametrize("threshold", [0.3, 0.6])
 def test_own_thresholds(sigmoid, threshold):
     path = sigmoid[2]
-    found = Detector(path, threads=1, score_threshold=threshold)(pictures(1)[0])
-    everything = Detector(path, threads=1)(pictures(1)[0])
+    found = Detector(path, threads=1, score_threshold=threshold)(make_images(1)[0])
+    everything = Detector(path, threads=1)(make_images(1)[0])
     assert len(found) == int((everything.scores >= threshold).sum()) < len(everything)
 
 
@@ -150,7 +150,7 @@ def test_the_network_ends_with_its_last_layer():
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("spoil", "message"),
     [
         (lambda content: content[: len(content) // 2], "not an ONNX file, or damaged"),
         (lambda content: b"", "not an ONNX file, or damaged"),
@@ -159,10 +159,10 @@ def test_the_network_ends_with_its_last_layer():
         (lambda content: content.replace(b'"version": 1', b'"version": 9'), "damaged"),
     ],
 )
-def test_damaged_files_are_refused_in_one_line(sigmoid, tmp_path, spoil, told):
+def test_damaged_files_are_refused_in_one_line(sigmoid, tmp_path, spoil, message):
     path = tmp_path / "model.onnx"
     path.write_bytes(spoil(sigmoid[2].read_bytes()))
-    with pytest.raises(ModelFileError, match=told) as error:
+    with pytest.raises(ModelFileError, match=message) as error:
         Detector(path)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
@@ -196,22 +196,22 @@ def test_newer_formats_are_refused(sigmoid):
 
 
 @pytest.mark.parametrize(
-    ("picture", "told"),
+    ("image", "message"),
     [
         (np.zeros((64, 96), np.uint8), r"not \(64, 96\) uint8"),
         (np.zeros((64, 96, 3), np.float32), "float32"),
         (np.zeros((64, 96, 4), np.uint8), r"\(64, 96, 4\)"),
         (np.zeros((0, 96, 3), np.uint8), r"\(0, 96, 3\)"),
-        ("picture.jpg", "not str"),
+        ("image.jpg", "not str"),
         ([np.zeros((64, 96, 3), np.uint8), None], "not NoneType"),
     ],
 )
-def test_wrong_pictures_are_refused(sigmoid, picture, told):
-    with pytest.raises(ValueError, match=told):
-        Detector(sigmoid[2], threads=1)(picture)
+def test_wrong_images_are_refused(sigmoid, image, message):
+    with pytest.raises(ValueError, match=message):
+        Detector(sigmoid[2], threads=1)(image)
 
 
-def test_no_pictures_no_detections(sigmoid):
+def test_no_images_no_detections(sigmoid):
     assert Detector(sigmoid[2], threads=1)([]) == []
 
 

@@ -4,7 +4,7 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
-from tiny_detectors import SIZE, assert_same, expected, pictures, tiny_detector
+from tiny_detectors import SIZE, assert_same, expected, make_images, tiny_detector
 
 from mobiledet.errors import ModelFileError
 from mobiledet.runtime.choose import open_backend
@@ -36,7 +36,7 @@ def test_float32_unless_asked_otherwise(sigmoid):
     assert exact._network.get_property("ENABLE_CPU_PINNING") is False
     rounded = OpenvinoBackend(folder, provider="cpu:bf16")
     assert rounded._settings["INFERENCE_PRECISION_HINT"] == "bf16"
-    difference = rounded.run(pictures(1), 0.01, 0.6).scores - exact.run(pictures(1), 0.01, 0.6).scores
+    difference = rounded.run(make_images(1), 0.01, 0.6).scores - exact.run(make_images(1), 0.01, 0.6).scores
     assert np.abs(difference).max() < 0.1
 
 
@@ -44,7 +44,7 @@ def test_float32_unless_asked_otherwise(sigmoid):
 def test_batches_of_every_head(head, tmp_path):
     model, card = tiny_detector(head)
     write_openvino(trace_onnx(model, size=SIZE, batch=3), replace(card, batch=3), tmp_path / "model")
-    network, images = open_backend(tmp_path / "model", threads=1), pictures(3)
+    network, images = open_backend(tmp_path / "model", threads=1), make_images(3)
     found = network.run(images, 0.01, 0.6)
     single = [expected(model, images[index : index + 1]) for index in range(3)]
     assert_same(found, [np.concatenate(parts) for parts in zip(*single, strict=True)])
@@ -56,8 +56,8 @@ def test_quantised_by_nncf(sigmoid, tmp_path):
     if find_spec("nncf") is None:
         pytest.skip("nncf isn't installed")
     model, graph, card, _ = sigmoid
-    images = pictures(6)
-    # A generator, as pictures are read; only the first four are wanted.
+    images = make_images(6)
+    # A generator, as images are read; only the first four are wanted.
     quantised = quantise_openvino(graph, (images[index : index + 1] for index in range(6)), subset=4)
     names = [node.get_friendly_name() for node in quantised.get_ops() if node.get_type_name() == "FakeQuantize"]
     layers = [node for node in quantised.get_ops() if node.get_type_name().endswith("Convolution")]
@@ -85,10 +85,10 @@ def test_quantised_by_nncf(sigmoid, tmp_path):
     [
         ([], "there are none"),
         ([np.zeros((1, 96, 64, 3), np.uint8)], r"\[0\] are \(1, 96, 64, 3\) uint8; this graph takes \(1, 64, 96, 3\)"),
-        ([pictures(1).astype(np.float32)], "float32"),
+        ([make_images(1).astype(np.float32)], "float32"),
     ],
 )
-def test_calibration_pictures_must_fit(sigmoid, images, message):
+def test_calibration_images_must_fit(sigmoid, images, message):
     with pytest.raises(ModelFileError, match=message):
         quantise_openvino(sigmoid[1], images)
 
@@ -101,7 +101,7 @@ def test_quantised_onnx_becomes_quantised_openvino(sigmoid, tmp_path):
     onnx.save(graph, tmp_path / "float.onnx")
     feeds = [
         {"images": one[None], "score_threshold": np.float32(0.01), "iou_threshold": np.float32(0.6)}
-        for one in pictures(4)
+        for one in make_images(4)
     ]
 
     class Reader(quantization.CalibrationDataReader):
@@ -116,7 +116,9 @@ def test_quantised_onnx_becomes_quantised_openvino(sigmoid, tmp_path):
     )
     write_openvino(onnx.load(tmp_path / "int8.onnx"), card, tmp_path / "int8")
     assert (tmp_path / "int8" / "model.bin").stat().st_size < 0.4 * (folder / "model.bin").stat().st_size
-    found, exact = (open_backend(place, threads=1).run(pictures(1), 0.01, 0.6) for place in (tmp_path / "int8", folder))
+    found, exact = (
+        open_backend(place, threads=1).run(make_images(1), 0.01, 0.6) for place in (tmp_path / "int8", folder)
+    )
     assert 0 < np.abs(found.scores - exact.scores).max() < 0.15
 
 
