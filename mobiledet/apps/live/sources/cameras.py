@@ -222,7 +222,7 @@ class _CameraDevice(OpenCVDevice):
         return sys.platform != "linux" or self._path.exists()
 
     def lost(self) -> str:
-        return "gives no more frames" if self.present() else "was unplugged"
+        return super().lost() if self.present() else "was unplugged"
 
 
 def _open(text: str, options: SourceOptions) -> Source:

@@ -95,7 +95,7 @@ class CaptureSource(Source):
         self._changed = threading.Condition()
         self._alarm = threading.Event()  # something the watcher must look at
         self._watcher: threading.Thread | None = None
-        self._closing = False
+        self._closing = threading.Event()
         self._fatal: SourceError | None = None
         self._pending: _Announced | None = None
         # Since it was started:
@@ -138,9 +138,9 @@ class CaptureSource(Source):
             EndOfSource: It was closed.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._pending or self._fatal or self._closing, timeout)
+            self._changed.wait_for(lambda: self._pending or self._fatal or self._closing.is_set(), timeout)
             found, self._pending = self._pending, None
-            if self._closing:
+            if self._closing.is_set():
                 raise EndOfSource
             if found is None:
                 if self._fatal is not None:
@@ -168,7 +168,7 @@ class CaptureSource(Source):
     def close(self) -> None:
         """End the child and all threads."""
         with self._changed:
-            self._closing = True
+            self._closing.set()
             self._changed.notify_all()
         self._alarm.set()
         if self._watcher is not None:
@@ -182,8 +182,10 @@ class CaptureSource(Source):
         return None if child is None else child.pid
 
     def _problem(self, now: float) -> str:
-        if self._watcher is None or self._closing:
-            return f"{self.name}: closed" if self._closing else f"{self.name}: not started"
+        if self._closing.is_set():
+            return f"{self.name}: closed"
+        if self._watcher is None:
+            return f"{self.name}: not started"
         if self._fatal is not None:
             return str(self._fatal)
         if self._lost:
@@ -210,7 +212,7 @@ class CaptureSource(Source):
         while True:
             reason = self._one_child()
             with self._changed:
-                if self._closing:
+                if self._closing.is_set():
                     return
                 gave_frames = self._frames > 0
                 if not self._captured:
@@ -221,15 +223,8 @@ class CaptureSource(Source):
                 self._lost = f"{reason}; reconnecting (attempt {attempt})"
             if gave_frames:
                 logger.warning("%s: %s; reconnecting", self.name, reason)
-            pause_until = time.monotonic() + BACK_OFF_S[min(attempt, len(BACK_OFF_S)) - 1]
-            while (left := pause_until - time.monotonic()) > 0:
-                self._alarm.wait(left)
-                self._alarm.clear()
-                if self._is_closing():
-                    return
-
-    def _is_closing(self) -> bool:
-        return self._closing
+            if self._closing.wait(BACK_OFF_S[min(attempt, len(BACK_OFF_S)) - 1]):
+                return
 
     def _one_child(self) -> str:
         """Start a child and wait for its end: why it ended."""
@@ -258,7 +253,7 @@ class CaptureSource(Source):
         expected = time.monotonic()
         while True:
             with self._changed:
-                if self._closing or self._ended or self._failed:
+                if self._closing.is_set() or self._ended or self._failed:
                     return ""
                 if self._frames:
                     deadline, reason = self._heard + self._stall_s, f"no frame for {self._stall_s:g} s"
@@ -333,18 +328,9 @@ class CaptureSource(Source):
             self._skipped = self._base_skipped + message["skipped"]
             self._frames += 1
             self._heard, self._lost, self._size = now, "", size
-            older, self._pending = (
-                self._pending,
-                _Announced(
-                    child,
-                    message["slot"],
-                    child.view(message["offset"], size),
-                    index,
-                    grabbed,
-                    grabbed - self._first_grab,
-                    message["grab_ms"],
-                ),
-            )
+            view, position = child.view(message["offset"], size), grabbed - self._first_grab
+            older = self._pending
+            self._pending = _Announced(child, message["slot"], view, index, grabbed, position, message["grab_ms"])
             if older is not None:
                 self._dropped += 1
             self._changed.notify_all()

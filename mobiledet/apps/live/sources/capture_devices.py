@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mobiledet.structures import ImageArray
@@ -49,34 +50,39 @@ class CaptureFailedError(Exception):
         self.explained = explained
 
 
-class Device(Protocol):
-    """An open camera or stream.
+class Device(ABC):
+    """An open camera or stream, in the capture process.
 
     Attributes:
         bgr: Whether its frames have OpenCV's order of colours.
         patience: Failures in a row that still mean a damaged frame rather than a lost device.
     """
 
-    bgr: bool
-    patience: int
+    bgr = False
+    patience = 3
 
+    @abstractmethod
     def about(self) -> dict[str, Any]:
         """``size`` (height, width), ``fps`` and ``note``, as the driver reports them."""
 
+    @abstractmethod
     def grab(self) -> float | None:
         """Wait for a frame: when it arrived; None if none came."""
 
+    @abstractmethod
     def retrieve(self) -> ImageArray | None:
         """Decode that frame; None if it is damaged."""
 
     def present(self) -> bool:
         """Whether the device is still there, as far as that is known."""
+        return True
 
     def lost(self) -> str:
         """What to report when it gives no more frames."""
+        return "gives no more frames"
 
 
-class OpenCVDevice:
+class OpenCVDevice(Device):
     """What all devices that OpenCV reads have in common.
 
     Args:
@@ -84,7 +90,6 @@ class OpenCVDevice:
     """
 
     bgr = True
-    patience = 3
 
     def __init__(self, capture: Any) -> None:
         self._capture = capture
@@ -97,15 +102,8 @@ class OpenCVDevice:
     def retrieve(self) -> ImageArray | None:
         """Decode that frame, into the memory of the one before; None if it is damaged."""
         done, image = self._capture.retrieve(self._buffer)
-        if not done or image is None:
-            return None
-        self._buffer = image
-        found: ImageArray = image
-        return found
-
-    def present(self) -> bool:
-        """OpenCV doesn't know: True."""
-        return True
+        self._buffer = image if done else None
+        return self._buffer
 
     def size(self) -> list[int]:
         """``[height, width]`` as the driver reports it."""

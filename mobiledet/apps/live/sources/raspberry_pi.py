@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mobiledet.apps.live.sources.base import Source
 from mobiledet.apps.live.sources.capture import CaptureSource
-from mobiledet.apps.live.sources.capture_devices import CaptureFailedError, CaptureJob
+from mobiledet.apps.live.sources.capture_devices import CaptureFailedError, CaptureJob, Device
 from mobiledet.apps.live.sources.kinds import SourceKind, SourceOptions
 from mobiledet.errors import SourceError
 
@@ -18,10 +18,7 @@ if TYPE_CHECKING:
 _FORM = re.compile(r"picamera2(?::(?P<number>.*))?", re.IGNORECASE)
 
 
-class _PiCameraDevice:
-    bgr = False
-    patience = 3
-
+class _PiCameraDevice(Device):
     def __init__(self, job: CaptureJob) -> None:
         try:
             from picamera2 import Picamera2  # type: ignore[import-not-found,unused-ignore]
@@ -52,12 +49,6 @@ class _PiCameraDevice:
 
     def retrieve(self) -> ImageArray | None:
         return self._image
-
-    def present(self) -> bool:
-        return True
-
-    def lost(self) -> str:
-        return "gives no more frames"
 
 
 def _open(text: str, options: SourceOptions) -> Source:
