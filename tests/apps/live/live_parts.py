@@ -1,4 +1,4 @@
-"""A source and a detector that do as they are told."""
+"""A scripted source and a scripted detector."""
 
 import threading
 import time
@@ -26,7 +26,7 @@ def found(*items, names=NAMES):
 
 
 def frame(index=0, *, grabbed=None, size=SIZE, position=None, grab_ms=1.0):
-    """A picture whose brightness is its number."""
+    """A frame whose brightness is its number."""
     image = np.full((*size, 3), index % 256, np.uint8)
     moment = time.monotonic() if grabbed is None else grabbed
     return Frame(image, index, moment, index / 30 if position is None else position, grab_ms)
@@ -39,7 +39,7 @@ def result(index=0, *, items=((1, 0.9),), grabbed=0.0, ready=0.01, **more):
 
 
 class ListedSource(Source):
-    """Every one of ``count`` pictures, as from a file."""
+    """Every one of ``count`` frames, as from a file."""
 
     name, live = "listed", False
 
@@ -68,7 +68,7 @@ class ListedSource(Source):
 
 
 class TickingSource(Source):
-    """A camera that gives a picture every ``interval`` seconds."""
+    """A camera that gives a frame every ``interval`` seconds."""
 
     name, live = "ticking", True
 

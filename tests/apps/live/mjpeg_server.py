@@ -19,11 +19,11 @@ import numpy as np
 class MjpegServer:
     """Use as a context manager.
 
-    Picture n is red, ``8 * (n % 32)`` bright, so that a test can tell which one it got.
+    Frame n is red, ``8 * (n % 32)`` bright, so that a test can tell which one it got.
 
     Attributes:
         stalled: while set, connections stay open and nothing comes.
-        status: anything but 200 is answered instead of pictures.
+        status: anything but 200 is answered instead of images.
         connections: how many there have been.
     """
 

@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from mobiledet.apps.live.frames import Mailbox, Newest
+from mobiledet.apps.live.frames import Mailbox, Newest, ReadAhead
 
 
 def test_a_mailbox_keeps_the_newest_and_counts_the_rest():
@@ -25,14 +25,14 @@ def test_a_mailbox_wakes_its_reader():
     timer.join()
 
 
-def test_closing_a_mailbox_lets_go_of_its_reader():
-    box = Mailbox()
-    timer = threading.Timer(0.05, box.close)
+@pytest.mark.parametrize("room", [Mailbox(), ReadAhead(2)])
+def test_closing_wakes_the_reader_and(room):
+    timer = threading.Timer(0.05, room.close)
     start = time.monotonic()
     timer.start()
-    assert box.take(30) is None
+    assert room.take(30) is None
     assert time.monotonic() - start < 15
-    assert box.closed
+    assert room.closed
     timer.join()
 
 
@@ -41,6 +41,26 @@ def test_what_lies_in_a_closed_mailbox_can_be_taken():
     box.put("last")
     box.close()
     assert box.take(0) == "last"
+
+
+def test_reading_ahead_loses_nothing_and_waits_for_room():
+    ahead = ReadAhead(2)
+    put = []
+
+    def write():
+        for number in range(5):
+            ahead.put(number)
+            put.append(number)
+        ahead.close()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    time.sleep(0.1)
+    assert put == [0, 1]
+    assert [ahead.take(10) for _ in range(5)] == list(range(5))
+    writer.join()
+    ahead.put("too late")
+    assert ahead.take(0) is None
 
 
 def test_all_readers_get_the_newest():

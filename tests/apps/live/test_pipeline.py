@@ -32,7 +32,7 @@ def wait_until(condition, seconds=20):
         time.sleep(0.005)
 
 
-def test_every_picture_of_a_file_is_looked_at_in_order():
+def test_every_frame_of_a_file_is_processed_in_order():
     kept = Kept()
     run = pipeline(ListedSource(40), recorders=[kept])
     run.start()
@@ -79,12 +79,12 @@ def test_the_newest_wins_and_delay_does_not_grow():
     run.join()
     state = source.state()
     source.close()
-    assert state.dropped >= 40, "ten pictures come while one is looked at"
+    assert state.dropped >= 40, "ten frames come while one is processed"
     # The age of the last is no more than that of the first: one interval, one look, and what a busy machine adds.
     assert run.results.get()[1].age_ms < 1000
 
 
-def test_stops_after_a_number_of_pictures():
+def test_stops_after_a_number_of_frames():
     source = ListedSource(1000)
     run = pipeline(source, max_frames=7)
     run.start()
@@ -94,7 +94,7 @@ def test_stops_after_a_number_of_pictures():
     assert source.given == 7, "takes no more than it needs"
 
 
-def test_stops_after_seconds_also_without_pictures():
+def test_stops_after_seconds_also_without_frames():
     source = TickingSource(0.01)
     source.start()
     run = pipeline(source, max_seconds=0.2)
@@ -117,7 +117,7 @@ def test_stops_when_asked():
     source.close()
 
 
-def test_a_source_that_breaks_is_told():
+def test_a_source_that_breaks_is_reported():
     run = pipeline(ListedSource(3, SourceError("clip.mp4: broken")))
     run.start()
     assert run.wait(20)
@@ -177,7 +177,7 @@ def test_no_thread_is_left():
     assert set(threading.enumerate()) <= before
 
 
-def test_the_first_call_is_made_before_the_first_picture():
+def test_the_first_call_is_made_before_the_first_frame():
     detector = ScriptedDetector()
     run = pipeline(ListedSource(0), detector)
     run.start()

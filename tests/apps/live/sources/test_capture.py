@@ -1,4 +1,4 @@
-"""Capture in a process of its own: the newest picture, never a torn one, and it always comes back."""
+"""Capture in a process of its own: the newest frame, never a torn one, and it always reconnects."""
 
 import gc
 import json
@@ -16,6 +16,7 @@ from mjpeg_server import MjpegServer
 from processes import gone
 
 from mobiledet.apps.live.sources import capture
+from mobiledet.apps.live.sources.addresses import parse_address
 from mobiledet.apps.live.sources.base import EndOfSource
 from mobiledet.apps.live.sources.capture import CaptureSource
 from mobiledet.apps.live.sources.capture_devices import CaptureJob
@@ -67,7 +68,7 @@ def wait_for(condition):
     return found
 
 
-def test_pictures_arrive_whole_in_order_and_stamped(fake, monkeypatch):
+def test_frames_arrive_whole_in_order_and_stamped(fake, monkeypatch):
     monkeypatch.setenv("FAKE_BGR", "1")
     source = fake("on")
     last = None
@@ -102,7 +103,7 @@ def test_the_newest_wins_and_the_others_are_counted(fake):
     assert state.reconnects == 0
 
 
-def test_a_picture_being_copied_is_left_alone(tmp_path):
+def test_a_frame_being_copied_is_left_alone(tmp_path):
     memory = tmp_path / "memory"
     memory.write_bytes(b"")
     slots = Slots(str(memory))
@@ -123,7 +124,7 @@ def test_a_picture_being_copied_is_left_alone(tmp_path):
     assert not slots.free
 
 
-def test_no_picture_is_torn_at_full_speed(fake, monkeypatch):
+def test_no_frame_is_torn_at_full_speed(fake, monkeypatch):
     monkeypatch.setenv("FAKE_INTERVAL", "0")
     source = fake("5:grow")
     for _ in range(60):
@@ -136,7 +137,7 @@ def test_no_picture_is_torn_at_full_speed(fake, monkeypatch):
 
 
 @pytest.mark.parametrize(("program", "size"), [("3:grow", (480, 640)), ("3:shrink", (30, 40))])
-def test_the_size_may_change_under_way(fake, program, size):
+def test_the_size_may_change(fake, program, size):
     source = fake(program)
     assert take(source).image.shape[:2] in ((48, 64), size)
     wait_for(lambda: take(source).image.shape[:2] == size)
@@ -154,7 +155,7 @@ def test_the_size_may_change_under_way(fake, program, size):
         ("5:hang", "camera 0: no frame for 0.6 s; reconnecting (attempt 1)"),
     ],
 )
-def test_it_comes_back(fake, monkeypatch, program, words):
+def test_it_reconnects(fake, monkeypatch, program, words):
     monkeypatch.setattr(capture, "BACK_OFF_S", (0.3,))
     source = fake(program, "on", stall_s=0.6)
     first = take(source)
@@ -168,7 +169,7 @@ def test_it_comes_back(fake, monkeypatch, program, words):
     assert take(source).position > first.position + 0.25
 
 
-def test_it_is_tried_again_for_ever(fake):
+def test_it_reconnects_without_limit(fake):
     source = fake("2:die", "refuse", "refuse", "2:lost", "on")
     wait_for(lambda: "(attempt 2)" in source.state().message)
     assert source.state().message.startswith("camera 0: can't be opened; it is busy")
@@ -185,7 +186,7 @@ def test_the_pauses_grow_and_start_anew(fake, monkeypatch):
     assert source.take(0) is None
 
 
-def test_silence_is_told_before_anything_is_done(fake):
+def test_silence_is_reported_before_it_is_acted_on(fake):
     source = fake("5:hang", stall_s=60.0)
     take(source)
     wait_for(lambda: not source.state().connected)
@@ -195,7 +196,7 @@ def test_silence_is_told_before_anything_is_done(fake):
 
 
 def test_a_slow_camera_is_not_a_lost_one(fake, monkeypatch):
-    monkeypatch.setenv("FAKE_INTERVAL", "0.6")  # though it says 100 a second
+    monkeypatch.setenv("FAKE_INTERVAL", "0.6")  # though it reports 100 a second
     source = fake("on")
     take(source)
     while source.state().captured < 3:
@@ -203,7 +204,7 @@ def test_a_slow_camera_is_not_a_lost_one(fake, monkeypatch):
         time.sleep(0.01)
 
 
-def test_how_fast_pictures_come_is_remembered_when_it_comes_back(fake, monkeypatch):
+def test_the_usual_interval_is_remembered_after_reconnecting(fake, monkeypatch):
     monkeypatch.setattr(capture, "BACK_OFF_S", (0.1,))
     monkeypatch.setattr(capture, "UNKNOWN_LATE_S", 1000.0)
     source = fake("5:lost", "1:hang", stall_s=60.0)
@@ -230,7 +231,7 @@ def test_a_stopped_child_is_replaced(fake):
         ("0:lost", "camera 0: was unplugged"),
     ],
 )
-def test_what_never_gave_a_picture_is_an_error(fake, program, words):
+def test_a_source_that_never_gave_a_frame_is_an_error(fake, program, words):
     source = fake(program)
     with pytest.raises(SourceError) as caught:
         take(source)
@@ -254,7 +255,7 @@ def test_a_command_that_does_not_exist():
     source.close()
 
 
-def test_what_can_be_told_at_once_is_told_by_start():
+def test_a_failed_check_is_raised_by_start():
     def check():
         raise SourceError("there is none")
 
@@ -264,18 +265,20 @@ def test_what_can_be_told_at_once_is_told_by_start():
     source.close()
 
 
-def test_damaged_pictures_are_counted(fake):
+def test_damaged_frames_are_counted(fake):
     source = fake("2:break")
     wait_for(lambda: source.state().skipped == 3)
     assert take(source)
 
 
-@pytest.mark.parametrize("program", ["on", "hang-open", "5:hang"])
-def test_closing_is_quick_and_leaves_nothing(fake, program):
+@pytest.mark.parametrize(("program", "stopped"), [("on", False), ("on", True), ("hang-open", False), ("5:hang", False)])
+def test_closing_is_quick_and_leaves_nothing(fake, program, stopped):
     source = fake(program)
     pid = wait_for(lambda: source.pid)
     if program != "hang-open":
         take(source)
+    if stopped:
+        os.kill(pid, signal.SIGSTOP)
     start = time.monotonic()
     source.close()
     assert time.monotonic() - start < 5  # alone on the machine: 0.01 s
@@ -284,15 +287,6 @@ def test_closing_is_quick_and_leaves_nothing(fake, program):
     with pytest.raises(EndOfSource):
         source.take(1)
     source.close()
-
-
-def test_closing_a_stopped_child(fake):
-    source = fake("on")
-    take(source)
-    pid = source.pid
-    os.kill(pid, signal.SIGSTOP)
-    source.close()
-    assert gone(pid)
 
 
 def test_closing_what_was_not_started(fake):
@@ -337,29 +331,34 @@ def test_the_child_has_a_session_of_its_own(fake):
     assert os.getsid(source.pid) == source.pid  # Ctrl-C in the terminal doesn't reach it
 
 
-def test_a_standstill_of_the_whole_program_is_no_silence_of_the_camera(tmp_path):
+def parent_process(tmp_path, program, then, stall_s):
+    """A program that captures, prints its child's process id, and goes on as ``then`` says."""
     code = f"""
-import sys
+import sys, time
 from mobiledet.apps.live.sources import capture
 from mobiledet.apps.live.sources.capture_devices import CaptureJob
 capture.STOOD_STILL_S = 0.3
-command = [sys.executable, {str(FAKE)!r}, {str(tmp_path / "counter")!r}, "on"]
-source = capture.CaptureSource(CaptureJob("camera", "0"), name="camera 0", command=command, stall_s=1.0)
+command = [sys.executable, {str(FAKE)!r}, {str(tmp_path / "counter")!r}, {program!r}]
+source = capture.CaptureSource(CaptureJob("camera", "0"), name="camera 0", command=command, stall_s={stall_s})
 source.start()
 while source.take(1) is None: pass
 pid = source.pid
 print(pid, flush=True)
-sys.stdin.readline()
+{then}"""
+    command = [sys.executable, "-c", code]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def test_a_standstill_of_the_whole_program_is_not_a_silent_camera(tmp_path):
+    then = """sys.stdin.readline()
 while source.take(1) is None: pass
 print(source.state().reconnects, source.pid == pid, flush=True)
 source.close()
 """
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as parent:
+    with parent_process(tmp_path, "on", then, 1.0) as parent:
         child = int(parent.stdout.readline())
         for pid in (child, parent.pid):
-            os.kill(pid, signal.SIGSTOP)  # as a laptop does that is closed
+            os.kill(pid, signal.SIGSTOP)  # as when a laptop is closed
         time.sleep(2)
         os.kill(parent.pid, signal.SIGCONT)
         time.sleep(0.3)
@@ -371,18 +370,7 @@ source.close()
 
 @pytest.mark.parametrize("program", ["on", "3:hang"])
 def test_the_child_ends_with_its_parent(tmp_path, program):
-    code = f"""
-import sys, time
-from mobiledet.apps.live.sources.capture import CaptureSource
-from mobiledet.apps.live.sources.capture_devices import CaptureJob
-command = [sys.executable, {str(FAKE)!r}, {str(tmp_path / "counter")!r}, {program!r}]
-source = CaptureSource(CaptureJob("camera", "0"), name="camera 0", command=command, stall_s=600)
-source.start()
-while source.take(1) is None: pass
-print(source.pid, flush=True)
-time.sleep(600)
-"""
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+    with parent_process(tmp_path, program, "time.sleep(600)", 600) as parent:
         pid = int(parent.stdout.readline())
         assert not gone(pid)
         parent.kill()
@@ -426,7 +414,7 @@ def test_a_stream_that_is_cut_again_and_again(stream, camera):
     assert take(stream)
 
 
-def test_a_stream_that_goes_and_comes_back(stream, camera):
+def test_a_stream_that_disappears_for_a_while(stream, camera):
     take(stream)
     camera.refuse()
     wait_for(lambda: "nothing answers at 127.0.0.1" in stream.state().message)
@@ -459,9 +447,7 @@ def test_a_stream_that_is_refused(stream, camera, status, words):
     assert "\n" not in str(caught.value)
 
 
-def test_the_cause_is_read_from_what_ffmpeg_says(fake):
-    from mobiledet.apps.live.sources.addresses import parse_address
-
+def test_the_cause_is_read_from_what_ffmpeg_writes(fake):
     address = parse_address("rtsp://cam/1")
     source = fake("blame", job=CaptureJob("stream", address.url), address=address)
     with pytest.raises(SourceError, match="a user and password are required: rtsp://USER:PASSWORD@cam/1"):

@@ -63,7 +63,7 @@ def zones(*pairs):
         ([], None),
     ],
 )
-def test_the_zone_that_speaks_for_the_processor(sysfs, pairs, expected):
+def test_the_zone_of_the_processor(sysfs, pairs, expected):
     assert board.temperature_c(sysfs(zones(*pairs))) == expected
 
 
@@ -181,7 +181,7 @@ def test_a_vcgencmd_that_fails_or_hangs_is_asked_once(vcgencmd, tmp_path, monkey
 
 
 @pytest.mark.parametrize("script", ["echo nonsense", "echo throttled=0xzz", "printf '\\377\\376='", "true"])
-def test_a_vcgencmd_that_says_something_else(vcgencmd, tmp_path, script):
+def test_a_vcgencmd_that_answers_something_else(vcgencmd, tmp_path, script):
     vcgencmd(script)
     reading = BoardMonitor(sysfs=tmp_path).read()
     assert (reading.throttled, reading.temperature_c) == ((), None)

@@ -33,7 +33,7 @@ def test_percentiles_of_nothing_and_of_odd_values():
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Time that passes when told to."""
+    """A clock that the test sets."""
     moment = SimpleNamespace(now=100.0)
     monkeypatch.setattr(meter_module.time, "monotonic", lambda: moment.now)
     return moment
@@ -102,7 +102,7 @@ def test_pauses_are_not_counted(clock):
     assert figures["fps"]["worst_second"] >= 19
 
 
-def test_a_pause_before_the_first_picture_takes_nothing_from_the_run(clock):
+def test_a_pause_before_the_first_frame_takes_nothing_from_the_run(clock):
     meter = Meter(started=0)
     pause(meter, clock, seconds=4)
     run(meter, clock, seconds=8, fps=10)
@@ -111,12 +111,12 @@ def test_a_pause_before_the_first_picture_takes_nothing_from_the_run(clock):
     assert figures["fps"]["overall"] == pytest.approx(10)
 
 
-def test_numbers_of_the_moment_start_anew_after_a_pause(clock):
+def test_current_numbers_start_anew_after_a_pause(clock):
     meter = Meter(started=0)
     run(meter, clock, seconds=4, fps=20)
     pause(meter, clock, seconds=1)
     run(meter, clock, seconds=0.5, fps=20, age=0.2)
-    assert meter.numbers().fps == pytest.approx(20), "the second's rest isn't a slow picture"
+    assert meter.numbers().fps == pytest.approx(20), "the second's rest isn't a slow frame"
     assert meter.numbers().age_ms == pytest.approx(200)
 
 
@@ -152,7 +152,7 @@ def test_first_and_last_minute(clock):
     assert fps["worst_second"] in (9, 10)
 
 
-def test_a_lost_source_is_told(clock):
+def test_a_lost_source_is_counted(clock):
     state = SimpleNamespace(now=SourceState(connected=True))
     meter = Meter(started=0, source=lambda: state.now)
     run(meter, clock, seconds=2, fps=10)
@@ -200,7 +200,7 @@ def test_what_the_machine_reads(clock):
     assert meter.numbers().throttled == ("hot",)
 
 
-def test_a_pause_without_a_picture_after_it(clock):
+def test_a_pause_without_a_frame_after_it(clock):
     """The camera is lost during the pause, and the user leaves."""
     meter = Meter(started=0)
     run(meter, clock, seconds=3, fps=20)
@@ -235,7 +235,7 @@ def test_a_source_that_never_comes_back_counts(clock):
     assert figures["frames"]["lost_seconds"] == 18
 
 
-def test_a_picture_that_stood_through_a_pause_was_not_shown_late(clock):
+def test_a_frame_that_stood_through_a_pause_was_not_shown_late(clock):
     meter = Meter(started=0)
     run(meter, clock, seconds=1, fps=10)
     stood = result(9, grabbed=clock.now)
@@ -256,7 +256,7 @@ def test_what_came_while_the_model_was_loaded_counts_apart(clock):
     assert (meter.numbers().source.captured, meter.numbers().source.dropped) == (13, 2)
 
 
-def test_nothing_measured_is_nothing_said(clock):
+def test_nothing_measured_is_nothing_reported(clock):
     meter = Meter(started=0)
     assert meter.numbers().fps is meter.numbers().age_ms is None
     figures = meter.figures()
@@ -268,8 +268,8 @@ def test_nothing_measured_is_nothing_said(clock):
 def test_a_long_timeline_stays_short():
     timeline = Timeline()
     for second in range(5000):
-        for picture in range(7):
-            timeline.add(second + picture / 7, 20.0)
+        for frame in range(7):
+            timeline.add(second + frame / 7, 20.0)
         timeline.note(100.0 + second, None)
     timeline.advance(5000)
     plain = timeline.plain()

@@ -1,9 +1,9 @@
-"""A capture process whose camera does as told: ``fake_capture.py COUNTER PROGRAM...``
+"""A capture process with a scripted camera: ``fake_capture.py COUNTER PROGRAM...``
 
 Each start runs the next program (the last one is repeated); COUNTER is a file that counts the starts. A program is
-``WORD``, or ``N:WORD``: N pictures, then what the word says: die, exit, lost, hang, on (goes on for ever), shrink and
-grow (on, in another size), break (damaged pictures, then on), throw; or instead of opening: refuse, blame, hang-open.
-Picture n is filled with ``n % 251``, red being one more and blue one less.
+``WORD``, or ``N:WORD``: N frames, then what the word means: die, exit, lost, hang, on (goes on for ever), shrink and
+grow (on, in another size), break (damaged frames, then on), throw; or instead of opening: refuse, blame, hang-open.
+Frame n is filled with ``n % 251``, red being one more and blue one less.
 """
 
 import os
@@ -15,14 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from mobiledet.apps.live.sources import capture_worker
-from mobiledet.apps.live.sources.capture_devices import CaptureFailedError
+from mobiledet.apps.live.sources.capture_devices import CaptureFailedError, Device
 
 INTERVAL_S = float(os.environ.get("FAKE_INTERVAL", "0.01"))
 
 
-class Fake:
+class Fake(Device):
     bgr = "FAKE_BGR" in os.environ  # needs OpenCV, which takes its time to load
-    patience = 3
 
     def __init__(self, program):
         count, _, self.word = program.rpartition(":")
@@ -65,14 +64,11 @@ class Fake:
         if self.word == "break" and self.count <= self.number < self.count + 3:
             return None
         value = self.number % 251
-        picture = np.full((*self.size, 3), value, np.uint8)
+        image = np.full((*self.size, 3), value, np.uint8)
         red, blue = (2, 0) if self.bgr else (0, 2)
-        picture[..., red] = value + 1
-        picture[..., blue] = (value - 1) % 256
-        return picture
-
-    def present(self):
-        return True
+        image[..., red] = value + 1
+        image[..., blue] = (value - 1) % 256
+        return image
 
     def lost(self):
         return "was unplugged"
@@ -82,7 +78,7 @@ def main():
     counter, programs = Path(sys.argv[1]), sys.argv[2:]
     start = int(counter.read_text()) if counter.exists() else 0
     counter.write_text(str(start + 1))
-    print("chatter that is no answer")
+    print("a library's output, not a message")
     capture_worker.serve(lambda _: Fake(programs[min(start, len(programs) - 1)]), lambda: None)
 
 

@@ -1,4 +1,4 @@
-"""Which cameras there are, what is said when there is none, and how they are set."""
+"""Which cameras there are, what is reported when one is missing, and how they are set."""
 
 import os
 import struct
@@ -68,7 +68,7 @@ def test_no_permission(machine, monkeypatch):
     assert "usermod" in message
 
 
-def test_the_ribbon_cable_is_for_libcamera(machine):
+def test_a_raspberry_pi_camera_needs_libcamera(machine):
     found = list_cameras(*machine({"video0": ("unicam-image", 0), "video1": ("bcm2835-isp-output0", 0)}))
     assert [camera.usable for camera in found] == [False, False]
     message = no_camera_message("/dev/video7", found)
@@ -115,7 +115,7 @@ def test_the_message_on_a_machine_without_cameras(machine):
 
 
 @linux
-def test_trouble_with_odd_devices(tmp_path):
+def test_problems_of_odd_devices(tmp_path):
     (tmp_path / "file").write_text("")
     assert "is not a device" in camera_problem(str(tmp_path / "file"), [])
     assert "doesn't exist" in camera_problem(str(tmp_path / "none"), []) or "no camera" in camera_problem("x", [])
@@ -123,7 +123,7 @@ def test_trouble_with_odd_devices(tmp_path):
     assert camera_problem("/dev/null", [Camera("/dev/null", "USB")]) == ""
 
 
-# Cameras as the capture process opens them, with a driver that is made up.
+# Cameras as the capture process opens them, with a made-up driver.
 
 
 class Driver:
@@ -190,7 +190,7 @@ def test_a_camera_is_set_before_it_is_used(driver):
 
 @linux
 @pytest.mark.parametrize(("back", "used"), [(0.04, True), (5.0, False), (-1.0, False)])
-def test_the_drivers_stamp_counts_where_it_can_be_meant(driver, back, used):
+def test_the_drivers_stamp_counts_where_it_is_plausible(driver, back, used):
     device = open_device(JOB)
     stamp = time.monotonic() - back
     driver.last.stamp = stamp * 1e3
@@ -251,7 +251,7 @@ def test_picamera2_as_its_manual_has_it(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("said", "least", "meant"),
+    ("reported", "least", "used"),
     [
         (30, 0.01, 30.0),
         (480.0, 0.01, 480.0),
@@ -260,5 +260,5 @@ def test_picamera2_as_its_manual_has_it(monkeypatch):
         *((value, 0.01, None) for value in (None, 0, -1, 1000, 90000, float("nan"), float("inf"))),
     ],
 )
-def test_speeds_that_cannot_be_meant(said, least, meant):
-    assert usable_fps(said, least) == meant
+def test_implausible_frame_rates_are_ignored(reported, least, used):
+    assert usable_fps(reported, least) == used
