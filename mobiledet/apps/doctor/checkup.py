@@ -22,7 +22,7 @@ from mobiledet.draw.boxes import write_image
 from mobiledet.errors import MobiledetError
 from mobiledet.structures import Detections, ImageArray
 from mobiledet.utils.files import write_json, write_text
-from mobiledet.utils.text import count
+from mobiledet.utils.text import count, listing
 
 logger = logging.getLogger(__name__)
 
@@ -137,16 +137,17 @@ def _describe_reading(account: Account | None, limited: int | None) -> list[Sect
         section.say(f"Only the first {limited:,} images of each split were examined; all figures are about these.")
         section.data["limit"] = limited
     if account is not None:
-        section.data["account"] = dict(account.to_json())
-        for line in account.lines():
-            severity, _, text = line.partition(": ")
-            if severity == "dropped":
-                section.find(
-                    Code.DROPPED, f"dropped while reading: {text}", "correct the labels, or train without these"
-                )
-            else:
-                section.say(line)
-        if not account.counts:
+        section.data["account"] = found = account.to_json()
+        for severity, kinds in found.items():
+            for kind, records in kinds.items():
+                text = f"{len(records):,} {kind}"
+                places = [": ".join(filter(None, (record["place"], record["value"]))) for record in records]
+                if severity == "dropped":
+                    remedy = "correct the labels, or train without these"
+                    section.find(Code.DROPPED, f"dropped while reading: {text}", remedy, places)
+                else:
+                    section.say(f"{severity}: {text} ({listing(places, 3)})")
+        if not any(found.values()):
             section.say("Nothing had to be dropped or repaired.")
     return [section] if section.parts or section.findings else []
 

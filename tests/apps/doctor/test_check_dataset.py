@@ -11,9 +11,10 @@ import pytest
 from programs import run_tool_in_process
 
 from mobiledet.apps.doctor.checkup import examine, free_folder
-from mobiledet.apps.doctor.report import Level
+from mobiledet.apps.doctor.report import Code, Level
 from mobiledet.config import ModelConfig
 from mobiledet.data.coco import load_coco
+from mobiledet.data.formats.base import Account
 from mobiledet.errors import MobiledetError
 from mobiledet.structures import Detections
 
@@ -65,32 +66,26 @@ def test_ready_with_advice_is_status_0(make, check, tmp_path):
     assert "small-val" in [finding["code"] for finding in report["findings"]]
 
 
-class FakeAccount:
-    def __init__(self):
-        self.counts = {"boxes of a single point or line": 2, "classes without a box": 1}
-
-    def lines(self):
-        return ["dropped: 2 boxes of a single point or line (a.xml)", "note: 1 classes without a box (cow)"]
-
-    def to_json(self):
-        return {"dropped": {"boxes of a single point or line": []}}
-
-
 def test_what_was_dropped_while_reading_is_a_fault(make, tmp_path):
     make({"train": [("a.png", make.image(60, 90, 1), [(1, 2, 2, 30, 20)])]})
     splits = {"train": load_coco(make.root, "train")}
+    account = Account()
+    account.add("classes without a box", "cow")
+    for place in ("a.xml", "b.xml"):
+        account.add("boxes of a single point or line", place)
     found = Detections(np.array([[40, 30, 80, 55]], np.float32), np.array([0.8], np.float32), np.array([1]), ("cat",))
     report = examine(
         splits,
         tmp_path / "out",
         title="data",
         model=ModelConfig(input_size=(64, 96)),
-        account=FakeAccount(),
+        account=account,
         detect=lambda image: found,
         detected_names=("cat",),
     )
-    faults = {finding.code: finding.text for finding in report.findings(Level.FAULT)}
-    assert faults["dropped"] == "dropped while reading: 2 boxes of a single point or line (a.xml)"
+    [dropped] = [finding for finding in report.findings(Level.FAULT) if finding.kind is Code.DROPPED]
+    assert dropped.text.endswith("2 boxes of a single point or line")
+    assert dropped.places == ("a.xml", "b.xml")
     assert report.exit_status == 3
     assert "note: 1 classes without a box (cow)" in report.to_text()
     assert (tmp_path / "out" / "suspects.jpg").exists()
