@@ -88,7 +88,6 @@ def test_every_module_has_a_layer():
     assert {entry for entry in LEVEL if entry not in {part(name) for name in MODULES}} <= {""}
 
 
-@pytest.mark.xfail(reason="parts are still on the move")
 def test_imports_run_downwards():
     back = [
         f"{name} -> {target}"

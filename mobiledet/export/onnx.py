@@ -13,8 +13,7 @@ import numpy as np
 from mobiledet.errors import ModelFileError
 from mobiledet.export.base import Exporter, ExportOptions, quiet
 from mobiledet.runtime.card import KEY, ModelCard
-from mobiledet.runtime.checksum import BLANK, MARK, seal
-from mobiledet.runtime.onnx import ONNX, OnnxBackend
+from mobiledet.runtime.onnx import BLANK, MARK, ONNX, OnnxBackend, seal
 from mobiledet.structures import FloatArray, ImageArray, Size
 
 if TYPE_CHECKING:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
+import zlib
 from pathlib import Path
 
 from mobiledet.errors import ModelFileError
 from mobiledet.runtime.card import ModelCard
-from mobiledet.runtime.checksum import file_checksum
 
 CARD_FILE = "card.json"
 
 
 def write_folder_card(folder: Path, card: ModelCard, files: tuple[str, ...]) -> None:
     """Write ``card.json`` for the ``files`` that are in ``folder`` already."""
-    sums = {name: file_checksum(folder / name) for name in files}
+    sums = {name: _crc32(folder / name) for name in files}
     text = json.dumps({"card": json.loads(card.to_json()), "files": sums}, indent=1, ensure_ascii=False)
     (folder / CARD_FILE).write_text(text + "\n", encoding="utf-8")
 
@@ -39,8 +39,12 @@ def read_folder_card(folder: Path, files: tuple[str, ...]) -> ModelCard:
         path = folder / name
         if not path.is_file():
             raise ModelFileError(f"{path}: missing; copy or export the folder again")
-        if file_checksum(path) != sums.get(name):
+        if _crc32(path) != sums.get(name):
             raise ModelFileError(
                 f"{path}: damaged, its checksum doesn't match {CARD_FILE}; copy or export the folder again"
             )
     return ModelCard.from_json(card, str(place))
+
+
+def _crc32(path: Path) -> str:
+    return f"{zlib.crc32(path.read_bytes()):08x}"

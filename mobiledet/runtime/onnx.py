@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 from mobiledet.errors import ModelFileError
 from mobiledet.runtime.base import RawDetections, Runtime, check_batch, graph_inputs, missing_package
 from mobiledet.runtime.card import KEY, ModelCard
-from mobiledet.runtime.checksum import is_whole
 from mobiledet.runtime.timing import time_shares
 from mobiledet.structures import ImageArray
+
+MARK, BLANK = b"mobiledet-crc32:", b"--------"
+"""Before the checksum inside a file, and its place while it is computed: damaged weights are noticed on opening."""
 
 LAST_LAYERS = ("Conv", "Gemm", "MatMul")
 """Kernels whose last run ends the network; what comes after is decoding and suppression."""
@@ -55,7 +58,7 @@ class OnnxBackend:
             raise ModelFileError(
                 f"{path}: an ONNX file, but not one that tools/export.py wrote; it doesn't say what its numbers mean"
             )
-        if is_whole(content) is False:
+        if _is_whole(content) is False:
             raise ModelFileError(f"{path}: damaged, its checksum doesn't match its content; copy or export it again")
         self.card = ModelCard.from_json(properties[KEY], str(path))
 
@@ -107,6 +110,31 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ModelFileError(f"{path}: can't be read: {error.strerror}") from None
+
+
+def seal(content: bytes) -> bytes:
+    """``content`` with the checksum written behind its mark, which must be in it exactly once."""
+    start = _digits(content)
+    if start is None:
+        raise ValueError("the content has no mark for a checksum")
+    return content[:start] + _checksum(content, start) + content[start + len(BLANK) :]
+
+
+def _is_whole(content: bytes) -> bool | None:
+    """Whether the checksum is that of the content; None where there is none."""
+    start = _digits(content)
+    return None if start is None else content[start : start + len(BLANK)] == _checksum(content, start)
+
+
+def _digits(content: bytes) -> int | None:
+    at = content.rfind(MARK)
+    return None if at < 0 or at + len(MARK) + len(BLANK) > len(content) else at + len(MARK)
+
+
+def _checksum(content: bytes, start: int) -> bytes:
+    view = memoryview(content)
+    crc = zlib.crc32(view[start + len(BLANK) :], zlib.crc32(BLANK, zlib.crc32(view[:start])))
+    return f"{crc:08x}".encode()
 
 
 def _network_share(events: list[dict[str, Any]]) -> float:
