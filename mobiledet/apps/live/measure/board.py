@@ -36,7 +36,7 @@ _SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal", "cpu-thermal", "so
 _SANE = (1.0, 130.0)
 """Degrees Celsius; a value outside is of a sensor that doesn't exist."""
 
-_WORDS = ("under-voltage", "frequency capped", "throttled", "soft temperature limit")
+_CAUSES = ("under-voltage", "frequency capped", "throttled", "soft temperature limit")
 
 _FIRMWARE = "devices/platform/soc/soc:firmware/get_throttled"
 
@@ -191,7 +191,7 @@ class BoardMonitor:
 
     def _note(self, flags: int | None) -> tuple[str, ...]:
         """Causes that slow the board down now; new ones are added to the list of all since the start."""
-        now = dict.fromkeys(throttle_words(flags or 0))
+        now = dict.fromkeys(throttle_causes(flags or 0))
         if self._count.grown():
             now["throttled"] = None
         self._seen |= now
@@ -200,7 +200,7 @@ class BoardMonitor:
             remembered = flags >> 16
             if self._sticky is None:
                 self._sticky = remembered
-            self._seen |= dict.fromkeys(throttle_words(remembered & ~self._sticky))
+            self._seen |= dict.fromkeys(throttle_causes(remembered & ~self._sticky))
         return tuple(now)
 
 
@@ -271,9 +271,9 @@ def firmware_flags(sysfs: Path) -> int | None:
         return None
 
 
-def throttle_words(flags: int) -> tuple[str, ...]:
-    """The lowest four of a Raspberry Pi's flags in words."""
-    return tuple(word for bit, word in enumerate(_WORDS) if flags >> bit & 1)
+def throttle_causes(flags: int) -> tuple[str, ...]:
+    """Names of the causes in the lowest four of a Raspberry Pi's flags."""
+    return tuple(cause for bit, cause in enumerate(_CAUSES) if flags >> bit & 1)
 
 
 class ThrottleCount:

@@ -75,7 +75,7 @@ class Source(ABC):
     name: str
     live: bool
 
-    def check(self) -> None:  # noqa: B027 - most sources can't tell
+    def check(self) -> None:  # noqa: B027 - most sources can't know
         """Refuse at once what needn't be opened to know that it is missing.
 
         Raises:

@@ -63,7 +63,7 @@ class CaptureChild:
         self._lock = threading.Lock()
         self._command, self._job = list(command), job
         self._on_message, self._on_end = on_message, on_end
-        self._words: collections.deque[str] = collections.deque(maxlen=20)
+        self._errors: collections.deque[str] = collections.deque(maxlen=20)
         self._map: mmap.mmap | None = None
         self._memory, self._path = -1, ""
         self._process: subprocess.Popen[bytes] | None = None
@@ -152,14 +152,14 @@ class CaptureChild:
 
     def last_error_line(self) -> str:
         """The last line that it and its libraries wrote to stderr."""
-        return next((line for line in reversed(self._words) if line), "")
+        return next((line for line in reversed(self._errors) if line), "")
 
     def exit_reason(self) -> str:
         """How it ended; to be called after `end`."""
         status = None if self._process is None else self._process.returncode
         if status is None or status >= 0:
-            how, words = f"the capture process ended with status {status}", self.last_error_line()
-            return f"{how}: {words[:300]}" if words else how
+            how, cause = f"the capture process ended with status {status}", self.last_error_line()
+            return f"{how}: {cause[:300]}" if cause else how
         try:
             return f"the capture process was ended by {signal.Signals(-status).name}"
         except ValueError:
@@ -184,7 +184,7 @@ class CaptureChild:
     def _collect(self, pipe: IO[bytes]) -> None:
         with contextlib.suppress(OSError, ValueError):
             for line in _lines(pipe):
-                self._words.append(line.decode("utf-8", "replace").strip())
+                self._errors.append(line.decode("utf-8", "replace").strip())
 
     def _release_memory(self) -> None:
         with self._lock:

@@ -47,7 +47,7 @@ class VideoFileSource(ReadSource):
         Raises:
             SourceError: It is missing, not a video, or damaged.
         """
-        head = check_file(self.path)
+        head = _check_file(self.path)
         if not is_utf8(self.path):
             raise SourceError(f"{self.path.name!r} is not UTF-8, and OpenCV can't open such a name; rename the file")
         self._capture = self._open_capture()
@@ -154,7 +154,7 @@ class VideoFileSource(ReadSource):
                 logging_module.setLogLevel(level)
 
 
-def check_file(path: Path) -> bytes:
+def _check_file(path: Path) -> bytes:
     """Make sure that a path is a file that isn't empty: its first 512 bytes.
 
     Raises:
@@ -196,7 +196,7 @@ def _recognises(text: str) -> bool:
 
 
 def _open(text: str, options: SourceOptions) -> Source:
-    check_file(file_path(text))  # now, not after half a minute in which a model is made ready
+    _check_file(file_path(text))  # now, not after half a minute in which a model is made ready
     return VideoFileSource.from_text(text, options)
 
 

@@ -2,6 +2,7 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 import time
 from types import SimpleNamespace
 
@@ -87,7 +88,7 @@ def test_the_clock_is_the_mean_of_the_cores(sysfs):
 
 
 @pytest.mark.parametrize(
-    ("flags", "words"),
+    ("flags", "causes"),
     [
         (0, ()),
         (0x1, ("under-voltage",)),
@@ -98,8 +99,8 @@ def test_the_clock_is_the_mean_of_the_cores(sysfs):
         (0xF0000, ()),
     ],
 )
-def test_flags_in_words(flags, words):
-    assert board.throttle_words(flags) == words
+def test_flags_name_causes(flags, causes):
+    assert board.throttle_causes(flags) == causes
 
 
 FLAGS = "devices/platform/soc/soc:firmware/get_throttled"
@@ -227,7 +228,7 @@ def test_it_reads_in_its_own_thread_and_ends(tmp_path):
     until(lambda: monitor.reading().cpu_percent is not None)
     monitor.close()
     monitor.close()
-    assert not monitor._thread.is_alive()
+    assert "board monitor" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_closing_does_not_wait_for_the_next_look(tmp_path):

@@ -24,6 +24,7 @@ from mobiledet.apps.live.sources.capture_worker import SLOTS, Slots
 from mobiledet.apps.live.sources.kinds import SourceOptions
 from mobiledet.apps.live.sources.opening import open_source
 from mobiledet.errors import SourceError
+from mobiledet.utils.processes import child_variables
 
 FAKE = Path(__file__).with_name("fake_capture.py")
 LONG = 20.0
@@ -317,7 +318,8 @@ def test_the_child_ends_itself_when_the_line_is_closed(tmp_path):
     memory.write_bytes(b"")
     command = [sys.executable, str(FAKE), str(tmp_path / "counter"), "1:hang"]  # even while its driver hangs
     job = {"kind": "camera", "target": "0", "memory": str(memory)}
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+    environment = {**os.environ, **child_variables(1)}
+    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         child.stdin.write(json.dumps(job).encode() + b"\n")
         child.stdin.flush()
         assert any(b'"index"' in line for line in iter(child.stdout.readline, b""))
