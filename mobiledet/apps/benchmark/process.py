@@ -73,6 +73,7 @@ class Worker:
         self._answers: queue.SimpleQueue[tuple[float, str | None]] = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
+        self.pid = self._process.pid
         self.alive = True
         self.answered = 0.0
         """When the last answer came, on the clock of ``time.perf_counter``."""

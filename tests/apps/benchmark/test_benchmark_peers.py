@@ -1,4 +1,5 @@
 import os
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from mobiledet.apps.benchmark.measured import About
 from mobiledet.apps.benchmark.peers import LiteRt, describe_tflite, open_peer, read_outputs
 from mobiledet.errors import MissingDependencyError, ModelFileError
+from mobiledet.preprocess import fit_image
 from mobiledet.structures import ImageGeometry, ResizeRule
 
 TFLITE = "ssd_mobilenet_v1_0.75_300_coco_quant.tflite"
@@ -22,7 +24,7 @@ def test_litert_boxes_come_back_in_pixels_of_a_image_that_is_not_square():
 
 
 def test_a_missing_package_is_one_line(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "ai_edge_litert", None)
+    monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
     with pytest.raises(MissingDependencyError, match=r"a\.tflite is skipped: .*pip install ai-edge-litert"):
         open_peer("litert", "a.tflite", 1)
 
@@ -71,8 +73,6 @@ def test_torchvisions_stages_add_up():
 
 def test_ultralytics_is_kept_offline_and_to_its_threads(monkeypatch, tmp_path):
     """With a package of the same outline: the real one isn't among the dependencies."""
-    import sys
-
     pytest.importorskip("torch")
     (tmp_path / "cfg" / "models" / "11").mkdir(parents=True)
     (tmp_path / "cfg" / "models" / "11" / "yolo11.yaml").touch()
@@ -104,15 +104,22 @@ def test_ultralytics_is_kept_offline_and_to_its_threads(monkeypatch, tmp_path):
     assert peer._input == (384, 640)
 
 
-def test_resize_of_litert_is_ours(monkeypatch):
+def test_resize_of_litert_is_ours(monkeypatch, tmp_path):
     """The same stretching as in our own SSDs, so that a difference in time is the network's."""
-    called = []
-    monkeypatch.setattr(
-        "mobiledet.apps.benchmark.peers.fit_image",
-        lambda image, rule: called.append(rule) or (image, ImageGeometry((9, 12), (9, 12))),
+    given = {"index": 0, "shape": (1, 9, 12, 3), "dtype": np.uint8}
+    outputs = [np.zeros((1, 1, 4), np.float32), np.zeros((1, 1)), np.zeros((1, 1)), np.zeros(1)]
+    seen = []
+    interpreter = SimpleNamespace(
+        allocate_tensors=lambda: None,
+        get_input_details=lambda: [given],
+        get_output_details=lambda: [{"index": n, "shape": out.shape} for n, out in enumerate(outputs)],
+        set_tensor=lambda index, value: seen.append(value),
+        invoke=lambda: None,
+        get_tensor=outputs.__getitem__,
     )
-    peer = LiteRt.__new__(LiteRt)
-    peer._resize = ResizeRule((9, 12))
-    peer._run = lambda fitted: [np.zeros((1, 4), np.float32), np.zeros(1), np.zeros(1), 0]
-    assert len(peer.call(np.zeros((9, 12, 3), np.uint8))) == 0
-    assert called == [ResizeRule((9, 12))]
+    package = SimpleNamespace(interpreter=SimpleNamespace(Interpreter=lambda path, num_threads: interpreter))
+    monkeypatch.setitem(sys.modules, "ai_edge_litert", package)
+    (tmp_path / "a.tflite").touch()
+    image = np.random.default_rng(0).integers(0, 255, (40, 80, 3), np.uint8)
+    assert len(LiteRt(tmp_path / "a.tflite", 1).call(image)) == 0
+    np.testing.assert_array_equal(seen[0][0], fit_image(image, ResizeRule((9, 12)))[0])

@@ -7,12 +7,16 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
+from programs import run_tool, run_tool_in_process
 
-from mobiledet.apps.benchmark.measured import MATRIX_SIDE, About, DetectorModel, MatrixProduct
+from mobiledet.apps.benchmark.measured import MATRIX_SIDE, DetectorModel, MatrixProduct
 from mobiledet.apps.benchmark.measuring import Settings
 from mobiledet.apps.benchmark.run import run_benchmark
 from mobiledet.errors import MobiledetError
+from mobiledet.runtime.card import ModelCard
+from mobiledet.structures import ResizeRule
 
 QUICK = ("--rounds", "1", "--calls", "2", "--starts", "1", "--sizes", "48x80,own")
 
@@ -26,34 +30,7 @@ run_tool(lambda: run_benchmark(["steady:" + sys.argv[2], "steady"], settings) an
 """
 
 
-def tool(checkout, *arguments, cwd=None):
-    command = [sys.executable, str(checkout / "tools" / "benchmark.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=cwd, check=False)
-
-
-def children(pid):
-    found = []
-    for place in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = place.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[1]) == pid and fields[0] != "Z":
-            found.append(int(place.parent.name))
-    return found
-
-
-def gone(pids):
-    """Whether processes have ended, within a while."""
-    deadline = time.monotonic() + 5
-    while time.monotonic() < deadline:
-        if not any(Path(f"/proc/{pid}").exists() for pid in pids):
-            return True
-        time.sleep(0.02)
-    return False
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.skipif(sys.platform == "win32", reason="sends signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_no_worker_outlives_its_parent(tmp_path, number):
     log = tmp_path / "log"
@@ -66,21 +43,21 @@ def test_no_worker_outlives_its_parent(tmp_path, number):
             assert time.monotonic() < deadline
             assert parent.poll() is None, parent.stderr.read()
             time.sleep(0.02)
-        workers = children(parent.pid)
+        workers = psutil.Process(parent.pid).children()
         assert len(workers) == 3, "two models and the matrix product"
         parent.send_signal(number)
         parent.wait(timeout=10)
-        told = parent.stderr.read()
-    assert gone(workers)
+        stderr = parent.stderr.read()
+    assert psutil.wait_procs(workers, timeout=5)[1] == []
     if number == signal.SIGINT:
-        assert (parent.returncode, told) == (130, "stopped\n")
+        assert (parent.returncode, stderr) == (130, "stopped\n")
         assert sorted(path.name for path in tmp_path.iterdir()) == ["log"], "left behind"
 
 
-def test_a_real_model(tmp_path, tiny_onnx, checkout):
+def test_a_real_model(tmp_path, tiny_onnx):
     arguments = (tiny_onnx, tiny_onnx, *QUICK, "--json", tmp_path / "a.json", "--html", tmp_path / "a.html")
-    done = tool(checkout, *arguments)
-    assert done.returncode == 0, done.stderr
+    done = run_tool("benchmark", *arguments)
+    assert done.status == 0, done.stderr
     assert "tiny.onnx (2)" in done.stdout
     plain = json.loads((tmp_path / "a.json").read_text())
     row = plain["models"][0]
@@ -124,21 +101,16 @@ def test_scored_with_its_own_code(tmp_path, tiny_onnx, tiny_shapes):
         ("a.onnx --json b --html ./b", ["both name b"]),
     ],
 )
-def test_mistakes_are_told_in_one_line(tmp_path, monkeypatch, capsys, checkout, arguments, words):
+def test_mistakes_end_before_the_measuring(tmp_path, monkeypatch, arguments, words):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.onnx").write_text("hello")
-    monkeypatch.setattr("sys.argv", ["benchmark.py", *arguments.split()])
     monkeypatch.setattr("signal.signal", lambda *_: None)
     monkeypatch.setattr("subprocess.Popen", None)  # nothing may be started
-    import runpy
-
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_path(str(checkout / "tools" / "benchmark.py"), run_name="__main__")
-    told = capsys.readouterr()
-    assert ended.value.code == 1
-    assert told.err.count("\n") == 1
-    assert told.err.startswith("error: ")
-    assert all(word in told.err for word in words), told.err
+    done = run_tool_in_process("benchmark", *arguments.split())
+    assert done.status == 1
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert all(word in done.stderr for word in words), done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["a.onnx"]
 
 
@@ -155,10 +127,14 @@ def test_stages_of_a_real_model(tiny_onnx):
     assert all(value > 0 for value in stages.values())
 
 
-def test_a_batch_is_told_by_the_image():
-    class Pretended:
-        def __init__(self):
-            self.backend, self.given = self, []
+def test_a_batch_is_timed_by_the_image(monkeypatch):
+    class Batched:
+        """A detector that takes four images at once."""
+
+        card = ModelCard(names=("a",), category_ids=(1,), resize=ResizeRule((9, 12)), batch=4)
+
+        def __init__(self, target, **options):
+            self.backend, self.runtime, self.given = self, "batched 1", []
 
         def __call__(self, images):
             self.given.append(len(images))
@@ -171,22 +147,16 @@ def test_a_batch_is_told_by_the_image():
             assert images.shape == (4, 9, 12, 3)
             return {"network": 8.0, "decode+nms": 4.0}
 
-    model = DetectorModel.__new__(DetectorModel)
-    model.about, model.detector = About("a", batch=4), Pretended()
+    monkeypatch.setattr("mobiledet.runtime.detector.Detector", Batched)
+    model = DetectorModel("a.onnx", 1)
     stages = model.stages(np.zeros((9, 12, 3), np.uint8), 2)
     assert (stages["network"], stages["decode+nms"]) == (2.0, 1.0)
     assert 5 <= stages["whole"] < 15
     assert set(model.detector.given) == {4}
+    assert "4 images at once" in model.about.note
 
 
 def test_the_matrix_product_counts_what_it_does():
     product = MatrixProduct()
     assert product.call(None).shape == (MATRIX_SIDE, MATRIX_SIDE)
     assert product.about.gmacs == pytest.approx(MATRIX_SIDE**3 / 1e9)
-
-
-def test_importing_it_needs_no_torch():
-    code = "import sys, mobiledet.apps.benchmark.run, mobiledet.apps.benchmark.tables, mobiledet.apps.benchmark.worker;"
-    code += "print([name for name in ('torch', 'onnxruntime', 'pydantic') if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
-    assert done.stdout == "[]\n"
