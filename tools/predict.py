@@ -1,4 +1,4 @@
-"""Detect objects in images: writes drawn pictures and one detections.json.
+"""Detect objects in images: writes drawn copies of them and one detections.json.
 
 See :mod:`mobiledet.cli.predict`.
 """

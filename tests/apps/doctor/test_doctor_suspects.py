@@ -86,7 +86,7 @@ def test_a_model_finds_what_no_label_covers(make):
     make({"train": [("a.png", make.image(40, 60, 1), [(1, 0, 0, 20, 20), (2, 40, 0, 20, 40)])]}, crowds=[1])
     seen = detections(
         (0, 1, 20, 20, 0.9, 1),  # labelled, if under another class
-        (22, 20, 38, 38, 0.8, 2),  # unlabelled, of a class that only its case tells apart
+        (22, 20, 38, 38, 0.8, 2),  # unlabelled, of a class that only upper and lower case distinguish
         (22, 2, 30, 12, 0.4, 1),  # not sure
         (22, 2, 32, 14, 0.9, 3),  # a class the data doesn't have
         (42, 5, 58, 15, 0.9, 1),  # in a crowd
