@@ -242,7 +242,8 @@ def lock_run_folder(folder: Path) -> Iterator[None]:
     with ExitStack() as stack:
         try:
             stack.enter_context(locked(path))
-            path.write_text(str(os.getpid()), encoding="utf-8")
+            with suppress(PermissionError):  # Windows lets nobody write to a locked file
+                path.write_text(str(os.getpid()), encoding="utf-8")
             for leftover in folder.glob(".*.tmp"):  # of a process that was killed while it was replacing a file
                 leftover.unlink()
         except TimeoutError:

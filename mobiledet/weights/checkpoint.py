@@ -54,12 +54,13 @@ def save_checkpoint(path: Path, payload: Mapping[str, Any], *, keep_previous: bo
     torch.save(content, buffer)
     try:
         with replacing(path, durable=True) as temporary:
-            temporary.write_bytes(buffer.getbuffer())
+            with buffer.getbuffer() as data:
+                temporary.write_bytes(data)
             sync(temporary)  # before the previous file is touched: a full disk may show only here
             if keep_previous and path.exists():
                 _keep(path, previous_path(path))
     except OSError as error:
-        raise CheckpointError(_why_not_written(path, buffer.getbuffer().nbytes, error)) from None
+        raise CheckpointError(_why_not_written(path, buffer.tell(), error)) from None
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
