@@ -159,9 +159,9 @@ def test_a_lock_nobody_may_write_to_holds_all_the_same(tmp_path, monkeypatch):
         raise PermissionError
 
     monkeypatch.setattr(Path, "write_text", refuse)
-    with lock_run_folder(tmp_path):
-        with pytest.raises(TrainingError, match="another process"), lock_run_folder(tmp_path):
-            pytest.fail("two holders")
+    refused = pytest.raises(TrainingError, match="another process")
+    with lock_run_folder(tmp_path), refused, lock_run_folder(tmp_path):
+        pytest.fail("two holders")
 
 
 def test_a_drive_without_locks_keeps_nobody_from_training(tmp_path, monkeypatch):
