@@ -70,7 +70,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["mobiledet", "mobiledet.*"]),
-    package_data={"mobiledet": ["py.typed"], "mobiledet.apps.live": ["page/*"]},
+    package_data={"mobiledet": ["py.typed"], "mobiledet.apps.live.web": ["page/*"]},
     install_requires=RUN,
     extras_require={
         "serve": SERVE,

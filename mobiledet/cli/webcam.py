@@ -30,10 +30,9 @@ def main() -> int:
     arguments = parse()
 
     from mobiledet.apps.live.card.report import summary_lines
-    from mobiledet.apps.live.options import LiveOptions
-    from mobiledet.apps.live.session import LiveRun
+    from mobiledet.apps.live.session import LiveOptions, LiveRun
     from mobiledet.apps.live.sources.kinds import SourceOptions
-    from mobiledet.apps.live.stopping import Stop
+    from mobiledet.apps.live.stopping import LiveStop
     from mobiledet.errors import MobiledetError
     from mobiledet.export.prepare_model import ready_model
 
@@ -71,7 +70,7 @@ def main() -> int:
     model = arguments.model
     if arguments.device in ("auto", "cpu"):  # elsewhere a name runs in PyTorch, which knows other devices
         model = ready_model(model, threads=arguments.threads)
-    with Stop() as stop:
+    with LiveStop() as stop:
         report = live.run(model, stop)
     print_lines(summary_lines(report))
     if live.problems:

@@ -9,8 +9,12 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import mobiledet
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 EXIT_SIGNAL = 128
 """A program stopped by signal ``n`` exits with ``128 + n``, as shells expect: 130 for Ctrl-C, 143 for SIGTERM."""
@@ -61,3 +65,50 @@ def handling(numbers: Iterable[int], handler: Callable[[int, FrameType | None], 
     finally:
         for number, former in before.items():
             signal.signal(number, former)
+
+
+class StopSignals:
+    """A context in which signals ask to stop instead of ending the process; to be entered in the main thread.
+
+    Args:
+        numbers: The signals.
+
+    Attributes:
+        signal: The first signal that arrived; 0 before.
+    """
+
+    def __init__(self, numbers: Iterable[int]) -> None:
+        self.signal = 0
+        self._numbers = tuple(numbers)
+        self._handlers = contextlib.ExitStack()
+
+    def __bool__(self) -> bool:
+        return self.signal != 0
+
+    @property
+    def exit_status(self) -> int:
+        """0, or what shells expect of a program ended by a signal: 130 after Ctrl-C, 143 after SIGTERM."""
+        return EXIT_SIGNAL + self.signal if self.signal else 0
+
+    def __enter__(self) -> Self:
+        self._handlers.enter_context(handling(self._numbers, self._handle))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._handlers.close()
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        first, self.signal = not self.signal, self.signal or number
+        notice = self.asked_first() if first else self.asked_again(number)
+        if notice:
+            with contextlib.suppress(OSError):  # a closed terminal
+                # os.write, because a logger may hold a lock that the interrupted code already has.
+                os.write(2, f"\n{notice}\n".encode())
+
+    def asked_first(self) -> str:
+        """Called in the signal handler at the first signal; returns a line for the terminal, or an empty one."""
+        raise NotImplementedError
+
+    def asked_again(self, number: int) -> str:
+        """The same for every later signal ``number``."""
+        raise NotImplementedError

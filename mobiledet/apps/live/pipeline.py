@@ -12,8 +12,8 @@ import numpy as np
 
 from mobiledet.apps.live.frames import Frame, Newest, Result
 from mobiledet.apps.live.measure.meter import Meter
-from mobiledet.apps.live.settings import ViewSettings
 from mobiledet.apps.live.sources.base import EndOfSource, Source
+from mobiledet.apps.live.view import ViewSettings
 from mobiledet.runtime.detector import Detector
 
 logger = logging.getLogger(__name__)

@@ -2,34 +2,84 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mobiledet.apps.live.card.report import make_report
 from mobiledet.apps.live.measure.board import BoardMonitor
 from mobiledet.apps.live.measure.meter import Meter
-from mobiledet.apps.live.options import LiveOptions
 from mobiledet.apps.live.pipeline import Pipeline, Recorder
-from mobiledet.apps.live.save.saving import DetectionLog, VideoSaver
-from mobiledet.apps.live.settings import ViewSettings
+from mobiledet.apps.live.save.detection_log import DetectionLog
+from mobiledet.apps.live.save.video_saver import VideoSaver
 from mobiledet.apps.live.show.display_check import DisplayProbe
-from mobiledet.apps.live.show.painter import Painter
+from mobiledet.apps.live.sources.kinds import SourceOptions
 from mobiledet.apps.live.sources.opening import open_source
-from mobiledet.apps.live.stopping import Stop
+from mobiledet.apps.live.stopping import LiveStop
+from mobiledet.apps.live.view import Painter, View, ViewSettings
 from mobiledet.errors import MobiledetError
 from mobiledet.evaluate.thresholds import DEFAULT_THRESHOLD, LOWEST
 from mobiledet.runtime.detector import Detector
 from mobiledet.utils.files import create_run_folder, refuse_existing, write_json
 from mobiledet.utils.machine import load_average
+from mobiledet.utils.text import did_you_mean, listing
 
 logger = logging.getLogger(__name__)
 
 _PORT = 8080
 """Of the browser view that stands in for a window."""
+
+
+@dataclass(frozen=True)
+class LiveOptions:
+    """What a live run is asked to do.
+
+    Attributes:
+        model_name: What the user called the model, for titles and reports.
+        source: What `open_source` takes.
+        source_options: How the source is read.
+        threads: Processor threads of the network; 0 takes all cores.
+        provider: Where the network runs; None for the processor.
+        threshold: Least score shown; None takes what suits the model best, or 0.3.
+        classes: Names of the classes shown; none shows all.
+        labels: Whether names and scores are written at the boxes.
+        window: Whether to open a window, if there is a display.
+        serve: Port of the browser view; None for none, 0 for any that is free.
+        host: Address that the browser view is reached at.
+        save: Annotated video to write.
+        detections: JSON lines to write.
+        report: Report to write.
+        label: What the board is called in the report.
+        snapshots: Folder for snapshots.
+        max_frames: Stop after so many pictures.
+        max_seconds: Stop so long after the first boxes.
+        started: When the program was started, on the clock of ``time.monotonic``.
+        command: The command line's words, for the report.
+    """
+
+    model_name: str
+    source: str
+    source_options: SourceOptions = field(default_factory=SourceOptions)
+    threads: int = 0
+    provider: str | None = None
+    threshold: float | None = None
+    classes: Sequence[str] = ()
+    labels: bool = True
+    window: bool = True
+    serve: int | None = None
+    host: str = "127.0.0.1"
+    save: Path | None = None
+    detections: Path | None = None
+    report: Path | None = None
+    label: str = ""
+    snapshots: Path = Path("runs/snapshots")
+    max_frames: int | None = None
+    max_seconds: float | None = None
+    started: float = 0.0
+    command: Sequence[str] = ()
 
 
 class LiveRun:
@@ -58,7 +108,7 @@ class LiveRun:
         self.problems: list[str] = []
         """Files that couldn't be finished, and why; the others are."""
 
-    def run(self, model: str | Path, stop: Stop) -> dict[str, Any]:
+    def run(self, model: str | Path, stop: LiveStop) -> dict[str, Any]:
         """Run until the source ends, a limit is reached or somebody stops it; in the main thread.
 
         Args:
@@ -119,7 +169,7 @@ class LiveRun:
         if save is not None:
             fps = self.source.state().fps
             self.saver = VideoSaver(save, painter=self.painter, fps=fps, live=self.source.live)
-            self._stack.callback(self.saver.close, hurry=lambda: True)
+            self._stack.callback(self.saver.close, drop_unsaved=lambda: True)
         recorders: list[Recorder] = [recorder for recorder in (self.log, self.saver) if recorder is not None]
         self.pipeline = Pipeline(
             self.source,
@@ -131,6 +181,7 @@ class LiveRun:
             max_seconds=options.max_seconds,
         )
         self._stack.callback(self.pipeline.join)
+        self.view = View(self.pipeline.results, self.painter, self.meter.numbers, self._title())
         self.served = serve is not None
         if serve is not None:
             self._serve(serve)
@@ -156,11 +207,7 @@ class LiveRun:
 
         host = self.options.host
         server = ViewServer(
-            results=self.pipeline.results,
-            painter=self.painter,
-            settings=self.settings,
-            numbers=self.meter.numbers,
-            title=self._title(),
+            self.view,
             host=host,
             port=port,
             token=None if is_loopback(host) else new_token(),
@@ -169,22 +216,18 @@ class LiveRun:
         self._stack.callback(server.close)
         logger.info("watch at %s", server.url)
 
-    def _show(self, stop: Stop) -> None:
+    def _show(self, stop: LiveStop) -> None:
         """Until the end: the window in this thread, or a wait."""
         if not self.window:
             if not self.served:
-                logger.info("%s; Ctrl-C stops", self._title())
+                logger.info("%s; Ctrl-C stops", self.view.title)
             while not stop.asked.is_set() and not self.pipeline.wait(0.2):
                 pass
             return
         from mobiledet.apps.live.show.window import Window
 
         window = Window(
-            title=f"mobiledet: {self._title()}",
-            results=self.pipeline.results,
-            painter=self.painter,
-            settings=self.settings,
-            numbers=self.meter.numbers,
+            self.view,
             snapshots=self.options.snapshots,
             on_shown=self.meter.shown,
             screen=self.screen,
@@ -192,12 +235,12 @@ class LiveRun:
         )
         window.run(stop.asked, self.pipeline.ended)
 
-    def _finish(self, stop: Stop) -> None:
+    def _finish(self, stop: LiveStop) -> None:
         """Close files, write the report; what goes wrong with one of them doesn't keep the others from it."""
         self.meter.end()  # a camera goes on while files are finished
         if self.saver is not None:
             try:
-                self.saver.close(hurry=lambda: stop.hurry)
+                self.saver.close(drop_unsaved=lambda: stop.drop_unsaved)
                 logger.info("%s", self.saver.summary())
             except MobiledetError as error:
                 self.problems.append(str(error))
@@ -226,7 +269,7 @@ class LiveRun:
                 "serve": self.served,
                 "save": options.save.suffix.lstrip(".") if options.save else None,
             },
-            last=newest[1] if newest is not None and options.report is not None and not stop.hurry else None,
+            last=newest[1] if newest is not None and options.report is not None and not stop.drop_unsaved else None,
             label=options.label,
             command=options.command,
             address=options.source,
@@ -262,19 +305,14 @@ def _threshold(wanted: float | None, detector: Detector) -> float:
 
 
 def _labels(classes: Sequence[str], names: tuple[str, ...]) -> set[int] | None:
-    """Labels of classes by name.
+    """Labels of classes by name, upper and lower case being alike; None for no names, which shows all.
 
     Raises:
-        MobiledetError: the model doesn't know one.
+        MobiledetError: The model doesn't know one.
     """
-    if not classes:
-        return None
     known = {name.casefold(): label for label, name in enumerate(names, start=1)}
-    found = set()
     for name in classes:
         if name.casefold() not in known:
-            near = difflib.get_close_matches(name.casefold(), known, n=1)
-            hint = f"did you mean {names[known[near[0]] - 1]!r}?" if near else f"it knows {', '.join(names[:12])} ..."
+            hint = did_you_mean(name, names, otherwise=f"it knows {listing(names, 12)}")
             raise MobiledetError(f"--classes: the model has no class {name!r}; {hint}")
-        found.add(known[name.casefold()])
-    return found
+    return {known[name.casefold()] for name in classes} or None

@@ -5,7 +5,6 @@ import pytest
 
 from mobiledet.apps.live.frames import Frame, Result
 from mobiledet.apps.live.measure.numbers import LiveNumbers
-from mobiledet.apps.live.settings import ViewSettings
 from mobiledet.apps.live.show.overlay import (
     HELP,
     draw_banner,
@@ -16,6 +15,7 @@ from mobiledet.apps.live.show.overlay import (
     enlargement,
 )
 from mobiledet.apps.live.sources.base import SourceState
+from mobiledet.apps.live.view import ViewSettings
 from mobiledet.structures import Detections
 
 SIZES = [(360, 480), (480, 640), (720, 1280), (1080, 1920), (640, 480), (2160, 3840), (60, 1600), (900, 40), (8, 480)]

@@ -6,7 +6,7 @@ from live_parts import ListedSource, ScriptedDetector, TickingSource
 
 from mobiledet.apps.live.measure.meter import Meter
 from mobiledet.apps.live.pipeline import Pipeline
-from mobiledet.apps.live.settings import ViewSettings
+from mobiledet.apps.live.view import ViewSettings
 from mobiledet.errors import SourceError
 
 

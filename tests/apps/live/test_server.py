@@ -28,9 +28,9 @@ from view_scene import (
 
 import mobiledet.apps.live.web.app as web_app
 import mobiledet.apps.live.web.streams as web_pictures
-from mobiledet.apps.live.show.painter import Painter
+from mobiledet.apps.live.view import Painter, View
 from mobiledet.apps.live.web.server import ViewServer, is_loopback, new_token
-from mobiledet.errors import MissingDependencyError, MobiledetError
+from mobiledet.errors import MissingDependencyError, MobiledetError, install_extra
 
 PAGE = Path(web_app.__file__).parent / "page"
 SECRET = "a-secret_of-20-signs"
@@ -554,9 +554,7 @@ def test_a_taken_port_is_named_with_a_free_one(scene):
 
 def test_without_aiohttp_the_remedy_is_named(scene, monkeypatch):
     monkeypatch.setitem(sys.modules, "aiohttp", None)
-    for name in ("web_app", "web_guard"):
-        monkeypatch.delitem(sys.modules, f"mobiledet.apps.live.{name}")
-    with pytest.raises(MissingDependencyError, match=r'pip install -e "\.\[serve\]"'):
+    with pytest.raises(MissingDependencyError, match=re.escape(install_extra("serve"))):
         scene.serve()
 
 
@@ -583,9 +581,7 @@ def test_it_closes_within_a_second_whoever_is_watching(scene):
 
 
 def test_closing_before_the_start_is_harmless(scene):
-    ViewServer(
-        results=scene.results, painter=scene.painter, settings=scene.settings, numbers=make_numbers, title=""
-    ).close()
+    ViewServer(View(scene.results, scene.painter, make_numbers, "")).close()
 
 
 def test_a_missing_page_is_told_and_leaves_the_port_free(scene, monkeypatch):
@@ -665,7 +661,7 @@ def half_a_wish(server, body=b'{"thresh'):
 
 
 def test_a_wish_that_does_not_end_is_given_up(scene, monkeypatch):
-    monkeypatch.setattr(web_app, "_WISH_TIME", 0.2)
+    monkeypatch.setattr(web_app, "_BODY_TIME", 0.2)
     with half_a_wish(scene.serve()) as sock:
         assert sock.recv(1000).startswith(b"HTTP/1.1 408")
     assert scene.settings.revision == 0

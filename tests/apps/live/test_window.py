@@ -20,13 +20,11 @@ from x_messages import ask_to_close
 
 from mobiledet.apps.live.frames import Newest
 from mobiledet.apps.live.measure.numbers import LiveNumbers
-from mobiledet.apps.live.settings import ViewSettings
-from mobiledet.apps.live.show import snapshots
-from mobiledet.apps.live.show.painter import Painter
-from mobiledet.apps.live.show.snapshots import save_snapshot
-from mobiledet.apps.live.show.window import Window, key_name
+from mobiledet.apps.live.show import window as show_window
+from mobiledet.apps.live.show.window import StopReason, Window, key_name, save_snapshot
 from mobiledet.apps.live.sources.base import SourceState
-from mobiledet.apps.live.stopping import Asked
+from mobiledet.apps.live.stopping import StopFlag
+from mobiledet.apps.live.view import Painter, View, ViewSettings
 from mobiledet.errors import ImageError
 
 PLAYER = Path(window_player.__file__)
@@ -296,10 +294,9 @@ def gui(monkeypatch):
 
 
 def window(results, tmp_path, **given):
-    settings = given.pop("settings", None) or ViewSettings()
+    painter = given.pop("painter", None) or Painter(given.pop("settings", None) or ViewSettings())
     numbers = LiveNumbers(source=SourceState(connected=True))
-    given = {"title": "t", "numbers": lambda: numbers, "snapshots": tmp_path / "kept", **given}
-    return Window(results=results, painter=Painter(settings), settings=settings, **given)
+    return Window(View(results, painter, lambda: numbers, "t"), **{"snapshots": tmp_path / "kept", **given})
 
 
 def one_result(index=0, size=(200, 320)):
@@ -313,7 +310,7 @@ def test_it_insists_on_the_main_thread(tmp_path):
 
     def run():
         with pytest.raises(RuntimeError, match="main thread") as caught:
-            window(Newest(), tmp_path).run(Asked(), lambda: True)
+            window(Newest(), tmp_path).run(StopFlag(), lambda: True)
         failures.append(caught)
 
     thread = threading.Thread(target=run)
@@ -329,16 +326,16 @@ def test_a_window_that_is_gone_ends_it(gui, tmp_path, gone):
             gui.visible = gone
 
     gui.on_turn = close
-    assert window(one_result(), tmp_path).run(Asked(), lambda: False) == "closed"
+    assert window(one_result(), tmp_path).run(StopFlag(), lambda: False) is StopReason.CLOSED
     assert gui.turns == 5
     assert gui.destroyed
 
 
 def test_a_window_system_that_cannot_tell_whether_it_is_open(gui, tmp_path):
     gui.visible = -1.0
-    stop = Asked()
+    stop = StopFlag()
     gui.on_turn = lambda: stop.set() if gui.turns == 20 else None
-    assert window(one_result(), tmp_path).run(stop, lambda: False) == "stopped"
+    assert window(one_result(), tmp_path).run(stop, lambda: False) is StopReason.STOPPED
     assert gui.turns == 20
 
 
@@ -353,7 +350,7 @@ def test_the_last_result_is_shown_though_it_came_late(gui, tmp_path):
 
     given = {"on_shown": lambda item, moment: shown.append((item.frame.index, moment))}
     start = time.monotonic()
-    assert window(results, tmp_path, **given).run(Asked(), ended) == "end"
+    assert window(results, tmp_path, **given).run(StopFlag(), ended) is StopReason.END
     assert [index for index, _ in shown] == [3]
     assert start <= shown[0][1] <= time.monotonic()
 
@@ -361,45 +358,36 @@ def test_the_last_result_is_shown_though_it_came_late(gui, tmp_path):
 def test_a_source_that_ends_without_a_picture(gui, tmp_path):
     results = Newest()
     results.close()
-    assert window(results, tmp_path).run(Asked(), lambda: True) == "end"
+    assert window(results, tmp_path).run(StopFlag(), lambda: True) is StopReason.END
 
 
 def test_an_ended_window_that_waits_does_not_spin(gui, tmp_path):
     results = one_result()
     results.close()
-    stop = Asked()
+    stop = StopFlag()
     start = time.monotonic()
     gui.on_turn = lambda: stop.set() if time.monotonic() - start > 0.4 else None
-    assert window(results, tmp_path, hold=True).run(stop, lambda: True) == "stopped"
+    assert window(results, tmp_path, hold=True).run(stop, lambda: True) is StopReason.STOPPED
     assert gui.turns < 60
 
 
 def test_nothing_is_drawn_twice(gui, tmp_path):
-    stop = Asked()
+    stop = StopFlag()
     gui.on_turn = lambda: stop.set() if gui.turns == 15 else None
     window(one_result(), tmp_path).run(stop, lambda: False)
     assert len(gui.pictures) <= 2
 
 
 def test_text_stays_off_the_picture_that_others_share(gui, tmp_path):
-    results, settings = one_result(size=(400, 640)), ViewSettings()
-    painter = Painter(settings)
+    results, painter = one_result(size=(400, 640)), Painter(ViewSettings())
     before = painter.paint(results.get()[1]).copy()
     gui.keys = ["h", "p", "q"]
-    shown = Window(
-        title="t",
-        results=results,
-        painter=painter,
-        settings=settings,
-        numbers=LiveNumbers,
-        snapshots=tmp_path,
-    )
-    assert shown.run(Asked(), lambda: False) == "key"
+    assert window(results, tmp_path, painter=painter).run(StopFlag(), lambda: False) is StopReason.KEY
     np.testing.assert_array_equal(painter.paint(results.get()[1]), before)
 
 
 def test_changes_from_elsewhere_are_drawn(gui, tmp_path):
-    stop, settings = Asked(), ViewSettings()
+    stop, settings = StopFlag(), ViewSettings()
 
     def act():
         if gui.turns == 5:
@@ -415,14 +403,14 @@ def test_changes_from_elsewhere_are_drawn(gui, tmp_path):
 def test_a_folder_that_takes_no_pictures_is_told_and_does_no_harm(gui, tmp_path, caplog):
     (tmp_path / "file").write_text("in the way")
     gui.keys = ["s", "s", "q"]
-    assert window(one_result(), tmp_path, snapshots=tmp_path / "file").run(Asked(), lambda: False) == "key"
+    assert window(one_result(), tmp_path, snapshots=tmp_path / "file").run(StopFlag(), lambda: False) is StopReason.KEY
     assert "choose another folder" in caplog.text
 
 
 @pytest.mark.parametrize("size", [(480, 640), (400, 1600), (640, 360)])
 def test_a_full_screen_is_black_around_the_picture(gui, tmp_path, size):
     gui.keys = ["f", "l", "l", "q"]
-    window(one_result(size=size), tmp_path, screen=(1080, 1920)).run(Asked(), lambda: False)
+    window(one_result(size=size), tmp_path, screen=(1080, 1920)).run(StopFlag(), lambda: False)
     height, width = gui.pictures[-1].shape[:2]
     assert width / height == pytest.approx(16 / 9, rel=0.01)
     assert (gui.pictures[-1] > 0).any(-1).sum() >= size[0] * size[1] * 0.99
@@ -432,7 +420,7 @@ def test_a_full_screen_is_black_around_the_picture(gui, tmp_path, size):
 @pytest.mark.parametrize("size", [(60, 80), (800, 90), (2160, 3840)])
 def test_pictures_of_any_size(gui, tmp_path, size):
     gui.keys = [*"hhppspl ++f", "q"]
-    assert window(one_result(size=size), tmp_path).run(Asked(), lambda: False) == "key"
+    assert window(one_result(size=size), tmp_path).run(StopFlag(), lambda: False) is StopReason.KEY
     height, width = gui.pictures[-1].shape[:2]
     assert width / height == pytest.approx(size[1] / size[0], rel=0.02)
 
@@ -443,34 +431,30 @@ def test_pictures_reach_opencv_in_its_order_of_colours(gui, tmp_path):
     results = Newest()
     results.put(result)
     gui.keys = ["q"]
-    window(results, tmp_path).run(Asked(), lambda: False)
+    window(results, tmp_path).run(StopFlag(), lambda: False)
     assert tuple(gui.pictures[-1][300, 600]) == (0, 100, 200)
 
 
-def test_a_snapshot_that_cannot_be_finished_leaves_nothing(tmp_path, monkeypatch):
-    class Full:
-        def __init__(self, file):
-            self.file = file
+def test_a_snapshot_that_cannot_be_encoded_leaves_nothing(tmp_path):
+    with pytest.raises(ImageError):
+        save_snapshot(tmp_path, np.zeros((20, 70_000, 3), np.uint8))  # a JPEG has 65,535 columns at most
+    assert not list(tmp_path.iterdir())
 
-        def __enter__(self):
-            return self
 
-        def __exit__(self, *_):
-            self.file.close()
+def test_a_snapshot_on_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
+    def full(path, data):
+        with path.open("wb") as file:
+            file.write(data[:100])
+        raise OSError(28, "No space left on device")
 
-        def write(self, data):
-            self.file.write(data[:100])
-            raise OSError(28, "No space left on device")
-
-    opened = Path.open
-    monkeypatch.setattr(Path, "open", lambda path, mode: Full(opened(path, mode)))
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(ImageError, match="No space left"):
         save_snapshot(tmp_path, np.zeros((20, 30, 3), np.uint8))
     assert not list(tmp_path.iterdir())
 
 
 def test_snapshots_never_replace_each_other(tmp_path, monkeypatch):
-    monkeypatch.setattr(snapshots.time, "strftime", lambda _: "20250102-030405")
+    monkeypatch.setattr(show_window.time, "strftime", lambda _: "20250102-030405")
     image = np.zeros((20, 30, 3), np.uint8)
     image[..., 0] = 250
     paths = [save_snapshot(tmp_path / "new" / "Bilder é", image) for _ in range(3)]

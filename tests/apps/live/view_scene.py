@@ -14,9 +14,8 @@ import numpy as np
 
 from mobiledet.apps.live.frames import Frame, Newest, Result
 from mobiledet.apps.live.measure.numbers import LiveNumbers
-from mobiledet.apps.live.settings import ViewSettings
-from mobiledet.apps.live.show.painter import Painter
 from mobiledet.apps.live.sources.base import SourceState
+from mobiledet.apps.live.view import Painter, View, ViewSettings
 from mobiledet.apps.live.web.server import ViewServer
 from mobiledet.structures import Detections
 
@@ -59,13 +58,9 @@ class Scene:
         self.painter = Painter(self.settings, on_draw=self.drawn.append)
 
     def serve(self, **options):
-        server = ViewServer(
-            results=self.results,
-            painter=self.painter,
-            settings=self.settings,
-            numbers=self.ask_numbers or (lambda: self.numbers),
-            **{"title": "model <i> on clip.mp4", "port": 0, **options},
-        )
+        numbers = self.ask_numbers or (lambda: self.numbers)
+        view = View(self.results, self.painter, numbers, "model <i> on clip.mp4")
+        server = ViewServer(view, **{"port": 0, **options})
         server.start()
         self.servers.append(server)
         return server

@@ -16,10 +16,9 @@ import numpy as np
 
 from mobiledet.apps.live.frames import Frame, Newest, Result
 from mobiledet.apps.live.measure.numbers import LiveNumbers
-from mobiledet.apps.live.settings import ViewSettings
-from mobiledet.apps.live.show.painter import Painter
 from mobiledet.apps.live.show.window import Window
 from mobiledet.apps.live.sources.base import SourceState
+from mobiledet.apps.live.view import Painter, View, ViewSettings
 from mobiledet.structures import Detections
 
 COUNTS = {"run": 10**6, "file": 8, "still": 1, "frozen": 5, "silent": 0}
@@ -75,11 +74,8 @@ def main():
 
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     window = Window(
-        title="player – Fenster \udcff",  # of a file whose name isn't UTF-8; OpenCV crashes at that
-        results=results,
-        painter=Painter(settings),
-        settings=settings,
-        numbers=numbers,
+        # The title is of a file whose name isn't UTF-8; OpenCV crashes at that.
+        View(results, Painter(settings), numbers, "player – Fenster \udcff"),
         snapshots=folder,
         on_shown=lambda item, moment: tell(shown=item.frame.index, late_ms=(moment - put[item.frame.index]) * 1e3),
         hold=mode == "still",
@@ -88,7 +84,7 @@ def main():
     for thread in threads:
         thread.start()
     try:
-        tell(why=window.run(stop, over.is_set))
+        tell(why=window.run(stop, over.is_set).value)
     finally:
         stop.set()
         for thread in threads:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mobiledet.apps.live.frames import Result
-from mobiledet.apps.live.settings import ViewSettings
+from mobiledet.apps.live.view import ViewSettings
 from mobiledet.errors import MobiledetError
 from mobiledet.structures import Detections
 from mobiledet.utils.files import refuse_existing

@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -29,7 +30,6 @@ from typing import Any
 
 import numpy as np
 
-from mobiledet.apps.live.save.partial_file import RESERVE, count_pictures, free_bytes, is_empty, place, remove
 from mobiledet.apps.live.sources.base import is_utf8
 from mobiledet.errors import MobiledetError
 from mobiledet.structures import ImageArray, Size
@@ -37,11 +37,16 @@ from mobiledet.utils.files import refuse_existing
 
 logger = logging.getLogger(__name__)
 
+RESERVE = 32 * 2**20
+"""Bytes of the disk that stay free, so that there is room to end the file properly."""
+
 SMALLEST, LARGEST = 16, 4096
 """Sides of a video in pixels: some codecs refuse less, or more."""
 
 _LOOK_EVERY = 0.5
 """Seconds between two looks at the free room."""
+
+_FFMPEG_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 
 _BORDER = (24, 24, 24)
 
@@ -127,7 +132,7 @@ class VideoFile:
             writer.release()
             return (time.monotonic() - start) * 1e3 / pictures
         finally:
-            remove(self._trial)
+            _remove(self._trial)
 
     def open(self, size: Size, fps: float) -> None:
         """Begin, for pictures of ``size`` and ``fps`` of them a second.
@@ -183,18 +188,18 @@ class VideoFile:
         self._writer.release()
         self._writer = None
         if not self.written:
-            remove(self.partial)
+            _remove(self.partial)
             return None
-        pictures = count_pictures(self.partial)
+        pictures = count_frames(self.partial)
         if pictures <= 0:
             full = "is the disk or a quota full?"
-            if is_empty(self.partial):
-                remove(self.partial)
+            if _is_empty(self.partial):
+                _remove(self.partial)
                 raise MobiledetError(f"{self.path}: nothing of it could be written; {full}")
             # Never removed: that it can't be opened has other reasons, too, and may be mended.
             kept = "may not play" if pictures < 0 else "plays, but wasn't ended properly"
             raise MobiledetError(f"{self.path}: can't be ended; what there is of it, {self.partial}, {kept}; {full}")
-        place(self.partial, self.path)
+        _place(self.partial, self.path)
         return self.path
 
     def _choose_codec(self, codecs: tuple[Codec, ...]) -> Codec:
@@ -209,7 +214,7 @@ class VideoFile:
                     if done is not False and self._trial.exists() and self._trial.stat().st_size > 0:
                         return codec
         finally:
-            remove(self._trial)
+            _remove(self._trial)
         names = " or ".join(codec.name for codec in codecs)
         others = " or ".join(ending for ending in CODECS if ending != self.path.suffix.lower())
         raise MobiledetError(f"{self.path}: this OpenCV can't write {names} there; try {others}")
@@ -279,3 +284,73 @@ def _without_tag_complaints() -> Iterator[None]:
             rest = b"".join(line for line in lines if not line.startswith(b"OpenCV: FFMPEG: "))
             if rest:
                 os.write(2, rest)
+
+
+def _place(partial: Path, path: Path) -> None:
+    """Give a finished file its name, unless somebody else has taken that meanwhile.
+
+    Raises:
+        MobiledetError: the name is taken, or the file can't be renamed.
+    """
+    try:
+        try:
+            os.link(partial, path)  # unlike renaming, it never replaces
+            partial.unlink()
+        except FileExistsError:
+            raise
+        except OSError:  # FAT knows no links
+            if path.exists():
+                raise FileExistsError from None
+            partial.rename(path)
+    except FileExistsError:
+        raise MobiledetError(f"{path} was made by another program meanwhile; the video is in {partial}") from None
+    except OSError as error:
+        raise MobiledetError(f"{path}: can't be named so: {error.strerror}; the video is in {partial}") from None
+
+
+def count_frames(path: Path) -> int:
+    """Pictures that the file says it holds; 0 if it plays but wasn't ended properly, -1 if it doesn't even play."""
+    found = _try_to_count(path)
+    options = os.environ.get(_FFMPEG_OPTIONS) if found < 0 else None
+    if options is None:
+        return found
+    # They are meant for the source, a stream, and FFmpeg obeys them for every file.
+    del os.environ[_FFMPEG_OPTIONS]
+    try:
+        return _try_to_count(path)
+    finally:
+        os.environ[_FFMPEG_OPTIONS] = options
+
+
+def _try_to_count(path: Path) -> int:
+    import cv2
+
+    capture = cv2.VideoCapture(str(path))
+    try:
+        if not capture.isOpened() or not capture.read()[0]:
+            return -1
+        return max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+    finally:
+        capture.release()
+
+
+def _is_empty(path: Path) -> bool:
+    """Whether a file holds nothing, or isn't there."""
+    try:
+        return path.stat().st_size == 0
+    except OSError:
+        return True
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes that can still be written beside ``path``."""
+    try:
+        return shutil.disk_usage(path.absolute().parent).free
+    except OSError:
+        return RESERVE
+
+
+def _remove(path: Path) -> None:
+    """Take a file away, if it is there."""
+    with contextlib.suppress(OSError):
+        path.unlink()

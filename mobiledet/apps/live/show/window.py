@@ -7,20 +7,21 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from enum import Enum
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from mobiledet.apps.live.frames import Newest, Result
+from mobiledet.apps.live.frames import Result
 from mobiledet.apps.live.measure.numbers import LiveNumbers
-from mobiledet.apps.live.settings import ViewSettings
 from mobiledet.apps.live.show.display_check import quiet_qt
 from mobiledet.apps.live.show.overlay import draw_banner, draw_enlarged, draw_help, draw_note, draw_panel, enlargement
-from mobiledet.apps.live.show.painter import Painter
-from mobiledet.apps.live.show.snapshots import save_snapshot
-from mobiledet.apps.live.stopping import Asked
+from mobiledet.apps.live.stopping import StopFlag
+from mobiledet.apps.live.view import View
+from mobiledet.draw.boxes import write_image
 from mobiledet.errors import ImageError
 from mobiledet.structures import ImageArray, Size
 
@@ -44,37 +45,40 @@ _SPECIAL_KEYS = {
 _SAME_KEYS = {"\x1b": "q", "=": "+", "_": "-", "i": "p", "?": "h"}
 
 
+class StopReason(Enum):
+    """What ended a window."""
+
+    KEY = "key"
+    CLOSED = "closed"
+    """Its frame's close button, or the window system."""
+    STOPPED = "stopped"
+    """A signal."""
+    END = "end"
+    """The source has ended."""
+
+
 class Window:
     """Shows results as they come, with their numbers; everything in it happens in the main thread.
 
     Args:
-        title: What its frame says.
-        results: Where results come from.
-        painter: Draws their boxes.
-        settings: What is shown; the keyboard changes it.
-        numbers: Gives the numbers of the moment, at once.
-        snapshots: Folder for pictures kept with ``s``; made when the first one is.
-        on_shown: Told each result that has come onto the screen, and when it had.
-        pause: Told when the view is paused and when it goes on.
+        view: What is shown; the keyboard changes its settings.
+        snapshots: Folder for frames saved with ``s``; made when the first one is.
+        on_shown: Called with each result that has appeared on the screen, and when it did.
         screen: ``(height, width)`` of the screen, for the window's first size.
-        hold: Whether the last picture stays until a key is pressed, as a still picture should.
+        hold: Whether the last frame stays until a key is pressed, as a single image should.
     """
 
     def __init__(
         self,
+        view: View,
         *,
-        title: str,
-        results: Newest[Result],
-        painter: Painter,
-        settings: ViewSettings,
-        numbers: Callable[[], LiveNumbers],
         snapshots: Path,
         on_shown: Callable[[Result, float], None] | None = None,
         screen: Size | None = None,
         hold: bool = False,
     ) -> None:
-        self._title, self._results, self._painter, self._settings = title, results, painter, settings
-        self._numbers_now, self._snapshots, self._on_shown = numbers, snapshots, on_shown
+        self._view, self._settings = view, view.settings
+        self._snapshots, self._on_shown = snapshots, on_shown
         self._screen, self._hold = screen, hold
         self._actions: dict[str, Callable[[], None]] = {
             " ": self._toggle_pause,
@@ -98,7 +102,7 @@ class Window:
         self._ended = False
         self._seen = False
 
-    def run(self, stop: Asked, ended: Callable[[], bool]) -> str:
+    def run(self, stop: StopFlag, ended: Callable[[], bool]) -> StopReason:
         """Show results until something ends it. For the main thread; opens the window, and closes it.
 
         Args:
@@ -106,7 +110,7 @@ class Window:
             ended: Whether all results have been put; the last one is still shown.
 
         Returns:
-            What ended it: ``"key"``, ``"closed"`` (the window), ``"stopped"`` or ``"end"``.
+            What ended it.
 
         Raises:
             RuntimeError: called in another thread, where windows don't work.
@@ -121,7 +125,7 @@ class Window:
         finally:
             self._close()
 
-    def _turn_until_over(self, stop: Asked, ended: Callable[[], bool]) -> str:
+    def _turn_until_over(self, stop: StopFlag, ended: Callable[[], bool]) -> StopReason:
         while not stop.is_set():
             # Asked before looking for a result: the last one may be put in between.
             self._ended = ended()
@@ -129,27 +133,27 @@ class Window:
             self._refresh_numbers()
             self._draw_if_changed()
             reason = self._listen()
-            if fresh and self._on_shown is not None and self._result is not None and reason != "closed":
+            if fresh and self._on_shown is not None and self._result is not None and reason is not StopReason.CLOSED:
                 self._on_shown(self._result, time.monotonic())
-            if reason:
+            if reason is not None:
                 return reason
             if self._ended and not fresh and not (self._hold and self._result is not None):
-                return "end"
-        return "stopped"
+                return StopReason.END
+        return StopReason.STOPPED
 
     @property
     def _frozen(self) -> bool:
         """Whether the picture on the screen is to stay there."""
         return self._settings.paused and self._result is not None
 
-    def _next_result(self, stop: Asked) -> bool:
+    def _next_result(self, stop: StopFlag) -> bool:
         """Wait a moment for a newer result; whether there is one."""
-        if self._frozen or self._results.closed:
-            got = None if self._frozen else self._results.get(self._number)
+        if self._frozen or self._view.results.closed:
+            got = None if self._frozen else self._view.results.get(self._number)
             if got is None:
                 stop.wait(_TURN)
         else:
-            got = self._results.get(self._number, timeout=0.0 if self._ended else _TURN)
+            got = self._view.results.get(self._number, timeout=0.0 if self._ended else _TURN)
         if got is None:
             return False
         if self._result is None:
@@ -161,7 +165,7 @@ class Window:
     def _refresh_numbers(self) -> None:
         now = time.monotonic()
         if now >= self._numbers_due:
-            self._numbers, self._numbers_due = self._numbers_now(), now + _NUMBERS_EVERY
+            self._numbers, self._numbers_due = self._view.numbers(), now + _NUMBERS_EVERY
 
     def _banner(self) -> str:
         """Why nothing moves; empty while pictures come, or aren't wanted."""
@@ -203,23 +207,23 @@ class Window:
             return np.full((*_EMPTY, 3), 40, np.uint8)
         factor = enlargement(result.frame.image.shape[:2])
         if factor == 1:
-            return self._painter.paint(result)
+            return self._view.painter.paint(result)
         if self._painted is None or self._painted[0] is not result or self._painted[1] != revision:
             self._painted = result, revision, draw_enlarged(result, self._settings, factor)
         return self._painted[2]
 
-    def _listen(self) -> str:
-        """Let the window live for a moment, and do what a key asks for; why to end, or nothing."""
+    def _listen(self) -> StopReason | None:
+        """Let the window handle its events for a moment, and act on a key; returns why to end, if there is a reason."""
         # Not pollKey: it loses what sets arrows apart from letters.
         code = cv2.waitKeyEx(1)
         if not self._is_open():
-            return "closed"
+            return StopReason.CLOSED
         key = key_name(code)
         if key == "q":
-            return "key"
+            return StopReason.KEY
         if key in self._actions:
             self._actions[key]()
-        return ""
+        return None
 
     def _toggle_pause(self) -> None:
         self._settings.paused = not self._settings.paused
@@ -229,7 +233,7 @@ class Window:
             self._say("there is no picture yet")
             return
         try:
-            path = save_snapshot(self._snapshots, self._painter.paint(self._result))
+            path = save_snapshot(self._snapshots, self._view.painter.paint(self._result))
         except ImageError as error:
             _LOG.warning("%s", error)
             self._say(str(error))
@@ -262,7 +266,8 @@ class Window:
 
     def _open(self) -> None:
         cv2.namedWindow(_NAME, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
-        cv2.setWindowTitle(_NAME, self._title.encode("utf-8", "replace").decode())  # it crashes at a half letter
+        title = f"mobiledet: {self._view.title}"
+        cv2.setWindowTitle(_NAME, title.encode("utf-8", "replace").decode())  # it crashes at a half letter
         self._resize(_EMPTY)
 
     def _resize(self, size: Size) -> None:
@@ -311,3 +316,34 @@ def key_name(code: int) -> str:
             return _SPECIAL_KEYS[known]
     letter = chr(code & 0xFFFF).lower() if code & 0xFFFF < 128 else ""
     return _SAME_KEYS.get(letter, letter)
+
+
+def save_snapshot(folder: Path, image: ImageArray) -> Path:
+    """Save a frame as a JPEG named after the current time; the folder is made if needed, and nothing is overwritten.
+
+    Args:
+        folder: Where it is saved.
+        image: ``(height, width, 3)`` uint8 RGB.
+
+    Returns:
+        The file.
+
+    Raises:
+        ImageError: It can't be written.
+    """
+    now = time.strftime("%Y%m%d-%H%M%S")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for number in count(1):
+            path = folder / f"snapshot_{now}{f'_{number}' if number > 1 else ''}.jpg"
+            with contextlib.suppress(FileExistsError):
+                path.touch(exist_ok=False)  # the name is ours, whoever else saves into this folder
+                break
+    except OSError as error:
+        raise ImageError(f"{folder}: can't be written ({error.strerror}); choose another folder") from error
+    try:
+        write_image(path, image)
+    except BaseException:
+        path.unlink()
+        raise
+    return path

@@ -9,7 +9,7 @@ import logging
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,11 @@ from typing import Any
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from mobiledet.apps.live.frames import Newest, Result
-from mobiledet.apps.live.measure.numbers import LiveNumbers
-from mobiledet.apps.live.settings import ViewSettings
-from mobiledet.apps.live.show.painter import Painter
+from mobiledet.apps.live.frames import Result
+from mobiledet.apps.live.view import View
 from mobiledet.apps.live.web.guard import Guard, add_headers
 from mobiledet.apps.live.web.messages import (
-    WishError,
+    SettingsError,
     apply_settings,
     counts_json,
     detections_json,
@@ -60,12 +58,12 @@ _PATIENCE = 10.0
 _UNSENT = 128 * 1024
 """Bytes that may wait in the system for a slow viewer; more would be pictures of long ago."""
 
-_LARGEST_WISH = 64 * 1024
+_LARGEST_BODY = 64 * 1024
 _AT_ONCE = 16
 """Connections taken in one go, which aren't counted among each other."""
 
-_WISH_TIME = 5.0
-"""Seconds that a wish may take to arrive."""
+_BODY_TIME = 5.0
+"""Seconds that the body of a request may take to arrive."""
 
 _NUMBERS_LIFE = 0.1
 _SHUTDOWN = 0.3
@@ -77,31 +75,19 @@ class WebApp:
 
     def __init__(
         self,
-        *,
-        results: Newest[Result],
-        painter: Painter,
-        settings: ViewSettings,
-        numbers: Callable[[], LiveNumbers],
-        title: str,
+        view: View,
         guard: Guard,
+        *,
         jpeg_quality: int,
         max_width: int | None,
     ) -> None:
-        self._results, self._painter, self._settings, self._numbers = results, painter, settings, numbers
-        self._title = title
+        self._view = view
         self._run = secrets.token_hex(8)  # tells the page of a restart
         self._guard = guard
         self._one_snapshot = asyncio.Semaphore(1)
         # One thread makes the stream, one a snapshot, one looks up numbers.
         self._executor = ThreadPoolExecutor(3, thread_name_prefix="view")
-        self._pictures = Pictures(
-            results=results,
-            painter=painter,
-            settings=settings,
-            executor=self._executor,
-            quality=jpeg_quality,
-            max_width=max_width,
-        )
+        self._pictures = Pictures(view, executor=self._executor, quality=jpeg_quality, max_width=max_width)
         self._viewers: dict[asyncio.Transport, str] = {}
         self._asked: tuple[float, asyncio.Future[dict[str, Any]]] | None = None
         try:
@@ -112,14 +98,14 @@ class WebApp:
     @contextlib.asynccontextmanager
     async def serving(self, listener: socket.socket) -> AsyncIterator[None]:
         """Answer requests at a listening socket, for as long as the context lasts."""
-        app = web.Application(middlewares=[self._guard.middleware()], client_max_size=_LARGEST_WISH)
+        app = web.Application(middlewares=[self._guard.middleware()], client_max_size=_LARGEST_BODY)
         app.on_response_prepare.append(add_headers)
         for path, handler in (
             ("/", self._index),
             ("/static/{name}", self._static),
             ("/about.json", self._about),
-            ("/numbers", self._tell_numbers),
-            ("/detections.json", self._tell_detections),
+            ("/numbers", self._send_numbers),
+            ("/detections.json", self._send_detections),
             ("/snapshot.jpg", self._snapshot),
             ("/stream.mjpg", self._stream),
         ):
@@ -155,11 +141,11 @@ class WebApp:
     async def _about(self, _: web.Request) -> web.Response:
         from mobiledet.draw.boxes import class_color
 
-        names = self._settings.names
+        names = self._view.settings.names
         colors = ["#{:02x}{:02x}{:02x}".format(*class_color(label)) for label in range(1, len(names) + 1)]
-        return _json({"run": self._run, "title": self._title, "names": names, "colors": colors, "lowest": LOWEST})
+        return _json({"run": self._run, "title": self._view.title, "names": names, "colors": colors, "lowest": LOWEST})
 
-    async def _tell_numbers(self, request: web.Request) -> web.Response:
+    async def _send_numbers(self, request: web.Request) -> web.Response:
         now = time.monotonic()
         # Twenty viewers ask forty times a second; they can have the same answer.
         if self._asked is None or (self._asked[1].done() and now - self._asked[0] > _NUMBERS_LIFE):
@@ -169,7 +155,7 @@ class WebApp:
             {
                 "run": self._run,
                 **seen,
-                "settings": settings_json(self._settings),
+                "settings": settings_json(self._view.settings),
                 "viewers": len(self._viewers),
                 "most_viewers": MOST_VIEWERS,
                 "watching": request.query.get("viewer", "") in self._viewers.values(),
@@ -178,35 +164,35 @@ class WebApp:
 
     def _look(self) -> dict[str, Any]:
         """Numbers and what is in the newest picture; in the executor, for the numbers may take their time."""
-        newest = self._results.get()
+        newest = self._view.results.get()
         return {
-            "numbers": numbers_json(self._numbers()),
-            "ended": self._results.closed,
+            "numbers": numbers_json(self._view.numbers()),
+            "ended": self._view.results.closed,
             "picture": None
             if newest is None
             else {
                 "index": newest[1].frame.index,
                 "size": list(newest[1].frame.image.shape[:2]),
                 "seconds_ago": round(time.monotonic() - newest[1].ready, 3),
-                "counts": counts_json(newest[1], self._settings),
+                "counts": counts_json(newest[1], self._view.settings),
             },
         }
 
-    async def _tell_detections(self, _: web.Request) -> web.Response:
-        return _json(detections_json(self._newest(), self._settings, time.monotonic()))
+    async def _send_detections(self, _: web.Request) -> web.Response:
+        return _json(detections_json(self._newest(), self._view.settings, time.monotonic()))
 
     async def _change_settings(self, request: web.Request) -> web.Response:
         if request.content_type != "application/json":
             raise web.HTTPUnsupportedMediaType(text="415: send JSON, as application/json\n")
         try:
-            apply_settings(await asyncio.wait_for(request.read(), _WISH_TIME), self._settings)
-        except WishError as error:
+            apply_settings(await asyncio.wait_for(request.read(), _BODY_TIME), self._view.settings)
+        except SettingsError as error:
             raise web.HTTPBadRequest(text=f"400: {error}\n") from None
         except (web.RequestPayloadError, ConnectionError):
             raise web.HTTPBadRequest(text="400: what was sent is damaged or not whole\n") from None
         except asyncio.TimeoutError:
             raise web.HTTPRequestTimeout(text="408: the rest of what was to be sent didn't come\n") from None
-        return _json(settings_json(self._settings))
+        return _json(settings_json(self._view.settings))
 
     async def _snapshot(self, _: web.Request) -> web.Response:
         result = self._newest()
@@ -217,10 +203,10 @@ class WebApp:
         return web.Response(body=jpeg, content_type="image/jpeg", headers=headers)
 
     def _encode_whole(self, result: Result) -> bytes:
-        return encode_jpeg(self._painter.paint(result), SNAPSHOT_QUALITY)
+        return encode_jpeg(self._view.painter.paint(result), SNAPSHOT_QUALITY)
 
     def _newest(self) -> Result:
-        newest = self._results.get()
+        newest = self._view.results.get()
         if newest is None:
             raise web.HTTPServiceUnavailable(text="503: there is no picture yet\n")
         return newest[1]

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from mobiledet.apps.live.frames import Result
 from mobiledet.apps.live.measure.numbers import LiveNumbers
-from mobiledet.apps.live.settings import ViewSettings
+from mobiledet.apps.live.view import ViewSettings
 from mobiledet.evaluate.thresholds import LOWEST
 
 _KEYS = ("threshold", "classes", "labels", "paused")
@@ -20,7 +20,7 @@ _HIGHEST_LABEL = 100_000
 """Where the model has no names that say how many there are."""
 
 
-class WishError(ValueError):
+class SettingsError(ValueError):
     """Settings that can't be; the message is one line for whoever asked for them."""
 
 
@@ -87,13 +87,13 @@ def apply_settings(body: bytes, settings: ViewSettings) -> None:
         settings: What is changed.
 
     Raises:
-        WishError: It is no such object.
+        SettingsError: It is no such object.
     """
-    wishes = _read_object(body)
+    changes = _read_object(body)
     checked: dict[str, Any] = {}
-    for key, value in wishes.items():
+    for key, value in changes.items():
         if key not in _KEYS:
-            raise WishError(f"unknown setting {key[:40]!r}; there are {', '.join(_KEYS)}")
+            raise SettingsError(f"unknown setting {key[:40]!r}; there are {', '.join(_KEYS)}")
         if key == "threshold":
             checked[key] = _threshold(value)
         elif key == "classes":
@@ -109,18 +109,18 @@ def _read_object(body: bytes) -> dict[str, Any]:
         raise ValueError(f"{name} is no number")
 
     try:
-        wishes = json.loads(body.decode("utf-8"), parse_constant=no_number)
+        changes = json.loads(body.decode("utf-8"), parse_constant=no_number)
     except (ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:100]
-        raise WishError(f"the body is no JSON: {reason}") from None
-    if not isinstance(wishes, dict):
-        raise WishError('the body must be a JSON object, such as {"threshold": 0.5}')
-    return wishes
+        raise SettingsError(f"the body is no JSON: {reason}") from None
+    if not isinstance(changes, dict):
+        raise SettingsError('the body must be a JSON object, such as {"threshold": 0.5}')
+    return changes
 
 
 def _threshold(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not LOWEST <= value <= 1:
-        raise WishError(f"threshold must be a number between {LOWEST:g} and 1, not {_short(value)}")
+        raise SettingsError(f"threshold must be a number between {LOWEST:g} and 1, not {_short(value)}")
     return float(value)
 
 
@@ -129,16 +129,16 @@ def _classes(value: Any, count: int) -> frozenset[int] | None:
         return None
     highest = count or _HIGHEST_LABEL
     if not isinstance(value, list):
-        raise WishError(f"classes must be a list of labels, or null for all, not {_short(value)}")
+        raise SettingsError(f"classes must be a list of labels, or null for all, not {_short(value)}")
     for label in value:
         if isinstance(label, bool) or not isinstance(label, int) or not 1 <= label <= highest:
-            raise WishError(f"classes: {_short(label)} is no label; they are whole numbers from 1 to {highest}")
+            raise SettingsError(f"classes: {_short(label)} is no label; they are whole numbers from 1 to {highest}")
     return frozenset(value)
 
 
 def _switch(key: str, value: Any) -> bool:
     if not isinstance(value, bool):
-        raise WishError(f"{key} must be true or false, not {_short(value)}")
+        raise SettingsError(f"{key} must be true or false, not {_short(value)}")
     return value
 
 

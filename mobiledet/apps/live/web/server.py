@@ -14,14 +14,10 @@ import re
 import secrets
 import socket
 import threading
-from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
-from mobiledet.apps.live.frames import Newest, Result
-from mobiledet.apps.live.measure.numbers import LiveNumbers
-from mobiledet.apps.live.settings import ViewSettings
-from mobiledet.apps.live.show.painter import Painter
+from mobiledet.apps.live.view import View
 from mobiledet.errors import MissingDependencyError, MobiledetError, install_extra
 
 if TYPE_CHECKING:
@@ -68,11 +64,8 @@ class ViewServer:
     """Shows the newest result to browsers, and takes their wishes.
 
     Args:
-        results: Where the newest result is found.
-        painter: Draws it.
-        settings: What the viewers may change, all of them the same.
-        numbers: The numbers of the moment; asked at most ten times a second, from a thread of the server.
-        title: What is seen and by which model, for the top of the page.
+        view: What is shown. Viewers change its settings, which are the same for all; its numbers are asked for at most
+            ten times a second, from a thread of the server.
         host: Address of this machine to listen at; ``0.0.0.0`` is all of them.
         port: 0 takes any that is free.
         token: Secret that every request must carry; needed for a host that others can reach. See `new_token`.
@@ -85,12 +78,8 @@ class ViewServer:
 
     def __init__(
         self,
+        view: View,
         *,
-        results: Newest[Result],
-        painter: Painter,
-        settings: ViewSettings,
-        numbers: Callable[[], LiveNumbers],
-        title: str,
         host: str = "127.0.0.1",
         port: int = 8080,
         token: str | None = None,
@@ -105,8 +94,7 @@ class ViewServer:
             raise MobiledetError("the token must be 16 to 256 letters, digits, '-' or '_'")
         if not 0 <= port <= 65535:
             raise MobiledetError(f"port {port} is none; give one between 1024 and 65535, such as 8080")
-        self._results, self._painter, self._settings, self._numbers = results, painter, settings, numbers
-        self._title, self._host, self._port, self._token = title, host, port, token
+        self._view, self._host, self._port, self._token = view, host, port, token
         self._jpeg_quality, self._max_width = jpeg_quality, max_width
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -128,16 +116,8 @@ class ViewServer:
         listener = _listen(self._host, self._port)
         self._port = listener.getsockname()[1]
         try:
-            app = WebApp(
-                results=self._results,
-                painter=self._painter,
-                settings=self._settings,
-                numbers=self._numbers,
-                title=self._title,
-                guard=Guard(host=self._host, port=self._port, token=self._token),
-                jpeg_quality=self._jpeg_quality,
-                max_width=self._max_width,
-            )
+            guard = Guard(host=self._host, port=self._port, token=self._token)
+            app = WebApp(self._view, guard, jpeg_quality=self._jpeg_quality, max_width=self._max_width)
         except BaseException:
             listener.close()
             raise

@@ -9,9 +9,7 @@ import time
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
-from mobiledet.apps.live.frames import Newest, Result
-from mobiledet.apps.live.settings import ViewSettings
-from mobiledet.apps.live.show.painter import Painter
+from mobiledet.apps.live.view import View
 from mobiledet.structures import ImageArray
 
 logger = logging.getLogger(__name__)
@@ -42,25 +40,14 @@ class Pictures:
     """Gives each viewer the newest picture. All methods belong to the event loop; the work is done in ``executor``.
 
     Args:
-        results: Where the newest result is found.
-        painter: Draws it.
-        settings: Their change makes a new picture of the same result.
+        view: Gives the newest result and draws it; changed settings make a new image of the same result.
         executor: Where pictures are drawn and encoded, one at a time.
         quality: Of the JPEG, 1..100.
         max_width: Wider pictures are made smaller; None leaves them.
     """
 
-    def __init__(
-        self,
-        *,
-        results: Newest[Result],
-        painter: Painter,
-        settings: ViewSettings,
-        executor: Executor,
-        quality: int,
-        max_width: int | None,
-    ) -> None:
-        self._results, self._painter, self._settings = results, painter, settings
+    def __init__(self, view: View, *, executor: Executor, quality: int, max_width: int | None) -> None:
+        self._view = view
         self._executor = executor
         self._quality, self._max_width = quality, max_width
         self._last: Picture | None = None
@@ -103,7 +90,7 @@ class Pictures:
 
     def _outdated(self) -> bool:
         number, revision = self._shown
-        return revision != self._settings.revision or self._results.get(number) is not None
+        return revision != self._view.settings.revision or self._view.results.get(number) is not None
 
     async def _make(self) -> None:
         """Make one picture, as soon as there is something new; give up once nobody waits for it."""
@@ -115,20 +102,20 @@ class Pictures:
             if picture is not None:
                 self._last, self._shown = picture, self._tried
                 return
-            if self._results.closed:  # then the wait above was none
+            if self._view.results.closed:  # then the wait above was none
                 await asyncio.sleep(_LOOK)
 
     def _draw(self) -> Picture | None:
         """Wait a moment for something new and draw it; in the executor."""
-        revision = self._settings.revision
-        newest = self._results.get(self._tried[0] if revision == self._tried[1] else 0, _LOOK)
+        revision = self._view.settings.revision
+        newest = self._view.results.get(self._tried[0] if revision == self._tried[1] else 0, _LOOK)
         if newest is None:
             return None
         number, result = newest
         self._tried = number, revision
         self._earliest = time.monotonic() + _SHORTEST
         try:
-            jpeg = encode_jpeg(self._painter.paint(result), self._quality, self._max_width)
+            jpeg = encode_jpeg(self._view.painter.paint(result), self._quality, self._max_width)
         except Exception:
             # One odd picture must not end the view; the first is told in full.
             if not self._failed:

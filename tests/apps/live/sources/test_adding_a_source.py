@@ -9,9 +9,9 @@ from live_parts import ListedSource, ScriptedDetector
 
 from mobiledet.apps.live.measure.meter import Meter
 from mobiledet.apps.live.pipeline import Pipeline
-from mobiledet.apps.live.settings import ViewSettings
 from mobiledet.apps.live.sources import opening
 from mobiledet.apps.live.sources.kinds import SourceKind, SourceOptions
+from mobiledet.apps.live.view import ViewSettings
 from mobiledet.errors import SourceError
 
 

@@ -10,15 +10,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mobiledet.apps.live.frames import Result
-from mobiledet.apps.live.save.detection_log import DetectionLog
 from mobiledet.apps.live.save.video_file import VideoFile
-from mobiledet.apps.live.show.painter import Painter
 from mobiledet.apps.live.sources.base import usable_fps
+from mobiledet.apps.live.view import Painter
 from mobiledet.errors import MobiledetError
 from mobiledet.structures import ImageArray
 from mobiledet.utils.text import count
-
-__all__ = ["DetectionLog", "VideoSaver"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +32,7 @@ _SHARE = 0.4
 """Of a core that encoding a live video may take; its rate is chosen so."""
 
 _LOOK_S = 0.1
-"""How often it is looked whether there is a hurry."""
+"""Seconds between two checks whether unsaved frames are to be dropped."""
 
 _EARLY, _LATE = -0.75, 1.0
 """How far, in pictures of the video, one may be off its time: before, it is left out; after, the last is repeated.
@@ -82,7 +79,7 @@ class VideoSaver:
         self._changed = threading.Condition()
         self._queue: deque[Result] = deque()
         self._offered = 0
-        self._closing = self._hurry = self._told = False
+        self._closing = self._drop = self._told = False
         self._room = _QUEUE_LENGTH
         self._done: Path | None = None
         self._thread = threading.Thread(target=self._run, name="video saver", daemon=True)
@@ -115,11 +112,11 @@ class VideoSaver:
             self._changed.notify_all()
             return True
 
-    def close(self, *, hurry: Callable[[], bool] = lambda: False) -> None:
+    def close(self, *, drop_unsaved: Callable[[], bool] = lambda: False) -> None:
         """Save what waits, and end the file. Harmless when done twice.
 
         Args:
-            hurry: Asked again and again whether what still waits is to be left out.
+            drop_unsaved: Called repeatedly; once it returns True, frames that still wait are dropped.
 
         Raises:
             MobiledetError: something went wrong on the way, and where what was saved until then is; told once.
@@ -128,9 +125,9 @@ class VideoSaver:
             self._closing = True
             self._changed.notify_all()
         while self._thread.is_alive():
-            if hurry() and not self._hurry:
+            if drop_unsaved() and not self._drop:
                 with self._changed:
-                    self._hurry = True
+                    self._drop = True
                     self._queue.clear()
             self._thread.join(_LOOK_S)
         if self.error is not None and not self._told:
@@ -150,7 +147,7 @@ class VideoSaver:
         file = self._file
         told = f"{self._done}: {file.seconds:.1f} s at {file.fps:g} pictures/s, {self.codec}, {file.codec.plays}"
         if self.missed:
-            why = "there was a hurry" if self._hurry else "encoding is slower than they came"
+            why = "stopped before they were saved" if self._drop else "encoding is slower than the camera"
             told += f"; {count(self.missed, 'picture')} not saved, {why}"
         if self.cut_seconds > 1:
             told += f"; pauses and gaps of {self.cut_seconds:.0f} s are left out"
@@ -213,7 +210,7 @@ class VideoSaver:
                     self.thinned += 1
                     continue
                 start += self._repeat(last, int(late) if late >= _LATE else 0)
-                if self._hurry:
+                if self._drop:
                     return
                 image = self._painter.paint(result)
             self._file.write(image)
@@ -238,7 +235,7 @@ class VideoSaver:
             behind = len(self._queue) > self._room // 2
         most = 0 if behind else min(times, round(LONGEST_STILL * fps))
         for _ in range(most):
-            if self._hurry:
+            if self._drop:
                 break
             self._file.write(image)
         cut = (times - most) / fps

@@ -1,14 +1,19 @@
-"""What a viewer may change while it runs: threshold, classes, labels, pause."""
+"""What window, browser and files of a live run share: the settings, the painter, and all that is shown."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 
 import numpy as np
 
+from mobiledet.apps.live.frames import Newest, Result
+from mobiledet.apps.live.measure.numbers import LiveNumbers
+from mobiledet.draw.boxes import draw_detections
 from mobiledet.evaluate.thresholds import DEFAULT_THRESHOLD, LOWEST
-from mobiledet.structures import Detections
+from mobiledet.structures import Detections, ImageArray
 
 
 class ViewSettings:
@@ -95,3 +100,54 @@ class ViewSettings:
         if classes is not None:
             mask = mask & np.isin(detections.labels, list(classes))
         return detections.keep(mask)
+
+
+class Painter:
+    """Boxes on pictures, as the settings of the moment ask for; safe to call from any thread.
+
+    Args:
+        settings: What is shown.
+        on_draw: Told how many milliseconds each drawing took.
+    """
+
+    def __init__(self, settings: ViewSettings, on_draw: Callable[[float], None] | None = None) -> None:
+        self.settings = settings
+        self._on_draw = on_draw
+        self._lock = threading.Lock()
+        self._last: tuple[Result, int, ImageArray] | None = None
+
+    def paint(self, result: Result) -> ImageArray:
+        """The picture with its boxes ``(H, W, 3)`` uint8 RGB, of the source's size; shared, so copy before writing."""
+        with self._lock:
+            revision = self.settings.revision
+            if self._last is not None and self._last[0] is result and self._last[1] == revision:
+                return self._last[2]
+            start = time.monotonic()
+            shown = self.settings.select(result.detections)
+            image = draw_detections(result.frame.image, shown, labels=self.settings.labels)
+            if self._on_draw is not None:
+                self._on_draw((time.monotonic() - start) * 1e3)
+            self._last = result, revision, image
+            return image
+
+
+@dataclass(frozen=True)
+class View:
+    """What there is to show of a live run; the window and the browser view are made of it.
+
+    Attributes:
+        results: Gives the newest result.
+        painter: Draws its boxes, as its settings ask for.
+        numbers: Gives the current numbers, at once; called from any thread.
+        title: The model and its source, for people.
+    """
+
+    results: Newest[Result]
+    painter: Painter
+    numbers: Callable[[], LiveNumbers]
+    title: str
+
+    @property
+    def settings(self) -> ViewSettings:
+        """What viewers may change, the same for all of them."""
+        return self.painter.settings
