@@ -1,6 +1,6 @@
 """Make one page of the reports of live runs, to look at a board or to compare several.
 
-    python demo/webcam.py --report card_pi.json                      # on each board; five minutes or more tell most
+    python demo/webcam.py --report card_pi.json                      # on each board; run five minutes or more
     python tools/fps_card.py card_pi.json card_laptop.json -o compare.html
 
 The page holds everything: it needs no network and no scripts. Exit status: 0; 1 when something is wrong with the

@@ -54,7 +54,7 @@ def draw_detections(image: ImageArray, detections: Detections, *, labels: bool =
     Args:
         image: ``(height, width, 3)`` uint8 RGB.
         detections: Boxes in pixels of this image; parts outside of it are cut off.
-        labels: Write name and score beside each box. A tag that others would mostly hide is left out.
+        labels: Write name and score beside each box. A tag that others would mostly hide is omitted.
     """
     canvas: ImageArray = image.copy()
     tags = _draw_detected(canvas, detections)
@@ -261,7 +261,7 @@ def _draw_truth(canvas: ImageArray, target: Target, names: Sequence[str]) -> lis
 def _draw_tags(canvas: ImageArray, tags: Sequence[Tag]) -> None:
     """Write each text on a filled tag at its box, inside the image, and where there is a choice on no other tag.
 
-    The first choose first and lie on top; a tag that would be hidden by half is left out.
+    The first choose first and lie on top; a tag that would be hidden by half is omitted.
     """
     height, width = canvas.shape[:2]
     scale = min(max(0.36, math.sqrt(height * width) / 1400), 4.0)
@@ -302,7 +302,7 @@ def write_text(canvas: ImageArray, text: str, place: tuple[int, int], scale: flo
 def fit_text(text: str, scale: float, room: int) -> tuple[str, tuple[int, int, int]]:
     """The text, cut short to fit ``room`` pixels, with its width, its height and its depth below the line.
 
-    Letters that this OpenCV can't write are left out.
+    Letters that this OpenCV can't write are omitted.
     """
     text = printable_text(text)
     for length in range(len(text), -1, -1):

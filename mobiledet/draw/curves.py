@@ -17,7 +17,7 @@ def plot_history(rows: Sequence[Mapping[str, float | int | None]], path: Path, t
 
     Args:
         rows: One mapping per epoch: ``epoch``, ``lr``, any ``loss/<name>``, ``val/AP`` and ``val/AP50`` (0..1).
-            What is missing, None or not a number is left out.
+            What is missing, None or not a number is skipped.
         path: File to write; ``.png``, ``.svg`` or ``.pdf``.
         title: Written above the curves.
 

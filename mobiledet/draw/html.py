@@ -111,7 +111,7 @@ def page(title: str, heading: str, parts: Sequence[Markup], *, style: str = "") 
 
 
 def section(title: str, *blocks: str) -> Markup:
-    """A heading and what is below it: elements as they are, other texts as paragraphs; empty ones are left out."""
+    """A heading and what is below it: elements as they are, other texts as paragraphs; empty ones are skipped."""
     return render(_SECTION, title=title, blocks=blocks)
 
 

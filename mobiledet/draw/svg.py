@@ -97,7 +97,7 @@ def bar_chart(
 
     Args:
         rows: Name and bars of each row; at least one.
-        colors: Kind of part to a name in `THEME`, in the order of the legend; kinds that never occur are left out.
+        colors: Kind of part to a name in `THEME`, in the order of the legend; kinds that never occur are omitted.
         unit: Of the lengths.
         title: For those who can't see the chart.
         whisker: What the thin lines stand for; empty where there are none.

@@ -17,7 +17,7 @@ def test_everything_is_escaped_and_nothing_else_is_needed() -> None:
     assert found.text.count(ODD) == 9
     assert ("td", {"class": "text bad"}) in found.tags
     assert ("td", {"title": ODD}) in found.tags
-    assert found.count("p") == 1, "an empty block is left out"
+    assert found.count("p") == 1, "an empty block is skipped"
 
 
 def test_templates_refuse_names_they_are_not_given() -> None:

@@ -110,7 +110,7 @@ def test_many_sizes_go_into_a_second_table():
     assert sum(line.startswith("model ") for line in lines) > 3
 
 
-def test_threads_taken_beyond_those_given_are_told():
+def test_threads_taken_beyond_those_given_are_reported():
     assert any("kept 1.9 cores busy" in line for line in report(outcome("a", 1.0, cores=[1.9, 1.9])).caveats())
     assert not any("cores busy" in line for line in report(outcome("a", 1.0)).caveats())
 

@@ -38,14 +38,14 @@ def report(stages, *, command=("python", "webcam.py"), address="clip.mp4", name=
 
 
 def test_the_share_of_suppression():
-    made = report(lambda pictures, rounds: {"network": 3.0, "decode+nms": 1.0})
+    made = report(lambda images, rounds: {"network": 3.0, "decode+nms": 1.0})
     stages = made["stages_ms"]
     assert stages["nms"]["p50"] == pytest.approx(stages["network"]["p50"] / 4, abs=0.002)
     assert any("share" in line for line in made["unseen"])
 
 
 def test_a_profile_that_fails_loses_nothing_else():
-    def broken(pictures, rounds):
+    def broken(images, rounds):
         raise RuntimeError("the model file is gone")
 
     made = report(broken)
@@ -67,5 +67,5 @@ def test_a_profile_that_fails_loses_nothing_else():
 )
 def test_the_command_without_passwords(source, name, wanted):
     words = ["python", "webcam.py", "--source", source, "--max-frames", "500", "--threads", "10"]
-    made = report(lambda pictures, rounds: {}, command=words, address=source, name=name)
+    made = report(lambda images, rounds: {}, command=words, address=source, name=name)
     assert made["command"] == wanted
