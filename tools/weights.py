@@ -1,4 +1,4 @@
-"""Pretrained weights: see which there are, fetch them, or convert a file of your own.
+"""Pretrained weights: see which there are, fetch them, or convert your own file.
 
 See :mod:`mobiledet.cli.weights`.
 """
