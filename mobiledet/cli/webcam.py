@@ -34,7 +34,7 @@ def main() -> int:
     from mobiledet.apps.live.sources.kinds import SourceOptions
     from mobiledet.apps.live.stopping import LiveStop
     from mobiledet.errors import MobiledetError
-    from mobiledet.export.prepare_model import ready_model
+    from mobiledet.export.prepare_model import prepare_model
 
     options = LiveOptions(
         model_name=model_name(arguments.model),
@@ -69,7 +69,7 @@ def main() -> int:
     live = LiveRun(options)
     model = arguments.model
     if arguments.device in ("auto", "cpu"):  # elsewhere a name runs in PyTorch, which knows other devices
-        model = ready_model(model, threads=arguments.threads)
+        model = prepare_model(model, threads=arguments.threads)
     with LiveStop() as stop:
         report = live.run(model, stop)
     print_lines(summary_lines(report))

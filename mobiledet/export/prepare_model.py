@@ -1,4 +1,4 @@
-"""Pretrained weights by name, in the form that runs fastest here: exported once, kept beside the fetched files."""
+"""Pretrained weights by name, in the form that runs fastest: exported once, and kept beside the downloaded files."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from mobiledet.weights.catalogue import find_source, no_such_model
 logger = logging.getLogger(__name__)
 
 _FORM = 1
-"""Raised when exports change otherwise than with the version, so that older ones aren't used."""
+"""To be raised when exports change without a new version, so that older ones aren't used."""
 
 
-def ready_model(model: str, *, threads: int = 0) -> str | Path:
+def prepare_model(model: str, *, threads: int = 0) -> str | Path:
     """What to give a `Detector` for live use: an exported file instead of a name, anything else as it is.
 
     The first call with a name exports it, which takes some ten seconds and the packages of the extra ``export``; later
@@ -31,16 +31,16 @@ def ready_model(model: str, *, threads: int = 0) -> str | Path:
         threads: Processor threads of the comparison that ends an export.
 
     Raises:
-        ModelFileError: no such file, and no PyTorch that could know better.
-        MissingDependencyError: a name, nothing exported yet, and no PyTorch here to do it.
-        MobiledetError: the weights can't be fetched.
+        ModelFileError: There is no such file, and no PyTorch either, which knows further kinds.
+        MissingDependencyError: A name that isn't exported yet, and no PyTorch to do it.
+        MobiledetError: The weights can't be fetched.
     """
     place = Path(model)
     source = None if place.exists() else find_source(model)
     if source is None:
         unknown = find_runtime(place) is None and not place.exists() and find_spec("torch") is None
         if unknown or not model.strip():
-            # The runtime would say the same, but only once a camera is open; and an empty name is a folder to it.
+            # The runtime reports the same, but only once a camera is open; and takes an empty name for a folder.
             raise no_such_model(model)
         return model
     exported = cache_folder() / "exports" / f"{source.name}-{__version__}-{_FORM}.onnx"
@@ -48,8 +48,8 @@ def ready_model(model: str, *, threads: int = 0) -> str | Path:
         return exported
     if find_spec("torch") is None:
         raise MissingDependencyError(
-            f"{model}: fetching and converting it needs PyTorch, which is not installed; where it is, make a file with "
-            f"python tools/export.py {model} -o coco.onnx, copy it here and name it: --model coco.onnx"
+            f"{model}: fetching and converting it needs PyTorch, which is not installed; on a computer with it, run "
+            f"python tools/export.py {model} -o coco.onnx, copy the file here and name it: --model coco.onnx"
         )
     if find_spec("onnx") is None or find_spec("onnxscript") is None:
         logger.info(

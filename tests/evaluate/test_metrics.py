@@ -38,7 +38,7 @@ def result(image: int, category: int, box: list[float], score: float = 0.9) -> d
 
 
 def truth(*annotations: dict[str, Any], images: tuple[int, ...] = (7, 3), categories: tuple[int, ...] = (5, 0)) -> Any:
-    """Unsorted ids, a gap, a category 0; picture 3 or 7 may stay without boxes."""
+    """Unsorted ids, a gap, a category 0; image 3 or 7 may stay without boxes."""
     return {
         "images": [{"id": image, "height": 300, "width": 400, "file_name": f"{image}.jpg"} for image in images],
         "annotations": list(annotations),
@@ -73,7 +73,7 @@ def test_half_of_the_boxes_found(backend: str) -> None:
     metrics = score_detections(ground, [result(7, 5, FOUR[0], 0.9), result(7, 5, FOUR[2], 0.8)], backend=backend)
     assert near(metrics.AP, 51 / 101)
     assert near(metrics.AP50, 51 / 101)
-    # One detection per picture finds a quarter, ten find half.
+    # One detection per image finds a quarter, ten find half.
     assert (metrics.AR1, metrics.AR10, metrics.AR100) == (0.25, 0.5, 0.5)
     assert metrics.per_class[0]["AP"] is None  # class 0 has no boxes and stays out of the mean
 
@@ -170,7 +170,7 @@ def test_unusable_results_are_named(row: dict[str, Any], message: str) -> None:
         score_detections(truth(), [result(7, 5, FOUR[0]), row])
 
 
-def test_ground_truth_without_pictures_is_refused() -> None:
+def test_ground_truth_without_images_is_refused() -> None:
     with pytest.raises(DataError, match="0 images and 2 classes"):
         score_detections(truth(images=()), [])
 

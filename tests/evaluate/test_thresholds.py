@@ -31,7 +31,7 @@ def test_a_second_box_on_the_same_object_is_wrong():
 
 
 @pytest.mark.parametrize("other", [{"category": 8}, {"image": 2}])
-def test_class_and_picture_must_be_right(other):
+def test_class_and_image_must_be_right(other):
     assert best_threshold(truth(A), [found(0.9, A, **other)]) is None
 
 

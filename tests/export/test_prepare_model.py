@@ -2,8 +2,8 @@ import pytest
 
 from mobiledet import __version__
 from mobiledet.errors import MissingDependencyError, ModelFileError
-from mobiledet.export import prepare_model as ready
-from mobiledet.export.prepare_model import ready_model
+from mobiledet.export import prepare_model as module
+from mobiledet.export.prepare_model import prepare_model
 
 NAME = "ssd_mobilenet_v1_075_coco"
 
@@ -19,7 +19,7 @@ def without(monkeypatch):
     """Packages that aren't installed."""
 
     def hide(*names):
-        monkeypatch.setattr(ready, "find_spec", lambda name: None if name in names else object())
+        monkeypatch.setattr(module, "find_spec", lambda name: None if name in names else object())
 
     return hide
 
@@ -34,24 +34,24 @@ def exporter(monkeypatch, made):
 
 def test_paths_stay_as_they_are(cache):
     for path in ("model.onnx", "runs/x/1", "best.pt", "my_model"):
-        assert ready_model(path) == path
+        assert prepare_model(path) == path
     assert not cache.exists()
 
 
 def test_a_name_is_exported_once(cache, monkeypatch):
     made = []
     exporter(monkeypatch, made)
-    path = ready_model(NAME, threads=2)
+    path = prepare_model(NAME, threads=2)
     assert path == cache / "exports" / f"{NAME}-{__version__}-1.onnx"
-    assert ready_model(NAME) == path
+    assert prepare_model(NAME) == path
     assert made == [(NAME, 2)]
 
 
 def test_what_was_exported_needs_nothing_more(cache, monkeypatch, without):
     exporter(monkeypatch, [])
-    path = ready_model(NAME)
+    path = prepare_model(NAME)
     without("torch", "onnx", "onnxscript")
-    assert ready_model(NAME) == path
+    assert prepare_model(NAME) == path
 
 
 def test_another_process_may_be_first(cache, monkeypatch):
@@ -60,13 +60,13 @@ def test_another_process_may_be_first(cache, monkeypatch):
         raise ModelFileError("exists already")
 
     monkeypatch.setattr("mobiledet.export.exporting.export_model", export_model)
-    assert ready_model(NAME).read_bytes() == b"theirs"
+    assert prepare_model(NAME).read_bytes() == b"theirs"
 
 
 def test_without_the_exporter_pytorch_runs_it(cache, without, caplog):
     without("onnxscript")
     with caplog.at_level("INFO"):
-        assert ready_model(NAME) == NAME
+        assert prepare_model(NAME) == NAME
     assert "export" in caplog.text
 
 
@@ -74,18 +74,18 @@ def test_where_nothing_can_be_kept_pytorch_runs_it(monkeypatch, tmp_path, caplog
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("MOBILEDET_CACHE", str(tmp_path / "file"))
     with caplog.at_level("INFO"):
-        assert ready_model(NAME) == NAME
+        assert prepare_model(NAME) == NAME
     assert "can't be written to" in caplog.text
 
 
 def test_without_pytorch_the_remedy_is_named(cache, without):
     without("torch")
     with pytest.raises(MissingDependencyError, match=f"tools/export.py {NAME} -o coco.onnx"):
-        ready_model(NAME)
+        prepare_model(NAME)
 
 
 @pytest.mark.parametrize(("name", "hint"), [(f"{NAME}c", f"did you mean '{NAME}'"), ("", "name an exported file")])
 def test_without_pytorch_a_typo_is_a_typo(cache, without, name, hint):
     without("torch")
     with pytest.raises(ModelFileError, match=hint):
-        ready_model(name)
+        prepare_model(name)
