@@ -1,4 +1,4 @@
-"""What the figures were measured on."""
+"""The machine that figures were measured on."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PACKAGES = (
 
 
 def describe_machine() -> dict[str, Any]:
-    """Processor, cores, memory, system, Python, packages, and how busy it is just now; None where it can't be known."""
+    """Processor, cores, memory, system, Python, packages, and current load; None where unknown."""
     return {
         "processor": processor_name(),
         "cores": usable_cores(),
@@ -37,7 +37,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def processor_name() -> str:
-    """As the system calls it."""
+    """Processor and board, as the system names them."""
     board = _read("/proc/device-tree/model").strip("\0\n ")
     for line in _read("/proc/cpuinfo").splitlines():
         key, _, value = line.partition(":")
@@ -62,7 +62,7 @@ def load_average() -> float | None:
 
 
 def package_versions() -> dict[str, str]:
-    """Of the packages that matter here and are installed."""
+    """Versions of the packages in `PACKAGES` that are installed."""
     found = {name: package_version(name) for name in PACKAGES}
     return {name: version for name, version in found.items() if version}
 
@@ -76,7 +76,7 @@ def package_version(name: str) -> str:
 
 
 def memory_mib() -> tuple[float, float] | None:
-    """Memory this process holds now, and held at most so far, in MiB; None where the system doesn't tell."""
+    """Memory this process holds now, and held at most so far, in MiB; None where the system doesn't report it."""
     status = _read("/proc/self/status")
     if "VmHWM:" in status:
         now, peak = (int(status.split(f"{key}:")[1].split()[0]) / 1024 for key in ("VmRSS", "VmHWM"))

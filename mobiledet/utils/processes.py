@@ -1,4 +1,4 @@
-"""Child processes of our own, and signals that mean something else for a while."""
+"""Child processes, and signals that are handled differently for a while."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def child_variables(threads: int) -> dict[str, str]:
         **{f"{name}_NUM_THREADS": str(threads) for name in names},
         "VECLIB_MAXIMUM_THREADS": str(threads),
         "PYTHONPATH": path,
-        "PYTHONSAFEPATH": "1",  # a torch.py in the working directory is not meant
+        "PYTHONSAFEPATH": "1",  # a torch.py in the working directory must not be imported
     }
 
 
@@ -43,7 +43,7 @@ def end_with_parent() -> None:
 
         set_parent_death_signal = 1
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
-    if os.getppid() != parent:  # it was too quick
+    if os.getppid() != parent:  # the parent ended before the call above
         os._exit(1)
 
 
