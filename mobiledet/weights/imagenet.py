@@ -8,15 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from mobiledet.config import BackboneConfig
 from mobiledet.errors import CheckpointError, MissingDependencyError, install_extra
 from mobiledet.models.mobilenet_v1 import LAYERS, TABLE_1, MobileNetV1, MobileNetV1Classifier, scale_channels
 from mobiledet.weights.tflite.graph import TFLiteGraph
-from mobiledet.weights.tflite.mobilenet import find_backbone, folded_conv, folded_state
+from mobiledet.weights.tflite.mobilenet import find_backbone, find_classifier, folded_state
 
 KIND = "backbone"
 """Marks a checkpoint of a backbone without a detection head."""
@@ -110,41 +108,9 @@ def import_classifier(graph: TFLiteGraph) -> ImageNetBackbone:
         mean=(found.mean,) * 3,
         std=(found.std,) * 3,
         state=state,
-        classifier=_tflite_classifier(graph, found.output(LAYERS[-1])),
+        classifier=find_classifier(graph, found.output(LAYERS[-1])),
         folded=True,
     )
-
-
-def _tflite_classifier(graph: TFLiteGraph, features: int) -> dict[str, Tensor] | None:
-    """The one linear layer after global pooling, written as a 1x1 convolution or as FULLY_CONNECTED."""
-    pools = [op for op in graph.consumers(features) if op.kind in ("AVERAGE_POOL_2D", "MEAN")]
-    if not pools:
-        if graph.consumers(features):
-            detector = any(op.kind == "CONCATENATION" for op in graph.ops)
-            remedy = "; a detector must be exported with TFLite_Detection_PostProcess" if detector else ""
-            raise CheckpointError(
-                f"not a MobileNetV1 classifier: Conv13 isn't followed by pooling{remedy} ({graph.describe()})"
-            )
-        return None
-    shape = graph.tensors[pools[0].outputs[0]].shape
-    if len(shape) == 4 and shape[1:3] != (1, 1):
-        raise CheckpointError(f"not a MobileNetV1 classifier: pooling leaves {shape[1]}x{shape[2]} places, not one")
-    users = graph.consumers(pools[0].outputs[0])
-    while users and users[0].kind in ("RESHAPE", "SQUEEZE"):
-        users = graph.consumers(users[0].outputs[0])
-    if not users:
-        return None
-    if users[0].kind == "CONV_2D":
-        layer = folded_conv(graph, users[0], "the classifier", relu6=False)
-        return {"weight": layer.weight.flatten(1), "bias": layer.bias}
-    weight = graph.constant(users[0], 1) if users[0].kind == "FULLY_CONNECTED" else None
-    if weight is None or weight.ndim != 2:
-        raise CheckpointError(f"not a MobileNetV1 classifier: pooling is followed by {users[0].kind}")
-    bias = graph.constant(users[0], 2)
-    offsets = bias if bias is not None else np.zeros(len(weight))
-    if offsets.shape != weight.shape[:1] or not (np.isfinite(weight).all() and np.isfinite(offsets).all()):
-        raise CheckpointError("the classifier's weights and biases don't fit, or aren't finite")
-    return {"weight": torch.from_numpy(weight).float(), "bias": torch.from_numpy(offsets).float()}
 
 
 def import_timm(path: Path) -> ImageNetBackbone:

@@ -111,6 +111,49 @@ def folded_conv(graph: TFLiteGraph, op: TFLiteOp, name: str, *, relu6: bool = Tr
     return FoldedConv(torch.from_numpy(kernel), torch.from_numpy(offsets), op.outputs[0])
 
 
+def find_classifier(graph: TFLiteGraph, features: int) -> dict[str, Tensor] | None:
+    """The one linear layer after global pooling, written as a 1x1 convolution or as FULLY_CONNECTED.
+
+    Args:
+        graph: Where it is from.
+        features: Index of the tensor that the backbone ends in.
+
+    Returns:
+        ``weight`` ``(classes, channels)`` and ``bias`` ``(classes,)``; None if the file has features only.
+
+    Raises:
+        CheckpointError: The backbone is followed by something else.
+    """
+    pools = [op for op in graph.consumers(features) if op.kind in ("AVERAGE_POOL_2D", "MEAN")]
+    if not pools:
+        if graph.consumers(features):
+            detector = any(op.kind == "CONCATENATION" for op in graph.ops)
+            remedy = "; a detector must be exported with TFLite_Detection_PostProcess" if detector else ""
+            raise CheckpointError(
+                f"not a MobileNetV1 classifier: Conv13 isn't followed by pooling{remedy} ({graph.describe()})"
+            )
+        return None
+    shape = graph.tensors[pools[0].outputs[0]].shape
+    if len(shape) == 4 and shape[1:3] != (1, 1):
+        raise CheckpointError(f"not a MobileNetV1 classifier: pooling leaves {shape[1]}x{shape[2]} places, not one")
+    users = graph.consumers(pools[0].outputs[0])
+    while users and users[0].kind in ("RESHAPE", "SQUEEZE"):
+        users = graph.consumers(users[0].outputs[0])
+    if not users:
+        return None
+    if users[0].kind == "CONV_2D":
+        layer = folded_conv(graph, users[0], "the classifier", relu6=False)
+        return {"weight": layer.weight.flatten(1), "bias": layer.bias}
+    weight = graph.constant(users[0], 1) if users[0].kind == "FULLY_CONNECTED" else None
+    if weight is None or weight.ndim != 2:
+        raise CheckpointError(f"not a MobileNetV1 classifier: pooling is followed by {users[0].kind}")
+    bias = graph.constant(users[0], 2)
+    offsets = bias if bias is not None else np.zeros(len(weight))
+    if offsets.shape != weight.shape[:1] or not (np.isfinite(weight).all() and np.isfinite(offsets).all()):
+        raise CheckpointError("the classifier's weights and biases don't fit, or aren't finite")
+    return {"weight": torch.from_numpy(weight).float(), "bias": torch.from_numpy(offsets).float()}
+
+
 def folded_state(prefix: str, layer: FoldedConv, epsilon: float) -> dict[str, Tensor]:
     """State of one of our layers (convolution without bias, then batch-norm) that computes what ``layer`` does.
 

@@ -8,9 +8,10 @@ from tflite_networks import make_images
 from tflite_writer import LiteRT, at_least, with_channels, with_kernel, with_stride, write_classifier
 
 from mobiledet.errors import CheckpointError
-from mobiledet.weights.imagenet import ImageNetBackbone, _tflite_classifier
+from mobiledet.weights.imagenet import ImageNetBackbone
 from mobiledet.weights.importing import describe_weights, import_weights
 from mobiledet.weights.tflite.graph import read_tflite
+from mobiledet.weights.tflite.mobilenet import find_classifier
 
 KINDS = ("float32", "float16", "uint8", "int8")
 
@@ -189,7 +190,7 @@ def linear_graph(path, *, pooled=(1, 1, 1, 4), bias="stored", after="FULLY_CONNE
 @pytest.mark.parametrize(("bias", "wanted"), [("stored", [5, 7]), ("left out", [0, 0]), ("none", [0, 0])])
 def test_a_fully_connected_classifier(tmp_path, bias, wanted):
     """Keras leaves out a bias of zeros; index -1 must not be read as the last tensor."""
-    found = _tflite_classifier(linear_graph(tmp_path / "m.tflite", bias=bias, pooled=(1, 4)), 0)
+    found = find_classifier(linear_graph(tmp_path / "m.tflite", bias=bias, pooled=(1, 4)), 0)
     assert found["weight"].tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
     assert found["bias"].tolist() == wanted
 
@@ -204,10 +205,10 @@ def test_a_fully_connected_classifier(tmp_path, bias, wanted):
 )
 def test_other_ends(tmp_path, changes, reason):
     with pytest.raises(CheckpointError, match=reason):
-        _tflite_classifier(linear_graph(tmp_path / "m.tflite", **changes), 0)
+        find_classifier(linear_graph(tmp_path / "m.tflite", **changes), 0)
 
 
 def test_the_end_is_not_pooling(tmp_path):
     graph = linear_graph(tmp_path / "m.tflite")
     with pytest.raises(CheckpointError, match="Conv13 isn't followed by pooling"):
-        _tflite_classifier(graph, graph.ops[1].inputs[0])
+        find_classifier(graph, graph.ops[1].inputs[0])
