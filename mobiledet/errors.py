@@ -6,6 +6,8 @@ raises these; only the programs in ``tools/`` turn them into an exit status.
 
 from __future__ import annotations
 
+from enum import Enum
+
 
 class MobiledetError(Exception):
     """Base of every error that is the input's fault, not the program's."""
@@ -19,12 +21,30 @@ class DataError(MobiledetError):
     """A data set that can't be trained on or scored."""
 
 
+class ImageFault(Enum):
+    """What is wrong with an image file."""
+
+    MISSING = "missing"
+    UNREADABLE = "unreadable"
+    NOT_AN_IMAGE = "not an image"
+    TRUNCATED = "truncated"
+    DAMAGED = "damaged"
+
+
 class ImageError(DataError):
-    """A picture that is missing, unreadable or cut short."""
+    """An image that is missing, unreadable, truncated or can't be written.
+
+    Attributes:
+        fault: What is wrong with it.
+    """
+
+    def __init__(self, message: str, fault: ImageFault = ImageFault.DAMAGED) -> None:
+        super().__init__(message)
+        self.fault = fault
 
 
 class WorkerError(DataError):
-    """A process that reads pictures died."""
+    """A process that reads images died."""
 
 
 class CheckpointError(MobiledetError):

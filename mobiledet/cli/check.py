@@ -18,7 +18,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from mobiledet.cli.common import thread_count
+from mobiledet.cli.common import data_format, thread_count
 from mobiledet.utils.files import refuse_existing
 
 
@@ -30,7 +30,7 @@ def main() -> int:
     parser.add_argument("--config", metavar="FILE", help="recipe whose input and anchors count (default: SSD-300)")
     parser.add_argument("--model", metavar="CHECKPOINT", help="detector that looks for unlabelled objects")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
-    parser.add_argument("--format", choices=("voc", "yolo", "coco"), help="format of the data (default: found out)")
+    parser.add_argument("--format", type=data_format, help="format of the data, such as yolo (default: recognised)")
     parser.add_argument("--limit", type=int, metavar="N", help="look only at the first N pictures of each split")
     parser.add_argument(
         "--threads", type=thread_count, default=0, help="processor threads of --model; 0 takes all cores"
@@ -43,7 +43,7 @@ def main() -> int:
 
     from mobiledet.apps.doctor.checkup import examine, free_folder, refuse_filled
     from mobiledet.config import ModelConfig, load_config
-    from mobiledet.data.formats.read import read_dataset
+    from mobiledet.data.formats.choose import read_dataset
     from mobiledet.utils.files import write_json
 
     if arguments.output is not None:
@@ -62,7 +62,7 @@ def main() -> int:
         title=name,
         model=model,
         format=found.format,
-        account=found.account,
+        log=found.log,
         limited=arguments.limit,
         progress=True,
         **finder,

@@ -26,6 +26,15 @@ def thread_count(text: str) -> int:
     return int(text)
 
 
+def data_format(text: str) -> str:
+    """For ``argparse``: the name of a data set format."""
+    from mobiledet.data.formats.choose import format_names  # only once it is needed: help stays quick
+
+    if text not in format_names():
+        raise argparse.ArgumentTypeError(f"{text!r} isn't known; there are {', '.join(format_names())}")
+    return text
+
+
 def setup_logging(*, quiet: bool = False) -> None:
     """Send the package's log to stderr, plain lines for people."""
     # Libraries only warn: some of them report every step they take.

@@ -12,6 +12,8 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
+from mobiledet.cli.common import data_format
+
 
 def _share(text: str) -> float:
     try:
@@ -30,22 +32,22 @@ def main() -> None:
     )
     parser.add_argument("root", type=Path, help="its folder; or the one data.yaml or COCO json to go by")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder to make")
-    parser.add_argument("--format", choices=("voc", "yolo", "coco"), help="the format (default: found out)")
+    parser.add_argument("--format", type=data_format, help="format of the data, such as yolo (default: recognised)")
     parser.add_argument(
         "--val-share", type=_share, default=0.15, help="held out for validation if there is no such split (%(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0, help="another seed, another choice (default: %(default)s)")
     mode = parser.add_mutually_exclusive_group()
-    mode.add_argument("--copy", dest="mode", action="store_const", const="copy", help="copy the pictures (default)")
+    mode.add_argument("--copy", dest="mode", action="store_const", const="copy", help="copy the images (default)")
     mode.add_argument("--link", dest="mode", action="store_const", const="link", help="make hard links where possible")
     args = parser.parse_args()
 
-    from mobiledet.data.formats.read import read_dataset
+    from mobiledet.data.formats.choose import read_dataset
     from mobiledet.data.formats.write import RECORD, check_output, write_coco
 
     check_output(args.output, args.root)
     imported = read_dataset(args.root, format=args.format, progress=True)
-    for line in imported.account.lines():
+    for line in imported.log.lines():
         print(line)
     splits = write_coco(imported, args.output, mode=args.mode or "copy", val_share=args.val_share, seed=args.seed)
     names = next(iter(splits.values())).names
@@ -53,7 +55,7 @@ def main() -> None:
     print(f"{imported.root}: {imported.format}, {len(names)} classes: {shown}")
     for split, dataset in splits.items():
         held = "" if split in imported.splits and "val" in imported.splits else _held(split, imported.splits)
-        print(f"{split}: {len(dataset)} pictures, {len(dataset.labels())} boxes{held}")
+        print(f"{split}: {len(dataset)} images, {len(dataset.labels())} boxes{held}")
     print(f"{args.output}: written; every finding is in {args.output / RECORD}")
 
 

@@ -2,7 +2,7 @@
 
     python tools/make_shapes.py data/shapes --train 2000 --val 200 --size 160x200 --seed 0
 
-The same arguments give the same pictures; a data set that is there already is used as it is.
+The same arguments give the same images; a data set that is there already is used as it is.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ def main() -> None:
     """Read the arguments, make the data set and say where it is."""
     parser = argparse.ArgumentParser(description="Make a detection data set of generated shapes, in COCO's format.")
     parser.add_argument("root", type=Path, help="folder to make, for example data/shapes")
-    parser.add_argument("--train", type=int, default=2000, help="training pictures (default: %(default)s)")
-    parser.add_argument("--val", type=int, default=200, help="validation pictures (default: %(default)s)")
+    parser.add_argument("--train", type=int, default=2000, help="training images (default: %(default)s)")
+    parser.add_argument("--val", type=int, default=200, help="validation images (default: %(default)s)")
     parser.add_argument(
         "--size", type=_size, default="160x200", metavar="HxW", help="height x width they vary around (%(default)s)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="another seed, other pictures (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="another seed, other images (default: %(default)s)")
     args = parser.parse_args()
 
     from mobiledet.data.shapes import generate_shapes
 
     root = generate_shapes(args.root, train=args.train, val=args.val, size=args.size, seed=args.seed)
-    print(f"{root}: {args.train} training and {args.val} validation pictures, annotations in {root / 'annotations'}")
+    print(f"{root}: {args.train} training and {args.val} validation images, annotations in {root / 'annotations'}")

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, TypeAlias
@@ -12,8 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mobiledet.data.faults import CheckReport, Describe
-from mobiledet.data.json_numbers import four_floats, repeats, whole_numbers
+from mobiledet.data.faults import CheckReport, Describe, Fault
 from mobiledet.structures import BoolArray, IntArray
 
 CLIP_TOLERANCE = 1.0
@@ -108,10 +109,10 @@ def _check_references(
             f"{key} is {annotations[row].get(key)!r:.40}",
         )
 
-    report.add("annotations of an unknown image", np.flatnonzero(image_row < 0), describe_with("image_id"))
-    report.add("annotations of an unknown category", np.flatnonzero(category_row < 0), describe_with("category_id"))
-    report.add("ids read as whole numbers", np.flatnonzero(image_text), describe_with("image_id"))
-    report.add("ids read as whole numbers", np.flatnonzero(category_text), describe_with("category_id"))
+    report.add(Fault.UNKNOWN_IMAGE, np.flatnonzero(image_row < 0), describe_with("image_id"))
+    report.add(Fault.UNKNOWN_CATEGORY, np.flatnonzero(category_row < 0), describe_with("category_id"))
+    report.add(Fault.ID_CONVERTED, np.flatnonzero(image_text), describe_with("image_id"))
+    report.add(Fault.ID_CONVERTED, np.flatnonzero(category_text), describe_with("category_id"))
     return image_row, category_row
 
 
@@ -136,8 +137,8 @@ def _check_numbers(values: list[Any], report: CheckReport, describe: Describe) -
         rows = [four_floats(value) if fits else [0.0] * 4 for value, fits in zip(values, four, strict=True)]
         boxes = np.array(rows, np.float64).reshape(-1, 4)
     finite = np.isfinite(boxes).all(axis=1)
-    report.add("bboxes that are not four numbers", np.flatnonzero(~four), describe)
-    report.add("bboxes with values that are not finite numbers", np.flatnonzero(~finite), describe)
+    report.add(Fault.BOX_NOT_NUMBERS, np.flatnonzero(~four), describe)
+    report.add(Fault.BOX_NOT_FINITE, np.flatnonzero(~finite), describe)
     boxes[~finite] = 0
     return boxes, four & finite
 
@@ -147,9 +148,9 @@ def _check_crowds(annotations: list[Entry], report: CheckReport, describe: Descr
     absent = [row for row, value in enumerate(raw) if value is None]
     numbers, good, _ = whole_numbers([int(value) if isinstance(value, bool) else value or 0 for value in raw])
     wrong = np.flatnonzero(~good | (numbers < 0) | (numbers > 1))
-    kind = "values of iscrowd other than 0 and 1"
+    kind = Fault.CROWD_FLAG
     report.add(kind, wrong, lambda row: (describe(row)[0], f"iscrowd is {raw[row]!r:.40}"))
-    report.add("missing iscrowd set to 0", absent, describe)
+    report.add(Fault.CROWD_ABSENT, absent, describe)
     iscrowd: BoolArray = numbers == 1
     return iscrowd
 
@@ -161,8 +162,8 @@ def _check_annotation_ids(annotations: list[Entry], report: CheckReport, describ
     def describe_id(row: int) -> tuple[str, str]:
         return describe(row)[0], f"id is {annotations[row].get('id')!r:.40}"
 
-    report.add("ids read as whole numbers", np.flatnonzero(converted), describe_id)
-    report.add("annotation ids renumbered (missing, doubled or below 1)", bad, describe_id)
+    report.add(Fault.ID_CONVERTED, np.flatnonzero(converted), describe_id)
+    report.add(Fault.ANNOTATION_ID, bad, describe_id)
     return np.arange(1, len(ids) + 1) if len(bad) else ids
 
 
@@ -174,7 +175,7 @@ def _check_geometry(
     low, extent = boxes[:, :2], boxes[:, 2:]
     high = low + extent
     flat = sound & (extent <= 0).any(axis=1)
-    sound = sound & ~flat & (limits > 0).all(axis=1)  # the size of a missing picture may be unknown
+    sound = sound & ~flat & (limits > 0).all(axis=1)  # the size of a missing image may be unknown
     outside = sound & ((low >= limits) | (high <= 0)).any(axis=1)
     inner_low, inner_high = np.clip(low, 0, limits), np.clip(high, 0, limits)
     keep = sound & ~outside
@@ -186,10 +187,10 @@ def _check_geometry(
         place, value = describe(row)
         return place, f"{value} in {sizes[row][1]} x {sizes[row][0]} (width x height)"
 
-    report.add("boxes without width or height dropped", np.flatnonzero(flat), describe)
-    report.add("boxes fully outside their image", np.flatnonzero(outside), describe_size)
-    report.add("boxes clipped to their image", np.flatnonzero(clipped), describe_size)
-    report.add("boxes dropped as too small", np.flatnonzero(small), describe_size)
+    report.add(Fault.BOX_FLAT, np.flatnonzero(flat), describe)
+    report.add(Fault.BOX_OUTSIDE, np.flatnonzero(outside), describe_size)
+    report.add(Fault.BOX_CLIPPED, np.flatnonzero(clipped), describe_size)
+    report.add(Fault.BOX_SMALL, np.flatnonzero(small), describe_size)
     boxes[clipped] = np.concatenate([inner_low, inner_high - inner_low], axis=1)[clipped]
     return keep, clipped
 
@@ -206,7 +207,7 @@ def _drop_duplicates(
     for key in (*keys, image_row[rows]):
         same &= key[order[1:]] == key[order[:-1]]
     doubled = np.sort(rows[order[1:][same]])
-    report.add("exact duplicate boxes dropped", doubled, describe)
+    report.add(Fault.BOX_DUPLICATE, doubled, describe)
     keep = keep.copy()
     keep[doubled] = False
     return keep
@@ -224,5 +225,44 @@ def _check_areas(
     def describe_area(row: int) -> tuple[str, str]:
         return describe(row)[0], f"area is {values[row]!r:.40}"
 
-    report.add("areas computed from the box", np.flatnonzero(computed), describe_area)
+    report.add(Fault.AREA_COMPUTED, np.flatnonzero(computed), describe_area)
     return np.where(computed, box_areas, np.where(clipped, np.minimum(given, box_areas), given))
+
+
+def whole_numbers(values: list[Any]) -> tuple[IntArray, BoolArray, BoolArray]:
+    """Each value as a whole number (0 where it is none), whether it is one, and whether it had to be converted."""
+    if set(map(type, values)) <= {int}:
+        with suppress(OverflowError):
+            return np.array(values, np.int64), np.ones(len(values), np.bool_), np.zeros(len(values), np.bool_)
+    numbers = [_whole_number(value) for value in values]
+    good = np.array([number is not None for number in numbers], np.bool_)
+    converted = good & np.array([type(value) is not int for value in values], np.bool_)
+    return np.array([number or 0 for number in numbers], np.int64), good, converted
+
+
+def _whole_number(value: object) -> int | None:
+    number = value if type(value) is int else None
+    if isinstance(value, str) and re.fullmatch(r"\s*-?[0-9]{1,18}\s*", value):
+        number = int(value)
+    if isinstance(value, float) and value.is_integer():
+        number = int(value)
+    return number if number is not None and abs(number) < 2**63 else None
+
+
+def repeats(values: IntArray) -> BoolArray:
+    """Which values have already occurred further up."""
+    repeated = np.ones(len(values), np.bool_)
+    repeated[np.unique(values, return_index=True)[1]] = False
+    return repeated
+
+
+def four_floats(values: list[Any]) -> list[float]:
+    """Each value as a float: not a number where it is none (text and truth values too), infinite where too large."""
+
+    def number(value: object) -> float:
+        try:
+            return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else np.nan
+        except OverflowError:
+            return np.inf
+
+    return [number(value) for value in values]

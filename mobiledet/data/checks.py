@@ -1,33 +1,33 @@
 """Every fault of a COCO file, found before the first step and reported together.
 
-What can be put right without guessing is repaired and counted; what would train on the wrong thing is refused.
+What can be corrected without guessing is repaired and counted; what would train on the wrong thing is refused.
 
 ==========================================================  =======================================================
-Refused (`report.ERRORS`)                                   Repaired and counted (`report.REPAIRS`)
+Refused                                                     Repaired and counted
 ==========================================================  =======================================================
-not JSON, not a COCO dict, entries of the wrong type        annotation ids missing, doubled or below 1: renumbered
+not JSON, not a COCO dict, entries of the wrong type        annotation ids missing, duplicate or below 1: renumbered
 no images; no boxes, where boxes are required               ids given as text or as 1.0: read as whole numbers
-image or category ids missing, doubled, not whole numbers   category names given as numbers: read as text
-category names missing or doubled                           image sizes missing or 0: taken from the file, upright
+image or category ids missing, duplicate, not whole numbers   category names given as numbers: read as text
+category names missing or duplicate                         image sizes missing or 0: taken from the file, upright
 file names missing, or leading out of the image folder      ``iscrowd`` missing: 0
-pictures missing, unreadable or cut short                   ``area`` missing or not positive: computed from the box
-pictures of another size than the json says                 boxes with zero or negative width or height: dropped
+images missing, unreadable or truncated                   ``area`` missing or not positive: computed from the box
+images of another size than the json says                 boxes with zero or negative width or height: dropped
 annotations of unknown images or categories                 boxes partly outside their image: clipped
 bbox not four numbers, not numeric, NaN or infinite         boxes too small after clipping: dropped
 boxes fully outside their image                             exact duplicate boxes: dropped
 ``iscrowd`` neither 0 nor 1
 ==========================================================  =======================================================
 
-Legal and only noted: images without boxes (background), classes without boxes, pictures listed twice. Category id 0
+Legal and only noted: images without boxes (background), classes without boxes, images listed twice. Category id 0
 is legal. Boxes that stick out by a pixel (`annotation_checks.CLIP_TOLERANCE`) or less are rounding: they stay as they
-are, so that scores agree with the original file to the last digit, and are clipped when a picture's target is made.
+are, so that scores agree with the original file to the last digit, and are clipped when an image's target is made.
 An annotation id of 0 matters to pycocotools alone, which takes a detection matched to it for unmatched and silently
 lowers AP.
 
-EXIF: labelling tools show a picture either as stored or turned upright, and the size in the json tells which. Boxes
-are right only on the picture the labeller saw, so a json of the stored size means reading without rotation and one
+EXIF: labelling tools show an image either as stored or turned upright, and the size in the json tells which. Boxes
+are right only on the image the labeller saw, so a json of the stored size means reading without rotation and one
 of the upright size reading with it. Where both sizes are equal (turned by 180 degrees, mirrored, square) those
-pictures of the set whose size does tell decide, if they agree; otherwise it is read as stored, and noted.
+images of the set whose size does tell decide, if they agree; otherwise it is read as stored, and noted.
 """
 
 from __future__ import annotations
@@ -46,11 +46,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mobiledet.data.annotation_checks import Entry, Floats, check_annotations
-from mobiledet.data.faults import CheckReport
-from mobiledet.data.images import ImageInfo
-from mobiledet.data.json_numbers import repeats, whole_numbers
-from mobiledet.data.verification import verify_images
+from mobiledet.data.annotation_checks import Entry, Floats, check_annotations, repeats, whole_numbers
+from mobiledet.data.faults import CheckReport, Fault
+from mobiledet.data.images import ImageInfo, verify_images
 from mobiledet.errors import DataError, ImageError
 from mobiledet.structures import BoolArray, IntArray
 
@@ -64,7 +62,7 @@ class CocoColumns:
         names: K class names.
         image_ids: ``(N,)``.
         file_names: N names relative to the image folder.
-        sizes: ``(N, 2)`` heights and widths of the pictures as they are to be read.
+        sizes: ``(N, 2)`` heights and widths of the images as they are to be read.
         upright: ``(N,)`` int8: 1 read with EXIF rotation, 0 read as stored, -1 not looked at.
         offsets: ``(N + 1,)``; image ``i`` has the boxes ``offsets[i]:offsets[i + 1]``.
         boxes_xywh: ``(M, 4)`` float64, absolute pixels.
@@ -153,12 +151,12 @@ def check_coco(
     min_box_size: float = 1.0,
     require_boxes: bool = False,
     progress: bool = False,
-    pictures: Sequence[ImageInfo | ImageError | None] | None = None,
+    known: Sequence[ImageInfo | ImageError | None] | None = None,
 ) -> CocoColumns:
-    """Check a parsed COCO file and its pictures; faults go to the report, what is sound into columns.
+    """Check a parsed COCO file and its images; faults go to the report, what is sound into columns.
 
     The columns are fit for use once ``report.raise_if_errors()`` has passed. ``pictures`` is for callers that have
-    looked at the pictures already: for each entry of ``images`` what was found, None where nobody looked; no file is
+    looked at the images already: for each entry of ``images`` what was found, None where nobody looked; no file is
     opened then.
 
     Raises:
@@ -168,7 +166,7 @@ def check_coco(
     category_ids, names = _check_categories(categories, report)
     image_ids = _check_ids(images, "image", report)
     file_names = _check_file_names(images, image_dir, report)
-    sizes, upright = _check_pictures(images, file_names, image_dir, report, check_images, progress, pictures)
+    sizes, upright = _check_images(images, file_names, image_dir, report, check_images, progress, known)
     found = check_annotations(
         annotations,
         images,
@@ -181,12 +179,12 @@ def check_coco(
     per_image = np.bincount(found.image_row, minlength=len(images))
     offsets = np.concatenate([[0], np.cumsum(per_image)]).astype(np.int64)
     if not images:
-        report.add("images in all", [0], lambda _: ("", "the json's list of images is empty"))
+        report.add(Fault.NO_IMAGES, [0], lambda _: ("", "the json's list of images is empty"))
     if require_boxes and not len(found.ids):
-        report.add("boxes in all", [0], lambda _: ("", f"{len(annotations)} annotations, none of them usable"))
+        report.add(Fault.NO_BOXES, [0], lambda _: ("", f"{len(annotations)} annotations, none of them usable"))
     report.images, report.boxes, report.classes = len(images), len(found.ids), len(names)
-    report.notes["images without boxes (background)"] = int((per_image == 0).sum())
-    report.notes["classes without a box"] = len(names) - len(np.unique(found.category_row))
+    report.note(Fault.BACKGROUND, int((per_image == 0).sum()))
+    report.note(Fault.CLASS_EMPTY, len(names) - len(np.unique(found.category_row)))
     return CocoColumns(
         category_ids, names, image_ids, file_names, sizes, upright, offsets,
         found.boxes_xywh, found.category_row + 1, found.iscrowd, found.ignore, found.areas, found.ids,
@@ -203,8 +201,8 @@ def _check_ids(entries: list[Entry], what: Literal["image", "category"], report:
 
     doubled = np.zeros(len(ids), np.bool_)
     doubled[good] = repeats(ids[good])
-    report.add(f"{what} ids missing, doubled or not whole numbers", np.flatnonzero(~good | doubled), describe)
-    report.add("ids read as whole numbers", np.flatnonzero(converted), describe)
+    report.add(Fault.IMAGE_ID if what == "image" else Fault.CATEGORY_ID, np.flatnonzero(~good | doubled), describe)
+    report.add(Fault.ID_CONVERTED, np.flatnonzero(converted), describe)
     return ids
 
 
@@ -217,10 +215,10 @@ def _check_categories(categories: list[Entry], report: CheckReport) -> tuple[Int
         return f"categories[{row}] (id {categories[row].get('id')!r:.40})", f"name is {raw[row]!r:.60}"
 
     wrong = [row for row, name in enumerate(names) if not name.strip() or name in names[:row]]
-    report.add("category names missing or doubled", wrong, describe)
-    report.add("category names read as text", [row for row, name in enumerate(raw) if type(name) is int], describe)
+    report.add(Fault.CATEGORY_NAME, wrong, describe)
+    report.add(Fault.NAME_CONVERTED, [row for row, name in enumerate(raw) if type(name) is int], describe)
     if not categories:
-        report.add("categories in all", [0], lambda _: ("", "the json's list of categories is empty"))
+        report.add(Fault.NO_CATEGORIES, [0], lambda _: ("", "the json's list of categories is empty"))
     order = np.argsort(ids, kind="stable")
     return ids[order], tuple(names[row] for row in order)
 
@@ -235,12 +233,12 @@ def _check_file_names(images: list[Entry], image_dir: Path, report: CheckReport)
     def describe(row: int) -> tuple[str, str]:
         return f"images[{row}] (id {images[row].get('id')!r:.40})", f"file_name is {raw[row]!r:.120}"
 
-    report.add("file names missing or not text", [row for row, name in enumerate(names) if not name], describe)
-    report.add("file names leading out of the image folder", escaping, describe)
+    report.add(Fault.FILE_NAME, [row for row, name in enumerate(names) if not name], describe)
+    report.add(Fault.FILE_OUTSIDE, escaping, describe)
     for row in escaping:
         names[row] = ""
     named = Counter(filter(None, names))
-    report.notes["pictures listed more than once"] = sum(count > 1 for count in named.values())
+    report.note(Fault.IMAGE_REPEATED, sum(count > 1 for count in named.values()))
     return names
 
 
@@ -253,7 +251,7 @@ def _leads_out(name: str, root: str) -> bool:
     return not os.path.realpath(path).startswith(os.path.join(root, ""))  # noqa: PTH118
 
 
-def _check_pictures(
+def _check_images(
     images: list[Entry],
     names: list[str],
     folder: Path,
@@ -262,7 +260,7 @@ def _check_pictures(
     progress: bool,
     known: Sequence[ImageInfo | ImageError | None] | None,
 ) -> tuple[IntArray, NDArray[np.int8]]:
-    """Sizes ``(N, 2)`` as the pictures are to be read, and whether that is upright (-1: not looked at)."""
+    """Sizes ``(N, 2)`` as the images are to be read, and whether that is upright (-1: not looked at)."""
     columns = [[image.get(key) or 0 for image in images] for key in ("height", "width")]
     parsed = [whole_numbers(column) for column in columns]
     sizes = np.stack([numbers for numbers, _, _ in parsed], axis=1)
@@ -274,7 +272,7 @@ def _check_pictures(
         size = f"height {images[row].get('height')!r:.30}, width {images[row].get('width')!r:.30}"
         return f"images[{row}] (id {images[row].get('id')!r:.40}, {names[row]!r})", size
 
-    report.add("image sizes that are not whole numbers", np.flatnonzero(~sound), describe)
+    report.add(Fault.IMAGE_SIZE, np.flatnonzero(~sound), describe)
     if known is not None:
         found = {row: info for row, info in enumerate(known) if info is not None}
     else:
@@ -283,9 +281,9 @@ def _check_pictures(
         found = dict(zip(rows, verify_images(paths, folder, progress=progress), strict=True))
     failed = {row: result for row, result in found.items() if isinstance(result, ImageError)}
     missing = [row for row in failed if not (folder / names[row]).exists()]
-    report.add("missing pictures", missing, lambda row: (describe(row)[0], _where_else(folder, names[row])))
+    report.add(Fault.IMAGE_MISSING, missing, lambda row: (describe(row)[0], _where_else(folder, names[row])))
     damaged = [row for row in failed if (folder / names[row]).exists()]
-    report.add("unreadable pictures", damaged, lambda row: (describe(row)[0], str(failed[row])))
+    report.add(Fault.IMAGE_UNREADABLE, damaged, lambda row: (describe(row)[0], str(failed[row])))
 
     infos = {row: info for row, info in found.items() if isinstance(info, ImageInfo) and sound[row]}
     seen = np.array(list(infos), np.int64)
@@ -296,15 +294,15 @@ def _check_pictures(
     unclear = is_stored & is_turned & rotated
     labelled_upright = bool((is_turned & ~is_stored).any() and not (is_stored & ~is_turned).any())
     if not labelled_upright and not (is_stored & ~is_turned).any():
-        report.notes["pictures whose EXIF rotation their size can't confirm, read as stored"] = int(unclear.sum())
+        report.note(Fault.ROTATION_UNCLEAR, int(unclear.sum()))
     upright[seen] = absent[seen] | (is_turned & ~is_stored) | (unclear & labelled_upright)
     taken = seen[absent[seen]]
     sizes[taken] = turned[absent[seen]]
-    report.add("image sizes taken from the file", taken, describe)
+    report.add(Fault.SIZE_FROM_FILE, taken, describe)
     other = ~is_stored & ~is_turned & ~absent[seen]
     actual = {int(row): info for row, info in zip(seen[other], stored[other], strict=True)}
     report.add(
-        "pictures of another size than the json says",
+        Fault.IMAGE_OTHER_SIZE,
         seen[other],
         lambda row: (describe(row)[0], f"{describe(row)[1]}, but the file has {actual[row][0]} x {actual[row][1]}"),
     )

@@ -1,6 +1,6 @@
-"""COCO annotation files as data sets in memory: pictures by path, boxes in flat arrays.
+"""COCO annotation files as data sets in memory: images by path, boxes in flat arrays.
 
-Pictures are read by whoever needs them; `ImageRecord` says how. COCO's category ids, with their gaps, stay in here:
+Images are read by whoever needs them; `ImageRecord` says how. COCO's category ids, with their gaps, stay in here:
 a label ``k`` in ``1..K`` is ``categories[k - 1]``.
 """
 
@@ -19,7 +19,7 @@ import numpy as np
 
 from mobiledet.data.checks import CocoColumns, check_coco, collector_paused, read_json
 from mobiledet.data.faults import CheckReport
-from mobiledet.data.verification import verify_image
+from mobiledet.data.images import verify_image
 from mobiledet.errors import DataError
 from mobiledet.structures import IntArray, Target
 
@@ -36,15 +36,15 @@ class Category:
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """One picture and what is to be found in it.
+    """One image and what is to be found in it.
 
     Attributes:
         image_id: its COCO id.
         path: its file.
-        height: rows of the picture, read as said by ``apply_orientation``.
+        height: rows of the image, read as said by ``apply_orientation``.
         width: columns, likewise.
-        target: boxes in the pixels of that picture. Crowds and annotations marked ``ignore`` have ``iscrowd`` set.
-        apply_orientation: whether to turn the picture upright by its EXIF data when reading it: boxes were drawn on
+        target: boxes in the pixels of that image. Crowds and annotations marked ``ignore`` have ``iscrowd`` set.
+        apply_orientation: whether to turn the image upright by its EXIF data when reading it: boxes were drawn on
             one or the other (see `mobiledet.data.checks`).
     """
 
@@ -89,15 +89,15 @@ class CocoDataset:
         return len(self._columns.image_ids)
 
     def image_id(self, index: int) -> int:
-        """COCO id of the picture at ``index``."""
+        """COCO id of the image at ``index``."""
         return int(self._columns.image_ids[index])
 
     def file_name(self, index: int) -> str:
-        """File name of the picture at ``index``, relative to ``image_dir``."""
+        """File name of the image at ``index``, relative to ``image_dir``."""
         return self._columns.file_names[index]
 
     def labels(self, index: int | None = None) -> IntArray:
-        """``(M,)`` labels of the boxes of the picture at ``index``, or of all; crowds and ignored boxes included."""
+        """``(M,)`` labels of the boxes of the image at ``index``, or of all; crowds and ignored boxes included."""
         rows = slice(None)
         if index is not None:
             index = range(len(self))[index]
@@ -106,10 +106,10 @@ class CocoDataset:
         return found
 
     def __getitem__(self, index: int) -> ImageRecord:
-        """The picture at ``index``; not read, only described.
+        """The image at ``index``; not read, only described.
 
         Raises:
-            ImageError: with ``check_images=False``, the picture is missing, unreadable or of another size.
+            ImageError: with ``check_images=False``, the image is missing, unreadable or of another size.
         """
         columns = self._columns
         index = range(len(self))[index]  # refuses what is out of range, counts negatives from the end
@@ -129,11 +129,11 @@ class CocoDataset:
         return ImageRecord(self.image_id(index), path, height, width, target, apply_orientation=upright)
 
     def first(self, count: int) -> CocoDataset:
-        """The first ``count`` pictures alone, in the file's order, with all classes; for trying things out."""
+        """The first ``count`` images alone, in the file's order, with all classes; for trying things out."""
         return self.subset(range(len(self))[:count])
 
     def subset(self, indices: Sequence[int]) -> CocoDataset:
-        """Some pictures alone, in the order given, with all classes and their ids; name each at most once."""
+        """Some images alone, in the order given, with all classes and their ids; name each at most once."""
         columns = self._columns
         rows = np.array([range(len(self))[index] for index in indices], np.int64)
         counts = np.diff(columns.offsets)[rows]
@@ -209,8 +209,8 @@ def load_coco(
         split: name of the split, "train" for instance; unused when ``annotations`` and ``images`` are given.
         annotations: the annotation file, instead of the one in the layout; relative to ``root`` if it exists there,
             else to the working directory.
-        images: the folder of pictures, likewise.
-        check_images: decode every picture now (the second time only those that changed). Otherwise a picture is
+        images: the folder of images, likewise.
+        check_images: decode every image now (the second time only those that changed). Otherwise an image is
             looked at when its record is first asked for.
         progress: show a progress bar on a terminal.
         min_box_size: boxes narrower or lower than this many pixels are dropped.
@@ -227,7 +227,7 @@ def load_coco(
         annotation_file = annotation_file or _find_annotations(root, split)
         image_dir = image_dir or _find_images(root, split, annotation_file)
     if not image_dir.is_dir():
-        raise DataError(f"{image_dir} is not a folder; name the folder that holds the pictures")
+        raise DataError(f"{image_dir} is not a folder; name the folder that holds the images")
     report = CheckReport(annotation_file.name)
     columns = check_coco(
         read_json(annotation_file),
@@ -246,12 +246,12 @@ def locate_split(root: Path, split: str) -> tuple[Path, Path]:
     """Where a split lies in a folder of COCO's, Roboflow's or a similar layout.
 
     Annotations are looked for as ``annotations/instances_<split>2017.json`` (2017 first, then without a year, then
-    the latest year), ``annotations/<split>.json`` (likewise) and ``<split>/_annotations.coco.json``; pictures in
+    the latest year), ``annotations/<split>.json`` (likewise) and ``<split>/_annotations.coco.json``; images in
     ``<split>2017/``, ``<split>/``, ``images/<split>2017/``, ``images/<split>/`` and ``images/``. For "val", "valid"
     is looked for as well.
 
     Returns:
-        The annotation file and the folder of pictures.
+        The annotation file and the folder of images.
 
     Raises:
         DataError: one of them isn't there; says what was looked for and which splits there are.
@@ -280,7 +280,7 @@ def _aliases(split: str) -> tuple[str, ...]:
 
 def _find_annotations(root: Path, split: str) -> Path:
     if not root.is_dir():
-        raise DataError(f"{root} is not a folder; name the folder that holds annotations/ and the pictures")
+        raise DataError(f"{root} is not a folder; name the folder that holds annotations/ and the images")
     present = _splits(root)
     for name in _aliases(split):
         years = sorted((key for key in present if re.fullmatch(re.escape(name) + r"\d{4}", key)), reverse=True)
@@ -321,8 +321,8 @@ def _find_images(root: Path, split: str, annotation_file: Path) -> Path:
             return folder
     looked = ", ".join(f"{folder.relative_to(root)}/" for folder in candidates if folder.is_relative_to(root))
     raise DataError(
-        f"{root} has no pictures for split {split!r}: looked for {looked}; there is {_listing(root)}; "
-        "name the folder that holds the pictures"
+        f"{root} has no images for split {split!r}: looked for {looked}; there is {_listing(root)}; "
+        "name the folder that holds the images"
     )
 
 
@@ -332,7 +332,7 @@ def _listing(root: Path) -> str:
 
 
 def _is_labelled_upright(path: Path, size: tuple[int, int]) -> bool:
-    """Whether boxes for a picture of the json's size were drawn on it turned upright."""
+    """Whether boxes for an image of the json's size were drawn on it turned upright."""
     info = verify_image(path)
     if size == (info.height, info.width):
         return False
@@ -340,5 +340,5 @@ def _is_labelled_upright(path: Path, size: tuple[int, int]) -> bool:
         return True
     raise DataError(
         f"{path} has {info.height} x {info.width} pixels (height x width), the json says {size[0]} x {size[1]}; "
-        "write the real size, or fetch the picture that was labelled"
+        "write the real size, or fetch the image that was labelled"
     )

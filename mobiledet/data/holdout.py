@@ -1,4 +1,4 @@
-"""Holding out pictures for validation, where a data set has no split for it."""
+"""Holding out images for validation, where a data set has no split for it."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from mobiledet.errors import DataError
 
 
 def hold_out(dataset: CocoDataset, share: float, seed: int) -> tuple[CocoDataset, CocoDataset]:
-    """Divide a data set into pictures to train on and pictures to validate with.
+    """Divide a data set into images to train on and images to validate with.
 
     Which is which follows from the seed and the file names alone. Classes are spread evenly, rare ones first
-    (Sechidis et al. 2011, iterative stratification), but the last picture of a class always stays in training.
-    Copies of one picture that Roboflow has augmented (``name.rf.<hash>.jpg``) stay together.
+    (Sechidis et al. 2011, iterative stratification), but the last image of a class always stays in training.
+    Copies of one image that Roboflow has augmented (``name.rf.<hash>.jpg``) stay together.
 
     Args:
         dataset: what to divide.
-        share: of the pictures that are held out, above 0 and below 1.
+        share: of the images that are held out, above 0 and below 1.
         seed: another seed, another choice.
 
     Returns:
         The training and the validation part, in the order of ``dataset``, with all its classes.
 
     Raises:
-        DataError: the share is out of range, or no picture can be spared.
+        DataError: the share is out of range, or no image can be spared.
     """
     if not 0 < share < 1:
         raise DataError(f"a share of {share} can't be held out; give one between 0 and 1, such as 0.15")
@@ -35,8 +35,8 @@ def hold_out(dataset: CocoDataset, share: float, seed: int) -> tuple[CocoDataset
     held = _choose(units, share)
     if not held:
         raise DataError(
-            f"{dataset.annotation_file}: none of its {len(dataset)} pictures can be spared for validation, each is "
-            "the last of a class; label more pictures, or train without validation"
+            f"{dataset.annotation_file}: none of its {len(dataset)} images can be spared for validation, each is "
+            "the last of a class; label more images, or train without validation"
         )
     val = sorted(index for unit in held for index in units[unit][0])
     train = sorted(set(range(len(dataset))) - set(val))
@@ -44,7 +44,7 @@ def hold_out(dataset: CocoDataset, share: float, seed: int) -> tuple[CocoDataset
 
 
 def _units(dataset: CocoDataset, seed: int) -> list[tuple[list[int], list[int]]]:
-    """Pictures that must stay together and their classes (0 where there is none), in an order drawn by the seed."""
+    """Images that must stay together and their classes (0 where there is none), in an order drawn by the seed."""
     groups: dict[str, list[int]] = defaultdict(list)
     names = [dataset.file_name(index) for index in range(len(dataset))]
     for index, name in enumerate(names):
@@ -63,7 +63,7 @@ def _choose(units: list[tuple[list[int], list[int]]], share: float) -> list[int]
         for label in labels:
             members.setdefault(label, []).append(unit)
     wanted = {label: (share * len(of), (1 - share) * len(of)) for label, of in members.items()}
-    total = sum(len(pictures) for pictures, _ in units)
+    total = sum(len(images) for images, _ in units)
     missing = min(share * total, total - 1)
     # How many units of each class are in training or may still come there.
     left = {label: len(of) for label, of in members.items()}
@@ -74,14 +74,14 @@ def _choose(units: list[tuple[list[int], list[int]]], share: float) -> list[int]
         members = {label: of for label, of in remaining.items() if of}
         rarest = min(members, key=lambda label: (len(members[label]), label))
         for unit in members.pop(rarest):
-            pictures, labels = units[unit]
+            images, labels = units[unit]
             to_val, to_train = wanted[rarest]
-            spared = all(left[k] > 1 or k == 0 for k in labels) and len(pictures) <= missing + 0.5
+            spared = all(left[k] > 1 or k == 0 for k in labels) and len(images) <= missing + 0.5
             chosen = spared and to_val >= to_train
             for k in labels:
                 wanted[k] = (wanted[k][0] - chosen, wanted[k][1] - (not chosen))
                 left[k] -= chosen
-            missing -= len(pictures) * chosen
+            missing -= len(images) * chosen
             held += [unit] * chosen
             undecided.remove(unit)
     if held or total < 2:

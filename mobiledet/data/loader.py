@@ -30,12 +30,12 @@ class SampleKey(NamedTuple):
     """Names one sample of a run: the same key is the same pixels, in whichever process."""
 
     epoch: int
-    picture: int
+    image: int
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture ready for the network: ``(H, W, 3)`` uint8 RGB, and its boxes in network pixels."""
+    """One image ready for the network: ``(H, W, 3)`` uint8 RGB, and its boxes in network pixels."""
 
     image: ImageArray
     target: Target
@@ -49,8 +49,8 @@ class Batch:
 
     Attributes:
         images: ``(B, 3, H, W)`` uint8 RGB, stored channels-last; a list of ``(3, H_i, W_i)`` where sizes differ.
-        targets: What is in each picture; NumPy, because every tensor passed between processes costs a file handle.
-        geometries: How each picture was fitted.
+        targets: What is in each image; NumPy, because every tensor passed between processes costs a file handle.
+        geometries: How each image was fitted.
         image_ids: The data set's own ids.
     """
 
@@ -60,7 +60,7 @@ class Batch:
     image_ids: list[int]
 
     def images_on(self, device: torch.device) -> Tensor | list[Tensor]:
-        """The pictures, moved to a device."""
+        """The images, moved to a device."""
         if isinstance(self.images, Tensor):
             return self.images.to(device, non_blocking=True)
         return [image.to(device, non_blocking=True) for image in self.images]
@@ -78,14 +78,14 @@ class Batch:
 
 
 class ImageCache:
-    """Decoded pictures kept in memory; filled before workers start, so that they share one copy."""
+    """Decoded images kept in memory; filled before workers start, so that they share one copy."""
 
     def __init__(self, dataset: CocoDataset) -> None:
         needed = sum(record.height * record.width * 3 for record in (dataset[i] for i in range(len(dataset))))
         free = _available_memory()
         if needed > 0.7 * free:
             raise DataError(
-                f"data.cache needs {needed / 2**30:.1f} GiB for {len(dataset)} pictures but only "
+                f"data.cache needs {needed / 2**30:.1f} GiB for {len(dataset)} images but only "
                 f"{free / 2**30:.1f} GiB are free; leave it off"
             )
         self._images = [_read(dataset, index) for index in range(len(dataset))]
@@ -94,15 +94,15 @@ class ImageCache:
         return self._images[index]
 
 
-class PictureSet(Dataset[Sample | ImageError]):
-    """Reads, augments or fits the pictures of a data set.
+class DetectionImages(Dataset[Sample | ImageError]):
+    """Reads, augments or fits the images of a data set.
 
     Args:
-        dataset: The pictures.
-        resize: How large pictures become.
-        transform: Random changes; None only fits the picture.
+        dataset: The images.
+        resize: How large images become.
+        transform: Random changes; None only fits the image.
         seed: Start of every sample's random numbers.
-        cache: Decoded pictures.
+        cache: Decoded images.
     """
 
     def __init__(
@@ -124,17 +124,17 @@ class PictureSet(Dataset[Sample | ImageError]):
         return len(self.dataset)
 
     def __getitem__(self, key: SampleKey) -> Sample | ImageError:
-        """The sample of a key; a picture that can't be read comes back as the error, for :class:`Batches` to raise."""
-        record = self.dataset[key.picture]
+        """The sample of a key; an image that can't be read comes back as the error, for :class:`Batches` to raise."""
+        record = self.dataset[key.image]
         try:
-            image = self.cache[key.picture] if self.cache else _read(self.dataset, key.picture)
+            image = self.cache[key.image] if self.cache else _read(self.dataset, key.image)
         except ImageError as error:
             return error
         if self.transform is None:
             fitted, geometry = fit_image(image, self.resize)
             target = Target(geometry.to_network(record.target.boxes), record.target.labels, record.target.iscrowd)
             return Sample(fitted, target, geometry, record.image_id)
-        seed = int(np.random.SeedSequence([self.seed, key.epoch, key.picture]).generate_state(1)[0])
+        seed = int(np.random.SeedSequence([self.seed, key.epoch, key.image]).generate_state(1)[0])
         changed, target = self.transform(image, record.target, seed)
         geometry = ImageGeometry((image.shape[0], image.shape[1]), (changed.shape[0], changed.shape[1]))
         return Sample(changed, target, geometry, record.image_id)
@@ -147,8 +147,8 @@ class EpochSampler:
     batch of one and all processes do the same number of steps.
 
     Args:
-        length: Pictures in the data set.
-        batch_size: Pictures of one batch of one process.
+        length: Images in the data set.
+        batch_size: Images of one batch of one process.
         shuffle: A new order every epoch, or always the same.
         seed: Decides the orders.
         rank: This process among those training together.
@@ -159,7 +159,7 @@ class EpochSampler:
         self, length: int, *, batch_size: int, shuffle: bool, seed: int = 0, rank: int = 0, world_size: int = 1
     ) -> None:
         if length < 1:
-            raise DataError("the data set has no pictures")
+            raise DataError("the data set has no images")
         self.length = length
         self.batch_size = batch_size
         self.shuffle = shuffle
@@ -192,7 +192,7 @@ class EpochSampler:
 
 
 class PlainSampler:
-    """Every picture once, in order; the last batch may be smaller."""
+    """Every image once, in order; the last batch may be smaller."""
 
     def __init__(self, length: int, *, batch_size: int) -> None:
         self.length = length
@@ -210,7 +210,7 @@ class Batches:
     """Iterates over batches, read ahead by worker processes.
 
     Args:
-        pictures: Where samples come from.
+        images: Where samples come from.
         sampler: Which, in what order.
         workers: Processes that read; 0 reads here.
         pin_memory: For a GPU.
@@ -218,7 +218,7 @@ class Batches:
 
     def __init__(
         self,
-        pictures: PictureSet,
+        images: DetectionImages,
         sampler: EpochSampler | PlainSampler,
         *,
         workers: int = 0,
@@ -226,7 +226,7 @@ class Batches:
     ) -> None:
         self.sampler = sampler
         self._loader: DataLoader[Batch | ImageError] = DataLoader(
-            pictures,  # type: ignore[arg-type]  # keyed by SampleKey, not by int
+            images,  # type: ignore[arg-type]  # keyed by SampleKey, not by int
             batch_sampler=sampler,
             num_workers=workers,
             collate_fn=_collate,
@@ -245,7 +245,7 @@ class Batches:
         """Yield batches.
 
         Raises:
-            DataError: a picture that was fine when training started can't be read any more.
+            DataError: an image that was fine when training started can't be read any more.
             WorkerError: a worker process died.
         """
         problem = None
@@ -262,7 +262,7 @@ class Batches:
             if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                 raise
             raise WorkerError(
-                "a process that reads pictures was killed; if memory ran out, try fewer data.workers"
+                "a process that reads images was killed; if memory ran out, try fewer data.workers"
             ) from None
         if problem is not None:
             # Drops the last hold on the workers, which ends them; kept alive by the traceback, they would linger.

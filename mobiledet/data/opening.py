@@ -9,8 +9,8 @@ from typing import NamedTuple
 from mobiledet.config import Config
 from mobiledet.config.schema import DataConfig
 from mobiledet.data.coco import CocoDataset, load_coco, locate_split, split_names
-from mobiledet.data.formats.choose import detect_format
-from mobiledet.data.formats.read import hold_out, read_dataset
+from mobiledet.data.formats.choose import Recognised, read_dataset, recognise
+from mobiledet.data.holdout import hold_out
 from mobiledet.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -24,25 +24,26 @@ class Splits(NamedTuple):
 
 
 def open_data(config: DataConfig, *, seed: int = 0) -> Splits:
-    """The training and validation splits, checked picture by picture; every fault is reported before training.
+    """The training and validation splits, checked image by image; every fault is reported before training.
 
     A folder in COCO layout is read strictly: what can't be repaired without guessing is refused. Pascal VOC, YOLO and
-    unusual COCO folders are read where they lie; what can't be used of them is left out and told.
+    unusual COCO folders are read where they lie; what can't be used of them is skipped and reported.
 
     Args:
         config: Where the data is.
-        seed: Decides which pictures are held out, where the config wants that.
+        seed: Decides which images are held out, where the config wants that.
 
     Raises:
         DataError: they can't be used, or name different classes.
     """
-    splits = _strictly(config) if _in_layout(config) else _as_it_is(config)
+    foreign = None if _names_files(config) else _foreign(Path(config.root), config.train_split)
+    splits = _as_it_is(config, foreign) if foreign is not None else _strictly(config)
     train, val = splits
     if config.val_split is not None and val is None:
         train, val = _held_out(config, train, seed)
     train, val = _limited(config, train), _limited(config, val) if val is not None else None
     if not len(train.labels()):
-        limited = f"data.limit={config.limit}: the first pictures of " if config.limit is not None else ""
+        limited = f"data.limit={config.limit}: the first images of " if config.limit is not None else ""
         raise DataError(f"{limited}{train.annotation_file} have no boxes; training needs some")
     _log("train", train)
     if val is None:
@@ -60,16 +61,17 @@ def open_split(
     Raises:
         DataError: it isn't there or can't be used.
     """
-    if annotations is not None or images is not None or _has_split(root, split) or not _is_foreign(root):
+    foreign = _foreign(root, split) if annotations is None and images is None else None
+    if foreign is None:
         return load_coco(root, split, annotations=annotations, images=images, progress=progress)
-    imported = read_dataset(root, progress=progress)
+    imported = read_dataset(foreign, progress=progress)
     if split not in imported.splits:
         raise DataError(f"{root} ({imported.format}) has no split {split!r}; it has {', '.join(imported.splits)}")
     return imported.splits[split]
 
 
 def open_recorded_split(config: Config, split: str) -> CocoDataset:
-    """One split of the data a run was trained on, pictures that it held out included.
+    """One split of the data a run was trained on, images that it held out included.
 
     Raises:
         DataError: it isn't there or can't be used.
@@ -81,12 +83,24 @@ def open_recorded_split(config: Config, split: str) -> CocoDataset:
     return open_split(Path(config.data.root), split)
 
 
-def _in_layout(config: DataConfig) -> bool:
-    """Whether the data is to be read strictly, as COCO: its layout says so, or the config names files."""
-    if config.train_annotations is not None or config.train_images is not None:
-        return True
-    root = Path(config.root)
-    return _has_split(root, config.train_split) or not _is_foreign(root)
+def _names_files(config: DataConfig) -> bool:
+    return config.train_annotations is not None or config.train_images is not None
+
+
+def _foreign(root: Path, split: str) -> Recognised | None:
+    """What a folder is if it is for the importers; None for COCO's layout, which is read strictly.
+
+    What no importer knows, COCO's own reader explains best.
+    """
+    if _has_split(root, split):
+        return None
+    try:
+        found = recognise(root)
+    except DataError:
+        return None
+    # A split misspelt in a folder of COCO's layout is a mistake, not another layout.
+    in_layout = any(name.startswith(("train", "val", "test")) for name in split_names(root))
+    return None if found.format.reads_layout and in_layout else found
 
 
 def _has_split(root: Path, split: str) -> bool:
@@ -95,18 +109,6 @@ def _has_split(root: Path, split: str) -> bool:
     except DataError:
         return False
     return True
-
-
-def _is_foreign(root: Path) -> bool:
-    """Whether a folder is for the importers; what they don't know either, COCO's reader explains best."""
-    try:
-        found = detect_format(root)
-    except DataError:
-        return False
-    if found != "coco":
-        return True
-    # A split misspelt in a folder of COCO's layout is a mistake, not another layout.
-    return not any(name.startswith(("train", "val", "test")) for name in split_names(root))
 
 
 def _strictly(config: DataConfig) -> Splits:
@@ -139,13 +141,15 @@ def _strictly(config: DataConfig) -> Splits:
             f"{', '.join(sorted(set(train.names) ^ set(val.names))) or 'same names, other ids'}; "
             "give both the same list, or convert them: python tools/convert_dataset.py"
         )
-    return _as_it_is(config)  # the same classes under other ids or in another order: the importer joins them by name
+    return _as_it_is(
+        config, recognise(root)
+    )  # the same classes under other ids or in another order: the importer joins them by name
 
 
-def _as_it_is(config: DataConfig) -> Splits:
+def _as_it_is(config: DataConfig, found: Recognised) -> Splits:
     root = Path(config.root)
-    imported = read_dataset(root, progress=True)
-    for line in imported.account.lines():
+    imported = read_dataset(found, progress=True)
+    for line in imported.log.lines():
         logger.info("%s", line)
     if config.train_split not in imported.splits:
         there = ", ".join(imported.splits)
@@ -156,20 +160,20 @@ def _as_it_is(config: DataConfig) -> Splits:
     if config.hold_out is None:
         raise DataError(
             f"{root} ({imported.format}) has no split {config.val_split!r}, it has {', '.join(imported.splits)}; "
-            "keep pictures apart for it with data.hold_out=0.15, or train without scoring: data.val_split=none"
+            "keep images apart for it with data.hold_out=0.15, or train without scoring: data.val_split=none"
         )
     return Splits(train, None)
 
 
 def _held_out(config: DataConfig, train: CocoDataset, seed: int) -> Splits:
-    """The training pictures divided; all of them to train on where none can be spared."""
+    """The training images divided; all of them to train on where none can be spared."""
     assert config.hold_out is not None
     try:
         rest, val = hold_out(train, config.hold_out, seed)
     except DataError as error:
         logger.warning("%s", error)
         return Splits(train, None)
-    logger.info("no split %r: %d of %d training pictures are held out for it", config.val_split, len(val), len(train))
+    logger.info("no split %r: %d of %d training images are held out for it", config.val_split, len(val), len(train))
     return Splits(rest, val)
 
 
@@ -178,7 +182,7 @@ def _limited(config: DataConfig, dataset: CocoDataset) -> CocoDataset:
 
 
 def _log(role: str, dataset: CocoDataset) -> None:
-    logger.info("%s: %d pictures, %d classes (%s)", role, len(dataset), dataset.num_classes, dataset.annotation_file)
+    logger.info("%s: %d images, %d classes (%s)", role, len(dataset), dataset.num_classes, dataset.annotation_file)
     summary = dataset.report.summary()
     if summary:
         logger.info("%s", summary)

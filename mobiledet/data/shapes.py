@@ -1,12 +1,12 @@
 """A generated detection data set: shapes on cluttered backgrounds, in COCO's layout on disk.
 
-It needs no download and is made in seconds, so training can be tried and compared by mAP before a real picture is
+It needs no download and is made in seconds, so training can be tried and compared by mAP before a real image is
 at hand. Some classes are alike on purpose (circle, hexagon, ring; star, cross): a weak model mixes them up.
 
-A picture is a textured background with lines and letters that are no objects, then 1 to ``MAX_OBJECTS`` shapes,
+An image is a textured background with lines and letters that are no objects, then 1 to ``MAX_OBJECTS`` shapes,
 each over the earlier ones, then blur, noise and JPEG. A shape that would leave itself or an earlier one with less than
-``MIN_VISIBLE`` of its own area in sight is not drawn, so every shape in a picture is labelled. A box is tight to
-the whole shape, seen or covered, and clipped to the picture. Another OpenCV or NumPy may differ in single pixels.
+``MIN_VISIBLE`` of its own area in sight is not drawn, so every shape in an image is labelled. A box is tight to
+the whole shape, seen or covered, and clipped to the image. Another OpenCV or NumPy may differ in single pixels.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ NAMES = ("circle", "square", "triangle", "star", "hexagon", "cross", "ring", "cr
 CATEGORIES = dict(zip(NAMES, (1, 2, 4, 7, 8, 11, 13, 17), strict=True))
 """Class name -> COCO category id; the gaps are there so that code which forgets them fails here first."""
 
-# How hard the pictures are. Change VERSION with any of these: it tells a data set made by other rules apart.
+# How hard the images are. Change VERSION with any of these: it tells a data set made by other rules apart.
 VERSION = 7
-SIZE_JITTER = 0.2  # each side of a picture is within exp(+-this) of what was asked for
-PORTRAIT_SHARE = 0.25  # pictures with height and width swapped
-EMPTY_SHARE = 0.03  # pictures without any object
+SIZE_JITTER = 0.2  # each side of an image is within exp(+-this) of what was asked for
+PORTRAIT_SHARE = 0.25  # images with height and width swapped
+EMPTY_SHARE = 0.03  # images without any object
 MAX_OBJECTS = 4
-MIN_EXTENT, MAX_EXTENT = 0.15, 0.75  # square root of a box's area, as a share of the picture's shorter side
+MIN_EXTENT, MAX_EXTENT = 0.15, 0.75  # square root of a box's area, as a share of the image's shorter side
 EXTENT_SKEW = 0.5  # 1: small and large alike on a log scale; below 1: more large ones
 MAX_STRETCH = 1.25  # length to width, before the shape is turned
-MIN_VISIBLE = 0.8  # of a shape's own area, neither covered nor beyond the picture's edge
+MIN_VISIBLE = 0.8  # of a shape's own area, neither covered nor beyond the image's edge
 EDGE_SHARE = 0.1  # shapes that may cross the edge
 MIN_CONTRAST, USUAL_CONTRAST = 0.2, 0.45  # colour distance to what lies behind; 1: one channel from 0 to 255
 LOW_CONTRAST_SHARE = 0.03  # shapes that come as close to the background as MIN_CONTRAST
 OUTLINED_SHARE = 0.15
-MAX_CLUTTER = 5  # lines and letters in a picture
+MAX_CLUTTER = 5  # lines and letters in an image
 BACKGROUND_NOISE = 12.0  # standard deviation in grey levels, at its strongest
 BLUR_SHARE, MAX_BLUR = 0.4, 0.9  # standard deviation in pixels
 MAX_NOISE = 8.0  # standard deviation in grey levels
@@ -64,22 +64,22 @@ def generate_shapes(
     """Write the data set to ``root``, or find it there already; return ``root``.
 
     The result is ``root/{train,val}/000001.jpg ...`` and ``root/annotations/instances_{train,val}.json``. The same
-    arguments give the same bytes; picture ``i`` of a split doesn't depend on how many others there are. What an
+    arguments give the same bytes; image ``i`` of a split doesn't depend on how many others there are. What an
     interrupted call left behind is made anew; nothing else is ever overwritten.
 
     Args:
         root: Folder to fill; new, empty, or made by an earlier call.
-        train: Number of training pictures, at least 1.
-        val: Number of validation pictures, at least 1.
-        size: ``(height, width)`` around which the pictures' sizes vary, each at least ``MIN_SIDE``.
-        seed: Not negative; another seed gives other pictures.
+        train: Number of training images, at least 1.
+        val: Number of validation images, at least 1.
+        size: ``(height, width)`` around which the images' sizes vary, each at least ``MIN_SIDE``.
+        seed: Not negative; another seed gives other images.
 
     Raises:
         DataError: An argument is out of range, ``root`` holds something else, or it can't be written.
     """
     if min(train, val) < 1 or min(size) < MIN_SIDE or seed < 0:
         raise DataError(
-            f"shapes: train={train}, val={val}, size={size}, seed={seed}: ask for 1 picture or more in each, "
+            f"shapes: train={train}, val={val}, size={size}, seed={seed}: ask for 1 image or more in each, "
             f"sides of {MIN_SIDE} pixels or more and a seed of 0 or more"
         )
     counts = dict(zip(SPLITS, (train, val), strict=True))
@@ -96,7 +96,7 @@ def generate_shapes(
         (root / MARKER).unlink()
     except OSError as error:
         raise DataError(f"{root}: can't make the data set here ({error}); choose another folder") from error
-    logger.info("%s: made %d training and %d validation pictures", root, train, val)
+    logger.info("%s: made %d training and %d validation images", root, train, val)
     return root
 
 
@@ -109,14 +109,14 @@ def _is_complete(root: Path, counts: dict[str, int], record: str) -> bool:
         for split, count in counts.items():
             there = len(list((root / split).glob("*.jpg")))
             if there != count or not (root / ANNOTATIONS.format(split)).exists():
-                what = f"{root}: {there} of {count} pictures in {split}, or their annotations are gone"
+                what = f"{root}: {there} of {count} images in {split}, or their annotations are gone"
                 raise DataError(f"{what}; delete the folder and make it again")
         (root / MARKER).unlink(missing_ok=True)
         return True
     if (root / MARKER).exists():
         logger.warning("%s: an earlier run was interrupted; making the data set again", root)
-        for picture in root.glob("*/[0-9]*.jpg"):
-            picture.unlink()
+        for image in root.glob("*/[0-9]*.jpg"):
+            image.unlink()
     elif root.exists() and any(root.iterdir()):
         raise DataError(f"{root}: is not empty and not a finished shapes data set; choose another folder")
     root.mkdir(parents=True, exist_ok=True)
@@ -136,12 +136,12 @@ def _write_split(root: Path, split: str, count: int, size: Size, seed: int) -> N
     }
     for image_id in range(1, count + 1):
         rng = np.random.default_rng([seed, SPLITS.index(split), image_id])
-        picture, placed = draw_picture(rng, size)
+        image, placed = draw_image(rng, size)
         quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(JPEG_QUALITY[0], JPEG_QUALITY[1] + 1))]
-        _, encoded = cv2.imencode(".jpg", picture[..., ::-1], quality)
+        _, encoded = cv2.imencode(".jpg", image[..., ::-1], quality)
         name = f"{image_id:06d}.jpg"
         (root / split / name).write_bytes(encoded.tobytes())
-        height, width = picture.shape[:2]
+        height, width = image.shape[:2]
         content["images"].append({"id": image_id, "file_name": name, "height": height, "width": width, "license": 1})
         for kind, box in placed:
             # COCO's area is that of the segmentation; here, with none, that of the box.
@@ -151,11 +151,11 @@ def _write_split(root: Path, split: str, count: int, size: Size, seed: int) -> N
     (root / ANNOTATIONS.format(split)).write_text(json.dumps(content), encoding="utf-8")
 
 
-def draw_picture(rng: np.random.Generator, size: Size) -> tuple[ImageArray, list[Placed]]:
-    """Draw one picture of about ``size``; its shapes come in the order they were drawn, later ones on top."""
+def draw_image(rng: np.random.Generator, size: Size) -> tuple[ImageArray, list[Placed]]:
+    """Draw one image of about ``size``; its shapes come in the order they were drawn, later ones on top."""
     sides = np.round(size * np.exp(rng.uniform(-SIZE_JITTER, SIZE_JITTER, 2)))
     height, width = (int(side) for side in (sides[::-1] if rng.random() < PORTRAIT_SHARE else sides))
-    picture = _background(height, width, rng)
+    image = _background(height, width, rng)
     owner = np.full((height, width), -1)  # which shape each pixel shows
     areas = seen = np.zeros(0, int)  # pixels of each shape: all of them, and those in sight
     placed: list[Placed] = []
@@ -164,7 +164,7 @@ def draw_picture(rng: np.random.Generator, size: Size) -> tuple[ImageArray, list
         alpha = _shape_alpha(str(kind), min(height, width), rng)
         whole = alpha >= 0.5
         for _ in range(PLACING_TRIES):
-            # Over the edge, only the patch's centre is sure to be inside the picture.
+            # Over the edge, only the patch's centre is sure to be inside the image.
             over = 0.5 * (rng.random() < EDGE_SHARE) * np.array(whole.shape)
             low, high = -over, np.maximum([height, width] - np.array(whole.shape) + over, 1)
             top, left = (int(corner) for corner in rng.uniform(low, high))
@@ -175,16 +175,16 @@ def draw_picture(rng: np.random.Generator, size: Size) -> tuple[ImageArray, list
             hidden = np.bincount(owner[here][inside] + 1, minlength=len(placed) + 1)[1:]
             seen_now, areas_now = np.append(seen - hidden, inside.sum()), np.append(areas, whole.sum())
             if np.all(seen_now >= MIN_VISIBLE * areas_now):
-                _paint(picture[here], alpha[part], rng)
+                _paint(image[here], alpha[part], rng)
                 owner[here][inside] = len(placed)
                 seen, areas = seen_now, areas_now
                 x, y, box_width, box_height = cv2.boundingRect(inside.astype(np.uint8))
                 placed.append((str(kind), (max(left, 0) + x, max(top, 0) + y, box_width, box_height)))
                 break
     if rng.random() < BLUR_SHARE:
-        picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.3, MAX_BLUR))
+        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, MAX_BLUR))
     noise = rng.standard_normal((height, width), np.float32) * np.float32(rng.uniform(0, MAX_NOISE))
-    return cv2.add(picture, cv2.merge([noise] * 3), dtype=cv2.CV_8U), placed
+    return cv2.add(image, cv2.merge([noise] * 3), dtype=cv2.CV_8U), placed
 
 
 def _arc(start: float, stop: float, steps: int, radius: float = 1.0, shift: float = 0.0) -> FloatArray:
@@ -281,7 +281,7 @@ def _background(height: int, width: int, rng: np.random.Generator) -> ImageArray
     for cells in (4, 12, 48):
         grain = rng.standard_normal((cells, cells, 3), np.float32)
         cloud += np.float32(BACKGROUND_NOISE * rng.random() ** 2) * cv2.resize(grain, (48, 48))
-    picture: ImageArray = cv2.add(canvas, cv2.resize(cloud, (width, height)), dtype=cv2.CV_8U)
+    image: ImageArray = cv2.add(canvas, cv2.resize(cloud, (width, height)), dtype=cv2.CV_8U)
     for _ in range(rng.integers(MAX_CLUTTER + 1)):
         colour = rng.uniform(0, 255, 3).tolist()
         spot = rng.uniform(0, 1, 2) * (width, height)
@@ -290,8 +290,8 @@ def _background(height: int, width: int, rng: np.random.Generator) -> ImageArray
         if rng.random() < 0.4:
             corner, letter = spot.astype(int).tolist(), rng.choice(list(LETTERS))
             font = (cv2.FONT_HERSHEY_SIMPLEX, reach / 30)
-            cv2.putText(picture, letter, corner, *font, colour, thickness, cv2.LINE_AA)
+            cv2.putText(image, letter, corner, *font, colour, thickness, cv2.LINE_AA)
         else:
             points = spot + rng.uniform(-reach, reach, (int(rng.integers(2, 5)), 2))
-            cv2.polylines(picture, [points.astype(np.int32)], False, colour, thickness, cv2.LINE_AA)
-    return picture
+            cv2.polylines(image, [points.astype(np.int32)], False, colour, thickness, cv2.LINE_AA)
+    return image

@@ -1,7 +1,7 @@
-"""Pictures and their boxes on the way to the network: fitting, and random changes for training.
+"""Images and their boxes on the way to the network: fitting, and random changes for training.
 
 Cropping, expanding and resizing are one step, so a pixel is interpolated once and colour is changed on the small
-picture: three times cheaper than doing them one after the other.
+image: three times cheaper than doing them one after the other.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 import albumentations as A
 
 MIN_CROP_SIDE = 0.3
-"""A crop keeps at least this share of each side (SSD's own code; the paper says 0.1 of the picture)."""
+"""A crop keeps at least this share of each side (SSD's own code; the paper says 0.1 of the image)."""
 
 CROP_OVERLAPS = (0.1, 0.3, 0.5, 0.7, 0.9, None)
 """Least overlap that some object must have with the crop; None takes any crop (SSD section 2.2)."""
@@ -41,7 +41,7 @@ class AugmentSettings(Protocol):
 
     @property
     def expand(self) -> float:
-        """Chance of shrinking a picture that isn't cropped."""
+        """Chance of shrinking an image that isn't cropped."""
 
     @property
     def expand_max(self) -> float:
@@ -64,9 +64,9 @@ class TrainTransform:
     """Random crop or expansion, resizing, mirroring and colour, by albumentations.
 
     Args:
-        resize: How large a picture becomes.
+        resize: How large an image becomes.
         augment: Chances and strengths.
-        fill: RGB of the canvas around an expanded picture.
+        fill: RGB of the canvas around an expanded image.
     """
 
     def __init__(
@@ -89,15 +89,15 @@ class TrainTransform:
         self._compose = A.Compose(steps, bbox_params=boxes)
 
     def __call__(self, image: ImageArray, target: Target, seed: int) -> tuple[ImageArray, Target]:
-        """Change a picture and its boxes.
+        """Change an image and its boxes.
 
         Args:
             image: ``(H, W, 3)`` uint8 RGB.
-            target: Boxes in pixels of that picture.
+            target: Boxes in pixels of that image.
             seed: Decides everything random; the same seed gives the same result in any process.
 
         Returns:
-            The picture in the network's size and the boxes left on it, in its pixels.
+            The image in the network's size and the boxes left on it, in its pixels.
         """
         self._compose.set_random_seed(seed)
         changed = self._compose(image=image, bboxes=target.boxes, index=np.arange(len(target)))
@@ -110,12 +110,12 @@ class TrainTransform:
 
 
 class FitRegion(A.DualTransform):  # type: ignore[misc]
-    """Cut out a region, which may reach beyond the picture, and fit it into the network's input.
+    """Cut out a region, which may reach beyond the image, and fit it into the network's input.
 
     Args:
         resize: How large the result becomes.
         augment: Chances of cropping and expanding.
-        fill: RGB where the region lies outside the picture.
+        fill: RGB where the region lies outside the image.
     """
 
     _targets = (A.core.type_definitions.Targets.IMAGE, A.core.type_definitions.Targets.BBOXES)
@@ -144,7 +144,7 @@ class FitRegion(A.DualTransform):  # type: ignore[misc]
         return {"region": (0, 0, width, height)}
 
     def apply(self, img: ImageArray, region: tuple[int, int, int, int], **params: Any) -> ImageArray:  # noqa: ARG002
-        """Cut and resize the picture."""
+        """Cut and resize the image."""
         x1, y1, x2, y2 = region
         height, width = img.shape[:2]
         size = self.resize((y2 - y1, x2 - x1))
@@ -206,7 +206,7 @@ def _crop_region(rng: np.random.Generator, boxes: NDArray[np.float64], size: Siz
 
 
 def _expand_region(rng: np.random.Generator, size: Size, largest: float) -> tuple[int, int, int, int]:
-    """A rectangle up to ``largest`` times as wide and high as the picture, with the picture somewhere inside."""
+    """A rectangle up to ``largest`` times as wide and high as the image, with the image somewhere inside."""
     height, width = size
     ratio = rng.uniform(1.0, largest)
     out_height, out_width = round(height * ratio), round(width * ratio)

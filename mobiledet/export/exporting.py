@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mobiledet.data.images import find_images, read_image
-from mobiledet.data.shapes import draw_picture
+from mobiledet.data.shapes import draw_image
 from mobiledet.errors import MissingDependencyError, ModelFileError, install_extra
 from mobiledet.evaluate.metrics import score_detections
 from mobiledet.evaluate.predictions import predict_dataset
@@ -219,7 +219,7 @@ def _images(card: ModelCard, options: ExportOptions) -> list[ImageArray]:
     # Shapes of every size, on images that are neither the network's size nor square.
     height, width = card.resize.size
     rng = np.random.default_rng(0)
-    return [draw_picture(rng, (height + 17 + index, round(width * 1.2) + index))[0] for index in range(GENERATED)]
+    return [draw_image(rng, (height + 17 + index, round(width * 1.2) + index))[0] for index in range(GENERATED)]
 
 
 def _score_both(reference: Detector, model: Detector, dataset: CocoDataset) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from mobiledet import __version__
 from mobiledet.config import Config
 from mobiledet.data.coco import CocoDataset
-from mobiledet.data.loader import Batch, Batches, EpochSampler, ImageCache, PictureSet, PlainSampler
+from mobiledet.data.loader import Batch, Batches, DetectionImages, EpochSampler, ImageCache, PlainSampler
 from mobiledet.data.transforms import TrainTransform
 from mobiledet.errors import CheckpointError, WorkerError
 from mobiledet.evaluate.metrics import Metrics, score_detections
@@ -114,7 +114,7 @@ class Run:
                 two_stages = len(self.model.backbone_parts()) > 1
                 dataset = self.train.first(NORM_PICTURES_OF_PROPOSALS if two_stages else NORM_PICTURES)
                 sampler = PlainSampler(len(dataset), batch_size=1 if two_stages else 16)
-                batches = Batches(PictureSet(dataset, resize=self.config.model.resize_rule), sampler)
+                batches = Batches(DetectionImages(dataset, resize=self.config.model.resize_rule), sampler)
                 images = (batch.images_on(self.trainer.device) for batch in batches)
                 count = reinsert_norms(self.model, images, transfer.loaded)
                 what = f"{count} batch-norm layers restored and re-estimated on {len(dataset)} images"
@@ -319,7 +319,7 @@ class Run:
     def _training_batches(self, device: torch.device) -> Batches:
         config = self.config
         fill = (round(config.model.mean[0]), round(config.model.mean[1]), round(config.model.mean[2]))
-        images = PictureSet(
+        images = DetectionImages(
             self.train,
             resize=config.model.resize_rule,
             transform=TrainTransform(resize=config.model.resize_rule, augment=config.data.augment, fill=fill),

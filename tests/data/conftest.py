@@ -15,13 +15,13 @@ from PIL import Image
 from mobiledet.data.coco import CocoDataset, load_coco
 
 
-def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """A picture with noise in it, so that its JPEG can be cut anywhere."""
+def image(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """An image with noise in it, so that its JPEG can be cut anywhere."""
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 def clean_coco() -> dict[str, Any]:
-    """Two pictures, neither square, four boxes, two classes with gaps between their ids."""
+    """Two images, neither square, four boxes, two classes with gaps between their ids."""
     return {
         "images": [
             {"id": 10, "file_name": "a.jpg", "height": 40, "width": 60},
@@ -39,7 +39,7 @@ def clean_coco() -> dict[str, Any]:
 
 @dataclass
 class TmpCoco:
-    """A COCO folder in the making: change ``data`` or the pictures, then load."""
+    """A COCO folder in the making: change ``data`` or the images, then load."""
 
     root: Path
     data: dict[str, Any] = field(default_factory=clean_coco)
@@ -54,13 +54,13 @@ class TmpCoco:
         file.write_text(json.dumps(self.data) if text is None else text, encoding="utf-8")
         return file
 
-    def add_picture(self, name: str, height: int, width: int, orientation: int | None = None) -> Path:
+    def add_image(self, name: str, height: int, width: int, orientation: int | None = None) -> Path:
         exif = Image.Exif()
         if orientation is not None:
             exif[0x0112] = orientation
         file = self.images / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture(height, width)).save(file, exif=exif)
+        Image.fromarray(image(height, width)).save(file, exif=exif)
         return file
 
     def load(self, **options: Any) -> CocoDataset:
@@ -76,8 +76,8 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 @pytest.fixture
 def tmp_coco(tmp_path: Path) -> TmpCoco:
     coco = TmpCoco(tmp_path / "coco")
-    coco.add_picture("a.jpg", 40, 60)
-    coco.add_picture("b.jpg", 50, 30)
+    coco.add_image("a.jpg", 40, 60)
+    coco.add_image("b.jpg", 50, 30)
     return coco
 
 

@@ -12,6 +12,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from mobiledet.data.coco import Category, CocoDataset, load_coco, locate_split
+from mobiledet.data.faults import Fault
 from mobiledet.data.images import read_image
 from mobiledet.data.shapes import generate_shapes
 from mobiledet.errors import DataError, ImageError
@@ -215,7 +216,7 @@ def test_pictures_beside_a_roboflow_file_named_explicitly(tmp_coco) -> None:
 
 
 def test_unchecked_pictures_are_looked_at_when_they_are_asked_for(tmp_coco) -> None:
-    tmp_coco.add_picture("a.jpg", 41, 60)
+    tmp_coco.add_image("a.jpg", 41, 60)
     (tmp_coco.images / "b.jpg").unlink()
     dataset = tmp_coco.load(check_images=False)
     with pytest.raises(DataError, match=r"a\.jpg has 41 x 60 pixels \(height x width\), the json says 40 x 60"):
@@ -244,8 +245,8 @@ def test_real_coco_passes_untouched(real_data: Path, split: str, count: int, box
 def test_real_blood_cells_pass(real_data: Path, split: str, count: int, boxes: int) -> None:
     dataset = load_coco(real_data / "bccd", split, require_boxes=True)
     assert (len(dataset), dataset.names) == (count, ("RBC", "WBC", "Platelets"))
-    assert dataset.report.boxes + dataset.report.counts["exact duplicate boxes dropped"] == boxes
-    assert set(dataset.report.counts) <= {"exact duplicate boxes dropped", "boxes clipped to their image"}
+    assert dataset.report.boxes + dataset.report.counts[Fault.BOX_DUPLICATE] == boxes
+    assert set(dataset.report.counts) <= {Fault.BOX_DUPLICATE, Fault.BOX_CLIPPED}
 
 
 def test_the_first_pictures_alone(tmp_path):

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from mobiledet.data.coco import CocoDataset, load_coco
-from mobiledet.data.formats.read import hold_out
+from mobiledet.data.holdout import hold_out
 from mobiledet.errors import DataError
 
 
 def dataset(root: Path, *labels: tuple[int, ...], names: list[str] | None = None) -> CocoDataset:
-    """Pictures that hold boxes of some classes, one each; nothing is read of them."""
+    """Images that hold boxes of some classes, one each; nothing is read of them."""
     (root / "images").mkdir(parents=True, exist_ok=True)
     (root / "annotations").mkdir(exist_ok=True)
     names = names or [f"{n:03}.jpg" for n in range(len(labels))]

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mobiledet.data.images import ImageInfo, find_images, read_image
-from mobiledet.data.verification import verify_image
+from mobiledet.data.images import ImageInfo, find_images, read_image, verify_image
 from mobiledet.errors import ImageError
 
 HEIGHT, WIDTH = 40, 60
@@ -66,7 +65,7 @@ def test_reads_16_bit_png_by_its_high_byte(tmp_path: Path) -> None:
 def test_turns_pictures_upright_as_pillow_does(tmp_path: Path, kind: str, orientation: int) -> None:
     file = tmp_path / "x"
     file.write_bytes(with_exif(kind, orientation))
-    ways = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # Image.Transpose, from the EXIF standard's pictures
+    ways = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # Image.Transpose, from the EXIF standard's images
     upright = Image.fromarray(noise())
     if orientation in ways:
         upright = upright.transpose(Image.Transpose(ways[orientation]))
@@ -98,7 +97,7 @@ def test_reads_orientation_of_jpeg_in_both_byte_orders(tmp_path: Path, order: st
     file.write_bytes(jpeg[:2] + segment + jpeg[2:])
     assert verify_image(file) == ImageInfo(HEIGHT, WIDTH, 6)
     assert read_image(file).shape == (WIDTH, HEIGHT, 3)
-    # The same block cut anywhere is no reason to refuse the picture.
+    # The same block cut anywhere is no reason to refuse the image.
     for length in range(6, len(block) - 8):
         short = b"\xff\xe1" + struct.pack(">H", length + 2) + block[:length]
         file.write_bytes(jpeg[:2] + short + jpeg[2:])
@@ -112,7 +111,7 @@ def test_refuses_jpeg_cut_short(tmp_path: Path, check, progressive: bool, share:
     jpeg = encoded("JPEG", progressive=progressive, quality=95)
     file = tmp_path / "x.jpg"
     file.write_bytes(jpeg[: int(len(jpeg) * share)])
-    with pytest.raises(ImageError, match=r"x\.jpg is cut short.*again"):
+    with pytest.raises(ImageError, match=r"x\.jpg is truncated.*again"):
         check(file)
 
 
@@ -125,7 +124,7 @@ def test_a_thumbnails_end_is_not_the_pictures_end(tmp_path: Path, check) -> None
     file.write_bytes(whole)
     check(file)
     file.write_bytes(whole[:-300])
-    with pytest.raises(ImageError, match="cut short"):
+    with pytest.raises(ImageError, match="truncated"):
         check(file)
 
 
@@ -160,7 +159,7 @@ def test_refuses_other_formats_cut_short(tmp_path: Path, check, kind: str, share
         ("folder", "is a folder"),
     ],
 )
-def test_refuses_what_is_no_picture(tmp_path: Path, check, content: bytes | str | None, words: str) -> None:
+def test_refuses_what_is_no_image(tmp_path: Path, check, content: bytes | str | None, words: str) -> None:
     file = tmp_path / "x.jpg"
     if isinstance(content, bytes):
         file.write_bytes(content)
@@ -205,7 +204,7 @@ def test_find_images(tmp_path: Path) -> None:
     found = find_images([tmp_path / "odd", tmp_path])
     assert [str(p.relative_to(tmp_path)) for p in found] == ["odd", "a.jpeg", "b.JPG", "e.tif", "sub/c.PNG"]
     (tmp_path / "none").mkdir()
-    with pytest.raises(ImageError, match=r"none holds no picture.*\.jpg"):
+    with pytest.raises(ImageError, match=r"none holds no image.*\.jpg"):
         find_images([tmp_path / "none"])
     with pytest.raises(ImageError, match="gone doesn't exist"):
         find_images([tmp_path, tmp_path / "gone"])

@@ -1,4 +1,4 @@
-"""The order of pictures and every byte of a batch depend on the seed alone."""
+"""The order of images and every byte of a batch depend on the seed alone."""
 
 import hashlib
 import json
@@ -19,9 +19,9 @@ from mobiledet.config import AugmentConfig
 from mobiledet.data.coco import load_coco
 from mobiledet.data.loader import (
     Batches,
+    DetectionImages,
     EpochSampler,
     ImageCache,
-    PictureSet,
     PlainSampler,
     SampleKey,
     collate,
@@ -33,9 +33,9 @@ from mobiledet.structures import ResizeRule
 SIZE = (64, 80)
 
 
-def pictures(dataset, *, augment=True, cache=None, seed=7):
+def images(dataset, *, augment=True, cache=None, seed=7):
     transform = TrainTransform(resize=ResizeRule(SIZE), augment=AugmentConfig()) if augment else None
-    return PictureSet(dataset, resize=ResizeRule(SIZE), transform=transform, seed=seed, cache=cache)
+    return DetectionImages(dataset, resize=ResizeRule(SIZE), transform=transform, seed=seed, cache=cache)
 
 
 def digest(batch):
@@ -46,7 +46,7 @@ def digest(batch):
 
 def two_epochs(dataset, *, workers, cache=None, seed=7):
     sampler = EpochSampler(len(dataset), batch_size=5, shuffle=True, seed=seed)
-    batches = Batches(pictures(dataset, cache=cache, seed=seed), sampler, workers=workers)
+    batches = Batches(images(dataset, cache=cache, seed=seed), sampler, workers=workers)
     found = []
     for epoch in range(2):
         sampler.start(epoch)
@@ -78,9 +78,9 @@ def test_epochs_and_seeds_differ(dataset, expected):
 
 
 def test_a_picture_changes_from_epoch_to_epoch(dataset):
-    found = pictures(dataset)
+    found = images(dataset)
     assert (found[SampleKey(0, 3)].image != found[SampleKey(1, 3)].image).any()
-    np.testing.assert_array_equal(found[SampleKey(1, 3)].image, pictures(dataset)[SampleKey(1, 3)].image)
+    np.testing.assert_array_equal(found[SampleKey(1, 3)].image, images(dataset)[SampleKey(1, 3)].image)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -90,13 +90,13 @@ def test_the_cache_gives_the_same_bytes(dataset, expected, workers):
 
 def test_the_cache_is_refused_when_memory_is_short(dataset, monkeypatch):
     monkeypatch.setattr("mobiledet.data.loader._available_memory", lambda: 100_000)
-    with pytest.raises(DataError, match=r"data\.cache needs .* 12 pictures .* leave it off"):
+    with pytest.raises(DataError, match=r"data\.cache needs .* 12 images .* leave it off"):
         ImageCache(dataset)
 
 
 def test_starting_in_the_middle_gives_the_tail(dataset, expected):
     sampler = EpochSampler(len(dataset), batch_size=5, shuffle=True, seed=7)
-    batches = Batches(pictures(dataset), sampler)
+    batches = Batches(images(dataset), sampler)
     for epoch in range(2):
         for first in range(4):
             sampler.start(epoch, first)
@@ -107,7 +107,7 @@ def test_starting_in_the_middle_gives_the_tail(dataset, expected):
 def test_the_rest_of_an_abandoned_epoch_never_appears(dataset, expected):
     """Persistent workers have read ahead when somebody leaves an epoch; the next one starts clean."""
     sampler = EpochSampler(len(dataset), batch_size=5, shuffle=True, seed=7)
-    batches = Batches(pictures(dataset), sampler, workers=2)
+    batches = Batches(images(dataset), sampler, workers=2)
     sampler.start(0)
     for batch in batches:
         assert digest(batch) == expected[0][0]
@@ -132,7 +132,7 @@ def test_every_picture_is_seen_and_every_batch_is_full(length, batch_size, world
             assert len(batches) == len(sampler) == sampler.batches_per_epoch
             assert all(len(batch) == batch_size for batch in batches)
             assert {key.epoch for batch in batches for key in batch} == {epoch}
-            seen.update(key.picture for batch in batches for key in batch)
+            seen.update(key.image for batch in batches for key in batch)
         assert set(seen) == set(range(length))
         # Only what fills the last batches up is seen more often than the rest.
         assert max(seen.values()) - min(seen.values()) <= 1
@@ -153,7 +153,7 @@ def test_orders_differ_by_epoch_and_seed_and_stay_without_shuffling():
     def order(epoch, **options):
         sampler = EpochSampler(40, batch_size=8, **options)
         sampler.start(epoch)
-        return [key.picture for batch in sampler for key in batch]
+        return [key.image for batch in sampler for key in batch]
 
     assert order(0, shuffle=False) == order(3, shuffle=False) == list(range(40))
     assert order(0, shuffle=True, seed=1) == order(0, shuffle=True, seed=1)
@@ -166,16 +166,16 @@ def test_the_plain_sampler_takes_every_picture_once_in_order(length, sizes):
     batches = list(PlainSampler(length, batch_size=4))
     assert [len(batch) for batch in batches] == sizes
     assert len(PlainSampler(length, batch_size=4)) == len(sizes)
-    assert [key.picture for batch in batches for key in batch] == list(range(length))
+    assert [key.image for batch in batches for key in batch] == list(range(length))
 
 
 def test_no_pictures_is_an_error():
-    with pytest.raises(DataError, match="no pictures"):
+    with pytest.raises(DataError, match="no images"):
         EpochSampler(0, batch_size=4, shuffle=True)
 
 
 def test_batches_have_the_shapes_the_detector_takes(dataset):
-    samples = [pictures(dataset, augment=False)[SampleKey(0, index)] for index in range(3)]
+    samples = [images(dataset, augment=False)[SampleKey(0, index)] for index in range(3)]
     batch = collate(samples)
     assert batch.images.shape == (3, 3, *SIZE)
     assert batch.images.dtype == torch.uint8
@@ -194,7 +194,7 @@ def test_batches_have_the_shapes_the_detector_takes(dataset):
 
 @pytest.fixture
 def vanishing(tiny_shapes, tmp_path):
-    """A data set of which a picture goes missing once it has been checked."""
+    """A data set of which an image goes missing once it has been checked."""
     root = tmp_path / "shapes"
     shutil.copytree(tiny_shapes, root)
     checked = load_coco(root, "train")
@@ -202,7 +202,7 @@ def vanishing(tiny_shapes, tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("damage", ["gone", "cut short"])
+@pytest.mark.parametrize("damage", ["gone", "truncated"])
 def test_a_picture_that_vanishes_is_one_line_with_its_name(vanishing, workers, damage):
     dataset, path = vanishing
     if damage == "gone":
@@ -211,7 +211,7 @@ def test_a_picture_that_vanishes_is_one_line_with_its_name(vanishing, workers, d
         path.write_bytes(path.read_bytes()[:-200])
     sampler = EpochSampler(len(dataset), batch_size=4, shuffle=True)
     with pytest.raises(DataError) as caught:
-        list(Batches(pictures(dataset), sampler, workers=workers))
+        list(Batches(images(dataset), sampler, workers=workers))
     message = str(caught.value)
     assert path.name in message
     assert "\n" not in message
@@ -222,7 +222,7 @@ def test_a_picture_that_vanishes_is_one_line_with_its_name(vanishing, workers, d
 def test_a_worker_hands_the_error_over_instead_of_raising(vanishing):
     dataset, path = vanishing
     path.unlink()
-    assert isinstance(pictures(dataset)[SampleKey(0, 4)], ImageError)
+    assert isinstance(images(dataset)[SampleKey(0, 4)], ImageError)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -260,14 +260,14 @@ print(os.environ["NO_ALBUMENTATIONS_UPDATE"])
 
 
 def test_crowds_reach_the_batch(tmp_coco):
-    batch = collate([pictures(tmp_coco.load(), augment=False)[SampleKey(0, index)] for index in range(2)])
+    batch = collate([images(tmp_coco.load(), augment=False)[SampleKey(0, index)] for index in range(2)])
     assert json.loads(json.dumps(batch.image_ids)) == [10, 20]
     assert [target.iscrowd.tolist() for target in batch.targets] == [[False, False, True], [False]]
     assert batch.target_tensors()[0]["iscrowd"].tolist() == [False, False, True]
 
 
 def test_a_killed_worker_is_one_line(dataset):
-    batches = Batches(pictures(dataset), PlainSampler(len(dataset), batch_size=2), workers=1)
+    batches = Batches(images(dataset), PlainSampler(len(dataset), batch_size=2), workers=1)
     iterator = iter(batches)
     next(iterator)
     os.kill(batches._loader._iterator._workers[0].pid, signal.SIGKILL)

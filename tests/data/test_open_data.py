@@ -22,7 +22,7 @@ def without_val(root):
 
 
 def yolo(root, splits=("train", "valid")):
-    """A YOLO folder of grey pictures, 40 high and 60 wide, each with one box in its middle."""
+    """A YOLO folder of grey images, 40 high and 60 wide, each with one box in its middle."""
     for split in splits:
         for kind in ("images", "labels"):
             (root / split / kind).mkdir(parents=True)
@@ -65,7 +65,7 @@ def test_where_nothing_can_be_spared_all_is_trained_on(shapes, caplog):
     path.write_text(json.dumps(content))
     train, val = open_data(DataConfig(root=str(shapes), hold_out=0.2))
     assert (len(train), val) == (1, None)
-    assert "none of its 1 pictures can be spared" in caplog.text
+    assert "none of its 1 images can be spared" in caplog.text
 
 
 def test_yolo_is_read_where_it_lies(tmp_path, caplog):

@@ -14,7 +14,7 @@ import pytest
 from pycocotools.coco import COCO
 
 from mobiledet.data import shapes
-from mobiledet.data.shapes import CATEGORIES, MARKER, RECORD, draw_picture, generate_shapes
+from mobiledet.data.shapes import CATEGORIES, MARKER, RECORD, draw_image, generate_shapes
 from mobiledet.errors import DataError
 
 TRAIN, VAL = 150, 10
@@ -40,7 +40,7 @@ def test_the_same_arguments_give_the_same_bytes(tmp_path: Path) -> None:
     assert len(contents(first)) == 4 + 2 + 2 + 1
 
 
-def test_another_seed_or_split_gives_other_pictures(root: Path, tmp_path: Path) -> None:
+def test_another_seed_or_split_gives_other_images(root: Path, tmp_path: Path) -> None:
     other = generate_shapes(tmp_path / "a", train=2, val=2, seed=1)
     names = ("train/000001.jpg", "val/000001.jpg")
     assert len({(folder / name).read_bytes() for folder in (root, other) for name in names}) == 4
@@ -59,10 +59,10 @@ def test_a_picture_does_not_depend_on_how_many_there_are(root: Path, tmp_path: P
 def test_boxes_are_inside_their_pictures_and_sizes_are_those_of_the_files(root: Path) -> None:
     data = annotations(root, "train")
     sizes = {}
-    for image in data["images"]:
-        picture = cv2.imread(str(root / "train" / image["file_name"]))
-        assert picture.shape == (image["height"], image["width"], 3)
-        sizes[image["id"]] = picture.shape[:2]
+    for entry in data["images"]:
+        image = cv2.imread(str(root / "train" / entry["file_name"]))
+        assert image.shape == (entry["height"], entry["width"], 3)
+        sizes[entry["id"]] = image.shape[:2]
     assert len(sizes) == TRAIN
     assert any(height > width for height, width in sizes.values())
     assert any(height < width for height, width in sizes.values())
@@ -87,8 +87,8 @@ def only_one_shape(monkeypatch: pytest.MonkeyPatch, kind: str | None = None) -> 
         monkeypatch.setattr(shapes, "NAMES", (kind,))
 
 
-def drawn_box(picture: np.ndarray) -> np.ndarray:
-    rows, columns = np.nonzero(np.abs(picture.astype(int) - 128).sum(2) > 24)
+def drawn_box(image: np.ndarray) -> np.ndarray:
+    rows, columns = np.nonzero(np.abs(image.astype(int) - 128).sum(2) > 24)
     return np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
 
 
@@ -97,10 +97,10 @@ def test_a_box_is_tight_to_what_is_drawn(monkeypatch: pytest.MonkeyPatch, kind: 
     only_one_shape(monkeypatch, kind)
     monkeypatch.setattr(shapes, "EDGE_SHARE", 0.5)
     for seed in range(25):
-        picture, [(name, (x, y, width, height))] = draw_picture(np.random.default_rng(seed), (90, 150))
+        image, [(name, (x, y, width, height))] = draw_image(np.random.default_rng(seed), (90, 150))
         assert name == kind
         # Stripes may come near to the grey; the outermost pixels are half transparent, tips even more.
-        assert np.abs(drawn_box(picture) - (x, y, x + width, y + height)).max() <= 2, seed
+        assert np.abs(drawn_box(image) - (x, y, x + width, y + height)).max() <= 2, seed
 
 
 def test_shapes_cut_by_the_edge_have_clipped_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,8 +108,8 @@ def test_shapes_cut_by_the_edge_have_clipped_boxes(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(shapes, "EDGE_SHARE", 1.0)
     touching = 0
     for seed in range(60):
-        picture, [(_, (x, y, width, height))] = draw_picture(np.random.default_rng(seed), (80, 140))
-        touching += x == 0 or y == 0 or x + width == picture.shape[1] or y + height == picture.shape[0]
+        image, [(_, (x, y, width, height))] = draw_image(np.random.default_rng(seed), (80, 140))
+        touching += x == 0 or y == 0 or x + width == image.shape[1] or y + height == image.shape[0]
     assert touching >= 10
 
 
@@ -134,9 +134,9 @@ def test_every_drawn_shape_keeps_enough_of_itself_in_sight(monkeypatch: pytest.M
     shares = []
     for seed in range(40):
         areas.clear()
-        picture, placed = draw_picture(np.random.default_rng(seed), (100, 160))
+        image, placed = draw_image(np.random.default_rng(seed), (100, 160))
         assert len(placed) == len(areas)
-        shares += [(picture[..., 0] == number).sum() / area for number, area in enumerate(areas, start=1)]
+        shares += [(image[..., 0] == number).sum() / area for number, area in enumerate(areas, start=1)]
     assert min(shares) >= shapes.MIN_VISIBLE
     assert min(shares) < 0.85  # shapes do cover one another
     assert max(shares) == 1
@@ -160,9 +160,9 @@ def test_all_of_cocos_sizes_and_pictures_without_objects_are_there(root: Path) -
     assert shares[0] > 0.02
     assert shares[1] > 0.4
     assert shares[2] > 0.1
-    per_picture = Counter(annotation["image_id"] for annotation in data["annotations"])
-    assert 0 < TRAIN - len(per_picture) < 0.1 * TRAIN
-    assert max(per_picture.values()) == shapes.MAX_OBJECTS
+    per_image = Counter(annotation["image_id"] for annotation in data["annotations"])
+    assert 0 < TRAIN - len(per_image) < 0.1 * TRAIN
+    assert max(per_image.values()) == shapes.MAX_OBJECTS
 
 
 def test_pycocotools_reads_it(root: Path) -> None:
@@ -187,7 +187,7 @@ def test_an_interrupted_data_set_is_made_again(
 ) -> None:
     whole = contents(generate_shapes(tmp_path / "whole", train=3, val=2))
     folder = tmp_path / "a"
-    real, calls = shapes.draw_picture, iter(range(100))
+    real, calls = shapes.draw_image, iter(range(100))
 
     def stop_at_the_fifth(*args: Any) -> Any:
         if next(calls) == 4:
@@ -195,7 +195,7 @@ def test_an_interrupted_data_set_is_made_again(
         return real(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(shapes, "draw_picture", stop_at_the_fifth)
+        patch.setattr(shapes, "draw_image", stop_at_the_fifth)
         with pytest.raises(KeyboardInterrupt):
             generate_shapes(folder, train=6, val=2)
     assert (folder / MARKER).exists()
@@ -221,7 +221,7 @@ def test_a_data_set_with_other_arguments_or_missing_pictures_is_refused(tmp_path
         generate_shapes(folder, train=2, val=1, seed=1)
     assert contents(folder) == before
     (folder / "train" / "000002.jpg").unlink()
-    with pytest.raises(DataError, match=r"1 of 2 pictures in train.*delete the folder"):
+    with pytest.raises(DataError, match=r"1 of 2 images in train.*delete the folder"):
         generate_shapes(folder, train=2, val=1)
     (folder / RECORD).write_bytes(b"\xff\x00")
     with pytest.raises(DataError, match="choose another folder or delete it"):
@@ -237,6 +237,6 @@ def test_bad_arguments_are_refused_before_anything_is_written(tmp_path: Path, wr
 
 def test_the_smallest_pictures_can_be_drawn() -> None:
     for seed in range(150):
-        picture, placed = draw_picture(np.random.default_rng(seed), (48, 64))
-        assert picture.dtype == np.uint8
+        image, placed = draw_image(np.random.default_rng(seed), (48, 64))
+        assert image.dtype == np.uint8
         assert all(min(box[2:]) >= 2 for _, box in placed)

@@ -1,4 +1,4 @@
-"""Boxes follow the pixels: a rectangle is painted, the picture changed, and the rectangle looked for again."""
+"""Boxes follow the pixels: a rectangle is painted, the image changed, and the rectangle looked for again."""
 
 import hashlib
 
@@ -32,7 +32,7 @@ def target(*boxes, labels=None, crowd=None):
 
 
 def painted(height, width, **rectangles):
-    """A grey picture with a rectangle of whole pixels for each colour."""
+    """A grey image with a rectangle of whole pixels for each colour."""
     image = np.empty((height, width, 3), np.uint8)
     image[:] = GROUND
     for name, (x1, y1, x2, y2) in rectangles.items():
@@ -175,7 +175,7 @@ def test_a_box_is_dropped_when_too_little_of_it_is_left(min_visible):
         _, left = transform(image, target(*boxes), seed)
         if not 1 < len(left) < len(boxes):
             continue
-        # All boxes are alike and tile the picture, so a whole one is as wide and as high as the largest left.
+        # All boxes are alike and tile the image, so a whole one is as wide and as high as the largest left.
         sides = left.boxes[:, 2:] - left.boxes[:, :2]
         share = (sides / sides.max(axis=0)).prod(axis=1)
         smallest = min(smallest, share.min())
@@ -186,7 +186,7 @@ def test_labels_and_crowds_follow_their_boxes():
     boxes = [(x, y, x + 20, y + 20) for x in range(0, 200, 40) for y in range(0, 120, 40)]
     labels = list(range(1, len(boxes) + 1))
     crowd = [label % 3 == 0 for label in labels]
-    # Each rectangle has its own red, so the label can be read from the picture.
+    # Each rectangle has its own red, so the label can be read from the image.
     image = np.zeros((120, 200, 3), np.uint8)
     for (x1, y1, x2, y2), label in zip(boxes, labels, strict=True):
         image[y1:y2, x1:x2, 0] = 60 + 12 * label
@@ -225,7 +225,7 @@ def test_boxes_too_thin_to_be_learned_are_dropped(box, stays):
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 50), (50, 1), (2, 3)])
-def test_tiny_pictures(shape):
+def test_tiny_images(shape):
     box = (0, 0, shape[1], shape[0])
     for seed in range(20):
         changed, left = TrainTransform(resize=ResizeRule(SIZE), augment=AugmentConfig())(

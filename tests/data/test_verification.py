@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mobiledet.data import verification
-from mobiledet.data.images import ImageInfo
-from mobiledet.data.verification import verify_image, verify_images
+from mobiledet.data import images
+from mobiledet.data.images import ImageInfo, verify_image, verify_images
 from mobiledet.errors import ImageError
 
 HEIGHT, WIDTH = 40, 60
@@ -30,18 +29,18 @@ def jpeg(orientation: int = 1) -> bytes:
 
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the pictures that were really decoded."""
+    """Names of the images that were really decoded."""
     calls: list[str] = []
 
     def verify(path: str) -> ImageInfo:
         calls.append(Path(path).name)
         return verify_image(path)
 
-    monkeypatch.setattr(verification, "verify_image", verify)
+    monkeypatch.setattr(images, "verify_image", verify)
     return calls
 
 
-def write_pictures(folder: Path, count: int) -> list[Path]:
+def write_images(folder: Path, count: int) -> list[Path]:
     files = [folder / f"{i}.jpg" for i in range(count)]
     for file in files:
         file.write_bytes(jpeg(orientation=6))
@@ -49,7 +48,7 @@ def write_pictures(folder: Path, count: int) -> list[Path]:
 
 
 def test_only_changed_pictures_are_verified_again(tmp_path: Path, counted: list[str]) -> None:
-    files = write_pictures(tmp_path, 40)
+    files = write_images(tmp_path, 40)
     first = verify_images(files, tmp_path)
     assert first == [ImageInfo(HEIGHT, WIDTH, 6)] * 40
     assert sorted(counted) == sorted(file.name for file in files)
@@ -80,7 +79,7 @@ def test_only_changed_pictures_are_verified_again(tmp_path: Path, counted: list[
     ],
 )
 def test_a_spoilt_cache_is_ignored(tmp_path: Path, counted: list[str], spoil) -> None:
-    files = write_pictures(tmp_path, 2)
+    files = write_images(tmp_path, 2)
     verify_images(files, tmp_path)
     (cache,) = Path(os.environ["MOBILEDET_CACHE"]).iterdir()
     before = cache.read_text()
@@ -97,7 +96,7 @@ def test_a_cache_that_can_not_be_written_is_no_error(
 ) -> None:
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("MOBILEDET_CACHE", str(tmp_path / "file" / "below"))
-    files = write_pictures(tmp_path, 2)
+    files = write_images(tmp_path, 2)
     for _ in range(2):
         assert verify_images(files, tmp_path) == [ImageInfo(HEIGHT, WIDTH, 6)] * 2
     assert len(counted) == 4
@@ -107,9 +106,9 @@ def test_an_interrupt_stops_at_once_and_keeps_what_was_done(tmp_path: Path, monk
     main = threading.main_thread()
     if threading.current_thread() is not main:
         pytest.skip("signals reach the main thread only")
-    monkeypatch.setattr(verification, "_CHUNK", 100)
+    monkeypatch.setattr(images, "_CHUNK", 100)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    files = write_pictures(tmp_path, 1000)
+    files = write_images(tmp_path, 1000)
     calls: list[str] = []
 
     def slow(path: str) -> ImageInfo:
@@ -119,7 +118,7 @@ def test_an_interrupt_stops_at_once_and_keeps_what_was_done(tmp_path: Path, monk
             signal.pthread_kill(main.ident, signal.SIGINT)
         return ImageInfo(HEIGHT, WIDTH, 6)
 
-    monkeypatch.setattr(verification, "verify_image", slow)
+    monkeypatch.setattr(images, "verify_image", slow)
     with pytest.raises(KeyboardInterrupt):
         verify_images(files, tmp_path)
     assert len(calls) < 350

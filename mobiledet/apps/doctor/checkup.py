@@ -17,7 +17,7 @@ from mobiledet.apps.doctor.statistics import describe_classes, describe_sizes, d
 from mobiledet.apps.doctor.suspects import Suspect, find_suspects, find_unlabelled, shared_classes
 from mobiledet.config import ModelConfig
 from mobiledet.data.coco import CocoDataset
-from mobiledet.data.formats.base import Account
+from mobiledet.data.faults import ImportLog, Severity
 from mobiledet.draw.boxes import write_image
 from mobiledet.errors import MobiledetError
 from mobiledet.structures import Detections, ImageArray
@@ -34,7 +34,7 @@ def examine(
     title: str,
     model: ModelConfig,
     format: str = "",
-    account: Account | None = None,
+    log: ImportLog | None = None,
     detect: Callable[[ImageArray], Detections] | None = None,
     detected_names: Sequence[str] = (),
     limited: int | None = None,
@@ -49,7 +49,7 @@ def examine(
         title: name of the data, for the report.
         model: its input size and anchors are what the boxes are compared with.
         format: the data's format, for the report.
-        account: what reading the data dropped, repaired and noted.
+        log: what reading the data dropped, repaired and noted.
         detect: a model that looks for unlabelled objects: RGB image in, detections out.
         detected_names: its class names.
         limited: how many images of each split were examined, where not all were.
@@ -71,7 +71,7 @@ def examine(
     duplicates = find_duplicates(collection, facts)
     suspects = find_suspects(collection, duplicates)
     report.sections = [
-        *_describe_reading(account, limited),
+        *_describe_reading(log, limited),
         describe_splits(collection),
         describe_classes(collection),
         describe_sizes(collection, size),
@@ -130,24 +130,22 @@ def free_folder(name: str) -> Path:
     return folder
 
 
-def _describe_reading(account: Account | None, limited: int | None) -> list[Section]:
+def _describe_reading(log: ImportLog | None, limited: int | None) -> list[Section]:
     """What was dropped and repaired while reading, and what was left out on purpose."""
     section = Section("Reading the data", key="Reading it")
     if limited is not None:
         section.say(f"Only the first {limited:,} images of each split were examined; all figures are about these.")
         section.data["limit"] = limited
-    if account is not None:
-        section.data["account"] = found = account.to_json()
-        for severity, kinds in found.items():
-            for kind, records in kinds.items():
-                text = f"{len(records):,} {kind}"
-                places = [": ".join(filter(None, (record["place"], record["value"]))) for record in records]
-                if severity == "dropped":
-                    remedy = "correct the labels, or train without these"
-                    section.find(Code.DROPPED, f"dropped while reading: {text}", remedy, places)
-                else:
-                    section.say(f"{severity}: {text} ({listing(places, 3)})")
-        if not any(found.values()):
+    if log is not None:
+        section.data["account"] = log.to_json()
+        for fault, records in log.records.items():
+            text, places = f"{len(records):,} {fault.text}", list(map(str, records))
+            if log.severity(fault) is Severity.DROPPED:
+                remedy = "correct the labels, or train without these"
+                section.find(Code.DROPPED, f"dropped while reading: {text}", remedy, places)
+            else:
+                section.say(f"{log.severity(fault).value}: {text} ({listing(places, 3)})")
+        if not log.records:
             section.say("Nothing had to be dropped or repaired.")
     return [section] if section.parts or section.findings else []
 

@@ -6,7 +6,7 @@ import os
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,12 @@ import numpy as np
 
 from mobiledet.data.checks import check_coco, collector_paused
 from mobiledet.data.coco import CocoDataset
-from mobiledet.data.faults import ERRORS
-from mobiledet.data.formats.base import Account, ImportReport, Source, SourcePicture
+from mobiledet.data.faults import CheckReport, Describe, Fault, FaultRecord, ImportLog, Rows, Severity
+from mobiledet.data.formats.base import ImportedImages, SourceImage
 from mobiledet.data.formats.tree import SPLIT_ORDER
-from mobiledet.data.images import ImageInfo, check_container, read_bytes, stored_orientation
-from mobiledet.data.verification import verify_images
+from mobiledet.data.images import ImageInfo, check_container, read_bytes, stored_orientation, verify_images
 from mobiledet.errors import DataError, ImageError
+from mobiledet.utils.text import listing
 
 SAME_SHAPE = 0.02
 """Largest relative difference between two ratios of width to height that count as the same."""
@@ -27,55 +27,83 @@ SAME_SHAPE = 0.02
 STRAY = 2.0
 """Pixels by which boxes may stick out of a size that they still fit."""
 
-_FROM_FILE = "image sizes taken from the file"
-_ROTATION = "pictures whose EXIF rotation their size can't confirm, read as stored"
+
+@dataclass
+class ImportReport(CheckReport):
+    """A report of the COCO checks that also knows which rows are at fault, and what these rows are called.
+
+    Attributes:
+        places: "images" and "annotations" -> the place of each row in the files that were imported.
+        faulty: the same -> the rows that training must not start with.
+        records: every fault and repair.
+    """
+
+    places: dict[str, list[str]] = field(default_factory=dict)
+    faulty: dict[str, set[int]] = field(default_factory=lambda: {"images": set(), "annotations": set()})
+    records: list[FaultRecord] = field(default_factory=list)
+
+    def add(self, fault: Fault, rows: Rows, describe: Describe) -> None:
+        """As `CheckReport.add`, for all rows."""
+        super().add(fault, rows, describe)
+        for row in map(int, rows):
+            place, value = describe(row)
+            section = place.partition("[")[0]
+            if section in self.places:
+                place = self.places[section][row]
+                if fault.severity is Severity.REFUSED:
+                    self.faulty[section].add(row)
+            self.records.append(FaultRecord(fault, place, value))
+
+    def plain(self) -> CheckReport:
+        """The report alone."""
+        return CheckReport(self.source, self.examples, self.counts, self.notes, self.images, self.boxes, self.classes)
 
 
 def assemble(
-    source: Source, root: Path, account: Account, *, check_images: bool, progress: bool
+    source: ImportedImages, root: Path, log: ImportLog, *, check_images: bool, progress: bool
 ) -> dict[str, CocoDataset]:
-    """The splits of a data set, fit for training; what isn't is dropped and taken down in the account.
+    """The splits of a data set, fit for training; what isn't is dropped and recorded in the log.
 
     Args:
-        source: what the importer found; its pictures' boxes may be changed.
+        source: what the importer found; its images' boxes may be changed.
         root: the data set's folder.
-        account: takes the findings.
-        check_images: decode every picture. Otherwise only the sizes that are needed are read.
+        log: takes the findings.
+        check_images: decode every image. Otherwise only the sizes that are needed are read.
         progress: show a bar on a terminal while decoding.
 
     Raises:
         DataError: nothing usable is left.
     """
     if not source.categories:
-        _refuse_useless({}, root, source, account, what="no object with a class")
-    splits = _settle_splits(source.pictures, account)
-    folder, names = _common_folder([p.path for pictures in splits.values() for p in pictures], root, account)
+        _refuse_useless({}, root, source, log, what="no object with a class")
+    splits = _settle_splits(source.images, log)
+    folder, names = _common_folder([p.path for images in splits.values() for p in images], root, log)
     found = _look_at(list(names), source, splits, folder, check_images=check_images, progress=progress)
     datasets = {}
     with collector_paused():
         for split in sorted(splits, key=lambda name: SPLIT_ORDER.get(name, len(SPLIT_ORDER))):
-            pictures = _settle_sizes(splits[split], found, source, account)
-            dataset = _check_split(split, pictures, source, folder, names, found, account)
+            images = _settle_sizes(splits[split], found, source, log)
+            dataset = _check_split(split, images, source, folder, names, found, log)
             if dataset is not None:
                 datasets[split] = dataset
-    _refuse_useless(datasets, root, source, account)
-    _note_classes(datasets, account)
+    _refuse_useless(datasets, root, source, log)
+    _note_classes(datasets, log)
     return datasets
 
 
-def _settle_splits(pictures: list[SourcePicture], account: Account) -> dict[str, list[SourcePicture]]:
-    """Pictures by split, each once; "trainval" is told apart into what it is made of."""
-    splits: dict[str, dict[Path, SourcePicture]] = defaultdict(dict)
-    for picture in pictures:
-        first = splits[picture.split].setdefault(picture.path, picture)
-        if first is picture:
+def _settle_splits(images: list[SourceImage], log: ImportLog) -> dict[str, list[SourceImage]]:
+    """Images by split, each once; "trainval" is split into train and val."""
+    splits: dict[str, dict[Path, SourceImage]] = defaultdict(dict)
+    for image in images:
+        first = splits[image.split].setdefault(image.path, image)
+        if first is image:
             continue
-        account.add("pictures listed twice in a split", str(picture.path.name), f"{picture.split}, {picture.labels}")
-        if first.labels != picture.labels or first.image_id != picture.image_id:
-            first.boxes = first.boxes + picture.boxes  # some exporters write one entry for each box
+        log.add(Fault.LISTED_TWICE, str(image.path.name), f"{image.split}, {image.labels}")
+        if first.labels != image.labels or first.image_id != image.image_id:
+            first.boxes = first.boxes + image.boxes  # some exporters write one entry for each box
     both = splits.pop("trainval", {})
     if both and "train" in splits and "val" in splits:
-        account.add("lists and files left aside", "split trainval", "train and val are there")
+        log.add(Fault.LEFT_ASIDE, "split trainval", "train and val are there")
     elif both:
         part = "train" if "train" not in splits else "val"
         taken = {path for name in ("train", "val") for path in splits.get(name, {})}
@@ -87,12 +115,12 @@ def _settle_splits(pictures: list[SourcePicture], account: Account) -> dict[str,
             where[path].append(split)
     for path, names in where.items():
         if len(names) > 1:
-            account.add("pictures in more than one split", path.name, " and ".join(names))
+            log.add(Fault.IMAGE_IN_SPLITS, path.name, " and ".join(names))
     return {split: list(inside.values()) for split, inside in splits.items() if inside}
 
 
-def _common_folder(paths: list[Path], root: Path, account: Account) -> tuple[Path, dict[Path, str]]:
-    """The folder that holds all pictures, and their names in it; the data set's own, unless links lead out of it."""
+def _common_folder(paths: list[Path], root: Path, log: ImportLog) -> tuple[Path, dict[Path, str]]:
+    """The folder that holds all images, and their names in it; the data set's own, unless links lead out of it."""
     real_root = os.path.join(os.path.realpath(root), "")  # noqa: PTH118
     parents: dict[str, str] = {}
     real: dict[Path, str] = {}
@@ -100,34 +128,34 @@ def _common_folder(paths: list[Path], root: Path, account: Account) -> tuple[Pat
         folder, name = os.path.split(path)
         if folder not in parents:
             parents[folder] = os.path.realpath(folder)
-        # Path.resolve for each of 118,000 pictures would take longer than reading their labels.
+        # Path.resolve for each of 118,000 images would take longer than reading their labels.
         real[path] = os.path.realpath(path) if path.is_symlink() else os.path.join(parents[folder], name)  # noqa: PTH118
     outside = [path for path, target in real.items() if not target.startswith(real_root)]
     if not outside and all(path.is_relative_to(root) for path in real):
         return root, {path: path.relative_to(root).as_posix() for path in real}
     for path in outside:
-        account.add("pictures outside of the data set's folder", path.name, real[path])
+        log.add(Fault.IMAGE_OUTSIDE, path.name, real[path])
     try:
         common = Path(os.path.commonpath([os.path.dirname(target) for target in real.values()]))  # noqa: PTH120
     except ValueError as error:
-        raise DataError(f"{root}: its pictures lie on different drives; put them on one") from error
+        raise DataError(f"{root}: its images lie on different drives; put them on one") from error
     return common, {path: Path(target).relative_to(common).as_posix() for path, target in real.items()}
 
 
 def _look_at(
     paths: list[Path],
-    source: Source,
-    splits: dict[str, list[SourcePicture]],
+    source: ImportedImages,
+    splits: dict[str, list[SourceImage]],
     folder: Path,
     *,
     check_images: bool,
     progress: bool,
 ) -> dict[Path, ImageInfo | ImageError]:
-    """What the pictures are, each decoded once; without decoding, only for those whose size is wanted."""
+    """What the images are, each decoded once; without decoding, only for those whose size is wanted."""
     if check_images:
         return dict(zip(paths, verify_images(paths, folder, progress=progress), strict=True))
-    if source.format == "coco":
-        needed = {p.path for pictures in splits.values() for p in pictures if not (p.size and all(p.size))}
+    if source.own_entries:
+        needed = {p.path for images in splits.values() for p in images if not (p.size and all(p.size))}
         paths = [path for path in paths if path in needed]
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         return dict(zip(paths, pool.map(_peek, paths), strict=True))
@@ -149,26 +177,26 @@ def _peek(path: Path) -> ImageInfo | ImageError:
 
 
 def _settle_sizes(
-    pictures: list[SourcePicture], found: dict[Path, ImageInfo | ImageError], source: Source, account: Account
-) -> list[SourcePicture]:
-    """VOC only: a wrong size in the xml is put right, unless it says that the picture was scaled after labelling."""
-    if source.format != "voc":
-        return pictures
+    images: list[SourceImage], found: dict[Path, ImageInfo | ImageError], source: ImportedImages, log: ImportLog
+) -> list[SourceImage]:
+    """VOC only: a wrong size in the xml is put right, unless it says that the image was scaled after labelling."""
+    if not source.check_sizes:
+        return images
     kept = []
-    for picture in pictures:
-        info = found.get(picture.path)
-        size = picture.size
+    for image in images:
+        info = found.get(image.path)
+        size = image.size
         if isinstance(info, ImageInfo) and size and all(size) and size not in (info.upright_size, _stored(info)):
             actual = info.upright_size
-            value = f"{size[1]} x {size[0]} (width x height), {picture.path.name} has {actual[1]} x {actual[0]}"
+            value = f"{size[1]} x {size[0]} (width x height), {image.path.name} has {actual[1]} x {actual[0]}"
             same_shape = abs(size[0] * actual[1] / (size[1] * actual[0]) - 1) < SAME_SHAPE
-            scaled = same_shape and picture.boxes and _fits(picture, size)
-            if scaled or (_fits(picture, size) and not _fits(picture, actual)):
-                account.add("pictures scaled after labelling", picture.labels, value)
+            scaled = same_shape and image.boxes and _fits(image, size)
+            if scaled or (_fits(image, size) and not _fits(image, actual)):
+                log.add(Fault.SCALED, image.labels, value)
                 continue
-            account.add("image sizes that were wrong, taken from the file", picture.labels, value)
-            picture = replace(picture, size=None)
-        kept.append(picture)
+            log.add(Fault.SIZE_WRONG, image.labels, value)
+            image = replace(image, size=None)
+        kept.append(image)
     return kept
 
 
@@ -176,128 +204,128 @@ def _stored(info: ImageInfo) -> tuple[int, int]:
     return info.height, info.width
 
 
-def _fits(picture: SourcePicture, size: tuple[int, int]) -> bool:
+def _fits(image: SourceImage, size: tuple[int, int]) -> bool:
     return all(
         box.bbox[0] + box.bbox[2] <= size[1] + STRAY and box.bbox[1] + box.bbox[3] <= size[0] + STRAY
-        for box in picture.boxes
+        for box in image.boxes
     )
 
 
 def _check_split(
     split: str,
-    pictures: list[SourcePicture],
-    source: Source,
+    images: list[SourceImage],
+    source: ImportedImages,
     folder: Path,
     names: dict[Path, str],
     found: dict[Path, ImageInfo | ImageError],
-    account: Account,
+    log: ImportLog,
 ) -> CocoDataset | None:
     """Check a split as any COCO file is, dropping what the checks refuse until they have nothing to say."""
-    ids = _image_ids(pictures, account, split)
-    while pictures:
-        parsed, places = _coco_dict(pictures, ids, source, names, found)
-        report = ImportReport(split, [f"{p.labels} ({p.path.name})" for p in pictures], places)
-        columns = check_coco(parsed, folder, report, pictures=[found.get(p.path) for p in pictures])
+    ids = _image_ids(images, log, split)
+    while images:
+        parsed, places = _coco_dict(images, ids, source, names, found)
+        image_places = [f"{p.labels} ({p.path.name})" for p in images]
+        report = ImportReport(split, places={"images": image_places, "annotations": places})
+        columns = check_coco(parsed, folder, report, known=[found.get(p.path) for p in images])
         faulty_images, faulty_rows = report.faulty["images"], report.faulty["annotations"]
         if not faulty_images and not faulty_rows:
             report.raise_if_errors()
-            _take_down(report, pictures, split, account)
+            _record_findings(report, images, split, log)
             return CocoDataset(columns, annotation_file=source.annotation_file, image_dir=folder, report=report.plain())
-        for kind, place, value in report.findings:
-            if kind in ERRORS:
-                account.add(kind, place, value)
+        for record in report.records:
+            if record.fault.severity is Severity.REFUSED:
+                log.add(record.fault, record.place, record.value)
         boxes = iter(range(len(places)))
         kept = []
-        for row, picture in enumerate(pictures):
-            rows = [next(boxes) for _ in picture.boxes]
+        for row, image in enumerate(images):
+            rows = [next(boxes) for _ in image.boxes]
             if row not in faulty_images:
-                left = [box for box, at in zip(picture.boxes, rows, strict=True) if at not in faulty_rows]
-                kept.append(picture if len(left) == len(rows) else replace(picture, boxes=left))
+                left = [box for box, at in zip(image.boxes, rows, strict=True) if at not in faulty_rows]
+                kept.append(image if len(left) == len(rows) else replace(image, boxes=left))
         ids = [id_ for row, id_ in enumerate(ids) if row not in faulty_images]
-        pictures = kept
+        images = kept
     return None
 
 
-def _image_ids(pictures: list[SourcePicture], account: Account, split: str) -> list[int]:
-    given = [picture.image_id for picture in pictures]
+def _image_ids(images: list[SourceImage], log: ImportLog, split: str) -> list[int]:
+    given = [image.image_id for image in images]
     if all(id_ is not None for id_ in given) and len(set(given)) == len(given):
         return [id_ for id_ in given if id_ is not None]
     if any(id_ is not None for id_ in given):
-        account.add("image ids renumbered", f"split {split}", "the same id for several pictures, or none")
+        log.add(Fault.IMAGE_RENUMBERED, f"split {split}", "the same id for several images, or none")
     return list(range(1, len(given) + 1))
 
 
 def _coco_dict(
-    pictures: list[SourcePicture],
+    images: list[SourceImage],
     ids: list[int],
-    source: Source,
+    source: ImportedImages,
     names: dict[Path, str],
     found: dict[Path, ImageInfo | ImageError],
 ) -> tuple[dict[str, Any], list[str]]:
     """A split as COCO has it, and the place of each annotation."""
-    images: list[dict[str, Any]] = []
+    entries: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     places: list[str] = []
-    for id_, picture in zip(ids, pictures, strict=True):
-        image: dict[str, Any] = {"id": id_, "file_name": names[picture.path]}
-        if picture.size is not None:
-            image["height"], image["width"] = picture.size
-        images.append(image)
-        info = found.get(picture.path)
-        for box in picture.boxes:
+    for id_, image in zip(ids, images, strict=True):
+        image_entry: dict[str, Any] = {"id": id_, "file_name": names[image.path]}
+        if image.size is not None:
+            image_entry["height"], image_entry["width"] = image.size
+        entries.append(image_entry)
+        info = found.get(image.path)
+        for box in image.boxes:
             bbox = box.bbox
             if box.shares and isinstance(info, ImageInfo):
                 height, width = info.upright_size
                 # Labels have six digits at most; more than that would only be noise to read.
                 bbox = [round(n * side, 4) for n, side in zip(bbox, (width, height) * 2, strict=True)]
-            entry = {"id": len(annotations) + 1, "iscrowd": 0} if source.format != "coco" else {}
-            if source.format != "coco" and bbox[2] > 0 and bbox[3] > 0:
+            entry = {"id": len(annotations) + 1, "iscrowd": 0} if not source.own_entries else {}
+            if not source.own_entries and bbox[2] > 0 and bbox[3] > 0:
                 entry["area"] = bbox[2] * bbox[3]
             entry |= {"image_id": id_, "category_id": source.categories[box.name], "bbox": bbox, **box.extra}
             annotations.append(entry)
-            places.append(f"{picture.labels}, {source.row.format(box.row)}")
+            places.append(f"{image.labels}, {source.row.format(box.row)}")
     categories = [{"id": id_, "name": name} for name, id_ in source.categories.items()]
-    return {"images": images, "annotations": annotations, "categories": categories}, places
+    return {"images": entries, "annotations": annotations, "categories": categories}, places
 
 
-def _take_down(report: ImportReport, pictures: Sequence[SourcePicture], split: str, account: Account) -> None:
-    unstated = {f"{p.labels} ({p.path.name})" for p in pictures if p.size is None}
-    for kind, place, value in report.findings:
-        if not (kind == _FROM_FILE and place in unstated):
-            account.add(kind, place, value)
-    if report.notes.get(_ROTATION):
-        account.add(_ROTATION, f"split {split}", str(report.notes[_ROTATION]))
-    # A format without sizes has nothing to repair there.
-    left = report.counts[_FROM_FILE] - len(unstated)
-    report.repairs = [fault for fault in report.repairs if fault.kind != _FROM_FILE or left > 0]
-    report.counts[_FROM_FILE] = max(left, 0)
+def _record_findings(report: ImportReport, images: Sequence[SourceImage], split: str, log: ImportLog) -> None:
+    """Move what the checks repaired and noted into the log. A format without sizes has none to repair."""
+    unstated = {f"{p.labels} ({p.path.name})" for p in images if p.size is None}
+    for record in report.records:
+        if not (record.fault is Fault.SIZE_FROM_FILE and record.place in unstated):
+            log.add(record.fault, record.place, record.value)
+    if unclear := report.notes[Fault.ROTATION_UNCLEAR]:
+        log.add(Fault.ROTATION_UNCLEAR, f"split {split}", str(unclear))
+    left = report.counts.pop(Fault.SIZE_FROM_FILE, 0) - len(unstated)
+    if left > 0:
+        report.counts[Fault.SIZE_FROM_FILE] = left
 
 
 def _refuse_useless(
-    datasets: dict[str, CocoDataset], root: Path, source: Source, account: Account, what: str = ""
+    datasets: dict[str, CocoDataset], root: Path, source: ImportedImages, log: ImportLog, what: str = ""
 ) -> None:
     useful = datasets.get("train") or next(iter(datasets.values()), None)
     if useful is not None and useful.report.boxes:
         return
-    dropped = [f"{n} {kind}" for kind, n in account.counts.items() if account.severity(kind) == "dropped"]
-    what = what or "no usable picture" if useful is None else "no usable box to train on"
-    first = next((line for line in account.lines() if line.startswith("dropped")), "")
-    example = f"; {first.partition(' (')[2].rstrip(')')}"[:300] if first else ""
+    dropped = log.dropped()
+    what = what or "no usable image" if useful is None else "no usable box to train on"
+    kinds = ": " + ", ".join(f"{log.counts[fault]} {fault.text}" for fault in dropped) if dropped else ""
+    example = f"; {listing(log.records[dropped[0]], log.EXAMPLES, '; ')}"[:300] if dropped else ""
     raise DataError(
-        f"{root}: read as {source.format} it has {what}"
-        f"{': ' + ', '.join(dropped) if dropped else ''}{example}; check that this is the right folder and format"
+        f"{root}: read as {source.format} it has {what}{kinds}{example}; check that this is the right folder and format"
     )
 
 
-def _note_classes(datasets: dict[str, CocoDataset], account: Account) -> None:
+def _note_classes(datasets: dict[str, CocoDataset], log: ImportLog) -> None:
     used = {split: set(_labels(dataset)) for split, dataset in datasets.items()}
     anywhere: set[int] = set().union(*used.values())
     trained = used.get("train", anywhere)
     for label, name in enumerate(next(iter(datasets.values())).names, 1):
         if label not in anywhere:
-            account.add("classes without a box", repr(name), "in no split")
+            log.add(Fault.CLASS_EMPTY, repr(name), "in no split")
         elif label not in trained:
-            account.add("classes without a box", repr(name), "in train")
+            log.add(Fault.CLASS_EMPTY, repr(name), "in train")
 
 
 def _labels(dataset: CocoDataset) -> list[int]:

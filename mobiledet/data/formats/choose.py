@@ -1,105 +1,139 @@
-"""Finding out which format a folder holds."""
+"""Reading a data set in any of the formats, however it is laid out.
+
+    imported = read_dataset(Path("chess"))
+    imported.splits["train"], imported.log.lines()
+
+The result is what `mobiledet.data.coco.load_coco` gives for a clean COCO folder, with the images where they are.
+What the checks of `mobiledet.data.checks` would refuse is dropped here, image by image and box by box, and recorded.
+"""
 
 from __future__ import annotations
 
+import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
 
-from mobiledet.data.formats.base import Format
-from mobiledet.data.formats.tree import Tree, stem, suffix
+from mobiledet.data.coco import CocoDataset
+from mobiledet.data.faults import ImportLog
+from mobiledet.data.formats.assemble import assemble
+from mobiledet.data.formats.base import Format, head
+from mobiledet.data.formats.coco import COCO
+from mobiledet.data.formats.tree import Tree, suffix, there
+from mobiledet.data.formats.voc import VOC
+from mobiledet.data.formats.yolo import YOLO
 from mobiledet.errors import DataError
 
-FORMATS = ("voc", "yolo", "coco")
-
-_SAMPLE = 200
-"""Files of a kind that are looked into before it is taken for something else."""
+FORMATS: tuple[Format, ...] = (VOC(), YOLO(), COCO())
+"""Every format. Another one is added here."""
 
 
-def detect_format(root: Path) -> Literal["voc", "yolo", "coco"]:
-    """Which of the formats a folder is in.
+@dataclass(frozen=True)
+class Recognised:
+    """A folder whose format is known.
+
+    Attributes:
+        format: what it is in.
+        tree: its files.
+        only: the file that was named instead of the folder, if one was.
+    """
+
+    format: Format
+    tree: Tree
+    only: str | None = None
+
+
+@dataclass(frozen=True)
+class ImportedDataset:
+    """A data set that was read.
+
+    Attributes:
+        format: name of the format, such as "voc".
+        root: its folder.
+        splits: "train", "val", "test", those that there are -> the data. All have the same categories.
+        log: what was dropped, repaired and noted.
+    """
+
+    format: str
+    root: Path
+    splits: dict[str, CocoDataset]
+    log: ImportLog
+
+
+def format_names() -> list[str]:
+    """What users can call the formats."""
+    return [member.name for member in FORMATS]
+
+
+def recognise(root: Path, format: str | None = None) -> Recognised:
+    """Which format a folder is in, judged once: `read_dataset` takes what this gives.
+
+    Args:
+        root: the folder; or the one file of it that names the rest, such as a YOLO yaml or a COCO json.
+        format: name of the format, where that is known.
 
     Raises:
-        DataError: none, or more than one; says what was looked for and what is there.
+        DataError: it isn't there, or in none of the formats, or in more than one; says what was looked for and found.
     """
-    return detect_in(Tree(root))
-
-
-def detect_in(tree: Tree) -> Format:
-    """`detect_format` for a folder that has been listed.
-
-    Raises:
-        DataError: as there.
-    """
-    from mobiledet.data.formats.voc_csv import has_boxes
-
-    evidence = {"coco": _coco(tree), "voc": _voc(tree), "yolo": _yolo_labels(tree)}
-    found = [(name, file) for name, file in evidence.items() if file]
-    if len(found) > 1:
-        told = ", ".join(f"{name} ({file})" for name, file in found)
+    root = Path(os.path.expanduser(root))  # noqa: PTH111 -- Path.expanduser raises where there is no home
+    if format is not None and format not in format_names():
+        raise DataError(f"format {format!r} isn't known; there are {', '.join(format_names())}")
+    if there(root) and root.is_file():
+        return _of_file(root, format)
+    tree = Tree(root)
+    if format is not None:
+        return Recognised(next(member for member in FORMATS if member.name == format), tree)
+    found = [(member, evidence) for member in FORMATS if (evidence := member.recognises(tree))]
+    if not found:
+        looked_for = "; ".join(f"{member.looked_for} ({member.name})" for member in FORMATS)
         raise DataError(
-            f"{tree.root} can be read as {' and as '.join(name for name, _ in found)}: there is {told}; "
+            f"{root} is not a data set that can be read: looked for {looked_for}; there is {_listing(tree)}"
+        )
+    strongest = max(evidence.strength for _, evidence in found)
+    found = [(member, evidence) for member, evidence in found if evidence.strength == strongest]
+    if len(found) > 1:
+        shown = ", ".join(f"{member.name} ({evidence.file})" for member, evidence in found)
+        raise DataError(
+            f"{root} can be read as {' and as '.join(member.name for member, _ in found)}: there is {shown}; "
             "name the format (--format), or a folder with one of them alone"
         )
-    if found:
-        return cast(Format, found[0][0])
-    if _yolo_yaml(tree):
-        return "yolo"
-    if any(has_boxes(tree.root / file) for file in tree.with_suffix(".csv")):
-        return "voc"
-    raise DataError(
-        f"{tree.root} is no data set that can be read: looked for xml files with <annotation> (voc), txt files with "
-        "rows of 5 numbers beside pictures or a yaml with names (yolo), a json with images, annotations and "
-        f"categories (coco), a csv with xmin, ymin, xmax, ymax; there is {_listing(tree)}"
-    )
+    return Recognised(found[0][0], tree)
 
 
-def head(path: Path, size: int = 4096) -> bytes:
-    """The first bytes of a file; none where it can't be read."""
-    try:
-        with path.open("rb") as stream:
-            return stream.read(size)
-    except OSError:
-        return b""
+def read_dataset(
+    source: Path | Recognised, *, format: str | None = None, check_images: bool = True, progress: bool = False
+) -> ImportedDataset:
+    """Read a data set where it lies.
+
+    Args:
+        source: its folder, a file that names the rest of it, or what `recognise` gave for either.
+        format: name of the format; recognised when None.
+        check_images: decode every image now, once; broken ones are dropped. Otherwise they are met in training.
+        progress: show a bar on a terminal while decoding.
+
+    Raises:
+        DataError: it isn't there, its format can't be recognised, or nothing usable is left of it.
+    """
+    found = source if isinstance(source, Recognised) else recognise(source, format)
+    log = ImportLog()
+    images = found.format.read(found.tree, log, found.only)
+    splits = assemble(images, found.tree.root, log, check_images=check_images, progress=progress)
+    return ImportedDataset(found.format.name, found.tree.root, splits, log)
 
 
-def looks_like_coco(path: Path) -> bool:
-    """Whether a json names all of COCO's sections; without parsing it, which takes long for the real one."""
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return False
-    return all(f'"{key}"'.encode() in data for key in ("images", "annotations", "categories"))
-
-
-def looks_like_labels(path: Path) -> bool:
-    """Whether the first row of a text file is a YOLO label."""
-    rows = head(path).replace(b"\0", b"").decode("utf-8-sig", "replace").split("\n")
-    words = next((row.split() for row in rows if row.strip()), [])
-    try:
-        return len(words) >= 5 and all(float(word) is not None for word in words[1:5])
-    except ValueError:
-        return False
-
-
-def _coco(tree: Tree) -> str | None:
-    return next((file for file in tree.with_suffix(".json") if looks_like_coco(tree.root / file)), None)
-
-
-def _voc(tree: Tree) -> str | None:
-    files = tree.with_suffix(".xml")[:_SAMPLE]
-    return next((file for file in files if b"<annotation" in head(tree.root / file).replace(b"\0", b"")), None)
-
-
-def _yolo_labels(tree: Tree) -> str | None:
-    stems = {stem(file) for file in tree.pictures}
-    files = [file for file in tree.with_suffix(".txt") if stem(file) in stems][:_SAMPLE]
-    return next((file for file in files if looks_like_labels(tree.root / file)), None)
-
-
-def _yolo_yaml(tree: Tree) -> str | None:
-    from mobiledet.data.formats.yolo_yaml import find_yaml
-
-    return find_yaml(tree)
+def _of_file(file: Path, format: str | None) -> Recognised:
+    """A data set of which one file was named."""
+    members = [member for member in FORMATS if suffix(file.name) in member.single_files]
+    if format is not None:
+        members = [member for member in members if member.name == format]
+    if not members:
+        kinds = [
+            f"a {member.name} file ({', '.join(member.single_files)})" for member in FORMATS if member.single_files
+        ]
+        raise DataError(f"{file} is not {' or '.join(kinds)}; name the data set's folder")
+    file = file.absolute()
+    # COCO's own layout has the images beside the folder of the annotations.
+    root = file.parent.parent if file.parent.name == "annotations" else file.parent
+    return Recognised(members[0], Tree(root), file.relative_to(root).as_posix())
 
 
 def _listing(tree: Tree) -> str:

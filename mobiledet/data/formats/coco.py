@@ -1,4 +1,4 @@
-"""COCO files wherever they are and whatever they are called, with pictures named as on another computer."""
+"""COCO files wherever they are and whatever they are called, with images named as on another computer."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from mobiledet.data.annotation_checks import repeats, whole_numbers
 from mobiledet.data.checks import coco_sections, read_json
-from mobiledet.data.formats.base import Account, Source, SourceBox, SourcePicture
-from mobiledet.data.formats.choose import looks_like_coco
-from mobiledet.data.formats.classes import note_alike
-from mobiledet.data.formats.coco_categories import read_categories, unify
+from mobiledet.data.faults import Fault, ImportLog
+from mobiledet.data.formats.base import Evidence, Format, ImportedImages, SourceBox, SourceImage, clean_name, note_alike
 from mobiledet.data.formats.tree import Tree, join, parent, split_name, split_of, stem
-from mobiledet.data.json_numbers import repeats, whole_numbers
 from mobiledet.errors import DataError
 
 _OTHER_TASKS = ("captions_", "person_keypoints_", "stuff_", "panoptic_", "image_info_")
@@ -33,36 +31,53 @@ class _File:
     heads: frozenset[str]
 
 
-def read_coco(tree: Tree, account: Account, only: str | None = None) -> Source:
-    """Read the COCO files below a folder.
+class COCO(Format):
+    """COCO, with any names of files and folders."""
 
-    Args:
-        tree: the folder.
-        account: takes what is dropped, repaired and noted.
-        only: the one json to read, if it was named.
+    name = "coco"
+    looked_for = "a json with images, annotations and categories"
+    single_files = (".json",)
+    reads_layout = True
 
-    Raises:
-        DataError: there are none, or none that can be used.
-    """
-    files = [_read(tree, name, account) for name in _choose(tree, account, only)]
-    categories = unify([(f.file, f.categories, f.heads) for f in files], _used_ids(files), account)
-    note_alike(categories, account)
-    pictures: list[SourcePicture] = []
-    for file in files:
-        pictures += _read_pictures(tree, file, categories, account)
-    if not pictures:
-        first = next((image.get("file_name") for f in files for image in f.images), None)
-        raise DataError(
-            f"{tree.root}: none of the pictures of {', '.join(f.file for f in files)} is there; it names "
-            f"{first!r:.100}; put the pictures below this folder"
-        )
-    if only is None:
-        _note_unlisted(tree, {picture.path for picture in pictures}, account)
-    where = tree.root / files[0].file if len(files) == 1 else tree.root
-    return Source("coco", pictures, categories, where, "annotations[{}]")
+    def recognises(self, tree: Tree) -> Evidence | None:
+        """By a json that names all of COCO's sections."""
+        file = next((file for file in tree.with_suffix(".json") if looks_like_coco(tree.root / file)), None)
+        return Evidence(file) if file else None
+
+    def read(self, tree: Tree, log: ImportLog, only: str | None) -> ImportedImages:
+        """Read the COCO files below a folder.
+
+        Raises:
+            DataError: there are none, or none that can be used.
+        """
+        files = [_read(tree, name, log) for name in _choose(tree, log, only)]
+        categories = unify([(f.file, f.categories, f.heads) for f in files], _used_ids(files), log)
+        note_alike(categories, log)
+        images: list[SourceImage] = []
+        for file in files:
+            images += _read_images(tree, file, categories, log)
+        if not images:
+            first = next((image.get("file_name") for f in files for image in f.images), None)
+            raise DataError(
+                f"{tree.root}: none of the images of {', '.join(f.file for f in files)} is there; it names "
+                f"{first!r:.100}; put the images below this folder"
+            )
+        if only is None:
+            _note_unlisted(tree, {image.path for image in images}, log)
+        where = tree.root / files[0].file if len(files) == 1 else tree.root
+        return ImportedImages(self.name, images, categories, where, "annotations[{}]", own_entries=True)
 
 
-def _choose(tree: Tree, account: Account, only: str | None) -> list[str]:
+def looks_like_coco(path: Path) -> bool:
+    """Whether a json names all of COCO's sections; without parsing it, which takes long for the real one."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return False
+    return all(f'"{key}"'.encode() in data for key in ("images", "annotations", "categories"))
+
+
+def _choose(tree: Tree, log: ImportLog, only: str | None) -> list[str]:
     if only is not None:
         return [only]
     found = [file for file in tree.with_suffix(".json") if looks_like_coco(tree.root / file)]
@@ -70,15 +85,15 @@ def _choose(tree: Tree, account: Account, only: str | None) -> list[str]:
         raise DataError(f"{tree.root} holds no json with images, annotations and categories; name the COCO file")
     main = [file for file in found if not file.rpartition("/")[2].startswith(_OTHER_TASKS)]
     for file in sorted(set(found) - set(main or found)):
-        account.add("lists and files left aside", file, "annotations for another task")
+        log.add(Fault.LEFT_ASIDE, file, "annotations for another task")
     return main or found
 
 
-def _read(tree: Tree, file: str, account: Account) -> _File:
+def _read(tree: Tree, file: str, log: ImportLog) -> _File:
     path = tree.root / file
     images, annotations, raw = coco_sections(read_json(path), str(path))
     split = split_name(stem(file), loose=True) or split_of(file) or "train"
-    categories, heads = read_categories(raw, file, account)
+    categories, heads = read_categories(raw, file, log)
     return _File(file, split, images, annotations, categories, heads)
 
 
@@ -90,31 +105,31 @@ def _used_ids(files: list[_File]) -> list[set[int]]:
     return used
 
 
-def _read_pictures(tree: Tree, file: _File, categories: dict[str, int], account: Account) -> list[SourcePicture]:
+def _read_images(tree: Tree, file: _File, categories: dict[str, int], log: ImportLog) -> list[SourceImage]:
     ids, good, converted = whole_numbers([image.get("id") for image in file.images])
     by_name = {(int(id_), image.get("file_name")) for id_, image in zip(ids, file.images, strict=True) if _named(image)}
     named = Counter(id_ for id_, _ in by_name)
     again = repeats(ids)
     doubled = {id_ for id_ in ids[again & good].tolist() if named[id_] > 1}
     near = _near(file)
-    by_id: dict[int, SourcePicture | None] = {}
+    by_id: dict[int, SourceImage | None] = {}
     for row, image in enumerate(file.images):
         id_ = int(ids[row])
         where = f"{file.file}, images[{row}]"
         if not good[row] or id_ in doubled:
-            account.add("image ids missing, doubled or not whole numbers", where, f"id {image.get('id')!r:.40}")
+            log.add(Fault.IMAGE_ID, where, f"id {image.get('id')!r:.40}")
             continue
         if id_ in by_id:
-            account.add("pictures listed twice in a split", where, f"id {id_}")
+            log.add(Fault.LISTED_TWICE, where, f"id {id_}")
             continue
         if converted[row]:
-            account.add("ids read as whole numbers", where, f"id {image.get('id')!r:.40}")
-        path = _find(tree, image.get("file_name"), near, file.split, where, account)
+            log.add(Fault.ID_CONVERTED, where, f"id {image.get('id')!r:.40}")
+        path = _find(tree, image.get("file_name"), near, file.split, where, log)
         by_id[id_] = None
         if path is not None:
-            by_id[id_] = SourcePicture(tree.root / path, file.split, file.file, _size(image), image_id=id_)
-    _attach_boxes(file, by_id, categories, account)
-    return [picture for picture in by_id.values() if picture is not None]
+            by_id[id_] = SourceImage(tree.root / path, file.split, file.file, _size(image), image_id=id_)
+    _attach_boxes(file, by_id, categories, log)
+    return [image for image in by_id.values() if image is not None]
 
 
 def _named(image: dict[str, Any]) -> bool:
@@ -130,9 +145,9 @@ def _near(file: _File) -> list[str]:
     return [*bases, *(join(base, name) for base in bases for name in inner)]
 
 
-def _find(tree: Tree, name: Any, near: list[str], split: str, where: str, account: Account) -> str | None:
+def _find(tree: Tree, name: Any, near: list[str], split: str, where: str, log: ImportLog) -> str | None:
     if not isinstance(name, str) or not name.strip() or "\0" in name:
-        account.add("file names missing or not text", where, f"file_name is {name!r:.60}")
+        log.add(Fault.FILE_NAME, where, f"file_name is {name!r:.60}")
         return None
     # Label Studio writes paths as its server knows them, and puts 8 characters before the name of an upload.
     shorter = re.sub(r"^[0-9a-f]{8}-", "", name.replace("\\", "/").rpartition("/")[2])
@@ -140,12 +155,12 @@ def _find(tree: Tree, name: Any, near: list[str], split: str, where: str, accoun
         found = tree.find(text, near, split)
         if len(found) == 1:
             if not found[0].endswith(name):
-                account.add("pictures found under another path than the one given", where, f"{name!r}: {found[0]}")
+                log.add(Fault.PATH_OTHER, where, f"{name!r}: {found[0]}")
             return found[0]
         if found:
-            account.add("entries that can't be told apart", where, f"{name!r} may be {' or '.join(found[:3])}")
+            log.add(Fault.ENTRY_AMBIGUOUS, where, f"{name!r} may be {' or '.join(found[:3])}")
             return None
-    account.add("entries without a picture", where, f"{name!r:.100} isn't there")
+    log.add(Fault.ENTRY_LONE, where, f"{name!r:.100} isn't there")
     return None
 
 
@@ -157,7 +172,7 @@ def _size(image: dict[str, Any]) -> tuple[int, int]:
 
 
 def _attach_boxes(
-    file: _File, by_id: dict[int, SourcePicture | None], categories: dict[str, int], account: Account
+    file: _File, by_id: dict[int, SourceImage | None], categories: dict[str, int], log: ImportLog
 ) -> None:
     image_ids, image_good, image_text = whole_numbers([entry.get("image_id") for entry in file.annotations])
     category_ids, category_good, category_text = whole_numbers([entry.get("category_id") for entry in file.annotations])
@@ -166,25 +181,25 @@ def _attach_boxes(
         where = f"{file.file}, annotations[{row}]"
         image_id = int(image_ids[row])
         if not image_good[row] or image_id not in by_id:
-            account.add("annotations of an unknown image", where, f"image_id is {entry.get('image_id')!r:.40}")
+            log.add(Fault.UNKNOWN_IMAGE, where, f"image_id is {entry.get('image_id')!r:.40}")
             continue
         name = file.categories.get(int(category_ids[row])) if category_good[row] else None
         if name is None or name not in categories:
-            account.add("annotations of an unknown category", where, f"category_id is {entry.get('category_id')!r:.40}")
+            log.add(Fault.UNKNOWN_CATEGORY, where, f"category_id is {entry.get('category_id')!r:.40}")
             continue
-        picture = by_id[image_id]
-        if picture is None:
+        image = by_id[image_id]
+        if image is None:
             lost[image_id] += 1
             continue
         if image_text[row] or category_text[row]:
             value = f"image_id is {entry['image_id']!r:.40}, category_id is {entry['category_id']!r:.40}"
-            account.add("ids read as whole numbers", where, value)
+            log.add(Fault.ID_CONVERTED, where, value)
         bbox = entry.get("bbox")
         if not bbox and (outline := _outline(entry.get("segmentation"))) is not None:
             bbox = outline
-            account.add("boxes computed from the segmentation", where, f"bbox is {entry.get('bbox')!r}")
+            log.add(Fault.BOX_FROM_MASK, where, f"bbox is {entry.get('bbox')!r}")
         extra: dict[str, Any] = {key: entry[key] for key in ("id", "area", "iscrowd", "ignore") if key in entry}
-        picture.boxes.append(SourceBox(row, name, bbox, extra=extra))
+        image.boxes.append(SourceBox(row, name, bbox, extra=extra))
 
 
 def _outline(segmentation: Any) -> list[float] | None:
@@ -216,7 +231,87 @@ def _outline_of_runs(runs: dict[str, Any]) -> list[float] | None:
         return None
 
 
-def _note_unlisted(tree: Tree, used: set[Path], account: Account) -> None:
-    for picture in tree.pictures:
-        if tree.root / picture not in used:
-            account.add("pictures without labels (not known to be background), not used", picture)
+def _note_unlisted(tree: Tree, used: set[Path], log: ImportLog) -> None:
+    for image in tree.images:
+        if tree.root / image not in used:
+            log.add(Fault.IMAGE_UNLABELLED, image)
+
+
+def read_categories(raw: list[dict[str, Any]], file: str, log: ImportLog) -> tuple[dict[int, str], frozenset[str]]:
+    """Id -> name of one file's categories, and which names head other categories.
+
+    Raises:
+        DataError: two categories have the same id, so that boxes can't be told apart.
+    """
+    ids, good, _ = whole_numbers([entry.get("id") for entry in raw])
+    categories: dict[int, str] = {}
+    for row, entry in enumerate(raw):
+        where = f"{file}, categories[{row}]"
+        given, id_ = entry.get("name"), int(ids[row])
+        name = clean_name(str(given)) if isinstance(given, str) or type(given) is int else ""
+        if not good[row]:
+            log.add(Fault.CATEGORY_ID, where, f"{given!r:.40}: no id")
+            continue
+        if id_ in categories:
+            if categories[id_] == name:
+                continue
+            raise DataError(f"{where}: id {id_} is both {categories[id_]!r} and {name!r}; give each its own id")
+        if not name:
+            name = f"class_{id_}"
+            log.add(Fault.NAME_INVENTED, where, name)
+        elif type(given) is int:
+            log.add(Fault.NAME_CONVERTED, where, repr(given))
+        elif name != given:
+            log.add(Fault.NAME_SPACES, where, f"{given!r} is {name!r}")
+        if name in categories.values():
+            log.add(Fault.CLASSES_MERGED, where, f"{name!r}, id {id_}")
+        categories[id_] = name
+    heads = set()
+    for entry in raw:
+        head = entry.get("supercategory")
+        if isinstance(head, str) and head != entry.get("name"):
+            heads.add(clean_name(head))
+    return categories, frozenset(heads)
+
+
+def unify(
+    files: list[tuple[str, dict[int, str], frozenset[str]]], used: list[set[int]], log: ImportLog
+) -> dict[str, int]:
+    """One list of classes for all files, by name: name -> id in the order of the ids.
+
+    Args:
+        files: for each its name, its categories by id, and the names that head others.
+        used: for each the category ids that have boxes.
+        log: takes what is left out or renumbered.
+
+    Raises:
+        DataError: there is no category.
+    """
+    with_boxes = {
+        categories[id_] for (_, categories, _), ids in zip(files, used, strict=True) for id_ in ids if id_ in categories
+    }
+    heads = {head for _, _, heads in files for head in heads} - with_boxes
+    named: dict[str, list[int]] = {}
+    for file, categories, _ in files:
+        for id_, name in sorted(categories.items()):
+            if name in heads:
+                if name not in named:
+                    log.add(Fault.CATEGORY_HEAD, file, f"{name!r}, id {id_}")
+                continue
+            ids = named.setdefault(name, [])
+            if id_ not in ids:
+                ids.append(id_)
+    if not named:
+        raise DataError(f"{', '.join(file for file, _, _ in files)}: no category; a data set needs at least one class")
+    conflict = len(files) > 1 and (
+        any(len(ids) > 1 for ids in named.values()) or len({ids[0] for ids in named.values()}) < len(named)
+    )
+    if not conflict:
+        return {name: ids[0] for name, ids in sorted(named.items(), key=lambda item: item[1][0])}
+    for name, ids in named.items():
+        if len(ids) > 1:
+            log.add(Fault.CATEGORY_UNIFIED, repr(name), f"ids {', '.join(map(str, ids))}")
+    first = [name for file, categories, _ in files[:1] for _, name in sorted(categories.items()) if name in named]
+    names = list(dict.fromkeys([*first, *named]))
+    log.add(Fault.CATEGORY_RENUMBERED, ", ".join(file for file, _, _ in files), f"1..{len(names)}")
+    return {name: number for number, name in enumerate(names, 1)}

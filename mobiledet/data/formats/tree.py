@@ -94,7 +94,7 @@ class Tree:
     Attributes:
         root: the folder.
         files: paths relative to it, with ``/``, sorted.
-        pictures: those of them that are pictures by their ending.
+        images: those of them that are images by their ending.
     """
 
     def __init__(self, root: Path) -> None:
@@ -109,12 +109,12 @@ class Tree:
         self.root = root
         self.files = sorted(_walk(root))
         self.known = frozenset(self.files)
-        self.pictures = [file for file in self.files if suffix(file) in EXTENSIONS]
+        self.images = [file for file in self.files if suffix(file) in EXTENSIONS]
         self._names: dict[str, list[str]] = defaultdict(list)
         self._folded: dict[str, list[str]] = defaultdict(list)
-        self._splits = {_split_of_folder(folder) for folder in {parent(file) for file in self.pictures}}
+        self._splits = {_split_of_folder(folder) for folder in {parent(file) for file in self.images}}
         self._stems: dict[str, list[str]] = defaultdict(list)
-        for file in self.pictures:
+        for file in self.images:
             self._names[file.rpartition("/")[2]].append(file)
             self._folded[file.rpartition("/")[2].casefold()].append(file)
             self._stems[stem(file)].append(file)
@@ -124,12 +124,12 @@ class Tree:
         return [file for file in self.files if suffix(file) in endings]
 
     def find(self, name: str, near: Iterable[str] = ("",), split: str | None = None) -> list[str]:
-        """The pictures that a path, perhaps from another computer, may mean: one is found, several are ambiguous.
+        """The images that a path, perhaps from another computer, may mean: one is found, several are ambiguous.
 
         Args:
             name: the path as written.
             near: folders to look in first.
-            split: the split it belongs to, which decides between pictures of the same name.
+            split: the split it belongs to, which decides between images of the same name.
         """
         parts = path_parts(name)
         if not parts:
@@ -140,14 +140,14 @@ class Tree:
                 if join(folder, tail) in self.known and suffix(tail) in EXTENSIONS:
                     return [join(folder, tail)]
         candidates = self._names.get(parts[-1]) or self._folded.get(parts[-1].casefold(), [])
-        # 0001.jpg of another split is another picture, unless all splits share one folder.
+        # 0001.jpg of another split is another image, unless all splits share one folder.
         meant = split_of("/".join(parts)) or (split if split in self._splits else None)
         if meant in ("train", "val", "test"):
             candidates = [file for file in candidates if split_of(file) in (meant, "trainval", None)]
         return _closest(candidates, parts, split)
 
     def find_stem(self, name: str, near: Sequence[str], split: str | None = None) -> list[str]:
-        """The pictures of a name without its ending: those of the first of some folders, else those anywhere."""
+        """The images of a name without its ending: those of the first of some folders, else those anywhere."""
         candidates = self._stems.get(name, [])
         for folder in near:
             if inside := [file for file in candidates if parent(file) == folder]:
@@ -156,7 +156,7 @@ class Tree:
 
 
 def _closest(candidates: list[str], parts: list[str], split: str | None) -> list[str]:
-    """Of pictures with the same file name, those whose folders agree most, then those of the split."""
+    """Of images with the same file name, those whose folders agree most, then those of the split."""
     if len(candidates) > 1 and len(parts) > 1:
         wanted = parts[-2::-1]
         agreeing = []

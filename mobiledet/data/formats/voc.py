@@ -1,33 +1,53 @@
-"""Pascal VOC: one xml for each picture; splits in lists, csv files or folders; or everything in csv files.
+"""Pascal VOC: one xml for each image; splits in lists, csv files or folders; or everything in csv files.
 
 Corners count from 1 and are inclusive, so ``x = xmin - 1`` and ``width = xmax - xmin + 1``. That holds for every
-file, also where a tool has written fractions or zeros: one rule, wrong by a pixel at most.
+file, also where a tool has written fractions or zeros: one rule, wrong by a pixel at most. Csv files hold splits, or
+boxes (``filename,width,height,class,xmin,...``).
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import math
+import re
 import xml.etree.ElementTree as ET
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mobiledet.data.formats.base import Account, Source, SourceBox, SourcePicture
-from mobiledet.data.formats.classes import ClassNames
-from mobiledet.data.formats.tree import Tree, join, parent, split_of, stem, suffix
-from mobiledet.data.formats.voc_csv import read_csv_boxes
-from mobiledet.data.formats.voc_splits import assign_splits
+from mobiledet.data.faults import Fault, ImportLog
+from mobiledet.data.formats.base import ClassNames, Evidence, Format, ImportedImages, SourceBox, SourceImage, head
+from mobiledet.data.formats.tree import Tree, join, parent, path_parts, split_name, split_of, stem, suffix
 from mobiledet.data.images import EXTENSIONS
 from mobiledet.errors import DataError
 
-_PICTURE_FOLDERS = ("JPEGImages", "images", "Images", "imgs", "img", "pictures")
+_IMAGE_FOLDERS = ("JPEGImages", "images", "Images", "imgs", "img", "pictures")
 _LABEL_FOLDERS = ("annotations", "annotation", "xml", "xmls", "labels")
+_LIST = re.compile(r"(train|training|trainval|val|valid|validation|dev|test|testing)[-_]?(\d{4})?", re.IGNORECASE)
+_COLUMNS = {
+    "file": ("filename", "file_name", "image", "image_name", "image_path", "file", "path", "img", "image_id", "name",
+        "id"),
+    "split": ("split", "subset", "set", "partition", "usage", "mode"),
+    "class": ("class", "label", "class_name", "category", "object", "classname", "name"),
+    "xmin": ("xmin", "x_min", "x1", "left"),
+    "ymin": ("ymin", "y_min", "y1", "top"),
+    "xmax": ("xmax", "x_max", "x2", "right"),
+    "ymax": ("ymax", "y_max", "y2", "bottom"),
+    "width": ("width", "image_width", "img_width"),
+    "height": ("height", "image_height", "img_height"),
+}  # fmt: skip
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+_SAMPLE = 200
+"""Files that are looked into before a folder is taken for something else."""
 
 
 @dataclass
 class _Xml:
-    """One file: its path, the picture it names, ``(height, width)`` and the objects as they are."""
+    """One file: its path, the image it names, ``(height, width)`` and the objects as they are."""
 
     file: str
     filename: str
@@ -42,66 +62,80 @@ class _Builder(ET.TreeBuilder):
         raise ET.ParseError(f"<!DOCTYPE {name}> isn't allowed in labels")
 
 
-def read_voc(tree: Tree, account: Account) -> Source:
-    """Read the labels below a folder.
+class VOC(Format):
+    """Pascal VOC."""
 
-    Raises:
-        DataError: there are none, or none that has a picture.
-    """
-    files = tree.with_suffix(".xml")
-    documents = [document for file in files if (document := _parse(tree, file, account)) is not None]
-    names = ClassNames(account)
-    if not documents:
-        pictures = read_csv_boxes(tree, names, account)
-        row, where = "line {}", tree.root
-        if not pictures:
-            raise DataError(
-                f"{tree.root} holds no readable VOC xml ({len(files)} xml files) and no csv with boxes; "
-                "name the folder that holds Annotations/"
-            )
-    else:
-        matched = _match(tree, documents, account)
-        row, where = "object {}", _annotation_folder(tree, documents)
-        pictures = []
-        for document, picture in matched:
-            boxes = _boxes(document, names, account)
-            pictures.append(SourcePicture(tree.root / picture, "", document.file, document.size, boxes))
-        _note_unlabelled(tree, {picture for _, picture in matched}, account)
-        by_xml = {document.file: picture for (document, _), picture in zip(matched, pictures, strict=True)}
-        pictures = assign_splits(tree, by_xml, account)
-    return Source("voc", pictures, names.numbered(), where, row)
+    name = "voc"
+    looked_for = "xml files with <annotation>, or a csv with xmin, ymin, xmax, ymax"
+
+    def recognises(self, tree: Tree) -> Evidence | None:
+        """By an xml with ``<annotation>``, or weakly by a csv with boxes."""
+        for file in tree.with_suffix(".xml")[:_SAMPLE]:
+            if b"<annotation" in head(tree.root / file).replace(b"\0", b""):
+                return Evidence(file)
+        table = next((file for file in tree.with_suffix(".csv") if has_boxes(tree.root / file)), None)
+        return Evidence(table, 1) if table else None
+
+    def read(self, tree: Tree, log: ImportLog, only: str | None) -> ImportedImages:  # noqa: ARG002 - no single files
+        """Read the labels below a folder.
+
+        Raises:
+            DataError: there are none, or none that has an image.
+        """
+        files = tree.with_suffix(".xml")
+        documents = [document for file in files if (document := _parse(tree, file, log)) is not None]
+        names = ClassNames(log)
+        if not documents:
+            images = read_csv_boxes(tree, names, log)
+            row, where = "line {}", tree.root
+            if not images:
+                raise DataError(
+                    f"{tree.root} holds no readable VOC xml ({len(files)} xml files) and no csv with boxes; "
+                    "name the folder that holds Annotations/"
+                )
+        else:
+            matched = _match(tree, documents, log)
+            row, where = "object {}", _annotation_folder(tree, documents)
+            images = []
+            for document, image in matched:
+                boxes = _boxes(document, names, log)
+                images.append(SourceImage(tree.root / image, "", document.file, document.size, boxes))
+            _note_unlabelled(tree, {image for _, image in matched}, log)
+            by_xml = {document.file: image for (document, _), image in zip(matched, images, strict=True)}
+            images = assign_splits(tree, by_xml, log)
+        return ImportedImages(self.name, images, names.numbered(), where, row, check_sizes=True)
 
 
-def box_of_corners(corners: list[float], where: str, account: Account) -> list[float] | None:
+def box_of_corners(corners: list[float], where: str, log: ImportLog) -> list[float] | None:
     """VOC's corners ``xmin, ymin, xmax, ymax`` as ``[x, y, width, height]``; None for a point or a line."""
     xmin, ymin, xmax, ymax = corners
     text = " ".join(f"{value:g}" for value in corners)
     if all(map(math.isfinite, corners)):
         if xmin == xmax or ymin == ymax:
-            account.add("boxes of a single point or line", where, text)
+            log.add(Fault.BOX_POINT, where, text)
             return None
         if xmin > xmax or ymin > ymax:
-            account.add("boxes with swapped corners", where, text)
+            log.add(Fault.CORNERS_SWAPPED, where, text)
             xmin, xmax = sorted((xmin, xmax))
             ymin, ymax = sorted((ymin, ymax))
         if xmin == 0 or ymin == 0:
-            account.add("corners of 0, where VOC counts from 1 (read like all the others)", where, text)
+            log.add(Fault.CORNER_ZERO, where, text)
     return [xmin - 1, ymin - 1, xmax - xmin + 1, ymax - ymin + 1]
 
 
-def _parse(tree: Tree, file: str, account: Account) -> _Xml | None:
-    kind = "label files that can't be read"
+def _parse(tree: Tree, file: str, log: ImportLog) -> _Xml | None:
+    kind = Fault.LABELS_UNREADABLE
     try:
         # With a byte order mark or none; ElementTree reads the encoding from the declaration.
         root = ET.fromstring((tree.root / file).read_bytes(), parser=ET.XMLParser(target=_Builder()))
     except OSError as error:
-        account.add(kind, file, str(error.strerror))
+        log.add(kind, file, str(error.strerror))
         return None
     except (ET.ParseError, ValueError, LookupError, RecursionError) as error:
-        account.add(kind, file, str(error))
+        log.add(kind, file, str(error))
         return None
     if root.tag != "annotation":
-        account.add("lists and files left aside", file, f"an xml with <{root.tag[:40]}>, not <annotation>")
+        log.add(Fault.LEFT_ASIDE, file, f"an xml with <{root.tag[:40]}>, not <annotation>")
         return None
     size = _whole(root.findtext("size/height")), _whole(root.findtext("size/width"))
     return _Xml(file, (root.findtext("filename") or "").strip(), size, root.findall("object"))
@@ -116,7 +150,7 @@ def _whole(text: str | None) -> int:
     return int(value) if value.is_integer() and 0 < value < 1e9 else 0
 
 
-def _boxes(document: _Xml, names: ClassNames, account: Account) -> list[SourceBox]:
+def _boxes(document: _Xml, names: ClassNames, log: ImportLog) -> list[SourceBox]:
     boxes = []
     for number, element in enumerate(document.objects, 1):
         where = f"{document.file}, object {number}"
@@ -129,20 +163,20 @@ def _boxes(document: _Xml, names: ClassNames, account: Account) -> list[SourceBo
         except ValueError:
             corners = []
         if len(corners) != 4:
-            account.add("objects without a box", where, f"{name}: bndbox is {texts!r:.100}")
+            log.add(Fault.OBJECT_BOXLESS, where, f"{name}: bndbox is {texts!r:.100}")
             continue
-        bbox = box_of_corners(corners, where, account)
+        bbox = box_of_corners(corners, where, log)
         if bbox is None:
             continue
         difficult = (element.findtext("difficult") or "0").strip().lower() in ("1", "true", "yes")
         if difficult:
-            account.add("objects marked difficult (neither trained on nor scored)", where, name)
+            log.add(Fault.DIFFICULT, where, name)
         boxes.append(SourceBox(number, name, bbox, extra={"ignore": 1} if difficult else {}))
     return boxes
 
 
-def _match(tree: Tree, documents: list[_Xml], account: Account) -> list[tuple[_Xml, str]]:
-    """The picture of each xml: the one it names, else the one of the same name; each picture once."""
+def _match(tree: Tree, documents: list[_Xml], log: ImportLog) -> list[tuple[_Xml, str]]:
+    """The image of each xml: the one it names, else the one of the same name; each image once."""
     claims: dict[str, list[_Xml]] = defaultdict(list)
     own: dict[str, list[str]] = {}
     for document in documents:
@@ -156,43 +190,43 @@ def _match(tree: Tree, documents: list[_Xml], account: Account) -> list[tuple[_X
         if len(found) == 1:
             claims[found[0]].append(document)
         elif found:
-            account.add("pictures that share one label file with another picture", document.file, " and ".join(found))
+            log.add(Fault.LABELS_SHARED, document.file, " and ".join(found))
         else:
-            account.add("label files without a picture", document.file, f"filename {document.filename!r:.100}")
-    for picture, claimants in list(claims.items()):
+            log.add(Fault.LABELS_LONE, document.file, f"filename {document.filename!r:.100}")
+    for image, claimants in list(claims.items()):
         for document in claimants[:]:
-            (mine,) = own[document.file] if len(own[document.file]) == 1 else [picture]
-            if mine == picture:
+            (mine,) = own[document.file] if len(own[document.file]) == 1 else [image]
+            if mine == image:
                 continue
-            # An xml copied or renamed by hand still names the old picture.
-            kind = "files whose own name fits another picture than the one they name"
+            # An xml copied or renamed by hand still names the old image.
+            kind = Fault.OTHER_NAME
             if len(claimants) > 1 and mine not in claims:
-                account.add(kind, document.file, f"it names {document.filename!r}, {mine} was taken")
+                log.add(kind, document.file, f"it names {document.filename!r}, {mine} was taken")
                 claimants.remove(document)
                 claims[mine] = [document]
             elif len(claimants) == 1:
-                account.add(kind, document.file, f"it names {document.filename!r}, which was taken; there is {mine}")
+                log.add(kind, document.file, f"it names {document.filename!r}, which was taken; there is {mine}")
     matched = []
-    for picture, claimants in claims.items():
+    for image, claimants in claims.items():
         for other in claimants[1:]:
-            account.add("pictures labelled by several files, all but the first", other.file, picture)
-        matched.append((claimants[0], picture))
+            log.add(Fault.LABELS_SEVERAL, other.file, image)
+        matched.append((claimants[0], image))
     return sorted(matched, key=lambda match: match[0].file)
 
 
 def _near(folder: str) -> list[str]:
-    """Where the pictures of the xml files in a folder are likely to be."""
+    """Where the images of the xml files in a folder are likely to be."""
     near = [folder]
     parts = folder.split("/")
     for place in reversed([i for i, part in enumerate(parts) if part.casefold() in _LABEL_FOLDERS]):
-        for name in _PICTURE_FOLDERS:
+        for name in _IMAGE_FOLDERS:
             near.append("/".join([*parts[:place], name, *parts[place + 1 :]]))
         near.append("/".join([*parts[:place], *parts[place + 1 :]]))
     above = parent(folder)
     return [
         *near,
-        *(join(folder, name) for name in _PICTURE_FOLDERS),
-        *(join(above, name) for name in _PICTURE_FOLDERS),
+        *(join(folder, name) for name in _IMAGE_FOLDERS),
+        *(join(above, name) for name in _IMAGE_FOLDERS),
     ]
 
 
@@ -201,10 +235,240 @@ def _annotation_folder(tree: Tree, documents: list[_Xml]) -> Path:
     return tree.root / folders.pop() if len(folders) == 1 else tree.root
 
 
-def _note_unlabelled(tree: Tree, used: set[str], account: Account) -> None:
-    kind = "pictures without labels (not known to be background), not used"
-    # VOC's masks are pictures too, and nobody expects boxes for them.
+def _note_unlabelled(tree: Tree, used: set[str], log: ImportLog) -> None:
+    kind = Fault.IMAGE_UNLABELLED
+    # VOC's masks are images too, and nobody expects boxes for them.
     masks = ("SegmentationClass", "SegmentationObject")
-    for picture in tree.pictures:
-        if picture not in used and not any(mask in picture.split("/") for mask in masks):
-            account.add(kind, picture)
+    for image in tree.images:
+        if image not in used and not any(mask in image.split("/") for mask in masks):
+            log.add(kind, image)
+
+
+@dataclass
+class CsvFile:
+    """A csv: its path, which column is what, and its rows with their line numbers."""
+
+    file: str
+    columns: dict[str, int]
+    rows: list[tuple[int, list[str]]]
+
+    def cell(self, row: list[str], what: str) -> str:
+        """A cell without spaces at its ends; empty where the row is too short or there is no such column."""
+        at = self.columns.get(what, -1)
+        return row[at].strip() if 0 <= at < len(row) else ""
+
+
+def has_boxes(path: Path) -> bool:
+    """Whether a csv has columns of a file and of the four corners."""
+    columns = _columns(_text(head(path, 1 << 14)))
+    return all(what in columns for what in ("file", *CORNERS))
+
+
+def read_csv(tree: Tree, file: str) -> CsvFile:
+    """Read a csv; one that can't be read has no columns and no rows."""
+    try:
+        text = _text((tree.root / file).read_bytes())
+        columns = _columns(text)
+        rows = list(_rows(text))[1:] if columns else []
+    except (OSError, csv.Error):
+        columns, rows = {}, []
+    return CsvFile(file, columns, rows)
+
+
+def read_csv_boxes(tree: Tree, names: ClassNames, log: ImportLog) -> list[SourceImage]:
+    """Images and boxes of all csv files that hold boxes; the split is a column, or in the name of the file."""
+    found: dict[tuple[str, str], SourceImage] = {}
+    for file in tree.with_suffix(".csv"):
+        if not has_boxes(tree.root / file):
+            log.add(Fault.LEFT_ASIDE, file, "a csv without xmin, ymin, xmax, ymax")
+            continue
+        table = read_csv(tree, file)
+        of_file = split_name(stem(file), loose=True) or split_of(file)
+        for line, row in table.rows:
+            _take_row(table, line, row, of_file, found, tree, names, log)
+    used = {image.path for image in found.values()}
+    if used:
+        for image in tree.images:
+            if tree.root / image not in used:
+                log.add(Fault.IMAGE_UNLABELLED, image)
+    return sorted(found.values(), key=lambda image: image.path)
+
+
+def _take_row(
+    table: CsvFile,
+    line: int,
+    row: list[str],
+    of_file: str | None,
+    found: dict[tuple[str, str], SourceImage],
+    tree: Tree,
+    names: ClassNames,
+    log: ImportLog,
+) -> None:
+    where = f"{table.file}, line {line}"
+    name = table.cell(row, "file")
+    split = split_name(table.cell(row, "split")) or of_file
+    near = [parent(table.file), "images", "JPEGImages", split or "", f"images/{split}", ""]
+    images = tree.find(name, near, split) or tree.find_stem(name, near, split)
+    if len(images) != 1:
+        kind = Fault.ENTRY_AMBIGUOUS if images else Fault.ENTRY_LONE
+        log.add(kind, where, repr(name))
+        return
+    split = split or split_of(images[0]) or "train"
+    size = _size(table.cell(row, "height"), table.cell(row, "width")) if "width" in table.columns else None
+    fresh = SourceImage(tree.root / images[0], split, table.file, size)
+    image = found.setdefault((split, images[0]), fresh)
+    texts = [table.cell(row, corner) for corner in CORNERS]
+    if not any(texts):
+        return  # an image without objects, as keras-retinanet writes it
+    label = names.take(table.cell(row, "class") if "class" in table.columns else "object", where)
+    if label is None:
+        return
+    try:
+        corners = [float(text) for text in texts]
+    except ValueError:
+        log.add(Fault.OBJECT_BOXLESS, where, " ".join(texts)[:100])
+        return
+    bbox = box_of_corners(corners, where, log)
+    if bbox is not None:
+        image.boxes.append(SourceBox(line, label, bbox))
+
+
+def _size(height: str, width: str) -> tuple[int, int]:
+    try:
+        sides = float(height), float(width)
+    except ValueError:
+        return 0, 0
+    good = all(side.is_integer() and 0 < side < 1e9 for side in sides)
+    return (int(sides[0]), int(sides[1])) if good else (0, 0)
+
+
+def _text(data: bytes) -> str:
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return data.decode("utf-16", "replace")
+    return data.decode("utf-8-sig", "replace")
+
+
+def _rows(text: str) -> Iterator[tuple[int, list[str]]]:
+    first = text.partition("\n")[0]
+    delimiter = max(",;\t", key=first.count)
+    reader = csv.reader(io.StringIO(text.replace("\0", "")), delimiter=delimiter)
+    for row in reader:
+        if any(cell.strip() for cell in row):
+            yield reader.line_num, row
+
+
+def _columns(text: str) -> dict[str, int]:
+    """What the columns of a csv are -> where; empty where there is no header."""
+    try:
+        _, header = next(_rows(text))
+    except (StopIteration, csv.Error):
+        return {}
+    cells = [cell.strip().casefold().replace(" ", "_") for cell in header]
+    columns: dict[str, int] = {}
+    for what, names in _COLUMNS.items():
+        at = next((cells.index(name) for name in names if name in cells), None)
+        if at is not None and at not in columns.values():
+            columns[what] = at
+    return columns
+
+
+def assign_splits(tree: Tree, by_xml: dict[str, SourceImage], log: ImportLog) -> list[SourceImage]:
+    """Give every image its split; an image in several lists comes once for each.
+
+    Args:
+        tree: the folder.
+        by_xml: xml file -> its image.
+        log: takes what the lists leave out, and what they name in vain.
+    """
+    entries = [*_from_lists(tree, log)] or [*_from_csv(tree)]
+    by_stem: dict[str, list[str]] = defaultdict(list)
+    for xml, image in by_xml.items():
+        for name in {stem(xml), image.path.name, image.path.stem}:
+            by_stem[name].append(xml)
+    meant = [_resolve(name, base, by_stem) for _, _, name, base in entries]
+    if not any(meant):
+        for file in sorted({where.partition(",")[0] for _, where, _, _ in entries}):
+            log.add(Fault.LEFT_ASIDE, file, "it names none of the labelled images")
+        named = {xml: split_of(xml) or split_of(_inside(tree, image)) for xml, image in by_xml.items()}
+        return _by_folder(named, by_xml, log)
+    chosen: dict[str, list[tuple[str, SourceImage]]] = defaultdict(list)
+    listed = set()
+    for (split, where, name, _), found in zip(entries, meant, strict=True):
+        if found is None:
+            log.add(Fault.LISTED_UNLABELLED, where, repr(name)[:100])
+        elif (split, found) not in listed:
+            chosen[split].append((found, replace(by_xml[found], split=split)))
+            listed.add((split, found))
+    for xml in sorted(by_xml.keys() - {xml for _, xml in listed}):
+        log.add(Fault.NOT_LISTED, by_xml[xml].path.name, xml)
+    return [image for images in chosen.values() for _, image in sorted(images, key=lambda pair: pair[0])]
+
+
+def _inside(tree: Tree, image: SourceImage) -> str:
+    return image.path.relative_to(tree.root).as_posix()
+
+
+def _by_folder(named: dict[str, str | None], by_xml: dict[str, SourceImage], log: ImportLog) -> list[SourceImage]:
+    if not any(named.values()):
+        return [replace(image, split="train") for image in by_xml.values()]
+    images = []
+    for xml, image in by_xml.items():
+        if folder_split := named[xml]:
+            images.append(replace(image, split=folder_split))
+        else:
+            log.add(Fault.NO_SPLIT_FOLDER, image.path.name, xml)
+    return images
+
+
+def _from_lists(tree: Tree, log: ImportLog) -> Iterable[tuple[str, str, str, str]]:
+    """``(split, place, name, folder the list is about)`` of every line of train.txt, val.txt and so on.
+
+    Those of ImageSets/Main count; other folders have lists for other tasks, and dog_train.txt is about one class.
+    """
+    lists = [file for file in tree.with_suffix(".txt") if _LIST.fullmatch(stem(file))]
+    main = [file for file in lists if parent(file).rpartition("/")[2].casefold() == "main"]
+    sets = [file for file in lists if parent(file).rpartition("/")[2].casefold() == "imagesets"]
+    depth = min((file.count("/") for file in lists), default=0)
+    used = main or sets or [file for file in lists if file.count("/") == depth]
+    for file in used:
+        split = split_name(stem(file)) or ""
+        folder = parent(file)
+        base = re.sub(r"(^|/)(ImageSets/)?Main$|(^|/)ImageSets$", "", folder, flags=re.IGNORECASE)
+        try:
+            text = (tree.root / file).read_bytes().decode("utf-8-sig", "replace")
+        except OSError as error:
+            log.add(Fault.LEFT_ASIDE, file, str(error.strerror))
+            continue
+        for number, line in enumerate(text.splitlines(), 1):
+            if line.strip():
+                yield split, f"{file}, line {number}", line.strip(), base
+
+
+def _from_csv(tree: Tree) -> Iterable[tuple[str, str, str, str]]:
+    """As `_from_lists`, of csv files that have a column for the split or are named after one."""
+    tables = [table for file in tree.with_suffix(".csv") if "file" in (table := read_csv(tree, file)).columns]
+    with_column = [table for table in tables if "split" in table.columns]
+    for table in with_column or tables:
+        of_file = split_name(stem(table.file), loose=True)
+        for line, row in table.rows:
+            split = split_name(table.cell(row, "split")) if with_column else of_file
+            if split is not None:
+                yield split, f"{table.file}, line {line}", table.cell(row, "file"), parent(table.file)
+
+
+def _resolve(name: str, base: str, by_stem: dict[str, list[str]]) -> str | None:
+    """The xml that a line means: a stem, a file name or a path, perhaps followed by 1 or -1."""
+    for text in (name, *re.findall(r"^(.+?)\s+-?[0-9]+$", name)):
+        parts = path_parts(text)
+        if not parts:
+            continue
+        last = parts[-1]
+        tries = [last, stem(last)] if suffix(last) else [last]
+        found = next((by_stem[key] for key in tries if key in by_stem), [])
+        if len(found) > 1:
+            # The same name in several folders: what lies below the list's own folder, then what fits the whole path.
+            found = [xml for xml in found if not base or xml.startswith(f"{base}/")] or found
+            found = [xml for xml in found if parts[:-1] and parts[-2] in xml.split("/")] or found
+        if found:
+            return found[0]
+    return None

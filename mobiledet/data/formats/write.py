@@ -1,4 +1,4 @@
-"""Writing an imported data set in COCO layout: pictures and annotation files in a folder that is whole or not there."""
+"""Writing an imported data set in COCO layout: images and annotation files in a folder that is whole or not there."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mobiledet.data.coco import CocoDataset
-from mobiledet.data.formats.read import ImportedDataset
+from mobiledet.data.formats.choose import ImportedDataset
 from mobiledet.data.formats.tree import there
 from mobiledet.data.holdout import hold_out
 from mobiledet.data.images import stored_orientation
@@ -23,7 +23,7 @@ RECORD = "conversion.json"
 
 
 def check_output(output: Path, root: Path) -> None:
-    """Make sure, before pictures are decoded, that the output can be written and overwrites nothing.
+    """Make sure, before images are decoded, that the output can be written and overwrites nothing.
 
     Raises:
         DataError: it is there and not empty, lies inside the data set, or its parent can't be written to.
@@ -50,19 +50,19 @@ def write_coco(
     val_share: float = 0.15,
     seed: int = 0,
 ) -> dict[str, CocoDataset]:
-    """Write ``annotations/instances_<split>.json``, a folder of pictures for each split and `RECORD`.
+    """Write ``annotations/instances_<split>.json``, a folder of images for each split and `RECORD`.
 
     The folder appears under its name once everything is written.
 
     Args:
         imported: what to write.
         output: new or empty folder.
-        mode: copy the pictures, or make hard links to them, copying where that isn't possible (another disk).
-        val_share: of the training pictures that are held out where there is no split "val"; 0 for none.
+        mode: copy the images, or make hard links to them, copying where that isn't possible (another disk).
+        val_share: of the training images that are held out where there is no split "val"; 0 for none.
         seed: of that choice.
 
     Returns:
-        The splits as written, their pictures still those of ``imported``.
+        The splits as written, their images still those of ``imported``.
 
     Raises:
         DataError: the output is in use or can't be written, or nothing can be held out.
@@ -115,7 +115,7 @@ def _write_split(dataset: CocoDataset, split: str, folder: Path, mode: Literal["
 
 
 def _size_is_silent(orientation: int, height: int, width: int) -> bool:
-    """Whether the size of a picture is the same before and after turning it upright."""
+    """Whether the size of an image is the same before and after turning it upright."""
     return orientation > 1 and (orientation < 5 or height == width)
 
 
@@ -152,7 +152,7 @@ def _record(imported: ImportedDataset, splits: dict[str, CocoDataset], val_share
         "format": imported.format,
         "splits": {split: {"pictures": len(data), "boxes": len(data.labels())} for split, data in splits.items()},
         "held_out": held_out,
-        "account": imported.account.to_json(),
+        "account": imported.log.to_json(),
     }
 
 

@@ -1,92 +1,128 @@
-"""YOLO: one txt for each picture, a row for each object, in shares of the picture.
+"""YOLO: one txt for each image, a row for each object, in shares of the image.
 
-Shares count on the upright picture, as YOLO's own loaders read it. A picture without a label file is background.
+Shares count on the upright image, as YOLO's own loaders read it. An image without a label file is background.
 """
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-from mobiledet.data.formats.base import Account, Source, SourceBox, SourcePicture, clean_name
-from mobiledet.data.formats.choose import head
-from mobiledet.data.formats.classes import note_alike
+from mobiledet.data.faults import Fault, ImportLog
+from mobiledet.data.formats.base import (
+    Evidence,
+    Format,
+    ImportedImages,
+    SourceBox,
+    SourceImage,
+    clean_name,
+    head,
+    note_alike,
+)
 from mobiledet.data.formats.tree import Tree, split_name, split_of, stem, suffix, there
-from mobiledet.data.formats.yolo_rows import RowReader
 from mobiledet.data.formats.yolo_yaml import YoloYaml, find_yaml, read_yaml, resolve
 from mobiledet.data.images import EXTENSIONS
 from mobiledet.errors import DataError
 
 _NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels", "labels.txt", "predefined_classes.txt", "classes.names")
-_PICTURE_FOLDERS = frozenset({"images", "imgs", "img", "image", "jpegimages"})
+_IMAGE_FOLDERS = frozenset({"images", "imgs", "img", "image", "jpegimages"})
 _LABEL_FOLDERS = ("labels", "Labels", "label")
 
+_PIXELS = 1.5
+"""Shares of an image don't get this large by rounding; a row in which all four do is in pixels."""
 
-def read_yolo(tree: Tree, account: Account, only: str | None = None) -> Source:
-    """Read the pictures and labels below a folder.
-
-    Args:
-        tree: the folder.
-        account: takes what is dropped, repaired and noted.
-        only: the yaml to go by, if it was named.
-
-    Raises:
-        DataError: the yaml can't be used, or there are no pictures or no labels.
-    """
-    file = only or find_yaml(tree)
-    yaml = read_yaml(tree.root / file, account) if file else None
-    if not tree.pictures and not (yaml and yaml.splits):
-        raise DataError(f"{tree.root} holds no picture; files ending in {', '.join(sorted(EXTENSIONS))} count")
-    places = _by_yaml(tree, yaml, account) if yaml else {}
-    places = places or _by_lists(tree, account) or _by_folder(tree, account)
-    names = (yaml.names if yaml else {}) or _names_beside(tree, account)
-    rows = RowReader(names, yaml.keypoints if yaml else 0, account)
-    pictures, used = _read_labels(tree, places, rows, account)
-    rows.refuse_pixels(tree.root)
-    _account_for_lone_labels(tree, used, account)
-    categories: dict[str, int] = {}
-    for number in sorted(rows.names):
-        categories.setdefault(rows.names[number], len(categories) + 1)
-    note_alike(categories, account)
-    return Source("yolo", pictures, categories, yaml.file if yaml else tree.root, "line {}")
+_SAMPLE = 200
+"""Files that are looked into before a folder is taken for something else."""
 
 
-def _by_yaml(tree: Tree, yaml: YoloYaml, account: Account) -> dict[str, list[Path]]:
-    """The pictures of each split that the yaml names; empty if nothing it names is there."""
+class YOLO(Format):
+    """YOLO, with Ultralytics' or darknet's ways to name splits and classes."""
+
+    name = "yolo"
+    looked_for = "txt files with rows of 5 numbers beside images, or a yaml with names"
+    single_files = (".yaml", ".yml")
+
+    def recognises(self, tree: Tree) -> Evidence | None:
+        """By a label file named like an image, or less surely by a yaml with class names."""
+        stems = {stem(file) for file in tree.images}
+        files = [file for file in tree.with_suffix(".txt") if stem(file) in stems][:_SAMPLE]
+        labels = next((file for file in files if _looks_like_labels(tree.root / file)), None)
+        if labels is not None:
+            return Evidence(labels)
+        yaml = find_yaml(tree)
+        return Evidence(yaml, 2) if yaml else None
+
+    def read(self, tree: Tree, log: ImportLog, only: str | None) -> ImportedImages:
+        """Read the images and labels below a folder.
+
+        Raises:
+            DataError: the yaml can't be used, or there are no images or no labels.
+        """
+        file = only or find_yaml(tree)
+        yaml = read_yaml(tree.root / file, log) if file else None
+        if not tree.images and not (yaml and yaml.splits):
+            raise DataError(f"{tree.root} holds no image; files ending in {', '.join(sorted(EXTENSIONS))} count")
+        places = _by_yaml(tree, yaml, log) if yaml else {}
+        places = places or _by_lists(tree, log) or _by_folder(tree, log)
+        names = (yaml.names if yaml else {}) or _names_beside(tree, log)
+        rows = RowReader(names, yaml.keypoints if yaml else 0, log)
+        images, used = _read_labels(tree, places, rows, log)
+        rows.refuse_pixels(tree.root)
+        _record_lone_labels(tree, used, log)
+        categories: dict[str, int] = {}
+        for number in sorted(rows.names):
+            categories.setdefault(rows.names[number], len(categories) + 1)
+        note_alike(categories, log)
+        return ImportedImages(self.name, images, categories, yaml.file if yaml else tree.root, "line {}")
+
+
+def _looks_like_labels(path: Path) -> bool:
+    """Whether the first row of a text file is a YOLO label."""
+    rows = head(path).replace(b"\0", b"").decode("utf-8-sig", "replace").split("\n")
+    words = next((row.split() for row in rows if row.strip()), [])
+    try:
+        return len(words) >= 5 and all(float(word) is not None for word in words[1:5])
+    except ValueError:
+        return False
+
+
+def _by_yaml(tree: Tree, yaml: YoloYaml, log: ImportLog) -> dict[str, list[Path]]:
+    """The images of each split that the yaml names; empty if nothing it names is there."""
     splits: dict[str, list[Path]] = {}
     for split, entries in yaml.splits.items():
         found: list[Path] = []
         for entry in entries:
-            place = resolve(yaml, entry, account)
+            place = resolve(yaml, entry, log)
             if place is None:
-                account.add("splits that are not there", f"{yaml.file.name}, {split}", entry)
+                log.add(Fault.SPLIT_ABSENT, f"{yaml.file.name}, {split}", entry)
             elif place.is_dir():
-                found += _pictures_in(tree, place)
+                found += _images_in(tree, place)
             elif place.suffix.lower() == ".txt":
-                found += _pictures_of_list(tree, place, account, yaml.file.parent)
+                found += _images_of_list(tree, place, log, yaml.file.parent)
             elif place.suffix.lower() in EXTENSIONS:
                 found.append(place)
         if found:
             splits[split] = found
         elif entries:
-            account.add("splits that are not there", f"{yaml.file.name}, {split}", "no pictures")
+            log.add(Fault.SPLIT_ABSENT, f"{yaml.file.name}, {split}", "no images")
     return splits
 
 
-def _pictures_in(tree: Tree, folder: Path) -> list[Path]:
+def _images_in(tree: Tree, folder: Path) -> list[Path]:
     if folder.is_relative_to(tree.root):
         inside = folder.relative_to(tree.root).as_posix()
-        return [tree.root / file for file in tree.pictures if inside == "." or file.startswith(f"{inside}/")]
+        return [tree.root / file for file in tree.images if inside == "." or file.startswith(f"{inside}/")]
     other = Tree(folder)
-    return [folder / file for file in other.pictures]
+    return [folder / file for file in other.images]
 
 
-def _pictures_of_list(tree: Tree, file: Path, account: Account, base: Path) -> list[Path]:
+def _images_of_list(tree: Tree, file: Path, log: ImportLog, base: Path) -> list[Path]:
     try:
         lines = file.read_bytes().decode("utf-8-sig", "replace").splitlines()
     except OSError as error:
-        account.add("lists and files left aside", file.name, str(error.strerror))
+        log.add(Fault.LEFT_ASIDE, file.name, str(error.strerror))
         return []
     found = []
     for number, line in enumerate(lines, 1):
@@ -95,15 +131,15 @@ def _pictures_of_list(tree: Tree, file: Path, account: Account, base: Path) -> l
             continue
         direct = next((p for p in (file.parent / name, base / name) if suffix(name) in EXTENSIONS and there(p)), None)
         if direct is not None:
-            # Spelled as the tree has it, so that the same picture is known again.
+            # Spelled as the tree has it, so that the same image is known again.
             found.append(tree.root / inside if (inside := _inside(tree, direct)) else direct)
             continue
         matches = tree.find(name, split=split_name(file.stem))
         if len(matches) == 1:
             found.append(tree.root / matches[0])
         else:
-            kind = "entries that can't be told apart" if matches else "entries without a picture"
-            account.add(kind, f"{file.name}, line {number}", name[:100])
+            kind = Fault.ENTRY_AMBIGUOUS if matches else Fault.ENTRY_LONE
+            log.add(kind, f"{file.name}, line {number}", name[:100])
     return found
 
 
@@ -121,30 +157,30 @@ def _inside(tree: Tree, path: Path) -> str | None:
     return "/".join(parts)
 
 
-def _by_lists(tree: Tree, account: Account) -> dict[str, list[Path]]:
-    """As darknet has it: train.txt, val.txt with a picture's path in each line, not far below the folder."""
+def _by_lists(tree: Tree, log: ImportLog) -> dict[str, list[Path]]:
+    """As darknet has it: train.txt, val.txt with an image's path in each line, not far below the folder."""
     splits = {}
     for file in tree.with_suffix(".txt"):
         split = split_name(stem(file))
         beginning = head(tree.root / file).decode("utf-8-sig", "replace").strip().splitlines()
         if split and file.count("/") <= 1 and beginning and suffix(beginning[0].strip()) in EXTENSIONS:
-            splits[split] = _pictures_of_list(tree, tree.root / file, account, tree.root)
-    return {split: pictures for split, pictures in splits.items() if pictures}
+            splits[split] = _images_of_list(tree, tree.root / file, log, tree.root)
+    return {split: images for split, images in splits.items() if images}
 
 
-def _by_folder(tree: Tree, account: Account) -> dict[str, list[Path]]:
+def _by_folder(tree: Tree, log: ImportLog) -> dict[str, list[Path]]:
     """``train/images`` and ``images/train`` alike; without such folders everything is for training."""
     splits: dict[str, list[Path]] = defaultdict(list)
-    named = {file: split_of(file) for file in tree.pictures}
+    named = {file: split_of(file) for file in tree.images}
     for file, split in named.items():
         if split is None and any(named.values()):
-            account.add("pictures outside of the folders of the splits, not used", file)
+            log.add(Fault.NO_SPLIT_FOLDER, file)
         else:
             splits[split or "train"].append(tree.root / file)
     return splits
 
 
-def _names_beside(tree: Tree, account: Account) -> dict[int, str]:
+def _names_beside(tree: Tree, log: ImportLog) -> dict[int, str]:
     for name in _NAME_FILES:
         files = [file for file in tree.files if file.rpartition("/")[2] == name]
         if not files:
@@ -154,15 +190,15 @@ def _names_beside(tree: Tree, account: Account) -> dict[int, str]:
         except OSError as error:
             raise DataError(f"{tree.root / files[0]} can't be read: {error.strerror}") from error
         return {number: clean_name(line) or f"class_{number}" for number, line in enumerate(lines)}
-    account.add("class names missing, made up", "no yaml with names, no classes.txt", "class_0, class_1, ...")
+    log.add(Fault.NAME_INVENTED, "no yaml with names, no classes.txt", "class_0, class_1, ...")
     return {}
 
 
-def _candidates(tree: Tree, picture: Path) -> Iterable[Path]:
-    """Where the labels of a picture may be, the usual place first."""
-    folder = picture.parent
+def _candidates(tree: Tree, image: Path) -> Iterable[Path]:
+    """Where the labels of an image may be, the usual place first."""
+    folder = image.parent
     parts = folder.parts
-    inner = [i for i, part in enumerate(parts) if part.casefold() in _PICTURE_FOLDERS]
+    inner = [i for i, part in enumerate(parts) if part.casefold() in _IMAGE_FOLDERS]
     for place in reversed(inner):
         for name in _LABEL_FOLDERS:
             yield Path(*parts[:place], name, *parts[place + 1 :])
@@ -176,54 +212,52 @@ def _candidates(tree: Tree, picture: Path) -> Iterable[Path]:
 
 
 def _read_labels(
-    tree: Tree, places: dict[str, list[Path]], rows: RowReader, account: Account
-) -> tuple[list[SourcePicture], set[Path]]:
-    """Every picture with its boxes, and the label files that were read."""
+    tree: Tree, places: dict[str, list[Path]], rows: RowReader, log: ImportLog
+) -> tuple[list[SourceImage], set[Path]]:
+    """Every image with its boxes, and the label files that were read."""
     folders: dict[Path, list[Path]] = {}
     owners: dict[Path, set[Path]] = defaultdict(set)
     labels: dict[Path, Path | None] = {}
-    for picture in {path: None for paths in places.values() for path in paths}:
-        if picture.parent not in folders:
-            folders[picture.parent] = [
-                folder for folder in dict.fromkeys(_candidates(tree, picture)) if folder.is_dir()
-            ]
-        tried = (folder / f"{picture.stem}.txt" for folder in folders[picture.parent])
-        label = labels[picture] = next((file for file in tried if file.is_file()), None)
+    for image in {path: None for paths in places.values() for path in paths}:
+        if image.parent not in folders:
+            folders[image.parent] = [folder for folder in dict.fromkeys(_candidates(tree, image)) if folder.is_dir()]
+        tried = (folder / f"{image.stem}.txt" for folder in folders[image.parent])
+        label = labels[image] = next((file for file in tried if file.is_file()), None)
         if label is not None:
-            owners[label].add(picture)
-    pictures: list[SourcePicture] = []
+            owners[label].add(image)
+    images: list[SourceImage] = []
     boxes: dict[Path, list[SourceBox]] = {}
     for split, paths in places.items():
         if not any(labels[path] for path in paths):
-            account.add("splits without a single label file", split, f"{len(paths)} pictures")
+            log.add(Fault.SPLIT_UNLABELLED, split, f"{len(paths)} images")
             continue
         for path in sorted(dict.fromkeys(paths)):
             label = labels[path]
             if label is None:
-                account.add("pictures without a label file (background)", _told(tree, path), split)
-                pictures.append(SourcePicture(path, split, _told(tree, path), None))
+                log.add(Fault.BACKGROUND_NO_FILE, _shown(tree, path), split)
+                images.append(SourceImage(path, split, _shown(tree, path), None))
             elif len(owners[label]) > 1:
                 others = " and ".join(sorted(other.name for other in owners[label]))
-                kind = "pictures that share one label file with another picture"
-                account.add(kind, _told(tree, path), f"{_told(tree, label)} may belong to {others}")
+                kind = Fault.LABELS_SHARED
+                log.add(kind, _shown(tree, path), f"{_shown(tree, label)} may belong to {others}")
             else:
                 if label not in boxes:
-                    boxes[label] = rows.read(label, _told(tree, label))
-                pictures.append(SourcePicture(path, split, _told(tree, label), None, boxes[label]))
+                    boxes[label] = rows.read(label, _shown(tree, label))
+                images.append(SourceImage(path, split, _shown(tree, label), None, boxes[label]))
     if not owners:
         raise DataError(
-            f"{tree.root}: none of the {len(labels)} pictures has a label file; looked for labels/ instead of images/ "
-            "in the path, and for a txt beside the picture"
+            f"{tree.root}: none of the {len(labels)} images has a label file; looked for labels/ instead of images/ "
+            "in the path, and for a txt beside the image"
         )
-    return pictures, set(owners)
+    return images, set(owners)
 
 
-def _told(tree: Tree, path: Path) -> str:
+def _shown(tree: Tree, path: Path) -> str:
     return path.relative_to(tree.root).as_posix() if path.is_relative_to(tree.root) else str(path)
 
 
-def _account_for_lone_labels(tree: Tree, used: set[Path], account: Account) -> None:
-    """Label files beside those that were read, of which no picture is there."""
+def _record_lone_labels(tree: Tree, used: set[Path], log: ImportLog) -> None:
+    """Label files beside those that were read, of which no image is there."""
     folders = {file.parent for file in used}
     for file in tree.with_suffix(".txt"):
         path = tree.root / file
@@ -231,4 +265,101 @@ def _account_for_lone_labels(tree: Tree, used: set[Path], account: Account) -> N
         if path in used or path.parent not in folders or name in _NAME_FILES or name.startswith("readme"):
             continue
         if split_name(stem(file)) is None:
-            account.add("label files without a picture", file)
+            log.add(Fault.LABELS_LONE, file)
+
+
+class RowReader:
+    """Reads label files; knows the classes, and learns of those that have no name where none has one.
+
+    Attributes:
+        names: class number -> name; complete once all files are read.
+    """
+
+    def __init__(self, names: dict[int, str], keypoints: int, log: ImportLog) -> None:
+        self.names = dict(names)
+        self._named = bool(names)
+        self._keypoints = keypoints
+        self._log = log
+        self._boxes = 0
+
+    def read(self, path: Path, shown: str) -> list[SourceBox]:
+        """The boxes of a label file; ``shown`` is its name in the log."""
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            self._log.add(Fault.LABELS_UNREADABLE, shown, str(error.strerror))
+            return []
+        # Windows' PowerShell writes UTF-16 when a program's output is sent to a file.
+        encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+        lines = data.decode(encoding, "replace").splitlines()
+        found = []
+        for number, line in enumerate(lines, 1):
+            if words := line.split():
+                box = self._read_row(number, words, f"{shown}, line {number}")
+                if box is not None:
+                    found.append(box)
+        self._boxes += len(found)
+        return found
+
+    def refuse_pixels(self, root: Path) -> None:
+        """Say so if the whole data set is written in pixels.
+
+        Raises:
+            DataError: it is.
+        """
+        count = self._log.counts[Fault.BOX_IN_PIXELS]
+        if count and not self._boxes:
+            first = self._log.records[Fault.BOX_IN_PIXELS][0]
+            raise DataError(
+                f"{root}: all {count} boxes are in pixels ({first.place}: {first.value}); YOLO labels are shares of "
+                "the image: divide x by its width, y by its height"
+            )
+
+    def _read_row(self, number: int, words: list[str], where: str) -> SourceBox | None:
+        text = " ".join(words)[:100]
+        try:
+            values = [float(word) for word in words]
+        except ValueError:
+            values = []
+        if len(values) < 5 or not all(map(math.isfinite, values)):
+            self._log.add(Fault.ROW_NO_BOX, where, text)
+            return None
+        name = self._class(values[0], words[0], where)
+        if name is None:
+            return None
+        numbers = values[1:]
+        if min(numbers[:4]) > _PIXELS:
+            self._log.add(Fault.BOX_IN_PIXELS, where, text)
+            return None
+        box = self._box(numbers, where, text)
+        return None if box is None else SourceBox(number, name, box, shares=True)
+
+    def _class(self, value: float, word: str, where: str) -> str | None:
+        if not value.is_integer():
+            self._log.add(Fault.ROW_NO_BOX, where, f"class {word}")
+            return None
+        number = int(value)
+        if not word.isdecimal() and number >= 0:
+            self._log.add(Fault.CLASS_FRACTION, where, word)
+        if number not in self.names:
+            if self._named or not 0 <= number < 100_000:
+                self._log.add(Fault.ROW_NAMELESS, where, f"class {number}")
+                return None
+            self.names[number] = f"class_{number}"
+        return self.names[number]
+
+    def _box(self, numbers: list[float], where: str, text: str) -> list[float] | None:
+        count = len(numbers)
+        if self._keypoints and count == 4 + self._keypoints:
+            self._log.add(Fault.KEYPOINTS, where, f"{self._keypoints} numbers")
+        elif count == 5:
+            self._log.add(Fault.CONFIDENCE, where, f"{numbers[4]:g}")
+        elif count >= 6 and count % 2 == 0 and not self._keypoints:
+            self._log.add(Fault.POLYGON, where, f"{count // 2} points")
+            xs, ys = numbers[0::2], numbers[1::2]
+            return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
+        elif count != 4:
+            self._log.add(Fault.ROW_NO_BOX, where, text)
+            return None
+        x, y, width, height = numbers[:4]
+        return [x - width / 2, y - height / 2, width, height]

@@ -1,4 +1,4 @@
-"""The yaml of a YOLO data set: class names, and where the pictures of each split are."""
+"""The yaml of a YOLO data set: class names, and where the images of each split are."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mobiledet.data.formats.base import Account, clean_name
-from mobiledet.data.formats.choose import head
+from mobiledet.data.faults import Fault, ImportLog
+from mobiledet.data.formats.base import clean_name, head
 from mobiledet.data.formats.tree import Tree, path_parts, split_name, there
 from mobiledet.errors import DataError
 
@@ -56,21 +56,21 @@ def find_yaml(tree: Tree) -> str | None:
     return found[0]
 
 
-def read_yaml(path: Path, account: Account) -> YoloYaml:
-    """Read one.
+def read_yaml(path: Path, log: ImportLog) -> YoloYaml:
+    """Read a YOLO data.yaml.
 
     Raises:
         DataError: it can't be read, isn't YAML, or its names are neither a list nor a dict.
     """
     content = _load(path)
-    names = _names(content.get("names"), path, account)
+    names = _names(content.get("names"), path, log)
     count = content.get("nc")
     if isinstance(count, str) and count.isdigit() and int(count) < 100_000:
         if not names:
             names = {number: f"class_{number}" for number in range(int(count))}
-            account.add("class names missing, made up", path.name, f"nc {count}, no names")
+            log.add(Fault.NAME_INVENTED, path.name, f"nc {count}, no names")
         elif len(names) != int(count):
-            account.add("names in the yaml other than nc says", path.name, f"nc {count}, {len(names)} names")
+            log.add(Fault.NAMES_COUNT, path.name, f"nc {count}, {len(names)} names")
     splits: dict[str, list[str]] = {}
     for key, value in content.items():
         split = split_name(key)
@@ -84,7 +84,7 @@ def read_yaml(path: Path, account: Account) -> YoloYaml:
     return YoloYaml(path, names, _keypoints(content.get("kpt_shape")), splits, base if isinstance(base, str) else "")
 
 
-def resolve(yaml: YoloYaml, entry: str, account: Account) -> Path | None:
+def resolve(yaml: YoloYaml, entry: str, log: ImportLog) -> Path | None:
     """The folder or list that an entry means, whatever computer it was written on; None if it isn't there.
 
     What lies in the data set's own folder comes first: exports say ``../train/images`` and mean ``train/images``,
@@ -107,7 +107,7 @@ def resolve(yaml: YoloYaml, entry: str, account: Account) -> Path | None:
                 if is_absolute and there(Path(written)):
                     candidate = Path(written)
                 elif ".." in written or is_absolute or base not in (bases[0],):
-                    account.add("paths in the yaml found elsewhere", f"{yaml.file.name}, {entry}", str(candidate))
+                    log.add(Fault.YAML_PATH, f"{yaml.file.name}, {entry}", str(candidate))
                 return candidate
     for outside in (Path(written), *(base / written for base in bases)):
         if there(outside):
@@ -139,7 +139,7 @@ def _load(path: Path) -> dict[str, Any]:
     return {str(key): value for key, value in content.items() if isinstance(key, str)}
 
 
-def _names(raw: Any, path: Path, account: Account) -> dict[int, str]:
+def _names(raw: Any, path: Path, log: ImportLog) -> dict[int, str]:
     if raw is None or raw == "":
         return {}
     if isinstance(raw, list):
@@ -162,11 +162,11 @@ def _names(raw: Any, path: Path, account: Account) -> dict[int, str]:
         name = clean_name(value)
         if not name:
             name = f"class_{number}"
-            account.add("class names missing, made up", f"{path.name}, names[{number}]", name)
+            log.add(Fault.NAME_INVENTED, f"{path.name}, names[{number}]", name)
         elif name != value:
-            account.add("class names with stray spaces", f"{path.name}, names[{number}]", f"{value!r} is {name!r}")
+            log.add(Fault.NAME_SPACES, f"{path.name}, names[{number}]", f"{value!r} is {name!r}")
         if name in names.values():
-            account.add("classes of the same name merged", f"{path.name}, names[{number}]", repr(name))
+            log.add(Fault.CLASSES_MERGED, f"{path.name}, names[{number}]", repr(name))
         names[number] = name
     return names
 

@@ -14,7 +14,7 @@ from mobiledet.apps.doctor.checkup import examine, free_folder
 from mobiledet.apps.doctor.report import Code, Level
 from mobiledet.config import ModelConfig
 from mobiledet.data.coco import load_coco
-from mobiledet.data.formats.base import Account
+from mobiledet.data.faults import Fault, ImportLog
 from mobiledet.errors import MobiledetError
 from mobiledet.structures import Detections
 
@@ -69,17 +69,17 @@ def test_ready_with_advice_is_status_0(make, check, tmp_path):
 def test_what_was_dropped_while_reading_is_a_fault(make, tmp_path):
     make({"train": [("a.png", make.image(60, 90, 1), [(1, 2, 2, 30, 20)])]})
     splits = {"train": load_coco(make.root, "train")}
-    account = Account()
-    account.add("classes without a box", "cow")
+    log = ImportLog()
+    log.add(Fault.CLASS_EMPTY, "cow")
     for place in ("a.xml", "b.xml"):
-        account.add("boxes of a single point or line", place)
+        log.add(Fault.BOX_POINT, place)
     found = Detections(np.array([[40, 30, 80, 55]], np.float32), np.array([0.8], np.float32), np.array([1]), ("cat",))
     report = examine(
         splits,
         tmp_path / "out",
         title="data",
         model=ModelConfig(input_size=(64, 96)),
-        account=account,
+        log=log,
         detect=lambda image: found,
         detected_names=("cat",),
     )

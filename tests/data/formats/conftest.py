@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from mobiledet.data.coco import CocoDataset
-from mobiledet.data.formats.base import Account
-from mobiledet.data.formats.read import ImportedDataset, read_dataset
+from mobiledet.data.faults import ImportLog
+from mobiledet.data.formats.choose import ImportedDataset, read_dataset
 
 HEIGHT, WIDTH = 40, 60
 
@@ -34,10 +34,10 @@ class Folder:
             file.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
         return file
 
-    def picture(
+    def image(
         self, name: str, height: int = HEIGHT, width: int = WIDTH, orientation: int | None = None, kind: str = ""
     ) -> Path:
-        """A picture of its own content; ``kind`` is Pillow's name of a format other than that of the ending."""
+        """An image of its own content; ``kind`` is Pillow's name of a format other than that of the ending."""
         pixels = np.random.default_rng(list(name.encode())).integers(0, 256, (height, width, 3), dtype=np.uint8)
         exif = Image.Exif()
         if orientation is not None:
@@ -55,13 +55,13 @@ class Folder:
         return self.write(name, f"<annotation>{head}{''.join(objects)}</annotation>")
 
     def voc(self, name: str, *objects: str, folder: str = "", **options: Any) -> None:
-        """A picture in JPEGImages and its xml in Annotations."""
-        self.picture(f"{folder}JPEGImages/{name}.jpg")
+        """An image in JPEGImages and its xml in Annotations."""
+        self.image(f"{folder}JPEGImages/{name}.jpg")
         self.xml(f"{folder}Annotations/{name}.xml", *objects, **options)
 
-    def yolo(self, name: str, labels: str | None, pictures: str = "images", texts: str = "labels") -> None:
-        """A picture and its label file; None for no such file."""
-        self.picture(f"{pictures}/{name}.jpg")
+    def yolo(self, name: str, labels: str | None, images: str = "images", texts: str = "labels") -> None:
+        """An image and its label file; None for no such file."""
+        self.image(f"{images}/{name}.jpg")
         if labels is not None:
             self.write(f"{texts}/{name}.txt", labels)
 
@@ -87,8 +87,8 @@ def boxes(dataset: CocoDataset) -> dict[str, list[tuple[str, list[float]]]]:
     return found
 
 
-def findings(account: Account) -> dict[str, int]:
-    return dict(account.counts)
+def findings(log: ImportLog) -> dict[str, int]:
+    return dict(log.counts)
 
 
 @pytest.fixture

@@ -6,15 +6,16 @@ from typing import Any
 import pytest
 
 from mobiledet.data.coco import Category, load_coco
-from mobiledet.data.formats.read import read_dataset
+from mobiledet.data.faults import Fault, Severity
+from mobiledet.data.formats.choose import read_dataset
 from mobiledet.errors import DataError
 
-UNLABELLED = "pictures without labels (not known to be background), not used"
-FOUND = "pictures found under another path than the one given"
+UNLABELLED = Fault.IMAGE_UNLABELLED
+FOUND = Fault.PATH_OTHER
 
 
 def content(*names: str, **changes: Any) -> dict[str, Any]:
-    """One picture of 40 x 60 for each name, with a dog (7) in it; the first has a cat (3) too."""
+    """One image of 40 x 60 for each name, with a dog (7) in it; the first has a cat (3) too."""
     images = [{"id": 10 + n, "file_name": name, "height": 40, "width": 60} for n, name in enumerate(names)]
     boxes = [
         {"id": n + 1, "image_id": 10 + n, "category_id": 7, "bbox": [1, 2, 30, 20], "area": 500.0, "iscrowd": 0}
@@ -26,27 +27,27 @@ def content(*names: str, **changes: Any) -> dict[str, Any]:
 
 
 def kinds(imported) -> dict[str, int]:
-    return dict(imported.account.counts)
+    return dict(imported.log.counts)
 
 
 @pytest.mark.parametrize(
-    ("files", "pictures", "splits"),
+    ("files", "images", "splits"),
     [
         (["anything.json"], "", ["train"]),
         (["result.json"], "images/", ["train"]),  # Label Studio
         (["annotations/instances_default.json"], "images/default/", ["train"]),  # CVAT
-        (["train.json", "val.json"], "pictures/", ["train", "val"]),
+        (["train.json", "val.json"], "images/", ["train", "val"]),
         (["cells_train.json", "cells_validation.json"], "images/", ["train", "val"]),
         (["annotations/instances_train2017.json", "annotations/instances_val2017.json"], "images/", ["train", "val"]),
         (["train/_annotations.coco.json", "valid/_annotations.coco.json"], "{}/", ["train", "val"]),  # Roboflow
         (["labels/test.json", "labels/train.json"], "data/{}/x/", ["train", "test"]),
     ],
 )
-def test_names_of_files(folder, boxes_of, files: list[str], pictures: str, splits: list[str]) -> None:
+def test_names_of_files(folder, boxes_of, files: list[str], images: str, splits: list[str]) -> None:
     for file in files:
         folder.write(file, content("a.jpg"))
-    for place in {pictures.format(split) for split in ("train", "valid", "test")}:
-        folder.picture(f"{place}a.jpg")
+    for place in {images.format(split) for split in ("train", "valid", "test")}:
+        folder.image(f"{place}a.jpg")
     imported = folder.read()
     assert (imported.format, list(imported.splits)) == ("coco", splits)
     for data in imported.splits.values():
@@ -54,7 +55,7 @@ def test_names_of_files(folder, boxes_of, files: list[str], pictures: str, split
         assert boxes_of(data) == {"a.jpg": [("dog", [1, 2, 30, 20]), ("cat", [5, 6, 7, 8])]}
         assert data[0].image_id == 10
         assert data[0].path.is_file()
-    assert imported.account.counts[FOUND] == 0
+    assert imported.log.counts[FOUND] == 0
 
 
 @pytest.mark.parametrize(
@@ -73,7 +74,7 @@ def test_names_of_files(folder, boxes_of, files: list[str], pictures: str, split
     ],
 )
 def test_pictures_named_on_another_computer(folder, written: str, there: str) -> None:
-    folder.picture(there)
+    folder.image(there)
     folder.write("labels.json", content(written))
     imported = folder.read()
     assert imported.splits["train"][0].path == folder.root / there
@@ -82,8 +83,8 @@ def test_pictures_named_on_another_computer(folder, written: str, there: str) ->
 
 def test_of_pictures_with_the_same_name_the_right_one(folder) -> None:
     for n, place in enumerate(("one/left", "one/right", "two/left")):
-        folder.picture(f"{place}/a.jpg", 30 + n)
-    folder.picture("ok.jpg")
+        folder.image(f"{place}/a.jpg", 30 + n)
+    folder.image("ok.jpg")
     images = [
         {"id": n, "file_name": name}
         for n, name in enumerate(("/x/two/left/a.jpg", "/y/right/a.jpg", "a.jpg", "ok.jpg"))
@@ -92,37 +93,37 @@ def test_of_pictures_with_the_same_name_the_right_one(folder) -> None:
     folder.write("labels.json", content(images=images, annotations=annotations))
     imported = folder.read()
     assert [p.height for p in imported.splits["train"]] == [32, 31, 40]
-    (unclear,) = imported.account.examples["entries that can't be told apart"]
+    (unclear,) = imported.log.records[Fault.ENTRY_AMBIGUOUS]
     assert unclear.place == "labels.json, images[2]"
 
 
-def test_a_picture_of_another_split_is_another_picture(folder) -> None:
-    folder.picture("train/1.jpg")
-    folder.picture("val/2.jpg")
+def test_a_picture_of_another_split_is_another_image(folder) -> None:
+    folder.image("train/1.jpg")
+    folder.image("val/2.jpg")
     folder.write("annotations/instances_train.json", content("1.jpg"))
     folder.write("annotations/instances_val.json", content("2.jpg", "1.jpg", "val/1.jpg"))
     imported = folder.read()
     assert [p.path.name for p in imported.splits["val"]] == ["2.jpg"]
-    assert kinds(imported)["entries without a picture"] == 2
+    assert kinds(imported)[Fault.ENTRY_LONE] == 2
     (folder.root / "val/2.jpg").rename(folder.root / "train/2.jpg")  # now all splits share one folder
     assert [p.path.name for p in folder.read().splits["val"]] == ["2.jpg", "1.jpg"]
 
 
 def test_missing_pictures_are_dropped_with_their_boxes(folder, boxes_of) -> None:
-    folder.picture("a.jpg")
-    folder.picture("other.jpg")
+    folder.image("a.jpg")
+    folder.image("other.jpg")
     folder.write("labels.json", content("gone.jpg", "a.jpg"))
     imported = folder.read()
     assert boxes_of(imported.splits["train"]) == {"a.jpg": [("dog", [1, 2, 30, 20])]}
-    assert kinds(imported) == {"entries without a picture": 1, UNLABELLED: 1, "classes without a box": 1}
+    assert kinds(imported) == {Fault.ENTRY_LONE: 1, UNLABELLED: 1, Fault.CLASS_EMPTY: 1}
     folder.write("labels.json", content("gone.jpg"))
-    with pytest.raises(DataError, match=r"none of the pictures of labels\.json is there; it names 'gone\.jpg'"):
+    with pytest.raises(DataError, match=r"none of the images of labels\.json is there; it names 'gone\.jpg'"):
         folder.read()
 
 
 def two_files(folder, first: list[dict[str, Any]], second: list[dict[str, Any]]):
     for split, categories, ids in (("train", first, (7, 3)), ("val", second, (1, 0))):
-        folder.picture(f"{split}/{split}.jpg")
+        folder.image(f"{split}/{split}.jpg")
         data = content(f"{split}.jpg", categories=categories)
         for box, id_ in zip(data["annotations"], ids, strict=True):
             box["category_id"] = id_
@@ -140,10 +141,10 @@ def test_the_same_names_under_other_ids(folder, boxes_of) -> None:
     assert train.categories == val.categories == (Category(1, "cat"), Category(2, "dog"), Category(3, "cow"))
     assert boxes_of(train)["train.jpg"] == boxes_of(val)["val.jpg"] == [("dog", [1, 2, 30, 20]), ("cat", [5, 6, 7, 8])]
     assert kinds(imported) == {
-        "class names with stray spaces": 1,
-        "categories of several files unified by name": 2,
-        "category ids renumbered": 1,
-        "classes without a box": 1,
+        Fault.NAME_SPACES: 1,
+        Fault.CATEGORY_UNIFIED: 2,
+        Fault.CATEGORY_RENUMBERED: 1,
+        Fault.CLASS_EMPTY: 1,
     }
 
 
@@ -158,7 +159,7 @@ def test_ids_that_agree_are_kept(folder) -> None:
 
 
 def test_a_head_without_boxes_is_left_out(folder) -> None:
-    folder.picture("a.jpg")
+    folder.image("a.jpg")
     categories = [
         {"id": 0, "name": "pets", "supercategory": "none"},
         {"id": 3, "name": "cat", "supercategory": "pets"},
@@ -169,7 +170,7 @@ def test_a_head_without_boxes_is_left_out(folder) -> None:
     folder.write("labels.json", data)
     imported = folder.read()
     assert imported.splits["train"].names == ("cat", "dog", "cow")
-    assert kinds(imported) == {"categories that only head the others, left out": 1, "classes without a box": 1}
+    assert kinds(imported) == {Fault.CATEGORY_HEAD: 1, Fault.CLASS_EMPTY: 1}
     data["annotations"][1]["category_id"] = 0
     folder.write("labels.json", data)
     assert folder.read().splits["train"].names == ("pets", "cat", "dog", "cow")
@@ -188,46 +189,46 @@ def image(**values: object) -> Change:
 
 SQUARE = [[10, 5, 20, 5, 20, 35], [4, 6, 8, 6, 8, 7]]
 CODED = {"size": [40, 60], "counts": "[66R100000eo1"}  # rows 3 to 8, columns 5 to 8
-IMAGE_IDS, CATEGORY_IDS = (f"{what} ids missing, doubled or not whole numbers" for what in ("image", "category"))
+IMAGE_IDS, CATEGORY_IDS = Fault.IMAGE_ID, Fault.CATEGORY_ID
 RUNS = {"size": [40, 60], "counts": [2 * 40 + 3, 5, 35, 5, 40 * 60 - 128]}
 
 
 @pytest.mark.parametrize(
     ("change", "first", "kind"),
     [
-        (box(bbox=[1, 2, 90, 20]), [1, 2, 59, 20], "boxes clipped to their image"),
-        (box(bbox=[61, 2, 9, 20]), None, "boxes fully outside their image"),
-        (box(bbox=[1, 2, 3]), None, "bboxes that are not four numbers"),
-        (box(bbox=[1, 2, "3", 4]), None, "bboxes with values that are not finite numbers"),
-        (box(bbox=[1, 2, 0, 4]), None, "boxes without width or height dropped"),
-        (box(bbox=None, segmentation=SQUARE), [4, 5, 16, 30], "boxes computed from the segmentation"),
-        (box(bbox=[], segmentation=SQUARE[0]), [10, 5, 10, 30], "boxes computed from the segmentation"),
-        (box(bbox=None, segmentation=RUNS), [2, 3, 2, 5], "boxes computed from the segmentation"),
-        (box(bbox=None, segmentation=CODED), [5, 3, 4, 6], "boxes computed from the segmentation"),
-        (box(bbox=None, segmentation={"size": [0, 60], "counts": "x"}), None, "bboxes that are not four numbers"),
-        (box(bbox=None, segmentation=[[10**400] * 6]), None, "bboxes with values that are not finite numbers"),
-        (box(bbox=None, segmentation={"size": [4]}), None, "bboxes that are not four numbers"),
-        (box(bbox=None, segmentation=[["x"] * 6]), None, "bboxes that are not four numbers"),
-        (box(bbox=None), None, "bboxes that are not four numbers"),
-        (box(iscrowd=3), None, "values of iscrowd other than 0 and 1"),
-        (box(image_id=4), None, "annotations of an unknown image"),
-        (box(category_id=4), None, "annotations of an unknown category"),
-        (box(category_id="7"), [1, 2, 30, 20], "ids read as whole numbers"),
-        (image(height=0), [1, 2, 30, 20], "image sizes taken from the file"),
-        (image(height="x"), [1, 2, 30, 20], "image sizes taken from the file"),
-        (image(height=80, width=120), "gone", "pictures of another size than the json says"),
-        (image(file_name=7), "gone", "file names missing or not text"),
+        (box(bbox=[1, 2, 90, 20]), [1, 2, 59, 20], Fault.BOX_CLIPPED),
+        (box(bbox=[61, 2, 9, 20]), None, Fault.BOX_OUTSIDE),
+        (box(bbox=[1, 2, 3]), None, Fault.BOX_NOT_NUMBERS),
+        (box(bbox=[1, 2, "3", 4]), None, Fault.BOX_NOT_FINITE),
+        (box(bbox=[1, 2, 0, 4]), None, Fault.BOX_FLAT),
+        (box(bbox=None, segmentation=SQUARE), [4, 5, 16, 30], Fault.BOX_FROM_MASK),
+        (box(bbox=[], segmentation=SQUARE[0]), [10, 5, 10, 30], Fault.BOX_FROM_MASK),
+        (box(bbox=None, segmentation=RUNS), [2, 3, 2, 5], Fault.BOX_FROM_MASK),
+        (box(bbox=None, segmentation=CODED), [5, 3, 4, 6], Fault.BOX_FROM_MASK),
+        (box(bbox=None, segmentation={"size": [0, 60], "counts": "x"}), None, Fault.BOX_NOT_NUMBERS),
+        (box(bbox=None, segmentation=[[10**400] * 6]), None, Fault.BOX_NOT_FINITE),
+        (box(bbox=None, segmentation={"size": [4]}), None, Fault.BOX_NOT_NUMBERS),
+        (box(bbox=None, segmentation=[["x"] * 6]), None, Fault.BOX_NOT_NUMBERS),
+        (box(bbox=None), None, Fault.BOX_NOT_NUMBERS),
+        (box(iscrowd=3), None, Fault.CROWD_FLAG),
+        (box(image_id=4), None, Fault.UNKNOWN_IMAGE),
+        (box(category_id=4), None, Fault.UNKNOWN_CATEGORY),
+        (box(category_id="7"), [1, 2, 30, 20], Fault.ID_CONVERTED),
+        (image(height=0), [1, 2, 30, 20], Fault.SIZE_FROM_FILE),
+        (image(height="x"), [1, 2, 30, 20], Fault.SIZE_FROM_FILE),
+        (image(height=80, width=120), "gone", Fault.IMAGE_OTHER_SIZE),
+        (image(file_name=7), "gone", Fault.FILE_NAME),
         (image(id="x"), "gone", IMAGE_IDS),
         (lambda d: d["images"].append({"id": 10, "file_name": "c.jpg"}), "gone", IMAGE_IDS),
-        (lambda d: d["images"].append(dict(d["images"][0])), [1, 2, 30, 20], "pictures listed twice in a split"),
-        (lambda d: d["categories"][0].update(name=7), [1, 2, 30, 20], "category names read as text"),
-        (lambda d: d["categories"][0].update(name="cat"), [1, 2, 30, 20], "classes of the same name merged"),
+        (lambda d: d["images"].append(dict(d["images"][0])), [1, 2, 30, 20], Fault.LISTED_TWICE),
+        (lambda d: d["categories"][0].update(name=7), [1, 2, 30, 20], Fault.NAME_CONVERTED),
+        (lambda d: d["categories"][0].update(name="cat"), [1, 2, 30, 20], Fault.CLASSES_MERGED),
         (lambda d: d["categories"].append({"name": "x"}), [1, 2, 30, 20], CATEGORY_IDS),
     ],
 )  # fmt: skip
-def test_faults_are_dropped_or_repaired_one_by_one(folder, boxes_of, change: Change, first: Any, kind: str) -> None:
+def test_faults_are_dropped_or_repaired_one_by_one(folder, boxes_of, change: Change, first: Any, kind: Fault) -> None:
     for name in ("a.jpg", "b.jpg", "c.jpg"):
-        folder.picture(name)
+        folder.image(name)
     data = content("a.jpg", "b.jpg")
     change(data)
     folder.write("labels.json", data)
@@ -238,47 +239,47 @@ def test_faults_are_dropped_or_repaired_one_by_one(folder, boxes_of, change: Cha
         assert "a.jpg" not in found
     else:
         assert [bbox for _, bbox in found["a.jpg"]] == ([first] if first else []) + [[5, 6, 7, 8]]
-    assert imported.account.counts[kind] == (2 if "doubled" in kind and len(data["images"]) == 3 else 1)
-    place = imported.account.examples[kind][0].place
-    assert place.startswith("labels.json") or "listed twice" in kind
-    assert imported.account.severity(kind) == (
-        "dropped" if first in ("gone", None) or "category ids" in kind else "repaired"
+    assert imported.log.counts[kind] == (2 if kind is Fault.IMAGE_ID and len(data["images"]) == 3 else 1)
+    place = imported.log.records[kind][0].place
+    assert place.startswith("labels.json") or kind is Fault.LISTED_TWICE
+    assert imported.log.severity(kind) is (
+        Severity.DROPPED if first in ("gone", None) or kind is Fault.CATEGORY_ID else Severity.REPAIRED
     )
 
 
-def test_one_entry_for_each_box_of_a_picture(folder, boxes_of) -> None:
-    folder.picture("a.jpg")
+def test_one_entry_for_each_box_of_a_image(folder, boxes_of) -> None:
+    folder.image("a.jpg")
     data = content("a.jpg", "a.jpg")
     data["annotations"][1]["bbox"] = [20, 20, 5, 5]
     folder.write("labels.json", data)
     imported = folder.read()
     assert len(imported.splits["train"]) == 1
     assert len(boxes_of(imported.splits["train"])["a.jpg"]) == 3
-    assert kinds(imported)["pictures listed twice in a split"] == 1
+    assert kinds(imported)[Fault.LISTED_TWICE] == 1
 
 
 def test_doubled_category_ids_are_refused(folder) -> None:
-    folder.picture("a.jpg")
+    folder.image("a.jpg")
     folder.write("labels.json", content("a.jpg", categories=[{"id": 7, "name": "dog"}, {"id": 7, "name": "cat"}]))
     with pytest.raises(DataError, match=r"categories\[1\]: id 7 is both 'dog' and 'cat'"):
         folder.read()
 
 
 def test_files_for_other_tasks_are_left_aside(folder) -> None:
-    folder.picture("train2017/a.jpg")
+    folder.image("train2017/a.jpg")
     folder.write("annotations/instances_train2017.json", content("a.jpg"))
     folder.write("annotations/person_keypoints_train2017.json", content("a.jpg"))
     imported = folder.read()
     assert len(imported.splits["train"]) == 1
-    assert kinds(imported) == {"lists and files left aside": 1}
+    assert kinds(imported) == {Fault.LEFT_ASIDE: 1}
     only = read_dataset(folder.root / "annotations" / "instances_train2017.json")
     assert len(only.splits["train"]) == 1
-    assert only.account.lines() == []
+    assert only.log.lines() == []
 
 
 def test_a_clean_folder_is_read_as_load_coco_does(tiny_shapes, boxes_of) -> None:
     imported = read_dataset(tiny_shapes)
-    assert imported.account.lines() == []
+    assert imported.log.lines() == []
     for split in ("train", "val"):
         plain, ours = load_coco(tiny_shapes, split), imported.splits[split]
         assert ours.categories == plain.categories
@@ -288,7 +289,7 @@ def test_a_clean_folder_is_read_as_load_coco_does(tiny_shapes, boxes_of) -> None
 
 def test_the_real_one(real_data) -> None:
     imported = read_dataset(real_data / "coco-mini")
-    assert imported.account.lines() == []
+    assert imported.log.lines() == []
     for split in ("train", "val"):
         plain, ours = load_coco(real_data / "coco-mini", split), imported.splits[split]
         assert ours.categories == plain.categories

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from mobiledet.data.formats.base import DROPPED, NOTES, REPAIRED, Account
-from mobiledet.data.formats.choose import detect_format
+from mobiledet.data.faults import Fault
+from mobiledet.data.formats.base import ImportLog
+from mobiledet.data.formats.choose import recognise
 from mobiledet.data.formats.tree import Tree, path_parts, split_name, split_of
 from mobiledet.errors import DataError
 
@@ -61,7 +62,7 @@ def test_a_tree_leaves_hidden_files_out(folder) -> None:
     (folder.root / "b" / "loop").symlink_to(folder.root)
     tree = Tree(folder.root)
     assert tree.files == ["a.JPG", "b/c.png", "f.txt"]
-    assert tree.pictures == ["a.JPG", "b/c.png"]
+    assert tree.images == ["a.JPG", "b/c.png"]
 
 
 @pytest.mark.parametrize(
@@ -83,7 +84,7 @@ def test_a_tree_leaves_hidden_files_out(folder) -> None:
 def test_formats(folder, files: dict[str, str | bytes], expected: str) -> None:
     for name, text in files.items():
         folder.write(name, text)
-    assert detect_format(folder.root) == expected
+    assert recognise(folder.root).format.name == expected
 
 
 @pytest.mark.parametrize(
@@ -91,7 +92,7 @@ def test_formats(folder, files: dict[str, str | bytes], expected: str) -> None:
     [
         ({}, ["there is nothing"]),
         ({"a.jpg": "", "b.jpg": "", "readme": ""}, ["2 .jpg, 1 (no ending)", "looked for xml", "yaml with names"]),
-        ({"a.jpg": "", "a.txt": "a caption of five words"}, ["is no data set"]),
+        ({"a.jpg": "", "a.txt": "a caption of five words"}, ["is not a data set"]),
         ({"a.xml": "<project/>"}, ["1 .xml"]),
         ({"a.json": '{"shapes": [], "imagePath": "a.jpg"}'}, ["LabelMe", "export them as COCO"]),
         (
@@ -104,7 +105,7 @@ def test_what_can_not_be_told(folder, files: dict[str, str], words: list[str]) -
     for name, text in files.items():
         folder.write(name, text)
     with pytest.raises(DataError) as caught:
-        detect_format(folder.root)
+        recognise(folder.root)
     for word in [str(folder.root), *words]:
         assert word in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -112,29 +113,24 @@ def test_what_can_not_be_told(folder, files: dict[str, str], words: list[str]) -
 
 def test_a_folder_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="doesn't exist"):
-        detect_format(tmp_path / "gone")
+        recognise(tmp_path / "gone")
 
 
-def test_every_kind_of_finding_is_dropped_repaired_or_a_note() -> None:
-    assert not set(DROPPED) & set(REPAIRED)
-    assert not set(NOTES) & set(DROPPED + REPAIRED)
-    account = Account()
-    with pytest.raises(KeyError):
-        account.add("a misspelt kind", "here")
-    assert account.lines() == []
+def test_what_is_found_is_listed_by_severity() -> None:
+    log = ImportLog()
+    assert log.lines() == []
     for n in range(5):
-        account.add("unreadable pictures", f"p{n}", "cut")
-    account.add("classes without a box", "'dog'")
-    assert account.lines() == [
-        "dropped: 5 unreadable pictures (p0: cut; p1: cut; p2: cut; and 2 more)",
+        log.add(Fault.IMAGE_UNREADABLE, f"p{n}", "cut")
+    log.add(Fault.CLASS_EMPTY, "'dog'")
+    assert log.lines() == [
+        "dropped: 5 unreadable images (p0: cut; p1: cut; p2: cut and 2 more)",
         "note: 1 classes without a box ('dog')",
     ]
-    assert account.counts["unreadable pictures"] == 5
-    assert len(account.examples["unreadable pictures"]) == 3
-    assert len(account.to_json()["dropped"]["unreadable pictures"]) == 5
+    assert log.counts[Fault.IMAGE_UNREADABLE] == 5
+    assert len(log.to_json()["dropped"]["unreadable images"]) == 5
 
 
 def test_findings_are_one_line_whatever_files_are_called() -> None:
-    account = Account()
-    account.add("unreadable pictures", "a\nb\udcff.jpg", "Größe")
-    assert account.lines() == ["dropped: 1 unreadable pictures (a\\nb\\udcff.jpg: Größe)"]
+    log = ImportLog()
+    log.add(Fault.IMAGE_UNREADABLE, "a\nb\udcff.jpg", "Größe")
+    assert log.lines() == ["dropped: 1 unreadable images (a\\nb\\udcff.jpg: Größe)"]

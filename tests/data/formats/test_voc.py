@@ -2,14 +2,19 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from mobiledet.data.formats.base import Account
+from mobiledet.config import DataConfig
+from mobiledet.data.faults import Fault, ImportLog, Severity
 from mobiledet.data.formats.voc import box_of_corners
+from mobiledet.data.formats.write import write_coco
 from mobiledet.data.images import read_image
+from mobiledet.data.opening import open_data, open_split
 from mobiledet.errors import DataError
 
-UNLABELLED = "pictures without labels (not known to be background), not used"
+UNLABELLED = Fault.IMAGE_UNLABELLED
 
 
 def test_corners_count_from_1_and_are_inclusive(folder, make, boxes_of) -> None:
@@ -24,7 +29,7 @@ def test_corners_count_from_1_and_are_inclusive(folder, make, boxes_of) -> None:
     assert train[0].target.boxes.tolist()[1] == [10, 5, 30, 25]
     assert (train[0].path, train.image_dir) == (folder.root / "JPEGImages" / "a.jpg", folder.root)
     assert read_image(train[0].path).shape == (40, 60, 3)
-    assert imported.account.lines() == []
+    assert imported.log.lines() == []
     assert train.report.summary().count("repaired") == 0
 
 
@@ -32,31 +37,29 @@ def test_corners_count_from_1_and_are_inclusive(folder, make, boxes_of) -> None:
     ("corners", "box", "kind"),
     [
         ([11, 6, 30, 25], [10, 5, 20, 20], None),
-        ([30, 25, 11, 6], [10, 5, 20, 20], "boxes with swapped corners"),
-        ([30, 6, 11, 25], [10, 5, 20, 20], "boxes with swapped corners"),
-        ([11, 6, 11, 6], None, "boxes of a single point or line"),
-        ([11, 6, 11, 25], None, "boxes of a single point or line"),
-        ([0, 6, 30, 25], [-1, 5, 31, 20], "corners of 0, where VOC counts from 1 (read like all the others)"),
+        ([30, 25, 11, 6], [10, 5, 20, 20], Fault.CORNERS_SWAPPED),
+        ([30, 6, 11, 25], [10, 5, 20, 20], Fault.CORNERS_SWAPPED),
+        ([11, 6, 11, 6], None, Fault.BOX_POINT),
+        ([11, 6, 11, 25], None, Fault.BOX_POINT),
+        ([0, 6, 30, 25], [-1, 5, 31, 20], Fault.CORNER_ZERO),
     ],
 )
-def test_corners_as_tools_write_them(corners: list[float], box: list[float] | None, kind: str | None) -> None:
-    account = Account()
-    assert box_of_corners(corners, "here", account) == box
-    assert dict(account.counts) == ({kind: 1} if kind else {})
+def test_corners_as_tools_write_them(corners: list[float], box: list[float] | None, kind: Fault | None) -> None:
+    log = ImportLog()
+    assert box_of_corners(corners, "here", log) == box
+    assert dict(log.counts) == ({kind: 1} if kind else {})
 
 
 @pytest.mark.parametrize("size", [(0, 0), (0, 60), (41, 99)])
-def test_sizes_that_are_missing_or_wrong_come_from_the_picture(folder, make, boxes_of, size: tuple[int, int]) -> None:
+def test_sizes_that_are_missing_or_wrong_come_from_the_image(folder, make, boxes_of, size: tuple[int, int]) -> None:
     folder.voc("a", make("cat", 31, 21, 60, 40), size=size)
     imported = folder.read()
     record = imported.splits["train"][0]
     assert (record.height, record.width) == (40, 60)
     assert boxes_of(imported.splits["train"])["a.jpg"] == [("cat", [30, 20, 30, 20])]
-    (kind,) = imported.account.counts
-    assert kind == (
-        "image sizes that were wrong, taken from the file" if all(size) else "image sizes taken from the file"
-    )
-    assert imported.account.severity(kind) == "repaired"
+    (kind,) = imported.log.counts
+    assert kind == (Fault.SIZE_WRONG if all(size) else Fault.SIZE_FROM_FILE)
+    assert imported.log.severity(kind) is Severity.REPAIRED
 
 
 def test_a_picture_scaled_after_labelling_is_left_out(folder, make) -> None:
@@ -66,8 +69,8 @@ def test_a_picture_scaled_after_labelling_is_left_out(folder, make) -> None:
     folder.voc("squeezed", make("cat", 50, 5, 110, 28), size=(30, 120))
     imported = folder.read()
     assert [p.path.stem for p in imported.splits["train"]] == ["ok"]
-    assert imported.account.counts["pictures scaled after labelling"] == 3
-    value = imported.account.examples["pictures scaled after labelling"][0].value
+    assert imported.log.counts[Fault.SCALED] == 3
+    value = imported.log.records[Fault.SCALED][0].value
     assert value == "30 x 20 (width x height), grown.jpg has 60 x 40"
 
 
@@ -84,10 +87,10 @@ def test_splits_by_lists(folder, make, check_images: bool) -> None:
     imported = folder.read(check_images=check_images)
     found = {split: [p.path.stem for p in data] for split, data in imported.splits.items()}
     assert found == {"train": ["a", "b"], "val": ["c"], "test": ["d"]}
-    assert dict(imported.account.counts) == {
-        "names in split lists without a labelled picture": 1,
-        "pictures in no split list, not used": 1,
-        "lists and files left aside": 1,
+    assert dict(imported.log.counts) == {
+        Fault.LISTED_UNLABELLED: 1,
+        Fault.NOT_LISTED: 1,
+        Fault.LEFT_ASIDE: 1,
     }
 
 
@@ -136,11 +139,11 @@ def test_lists_about_something_else_decide_nothing(folder, make) -> None:
     folder.write("train.txt", "lines of\nanother kind\n")
     imported = folder.read()
     assert [p.path.stem for p in imported.splits["train"]] == ["a"]
-    assert dict(imported.account.counts) == {"lists and files left aside": 1}
+    assert dict(imported.log.counts) == {Fault.LEFT_ASIDE: 1}
 
 
 @pytest.mark.parametrize(
-    ("pictures", "xmls"),
+    ("images", "xmls"),
     [
         ("{}/", "{}/"),  # Roboflow
         ("{}/images/", "{}/annotations/"),
@@ -148,18 +151,18 @@ def test_lists_about_something_else_decide_nothing(folder, make) -> None:
         ("{}2007/JPEGImages/", "{}2007/Annotations/"),
     ],
 )
-def test_splits_by_folders(folder, make, pictures: str, xmls: str) -> None:
+def test_splits_by_folders(folder, make, images: str, xmls: str) -> None:
     for split in ("train", "valid"):
-        folder.picture(pictures.format(split) + "same.jpg", 40 if split == "train" else 30)
+        folder.image(images.format(split) + "same.jpg", 40 if split == "train" else 30)
         folder.xml(xmls.format(split) + "same.xml", make(), size=(40 if split == "train" else 30, 60))
     imported = folder.read()
     assert {split: [p.height for p in data] for split, data in imported.splits.items()} == {"train": [40], "val": [30]}
-    assert imported.account.lines() == []
+    assert imported.log.lines() == []
 
 
 def test_boxes_in_csv_files_alone(folder, boxes_of) -> None:
     for name in ("images/a.jpg", "images/b.png", "images/c.jpg", "images/lone.jpg"):
-        folder.picture(name)
+        folder.image(name)
     head = "filename,width,height,class,xmin,ymin,xmax,ymax\n"
     rows = "a.jpg,60,40, red  cell ,11,6,30,25\na.jpg,60,40,1,1,1,60,40\ngone.jpg,60,40,1,1,1,60,40\nc.jpg,,,,,,,\n"
     folder.write("data/train_labels.csv", head + rows + "a.jpg,60,40,1,x,1,60,40\n")
@@ -169,18 +172,18 @@ def test_boxes_in_csv_files_alone(folder, boxes_of) -> None:
     expected = {"a.jpg": [("red cell", [10, 5, 20, 20]), ("1", [0, 0, 60, 40])], "c.jpg": []}
     assert boxes_of(imported.splits["train"]) == expected
     assert boxes_of(imported.splits["test"]) == {"b.png": [("1", [0, 0, 60, 40])]}
-    assert dict(imported.account.counts) == {
-        "entries without a picture": 1,
-        "class names with stray spaces": 1,
-        "objects without a box": 1,
+    assert dict(imported.log.counts) == {
+        Fault.ENTRY_LONE: 1,
+        Fault.NAME_SPACES: 1,
+        Fault.OBJECT_BOXLESS: 1,
         UNLABELLED: 1,
-        "image sizes taken from the file": 2,
+        Fault.SIZE_FROM_FILE: 2,
     }
-    assert imported.account.examples["objects without a box"][0].place == "data/train_labels.csv, line 6"
+    assert imported.log.records[Fault.OBJECT_BOXLESS][0].place == "data/train_labels.csv, line 6"
 
 
 @pytest.mark.parametrize(
-    ("picture", "kind", "filename"),
+    ("image", "kind", "filename"),
     [
         ("a.JPG", "", "a.jpg"),
         ("a.JPG", "", "a"),
@@ -195,43 +198,43 @@ def test_boxes_in_csv_files_alone(folder, boxes_of) -> None:
         ("Größe 1.jpg", "", "Größe 1.jpg"),
     ],
 )
-def test_the_picture_is_found(folder, make, picture: str, kind: str, filename: str) -> None:
-    folder.picture(f"JPEGImages/{picture}", kind=kind)
+def test_the_picture_is_found(folder, make, image: str, kind: Fault, filename: str) -> None:
+    folder.image(f"JPEGImages/{image}", kind=kind)
     folder.xml("Annotations/a.xml", make(), filename=filename)
     (record,) = folder.read().splits["train"]
-    assert record.path.name == picture
+    assert record.path.name == image
     assert read_image(record.path).shape == (40, 60, 3)
 
 
 def test_pictures_beside_their_xml(folder, make) -> None:
-    folder.picture("deep/er/a.jpg")
+    folder.image("deep/er/a.jpg")
     folder.xml("deep/er/a.xml", make())
     assert folder.read().splits["train"][0].path == folder.root / "deep/er/a.jpg"
 
 
 def test_two_endings_and_one_label_file(folder, make) -> None:
     folder.voc("ok", make())
-    folder.picture("JPEGImages/a.jpg")
-    folder.picture("JPEGImages/a.JPG")
+    folder.image("JPEGImages/a.jpg")
+    folder.image("JPEGImages/a.JPG")
     folder.xml("Annotations/a.xml", make(), filename="a")  # no telling which
-    folder.picture("JPEGImages/b.jpg")
-    folder.picture("JPEGImages/b.JPG")
+    folder.image("JPEGImages/b.jpg")
+    folder.image("JPEGImages/b.JPG")
     folder.xml("Annotations/b.xml", make(), filename="b.JPG")
     imported = folder.read()
     assert sorted(p.path.name for p in imported.splits["train"]) == ["b.JPG", "ok.jpg"]
-    (shared,) = imported.account.examples["pictures that share one label file with another picture"]
+    (shared,) = imported.log.records[Fault.LABELS_SHARED]
     assert shared.place == "Annotations/a.xml"
     assert "JPEGImages/a.JPG and JPEGImages/a.jpg" in shared.value
-    assert imported.account.counts[UNLABELLED] == 3
+    assert imported.log.counts[UNLABELLED] == 3
 
 
-def test_an_xml_that_was_copied_still_names_the_old_picture(folder, make, boxes_of) -> None:
+def test_an_xml_that_was_copied_still_names_the_old_image(folder, make, boxes_of) -> None:
     folder.voc("a", make("cat"))
     folder.voc("b", make("dog"), filename="a.jpg")
     imported = folder.read()
     found = {name: [label for label, _ in inside] for name, inside in boxes_of(imported.splits["train"]).items()}
     assert found == {"a.jpg": ["cat"], "b.jpg": ["dog"]}
-    assert list(imported.account.counts) == ["files whose own name fits another picture than the one they name"]
+    assert list(imported.log.counts) == [Fault.OTHER_NAME]
 
 
 def test_what_can_not_be_used_is_dropped_and_told(folder, make, boxes_of) -> None:
@@ -245,31 +248,31 @@ def test_what_can_not_be_used_is_dropped_and_told(folder, make, boxes_of) -> Non
     whole = (folder.root / "JPEGImages/cut.jpg").read_bytes()
     folder.write("JPEGImages/cut.jpg", whole[: len(whole) // 2])
     folder.write("JPEGImages/text.jpg", "hello")
-    folder.picture("JPEGImages/unlabelled.jpg")
-    folder.picture("JPEGImages/broken.jpg")
+    folder.image("JPEGImages/unlabelled.jpg")
+    folder.image("JPEGImages/broken.jpg")
     folder.write("Annotations/broken.xml", "<annotation><object>")
     folder.write("Annotations/other.xml", "<project/>")
     folder.xml("Annotations/lone.xml", make())
     imported = folder.read()
     assert boxes_of(imported.splits["train"]) == {"a.jpg": [("dog", [10, 5, 20, 20])], "empty.jpg": []}
-    account = imported.account
-    assert dict(account.counts) == {
-        "boxes of a single point or line": 1,
-        "objects without a class name": 1,
-        "objects without a box": 2,
-        "boxes fully outside their image": 1,
-        "bboxes with values that are not finite numbers": 1,
-        "unreadable pictures": 2,
+    log = imported.log
+    assert dict(log.counts) == {
+        Fault.BOX_POINT: 1,
+        Fault.OBJECT_NAMELESS: 1,
+        Fault.OBJECT_BOXLESS: 2,
+        Fault.BOX_OUTSIDE: 1,
+        Fault.BOX_NOT_FINITE: 1,
+        Fault.IMAGE_UNREADABLE: 2,
         UNLABELLED: 2,
-        "label files that can't be read": 1,
-        "label files without a picture": 1,
-        "lists and files left aside": 1,
-        "classes without a box": 1,
+        Fault.LABELS_UNREADABLE: 1,
+        Fault.LABELS_LONE: 1,
+        Fault.LEFT_ASIDE: 1,
+        Fault.CLASS_EMPTY: 1,
     }
-    assert account.examples["boxes fully outside their image"][0].place == "Annotations/a.xml, object 6"
-    assert "cut short" in account.examples["unreadable pictures"][0].value
-    assert [line.split(":")[0] for line in account.lines()] == ["dropped"] * 9 + ["note"] * 2
-    found = account.to_json()["dropped"]["unreadable pictures"]
+    assert log.records[Fault.BOX_OUTSIDE][0].place == "Annotations/a.xml, object 6"
+    assert "truncated" in log.records[Fault.IMAGE_UNREADABLE][0].value
+    assert [line.split(":")[0] for line in log.lines()] == ["dropped"] * 9 + ["note"] * 2
+    found = log.to_json()["dropped"][Fault.IMAGE_UNREADABLE.text]
     assert [entry["place"] for entry in found] == ["Annotations/cut.xml (cut.jpg)", "Annotations/text.xml (text.jpg)"]
 
 
@@ -281,7 +284,7 @@ def test_difficult_objects_are_neither_object_nor_background(folder, make) -> No
     train = imported.splits["train"]
     assert train[0].target.iscrowd.tolist() == [True, False]
     assert [a["ignore"] for a in train.coco_json()["annotations"]] == [1, 0]
-    assert dict(imported.account.counts) == {"objects marked difficult (neither trained on nor scored)": 1}
+    assert dict(imported.log.counts) == {Fault.DIFFICULT: 1}
 
 
 def test_class_names_as_people_write_them(folder, make) -> None:
@@ -295,15 +298,15 @@ def test_class_names_as_people_write_them(folder, make) -> None:
     )
     imported = folder.read()
     assert imported.splits["train"].names == ("7", "Größe", "Red Cell", "red cell")
-    assert dict(imported.account.counts) == {"class names with stray spaces": 1, "class names that are alike": 1}
-    (alike,) = imported.account.examples["class names that are alike"]
+    assert dict(imported.log.counts) == {Fault.NAME_SPACES: 1, Fault.NAMES_ALIKE: 1}
+    (alike,) = imported.log.records[Fault.NAMES_ALIKE]
     assert alike.place == "'Red Cell' and 'red cell'"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
 def test_entities_are_refused(folder, make, encoding: str) -> None:
     folder.voc("ok", make())
-    folder.picture("JPEGImages/bad.jpg")
+    folder.image("JPEGImages/bad.jpg")
     secret = folder.write("secret.txt", "root:x")
     lines = "".join(f'<!ENTITY a{n} "{f"&a{n - 1};" * 10}">' for n in range(1, 30))
     for name, declared in (("bomb", f'<!ENTITY a0 "ha">{lines}'), ("xxe", f'<!ENTITY a29 SYSTEM "file://{secret}">')):
@@ -312,7 +315,7 @@ def test_entities_are_refused(folder, make, encoding: str) -> None:
         folder.write(f"Annotations/{name}.xml", f'<?xml version="1.0" encoding="{encoding}"?>{text}'.encode(encoding))
     imported = folder.read()
     assert len(imported.splits["train"]) == 1
-    bad = imported.account.examples["label files that can't be read"]
+    bad = imported.log.records[Fault.LABELS_UNREADABLE]
     assert [finding.place for finding in bad] == ["Annotations/bomb.xml", "Annotations/xxe.xml"]
     assert all("DOCTYPE" in finding.value for finding in bad)
 
@@ -322,7 +325,7 @@ def test_entities_are_refused(folder, make, encoding: str) -> None:
     [(6, (40, 60), False), (6, (60, 40), True), (6, (0, 0), True), (3, (0, 0), True)],
 )
 def test_exif_rotation_is_applied_if_the_size_says_so(folder, make, orientation: int, size, upright: bool) -> None:
-    folder.picture("JPEGImages/a.jpg", orientation=orientation)
+    folder.image("JPEGImages/a.jpg", orientation=orientation)
     folder.xml("Annotations/a.xml", make(), size=size)
     record = folder.read().splits["train"][0]
     assert record.apply_orientation is upright
@@ -340,13 +343,13 @@ def test_nothing_usable_is_an_error(folder, make) -> None:
         folder.read()
     folder.xml("Annotations/a.xml", make())
     folder.write("JPEGImages/a.jpg", "x")
-    with pytest.raises(DataError, match=r"no usable picture: .*1 unreadable pictures"):
+    with pytest.raises(DataError, match=r"no usable image: .*1 unreadable images"):
         folder.read()
 
 
 def test_the_real_one_agrees_with_its_conversion(real_data, boxes_of) -> None:
     from mobiledet.data.coco import load_coco
-    from mobiledet.data.formats.read import read_dataset
+    from mobiledet.data.formats.choose import read_dataset
 
     imported = read_dataset(real_data / "bccd-voc")
     for split, count in (("train", 205), ("val", 87), ("test", 72)):
@@ -354,5 +357,21 @@ def test_the_real_one_agrees_with_its_conversion(real_data, boxes_of) -> None:
         ours = boxes_of(imported.splits[split])
         assert len(ours) == count
         assert {n: sorted(b) for n, b in ours.items()} == {n: sorted(b) for n, b in theirs.items()}
-    assert imported.account.counts["boxes of a single point or line"] == 2
+    assert imported.log.counts[Fault.BOX_POINT] == 2
     assert math.isclose(sum(len(d.labels()) for d in imported.splits.values()), 2804 + 1137 + 945)
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_a_square_image_with_a_rotation_is_noted_by_every_reader(folder, make, tmp_path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    folder.voc("a", make("cat", 11, 6, 30, 25), size=(40, 40))
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8)
+    Image.fromarray(pixels).save(folder.root / "JPEGImages" / "a.jpg", exif=exif)
+    imported = folder.read()
+    assert dict(imported.log.counts) == {Fault.ROTATION_UNCLEAR: 1}
+    assert not imported.splits["train"][0].apply_orientation
+    assert "EXIF" in imported.log.lines()[0]
+    write_coco(imported, tmp_path / "coco", val_share=0)
+    config = DataConfig(root=str(folder.root), val_split=None)
+    assert len(open_data(config).train) == len(open_split(tmp_path / "coco", "train", progress=False)) == 1

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from mobiledet.data.coco import load_coco
+from mobiledet.data.faults import Fault
 from mobiledet.data.formats import write
-from mobiledet.data.formats.read import read_dataset
+from mobiledet.data.formats.choose import read_dataset
 from mobiledet.data.formats.write import RECORD, write_coco
 from mobiledet.data.images import read_image
 from mobiledet.errors import DataError
@@ -57,7 +58,7 @@ def test_what_is_written_is_what_was_read(yolo, tmp_path: Path, boxes_of, mode: 
     assert record["format"] == "yolo"
     assert record["held_out"] == {"share": 0.2, "seed": 1}
     assert record["splits"] == {"train": {"pictures": 8, "boxes": 12}, "val": {"pictures": 2, "boxes": 3}}
-    assert len(record["account"]["repaired"]["exact duplicate boxes dropped"]) == 5
+    assert len(record["account"]["repaired"][Fault.BOX_DUPLICATE.text]) == 5
 
 
 def test_where_links_are_not_possible_pictures_are_copied(yolo, tmp_path: Path, monkeypatch) -> None:
@@ -69,8 +70,8 @@ def test_where_links_are_not_possible_pictures_are_copied(yolo, tmp_path: Path, 
 @pytest.mark.parametrize("orientation", [1, 2, 3, 6, 8])
 def test_exif_rotation_survives(folder, tmp_path: Path, orientation: int) -> None:
     folder.write("data.yaml", "names: [cat]\ntrain: images\n")
-    folder.picture("images/a.jpg", orientation=orientation)
-    folder.picture("images/square.png", 40, 40, orientation=orientation)
+    folder.image("images/a.jpg", orientation=orientation)
+    folder.image("images/square.png", 40, 40, orientation=orientation)
     folder.write("labels/a.txt", ROW)
     folder.write("labels/square.txt", ROW)
     read = folder.read().splits["train"]
@@ -78,15 +79,15 @@ def test_exif_rotation_survives(folder, tmp_path: Path, orientation: int) -> Non
     data = load_coco(tmp_path / "coco", "train")
     for before, after in zip(read, data, strict=True):
         assert after.target.boxes.tolist() == before.target.boxes.tolist()
-        pictures = [read_image(r.path, apply_orientation=r.apply_orientation) for r in (before, after)]
-        assert (pictures[0] == pictures[1]).all()
+        images = [read_image(r.path, apply_orientation=r.apply_orientation) for r in (before, after)]
+        assert (images[0] == images[1]).all()
 
 
 def test_pictures_of_the_same_name_stay_apart(folder, tmp_path: Path) -> None:
     folder.write("data.yaml", "names: [cat]\ntrain: images\n")
     names = ("one/a", "two/a", "two/b", "three/A", "one__a")
     for n, name in enumerate(names):
-        folder.picture(f"images/{name}.jpg", 30 + n)
+        folder.image(f"images/{name}.jpg", 30 + n)
         folder.write(f"labels/{name}.txt", ROW)
     write_coco(folder.read(), tmp_path / "coco", val_share=0)
     data = load_coco(tmp_path / "coco", "train")
@@ -148,11 +149,11 @@ def test_the_program_tells_what_it_did(yolo, tmp_path: Path, monkeypatch, capsys
     yolo.write("labels/lone.txt", ROW)
     assert convert(monkeypatch, yolo.root, "-o", tmp_path / "coco", "--val-share", "0.3") == 0
     out = capsys.readouterr().out
-    assert "dropped: 1 label files without a picture (labels/lone.txt)" in out
+    assert "dropped: 1 label files without an image (labels/lone.txt)" in out
     assert "repaired: 5 exact duplicate boxes dropped (labels/p0.txt, line 2" in out
     assert "yolo, 2 classes: cat, dog" in out
-    assert "train: 7 pictures" in out
-    assert "val: 3 pictures" in out
+    assert "train: 7 images" in out
+    assert "val: 3 images" in out
     assert out.count("held out") == 1
     assert len(load_coco(tmp_path / "coco", "val")) == 3
     assert convert(monkeypatch, tmp_path / "coco", "-o", tmp_path / "again", "--link") == 0
@@ -171,8 +172,8 @@ def test_the_program_tells_what_it_did(yolo, tmp_path: Path, monkeypatch, capsys
         (["{0}/set", "-o", "{0}/set/coco"], "lies inside"),
         (["{0}/set", "-o", "{0}/coco", "--format", "voc"], "no readable VOC xml"),
         (["{0}/set", "-o", "{0}/coco", "--format", "coco"], "no json with images"),
-        (["{0}/set/images/p0.jpg", "-o", "{0}/coco"], "is no YOLO yaml or COCO json"),
-        (["{0}/set/images", "-o", "{0}/coco"], "is no data set that can be read"),
+        (["{0}/set/images/p0.jpg", "-o", "{0}/coco"], "is not a yolo"),
+        (["{0}/set/images", "-o", "{0}/coco"], "is not a data set that can be read"),
     ],
 )
 def test_the_program_refuses_in_one_line(yolo, tmp_path: Path, monkeypatch, capsys, words, told: str) -> None:
@@ -194,7 +195,7 @@ def test_reading_the_result_gives_the_same_boxes(yolo, tmp_path: Path, boxes_of)
     write_coco(imported, tmp_path / "coco", val_share=0)
     again = read_dataset(tmp_path / "coco")
     assert again.format == "coco"
-    assert again.account.lines() == []
+    assert again.log.lines() == []
     assert boxes_of(again.splits["train"]) == boxes_of(imported.splits["train"])
     shutil.rmtree(yolo.root)
     assert len(read_dataset(tmp_path / "coco").splits["train"]) == 10

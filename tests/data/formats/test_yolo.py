@@ -4,20 +4,21 @@ from pathlib import Path
 
 import pytest
 
-from mobiledet.data.formats.read import read_dataset
+from mobiledet.data.faults import Fault, Severity
+from mobiledet.data.formats.choose import read_dataset
 from mobiledet.data.images import read_image
 from mobiledet.errors import DataError
 
 ROW = "0 0.5 0.5 0.5 0.25"
-BOX = [15, 15, 30, 10]  # of ROW in a picture of 40 x 60 (height x width)
+BOX = [15, 15, 30, 10]  # of ROW in an image of 40 x 60 (height x width)
 YAML = "names: [cat, dog]\ntrain: train/images\nval: valid/images\n"
 
 
 def kinds(imported) -> dict[str, int]:
-    return dict(imported.account.counts)
+    return dict(imported.log.counts)
 
 
-def test_shares_become_pixels_of_the_picture(folder, boxes_of) -> None:
+def test_shares_become_pixels_of_the_image(folder, boxes_of) -> None:
     folder.write("data.yaml", "names: [cat, dog]\ntrain: images\n")
     folder.yolo("a", f"{ROW}\n1 0.25 0.5 0.1 0.2\n")
     imported = folder.read()
@@ -27,12 +28,12 @@ def test_shares_become_pixels_of_the_picture(folder, boxes_of) -> None:
     assert boxes_of(train) == {"a.jpg": [("cat", BOX), ("dog", [12, 16, 6, 8])]}
     assert (train[0].path, train.image_dir) == (folder.root / "images/a.jpg", folder.root)
     assert (train[0].height, train[0].width) == (40, 60)
-    assert imported.account.lines() == []
+    assert imported.log.lines() == []
     assert "repaired" not in train.report.summary()
 
 
 @pytest.mark.parametrize(
-    ("pictures", "texts", "train", "val"),
+    ("images", "texts", "train", "val"),
     [
         ("{}/images", "{}/labels", "train/images", "valid/images"),
         ("{}/images", "{}/labels", "../train/images", "../valid/images"),  # Roboflow
@@ -47,9 +48,9 @@ def test_shares_become_pixels_of_the_picture(folder, boxes_of) -> None:
     ],
 )
 @pytest.mark.parametrize("path", ["", "path: .\n", "path: /content/set\n", "path: ../datasets/set\n"])
-def test_layouts(folder, boxes_of, pictures: str, texts: str, train: str, val: str, path: str) -> None:
+def test_layouts(folder, boxes_of, images: str, texts: str, train: str, val: str, path: str) -> None:
     for split in ("train", "valid"):
-        folder.yolo(split, ROW, pictures.format(split), texts.format(split))
+        folder.yolo(split, ROW, images.format(split), texts.format(split))
     folder.write("train.txt", "./images/train/train.jpg\n\n")
     folder.write("lists/val.txt", "C:\\set\\images\\valid\\valid.jpg\r\n/data/images/gone.jpg\r\n")
     folder.write("data.yaml", f"{path}names:\n  0: cat\ntrain: {train}\nval: {val}\ntest:\n")
@@ -79,20 +80,20 @@ def test_folders_whose_names_tell_nothing(folder, train: str, val: str) -> None:
     assert {n: [p.path.stem for p in data] for n, data in splits.items()} == {"train": ["one"], "val": ["two"]}
 
 
-@pytest.mark.parametrize("pictures", ["{}/images", "images/{}", "{}", "images/{}2017"])
+@pytest.mark.parametrize("images", ["{}/images", "images/{}", "{}", "images/{}2017"])
 @pytest.mark.parametrize("beside", ["", "train: /nowhere\nval: /nowhere/else\n"])
-def test_layouts_without_a_yaml_that_helps(folder, pictures: str, beside: str) -> None:
+def test_layouts_without_a_yaml_that_helps(folder, images: str, beside: str) -> None:
     for split in ("train", "valid"):
-        place = pictures.format(split)
+        place = images.format(split)
         folder.yolo(split, ROW, place, place.replace("images", "labels"))
-    folder.picture("docs/shown.jpg")
+    folder.image("docs/shown.jpg")
     folder.write("data.yaml", f"names: [cat]\n{beside}")
     imported = folder.read()
     assert {name: [p.path.stem for p in data] for name, data in imported.splits.items()} == {
         "train": ["train"],
         "val": ["valid"],
     }
-    assert kinds(imported)["pictures outside of the folders of the splits, not used"] == 1
+    assert kinds(imported)[Fault.NO_SPLIT_FOLDER] == 1
 
 
 def test_a_folder_without_splits_is_for_training(folder) -> None:
@@ -122,7 +123,7 @@ def test_pictures_outside_of_the_folder(folder, tmp_path: Path, boxes_of) -> Non
     imported = folder.read()
     assert boxes_of(imported.splits["train"]) == {"a.jpg": [("cat", BOX)]}
     assert imported.splits["train"][0].path.resolve() == tmp_path / "images/a.jpg"
-    assert kinds(imported) == {"pictures outside of the data set's folder": 1}
+    assert kinds(imported) == {Fault.IMAGE_OUTSIDE: 1}
 
 
 def test_links_to_pictures_are_followed(folder, tmp_path: Path) -> None:
@@ -196,7 +197,7 @@ def test_no_names_at_all(folder) -> None:
     folder.yolo("a", "3 0.5 0.5 0.5 0.5\n0 0.5 0.5 0.2 0.2\n")
     imported = folder.read()
     assert imported.splits["train"].names == ("class_0", "class_3")
-    assert kinds(imported) == {"class names missing, made up": 1}
+    assert kinds(imported) == {Fault.NAME_INVENTED: 1}
 
 
 @pytest.mark.parametrize("entry", ["x" * 3000, "~nobody/images", "/".join("x" * 2000), '"images\\0"'])
@@ -206,8 +207,8 @@ def test_paths_that_no_system_takes(folder, entry: str) -> None:
     folder.yolo("a", ROW)
     imported = folder.read()
     assert list(imported.splits) == ["train", "test"]
-    assert kinds(imported)["splits that are not there"] == 2
-    assert kinds(imported)["entries without a picture"] == 2
+    assert kinds(imported)[Fault.SPLIT_ABSENT] == 2
+    assert kinds(imported)[Fault.ENTRY_LONE] == 2
 
 
 def test_several_yaml_files(folder) -> None:
@@ -226,31 +227,31 @@ def test_several_yaml_files(folder) -> None:
     ("row", "box", "kind"),
     [
         (ROW, BOX, None),
-        ("0.0 0.5 0.5 0.5 0.25", BOX, "class numbers written as fractions"),
+        ("0.0 0.5 0.5 0.5 0.25", BOX, Fault.CLASS_FRACTION),
         ("0 .5 5e-1 0.5 +0.25", BOX, None),
         ("0\t0.5  0.5 0.5 0.25 ", BOX, None),
-        (f"{ROW} 0.87", BOX, "confidences left out"),
-        ("0 0.25 0.375 0.75 0.375 0.75 0.625", BOX, "polygons replaced by their bounding box"),
-        ("0 0.25 0.375 0.75 0.375 0.75 0.625 0.25 0.5", BOX, "polygons replaced by their bounding box"),  # turned boxes
-        ("0 0.5 0.5 1.1 0.25", [0, 15, 60, 10], "boxes clipped to their image"),
+        (f"{ROW} 0.87", BOX, Fault.CONFIDENCE),
+        ("0 0.25 0.375 0.75 0.375 0.75 0.625", BOX, Fault.POLYGON),
+        ("0 0.25 0.375 0.75 0.375 0.75 0.625 0.25 0.5", BOX, Fault.POLYGON),  # turned boxes
+        ("0 0.5 0.5 1.1 0.25", [0, 15, 60, 10], Fault.BOX_CLIPPED),
         ("0 0.5 0.5 1.000001 0.25", [-0.0, 15, 60, 10], None),
-        ("0 1.2 0.5 0.2 0.25", None, "boxes fully outside their image"),
-        ("0 0.5 0.5 0 0.25", None, "boxes without width or height dropped"),
-        ("0 0.5 0.5 -0.1 0.25", None, "boxes without width or height dropped"),
-        ("0 0.5 0.5 0.001 0.25", None, "boxes dropped as too small"),
-        ("0 30 20 30 10", None, "boxes in pixels instead of shares of the picture"),
-        ("1 0.5 0.5 0.5 0.5", None, "rows of a class that has no name"),
-        ("-1 0.5 0.5 0.5 0.5", None, "rows of a class that has no name"),
-        ("0.5 0.5 0.5 0.5 0.5", None, "rows that are no box"),
-        ("cat 0.5 0.5 0.5 0.5", None, "rows that are no box"),
-        ("0 0.5 0.5 0.5", None, "rows that are no box"),
-        ("0 0.5 0.5 nan 0.5", None, "rows that are no box"),
-        ("0,0.5,0.5,0.5,0.5", None, "rows that are no box"),
-        ("0 0.5 0.5 0.5 0.5 0.1 0.1 0.1", None, "rows that are no box"),
-        ("<html>", None, "rows that are no box"),
+        ("0 1.2 0.5 0.2 0.25", None, Fault.BOX_OUTSIDE),
+        ("0 0.5 0.5 0 0.25", None, Fault.BOX_FLAT),
+        ("0 0.5 0.5 -0.1 0.25", None, Fault.BOX_FLAT),
+        ("0 0.5 0.5 0.001 0.25", None, Fault.BOX_SMALL),
+        ("0 30 20 30 10", None, Fault.BOX_IN_PIXELS),
+        ("1 0.5 0.5 0.5 0.5", None, Fault.ROW_NAMELESS),
+        ("-1 0.5 0.5 0.5 0.5", None, Fault.ROW_NAMELESS),
+        ("0.5 0.5 0.5 0.5 0.5", None, Fault.ROW_NO_BOX),
+        ("cat 0.5 0.5 0.5 0.5", None, Fault.ROW_NO_BOX),
+        ("0 0.5 0.5 0.5", None, Fault.ROW_NO_BOX),
+        ("0 0.5 0.5 nan 0.5", None, Fault.ROW_NO_BOX),
+        ("0,0.5,0.5,0.5,0.5", None, Fault.ROW_NO_BOX),
+        ("0 0.5 0.5 0.5 0.5 0.1 0.1 0.1", None, Fault.ROW_NO_BOX),
+        ("<html>", None, Fault.ROW_NO_BOX),
     ],
 )
-def test_rows(folder, boxes_of, row: str, box: list[float] | None, kind: str | None) -> None:
+def test_rows(folder, boxes_of, row: str, box: list[float] | None, kind: Fault | None) -> None:
     folder.write("data.yaml", "names: [cat]\ntrain: images\n")
     folder.yolo("ok", "0 0.5 0.5 1 1")
     folder.yolo("a", f"\n{row}\n")
@@ -260,8 +261,8 @@ def test_rows(folder, boxes_of, row: str, box: list[float] | None, kind: str | N
     assert found["a.jpg"] == ([("cat", box)] if box else [])
     assert kinds(imported) == ({kind: 1} if kind else {})
     if kind:
-        assert imported.account.examples[kind][0].place == "labels/a.txt, line 2"
-        assert imported.account.severity(kind) != "note" or kind.endswith("left out")
+        assert imported.log.records[kind][0].place == "labels/a.txt, line 2"
+        assert imported.log.severity(kind) is not Severity.NOTE or kind in (Fault.CONFIDENCE, Fault.KEYPOINTS)
 
 
 def test_keypoints_are_told_from_polygons_by_the_yaml(folder, boxes_of) -> None:
@@ -270,7 +271,7 @@ def test_keypoints_are_told_from_polygons_by_the_yaml(folder, boxes_of) -> None:
     folder.write("data.yaml", "names: [cat]\ntrain: images\nkpt_shape: [2, 3]\n")
     imported = folder.read()
     assert boxes_of(imported.splits["train"])["a.jpg"] == [("cat", BOX), ("cat", [15, 10, 30, 20])]
-    assert kinds(imported) == {"keypoints left out": 1, "rows that are no box": 1}
+    assert kinds(imported) == {Fault.KEYPOINTS: 1, Fault.ROW_NO_BOX: 1}
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
@@ -297,13 +298,13 @@ def test_missing_empty_and_lone_label_files(folder, boxes_of) -> None:
     imported = folder.read()
     assert boxes_of(imported.splits["train"]) == {"a.jpg": [("cat", BOX)], "empty.jpg": [], "none.jpg": []}
     assert kinds(imported) == {
-        "exact duplicate boxes dropped": 1,
-        "pictures without a label file (background)": 1,
-        "label files without a picture": 1,
-        "classes without a box": 1,
+        Fault.BOX_DUPLICATE: 1,
+        Fault.BACKGROUND_NO_FILE: 1,
+        Fault.LABELS_LONE: 1,
+        Fault.CLASS_EMPTY: 1,
     }
-    assert imported.account.examples["classes without a box"][0].place == "'dog'"
-    assert imported.account.examples["exact duplicate boxes dropped"][0].place == "labels/a.txt, line 2"
+    assert imported.log.records[Fault.CLASS_EMPTY][0].place == "'dog'"
+    assert imported.log.records[Fault.BOX_DUPLICATE][0].place == "labels/a.txt, line 2"
 
 
 def test_a_split_without_any_label_is_no_background(folder) -> None:
@@ -312,9 +313,9 @@ def test_a_split_without_any_label_is_no_background(folder) -> None:
     folder.write("data.yaml", YAML)
     imported = folder.read()
     assert list(imported.splits) == ["train"]
-    assert kinds(imported)["splits without a single label file"] == 1
+    assert kinds(imported)[Fault.SPLIT_UNLABELLED] == 1
     (folder.root / "train/labels/train.txt").rename(folder.root / "elsewhere.txt")
-    with pytest.raises(DataError, match="none of the 2 pictures has a label file"):
+    with pytest.raises(DataError, match="none of the 2 images has a label file"):
         folder.read()
 
 
@@ -322,12 +323,12 @@ def test_two_endings_and_one_label_file(folder) -> None:
     folder.write("data.yaml", "names: [cat]\ntrain: images\n")
     folder.yolo("ok", ROW)
     folder.yolo("a", ROW)
-    folder.picture("images/a.JPG")
-    folder.picture("images/b.jpg")
-    folder.picture("images/b.JPG")  # both background
+    folder.image("images/a.JPG")
+    folder.image("images/b.jpg")
+    folder.image("images/b.JPG")  # both background
     imported = folder.read()
     assert [p.path.name for p in imported.splits["train"]] == ["b.JPG", "b.jpg", "ok.jpg"]
-    shared = imported.account.examples["pictures that share one label file with another picture"]
+    shared = imported.log.records[Fault.LABELS_SHARED]
     assert [finding.place for finding in shared] == ["images/a.JPG", "images/a.jpg"]
     assert shared[0].value == "labels/a.txt may belong to a.JPG and a.jpg"
 
@@ -344,14 +345,14 @@ def test_the_same_pictures_in_two_splits(folder) -> None:
     folder.yolo("a", ROW)
     imported = folder.read()
     assert list(imported.splits) == ["train", "val"]
-    assert kinds(imported) == {"pictures in more than one split": 1}
+    assert kinds(imported) == {Fault.IMAGE_IN_SPLITS: 1}
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8, 9])
 @pytest.mark.parametrize("check_images", [True, False])
-def test_shares_count_on_the_upright_picture(folder, boxes_of, orientation: int, check_images: bool) -> None:
+def test_shares_count_on_the_upright_image(folder, boxes_of, orientation: int, check_images: bool) -> None:
     folder.write("data.yaml", "names: [cat]\ntrain: images\n")
-    folder.picture("images/a.jpg", orientation=orientation)
+    folder.image("images/a.jpg", orientation=orientation)
     folder.write("labels/a.txt", ROW)
     train = folder.read(check_images=check_images).splits["train"]
     height, width = (60, 40) if orientation in (6, 8) else (40, 60)
@@ -369,7 +370,7 @@ def test_broken_pictures_are_dropped(folder) -> None:
     folder.write("images/cut.jpg", whole[:-100])
     imported = folder.read()
     assert [p.path.name for p in imported.splits["train"]] == ["a.jpg"]
-    assert kinds(imported) == {"unreadable pictures": 1}
+    assert kinds(imported) == {Fault.IMAGE_UNREADABLE: 1}
     assert imported.splits["train"].report.boxes == 1
 
 
