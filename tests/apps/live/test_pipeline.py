@@ -25,6 +25,16 @@ def pipeline(source, detector=None, **more):
     return Pipeline(source, detector or ScriptedDetector(), settings=settings, meter=meter, **more)
 
 
+def wait_for_end(run):
+    assert run.wait(30)
+    run.join()
+
+
+def run_to_end(run):
+    run.start()
+    wait_for_end(run)
+
+
 def wait_until(condition, seconds=20):
     end = time.monotonic() + seconds
     while not condition():
@@ -35,9 +45,7 @@ def wait_until(condition, seconds=20):
 def test_every_frame_of_a_file_is_processed_in_order():
     kept = Kept()
     run = pipeline(ListedSource(40), recorders=[kept])
-    run.start()
-    assert run.wait(20)
-    run.join()
+    run_to_end(run)
     assert kept.indexes == list(range(40))
     assert run.meter.processed == 40
     number, last = run.results.get()
@@ -60,9 +68,7 @@ def test_the_network_does_not_wait_for_readers():
 
     reader = threading.Thread(target=look)
     reader.start()
-    run.start()
-    assert run.wait(20)
-    run.join()
+    run_to_end(run)
     reader.join()
     assert run.meter.processed == 200
     assert seen == sorted(seen)
@@ -74,9 +80,7 @@ def test_the_newest_wins_and_delay_does_not_grow():
     source = TickingSource(0.005)
     run = pipeline(source, ScriptedDetector(0.05), max_frames=20)
     source.start()
-    run.start()
-    assert run.wait(30)
-    run.join()
+    run_to_end(run)
     state = source.state()
     source.close()
     assert state.dropped >= 40, "ten frames come while one is processed"
@@ -87,9 +91,7 @@ def test_the_newest_wins_and_delay_does_not_grow():
 def test_stops_after_a_number_of_frames():
     source = ListedSource(1000)
     run = pipeline(source, max_frames=7)
-    run.start()
-    assert run.wait(20)
-    run.join()
+    run_to_end(run)
     assert run.meter.processed == 7
     assert source.given == 7, "takes no more than it needs"
 
@@ -101,8 +103,7 @@ def test_stops_after_seconds_also_without_frames():
     run.start()
     wait_until(lambda: run.meter.processed)
     source.close()
-    assert run.wait(20)
-    run.join()
+    wait_for_end(run)
 
 
 def test_stops_when_asked():
@@ -119,18 +120,14 @@ def test_stops_when_asked():
 
 def test_a_source_that_breaks_is_reported():
     run = pipeline(ListedSource(3, SourceError("clip.mp4: broken")))
-    run.start()
-    assert run.wait(20)
-    run.join()
+    run_to_end(run)
     assert str(run.error) == "clip.mp4: broken"
     assert run.meter.processed == 3
 
 
 def test_a_bug_is_not_swallowed():
     run = pipeline(ListedSource(3), ScriptedDetector(error=RuntimeError("bug")))
-    run.start()
-    assert run.wait(20)
-    run.join()
+    run_to_end(run)
     assert isinstance(run.error, RuntimeError)
 
 
@@ -144,8 +141,7 @@ def test_a_paused_file_waits():
     time.sleep(0.1)
     assert source.given == 0
     settings.paused = False
-    assert run.wait(20)
-    run.join()
+    wait_for_end(run)
     assert source.pauses == [True, False]
     assert run.meter.processed == 5
 
@@ -180,9 +176,7 @@ def test_no_thread_is_left():
 def test_the_first_call_is_made_before_the_first_frame():
     detector = ScriptedDetector()
     run = pipeline(ListedSource(0), detector)
-    run.start()
-    assert run.wait(20)
-    run.join()
+    run_to_end(run)
     assert detector.seen == [0]
     assert run.meter.processed == 0
 

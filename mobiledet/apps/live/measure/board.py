@@ -1,4 +1,4 @@
-"""The machine during a run: processor, memory, temperature, clock, and whether it is slowed down.
+"""The machine during a run: processor, memory, temperature, and whether it is slowed down.
 
 Sensors are read from Linux's sysfs first, then by psutil.
 """
@@ -53,7 +53,6 @@ class BoardReading:
         throttled: Causes that slow the board down just now: ``under-voltage``, ``frequency capped``, ``throttled``,
             ``soft temperature limit``.
         throttled_since_start: Causes at any time since the start.
-        clock_mhz: Mean of the cores.
     """
 
     cpu_percent: float | None = None
@@ -62,7 +61,6 @@ class BoardReading:
     temperature_c: float | None = None
     throttled: tuple[str, ...] = ()
     throttled_since_start: tuple[str, ...] = ()
-    clock_mhz: float | None = None
 
 
 class BoardMonitor:
@@ -128,7 +126,6 @@ class BoardMonitor:
             temperature_c=warmth if temperature is None else temperature,
             throttled=now,
             throttled_since_start=tuple(self._seen),
-            clock_mhz=clock_mhz(self._sysfs),
         )
 
     def _run(self) -> None:
@@ -246,21 +243,6 @@ def temperature_c(sysfs: Path) -> float | None:
         if best is None or (rank, -value) < (best[0], -best[1]):
             best = rank, value
     return round(best[1] / 1000, 1) if best is not None else _sensor()
-
-
-def clock_mhz(sysfs: Path) -> float | None:
-    """Mean clock of the cores in MHz; None where it isn't known."""
-    paths = sysfs.glob("devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq")
-    clocks = [value / 1000 for path in paths if (value := _number(_read(path)))]
-    if not clocks:
-        try:
-            import psutil
-
-            found = psutil.cpu_freq()
-        except Exception:  # psutil fails in its own way on each system
-            return None
-        clocks = [found.current] if found is not None and found.current else []
-    return round(sum(clocks) / len(clocks)) if clocks else None
 
 
 def firmware_flags(sysfs: Path) -> int | None:

@@ -45,14 +45,12 @@ class Camera:
     Attributes:
         path: Its device, such as ``/dev/video0``.
         name: Its name, from the driver.
-        usable: Whether OpenCV should be able to read it.
-        why: Why not, and the remedy.
+        problem: Why OpenCV can't read it, and the remedy; empty if it should be able to.
     """
 
     path: str
     name: str
-    usable: bool = True
-    why: str = ""
+    problem: str = ""
 
     @property
     def source(self) -> str:
@@ -76,16 +74,16 @@ def list_cameras(sysfs: Path = SYSFS, devices: Path = DEVICES) -> list[Camera]:
         path = devices / device
         if _text(sysfs / device / "index") not in ("", "0"):
             continue  # a camera's second device gives data about its frames
-        name = _text(sysfs / device / "name") or "unnamed"
+        name, problem = _text(sysfs / device / "name") or "unnamed", ""
         if _BOARD.search(name):
-            cameras.append(Camera(str(path), name, False, f"read it through libcamera: {PROGRAM} picamera2"))
+            problem = f"read it through libcamera: {PROGRAM} picamera2"
         elif not path.exists():
-            cameras.append(Camera(str(path), name, False, "its device is missing; pass it to the container"))
+            problem = "its device is missing; pass it to the container"
         elif not os.access(path, os.R_OK | os.W_OK):
-            why = "no permission; add yourself to the group video: sudo usermod -aG video $USER, then log in again"
-            cameras.append(Camera(str(path), name, False, why))
-        elif _captures(path) is not False:
-            cameras.append(Camera(str(path), name))
+            problem = "no permission; add yourself to the group video: sudo usermod -aG video $USER, then log in again"
+        elif _captures(path) is False:
+            continue
+        cameras.append(Camera(str(path), name, problem))
     return cameras
 
 
@@ -98,10 +96,10 @@ def no_camera_message(wanted: str, cameras: Sequence[Camera] | None = None) -> s
     """
     cameras = list_cameras() if cameras is None else cameras
     this = next((camera for camera in cameras if camera.path == wanted), None)
-    usable = [camera for camera in cameras if camera.usable and camera is not this]
+    usable = [camera for camera in cameras if not camera.problem and camera is not this]
     board = any(_BOARD.search(camera.name) for camera in cameras)
-    if this is not None and not this.usable:
-        begin = f"{wanted} ({this.name}) can't be read: {this.why}"
+    if this is not None and this.problem:
+        begin = f"{wanted} ({this.name}) can't be read: {this.problem}"
     elif not cameras and not _entries(DEVICES, "video*"):
         begin = f"{wanted} doesn't exist: this machine has no camera; plug one in"
     else:
@@ -110,11 +108,9 @@ def no_camera_message(wanted: str, cameras: Sequence[Camera] | None = None) -> s
     if usable:
         listed = ", ".join(f"{PROGRAM} {camera.source} ({camera.name})" for camera in usable)
         parts.append(f"what will work: {listed}")
-    elif this is None or this.usable:
-        others = [
-            f"{camera.path} ({camera.name}): {camera.why}" for camera in cameras if not _BOARD.search(camera.name)
-        ]
-        parts += [f"found {other}" for other in others]
+    elif this is None or not this.problem:
+        others = [camera for camera in cameras if not _BOARD.search(camera.name)]
+        parts += [f"found {camera.path} ({camera.name}): {camera.problem}" for camera in others]
         ribbon = f"the camera at the ribbon cable: {PROGRAM} picamera2; " if board else ""
         parts.append(f"{ribbon}without one: {PROGRAM} clip.mp4, or a folder of images, or rtsp://...")
     return "; ".join(parts)
@@ -131,7 +127,7 @@ def camera_problem(path: str, cameras: Sequence[Camera] | None = None) -> str:
         return f"{path} is not a device; name a camera such as /dev/video0"
     cameras = list_cameras() if cameras is None else cameras
     known = next((camera for camera in cameras if camera.path == str(device)), None)
-    if known is None or not known.usable:
+    if known is None or known.problem:
         return no_camera_message(str(device), cameras)
     return ""
 

@@ -24,7 +24,6 @@ def _no_sensors_of_this_machine(monkeypatch):
     import psutil
 
     monkeypatch.setattr(psutil, "sensors_temperatures", dict, raising=False)
-    monkeypatch.setattr(psutil, "cpu_freq", lambda: None)
 
 
 @pytest.fixture
@@ -79,12 +78,6 @@ def test_without_zones_psutil_is_asked(tmp_path, monkeypatch):
     assert board.temperature_c(tmp_path) == 55.0
     monkeypatch.delattr(psutil, "sensors_temperatures")
     assert board.temperature_c(tmp_path) is None
-
-
-def test_the_clock_is_the_mean_of_the_cores(sysfs):
-    path = "devices/system/cpu/cpu{}/cpufreq/scaling_cur_freq"
-    assert board.clock_mhz(sysfs({path.format(0): "1500000\n", path.format(1): "600000\n"})) == 1050
-    assert board.clock_mhz(sysfs({path.format(0): "x", path.format(1): ""})) is None
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,12 @@ def clock(monkeypatch):
     return moment
 
 
+def meter_of(source_state):
+    """A meter, and where its source's state is set."""
+    state = SimpleNamespace(now=source_state)
+    return Meter(started=0, source=lambda: state.now), state
+
+
 def run(meter, clock, *, seconds, fps, age=0.02, start=0):
     for index in range(round(seconds * fps)):
         clock.now += 1 / fps
@@ -122,8 +128,7 @@ def test_current_numbers_start_anew_after_a_pause(clock):
 
 @pytest.mark.parametrize("comes_back", [True, False])
 def test_what_is_lost_during_a_pause_was_not_missed(clock, comes_back):
-    state = SimpleNamespace(now=SourceState(connected=True))
-    meter = Meter(started=0, source=lambda: state.now)
+    meter, state = meter_of(SourceState(connected=True))
     run(meter, clock, seconds=2, fps=10)
     meter.pause(True)
     state.now = SourceState(connected=False, message="gone")
@@ -153,8 +158,7 @@ def test_first_and_last_minute(clock):
 
 
 def test_a_lost_source_is_counted(clock):
-    state = SimpleNamespace(now=SourceState(connected=True))
-    meter = Meter(started=0, source=lambda: state.now)
+    meter, state = meter_of(SourceState(connected=True))
     run(meter, clock, seconds=2, fps=10)
     meter.tick()
     state.now = SourceState(connected=False, message="gone")
@@ -168,8 +172,7 @@ def test_a_lost_source_is_counted(clock):
 
 
 def test_opening_is_not_being_lost(clock):
-    state = SimpleNamespace(now=SourceState(connected=False, message="opening"))
-    meter = Meter(started=0, source=lambda: state.now)
+    meter, state = meter_of(SourceState(connected=False, message="opening"))
     meter.tick()
     clock.now += 5
     state.now = SourceState(connected=True)
@@ -210,8 +213,7 @@ def test_a_pause_without_a_frame_after_it(clock):
 
 
 def test_what_comes_after_the_end_does_not_count(clock):
-    state = SimpleNamespace(now=SourceState(connected=True, captured=10))
-    meter = Meter(started=0, source=lambda: state.now)
+    meter, state = meter_of(SourceState(connected=True, captured=10))
     run(meter, clock, seconds=1, fps=10)
     meter.end()
     clock.now += 30  # a video is finished
@@ -224,8 +226,7 @@ def test_what_comes_after_the_end_does_not_count(clock):
 
 
 def test_a_source_that_never_comes_back_counts(clock):
-    state = SimpleNamespace(now=SourceState(connected=True))
-    meter = Meter(started=0, source=lambda: state.now)
+    meter, state = meter_of(SourceState(connected=True))
     run(meter, clock, seconds=2, fps=10)
     state.now = SourceState(connected=False, message="gone")
     meter.tick()
@@ -246,8 +247,7 @@ def test_a_frame_that_stood_through_a_pause_was_not_shown_late(clock):
 
 
 def test_what_came_while_the_model_was_loaded_counts_apart(clock):
-    state = SimpleNamespace(now=SourceState(connected=True, captured=40, dropped=39))
-    meter = Meter(started=0, source=lambda: state.now)
+    meter, state = meter_of(SourceState(connected=True, captured=40, dropped=39))
     meter.begin()
     run(meter, clock, seconds=1, fps=10)
     state.now = SourceState(connected=True, captured=52, dropped=41)
