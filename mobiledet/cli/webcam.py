@@ -1,12 +1,12 @@
-"""Live detection from a camera, a stream, a video or pictures, with honest numbers.
+"""Live detection from a camera, a stream, a video or images, with measured speed and delay.
 
     python demo/webcam.py                                              # camera 0, a COCO detector, a window
-    python demo/webcam.py --model model_int8.onnx --source video.mp4   # or rtsp://..., pictures/, camera:1, picamera2
+    python demo/webcam.py --model model_int8.onnx --source video.mp4   # or rtsp://..., images/, camera:1, picamera2
     python demo/webcam.py --no-window --serve 8080                     # no screen: watch in a browser
     python demo/webcam.py --save out.mp4 --report card.json --max-frames 500
 
 Keys in the window: q quit, space pause, s snapshot, + - threshold, l labels, p panel, f full screen, h help.
-Exit status: 0; 1 when something is wrong with the input; 130 after Ctrl-C and 143 after SIGTERM, with all files whole.
+Exit status: 0; 1 for wrong input; 130 after Ctrl-C and 143 after SIGTERM, with all files complete.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DEFAULT_MODEL = "ssd_mobilenet_v1_075_coco"
 
 
 def main() -> int:
-    """Parse arguments, run, say how it went."""
+    """Parse arguments, run, print a summary."""
     arguments = parse()
 
     from mobiledet.apps.live.card.report import summary_lines
@@ -79,7 +79,7 @@ def main() -> int:
 
 
 def model_name(model: str) -> str:
-    """What a model is called in titles and reports: a run's number alone says nothing."""
+    """A model's name in titles and reports; a run folder's number alone would say too little."""
     path = Path(model)
     return f"{path.parent.name}/{path.name}" if path.name.isdigit() and path.parent.name else path.name
 
@@ -100,12 +100,17 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--device", default="auto", help="where the network runs, as in tools/predict.py")
     seen = parser.add_argument_group("what is shown")
-    seen.add_argument("--threshold", type=float, help="least score (default: what suits the model best, or 0.3)")
+    seen.add_argument("--threshold", type=float, help="minimum score (default: the model's best, or 0.3)")
     seen.add_argument("--classes", nargs="+", default=[], metavar="NAME", help="only these classes")
     seen.add_argument("--no-labels", action="store_true", help="boxes without names and scores")
-    seen.add_argument("--no-window", action="store_true", help="open no window")
+    seen.add_argument("--no-window", action="store_true", help="do not open a window")
     seen.add_argument(
-        "--serve", type=int, nargs="?", const=8080, metavar="PORT", help="a page in the browser, at this port (8080)"
+        "--serve",
+        type=int,
+        nargs="?",
+        const=8080,
+        metavar="PORT",
+        help="show a page in the browser, at this port (8080)",
     )
     seen.add_argument(
         "--host", default="127.0.0.1", help="address of the page; 0.0.0.0 opens it to the network, with a token"
@@ -113,27 +118,29 @@ def parse() -> argparse.Namespace:
     camera = parser.add_argument_group("how the source is read")
     camera.add_argument("--width", type=int, help="asked of the camera, pixels")
     camera.add_argument("--height", type=int, help="asked of the camera, pixels")
-    camera.add_argument("--fps", type=float, help="asked of the camera; pictures a second of a folder with --realtime")
+    camera.add_argument("--fps", type=float, help="asked of the camera; images per second of a folder with --realtime")
     camera.add_argument(
-        "--mjpg", action="store_true", help="ask the camera for compressed pictures: more of them over USB"
+        "--mjpg", action="store_true", help="ask the camera for compressed frames (MJPG): more per second over USB"
     )
-    camera.add_argument("--realtime", action="store_true", help="a file at its own speed, dropping what comes too late")
-    camera.add_argument("--loop", action="store_true", help="a file again and again")
     camera.add_argument(
-        "--stall", type=float, metavar="SECONDS", help="reconnect after so long without a picture (camera 3, stream 6)"
+        "--realtime", action="store_true", help="read a file at its own speed, dropping frames that come too late"
     )
-    kept = parser.add_argument_group("what is kept")
+    camera.add_argument("--loop", action="store_true", help="repeat a file for ever")
+    camera.add_argument(
+        "--stall", type=float, metavar="SECONDS", help="reconnect after so long without a frame (camera 3, stream 6)"
+    )
+    kept = parser.add_argument_group("what is saved")
     kept.add_argument(
         "--save",
         type=Path,
         metavar="VIDEO",
         help="annotated video: .mp4 (fast), .webm (browsers play it, slower), .avi (large)",
     )
-    kept.add_argument("--detections", type=Path, metavar="FILE", help="detections of every picture, as JSON lines")
+    kept.add_argument("--detections", type=Path, metavar="FILE", help="detections of every frame, as JSON lines")
     kept.add_argument("--report", type=Path, metavar="FILE", help="all figures as JSON, for tools/fps_card.py")
     kept.add_argument("--label", default="", help="name of this board in the report")
     kept.add_argument("--snapshots", type=Path, default=Path("runs/snapshots"), help="folder (default: runs/snapshots)")
-    kept.add_argument("--max-frames", type=int, metavar="N", help="stop after N pictures")
+    kept.add_argument("--max-frames", type=int, metavar="N", help="stop after N frames")
     kept.add_argument("--max-seconds", type=float, metavar="S", help="stop S seconds after the first boxes")
     arguments = parser.parse_args()
     check(parser, arguments)
@@ -141,7 +148,7 @@ def parse() -> argparse.Namespace:
 
 
 def check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
-    """Refuse values that make no sense."""
+    """Refuse values that are not valid."""
     if arguments.threshold is not None and not 0 <= arguments.threshold <= 1:
         parser.error("--threshold must lie between 0 and 1")
     for name in ("width", "height", "fps", "stall", "max_frames", "max_seconds"):
@@ -149,9 +156,9 @@ def check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> Non
         if value is not None and not 0 < value < 1e9:
             parser.error(f"--{name.replace('_', '-')} must be more than 0")
     if arguments.serve is not None and not 0 <= arguments.serve <= 65535:
-        parser.error("--serve takes a port, 1 to 65535, or 0 for any that is free")
+        parser.error("--serve must be a port, 1 to 65535, or 0 for any free one")
     if arguments.serve is None and arguments.host != "127.0.0.1":
-        parser.error("--host is for --serve")
+        parser.error("--host needs --serve")
     files = [path.resolve() for path in (arguments.save, arguments.detections, arguments.report) if path is not None]
     if len(set(files)) < len(files):
-        parser.error("--save, --detections and --report need a file each")
+        parser.error("--save, --detections and --report must name different files")

@@ -1,1 +1,1 @@
-"""Live detection: where pictures come from, how they are paced, and what can be measured about it. No torch."""
+"""Live detection: sources, windows and browser view, recordings and measurements. It doesn't import torch."""

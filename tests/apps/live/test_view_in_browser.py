@@ -41,10 +41,10 @@ def colors(png):
     return int((picture.max(-1) - picture.min(-1)).max())
 
 
-def test_the_picture_lives_and_the_numbers_are_there(scene, browser):
+def test_the_frame_lives_and_the_numbers_are_there(scene, browser):
     server = scene.serve()
     browser.open(server.url)
-    browser.wait_for(f"{BANNER} === 'Waiting for the first picture'")
+    browser.wait_for(f"{BANNER} === 'Waiting for the first frame'")
     with Feeder(scene, pause=0.05):
         wait_for_picture(browser)
         assert browser.evaluate("document.getElementById('picture').naturalWidth") == WIDTH
@@ -111,7 +111,7 @@ def test_a_snapshot_is_downloaded(scene, browser):
     assert cv2.imread(str(file)).shape == (HEIGHT, WIDTH, 3)
 
 
-def test_a_lost_source_and_a_lost_server_are_told_and_both_come_back(scene, browser):
+def test_a_lost_source_and_a_lost_server_are_reported_and_both_come_back(scene, browser):
     server = scene.serve()
     with Feeder(scene, pause=0.05):
         browser.open(server.url)
@@ -177,7 +177,7 @@ def test_a_phone_and_the_dark(scene, browser):
     assert browser.problems == []
 
 
-def test_the_token_goes_on_by_cookie_and_an_old_one_is_told(scene, browser):
+def test_the_token_goes_on_by_cookie_and_an_old_one_is_refused(scene, browser):
     server = scene.serve(host="0.0.0.0", token=SECRET)
     with Feeder(scene, pause=0.05):
         browser.open(f"http://127.0.0.1:{server.port}/?token={SECRET}")
@@ -186,7 +186,7 @@ def test_the_token_goes_on_by_cookie_and_an_old_one_is_told(scene, browser):
         assert browser.problems == []
         server.close()
         scene.serve(host="0.0.0.0", token=SECRET[::-1], port=server.port)
-        browser.wait_for(f"{BANNER}.startsWith('This address is no longer right')")
+        browser.wait_for(f"{BANNER}.startsWith('This address is no longer valid')")
     browser.open(f"http://127.0.0.1:{server.port}/")
     browser.wait_for("document.body.innerText.startsWith('403: the token is missing')")
 

@@ -40,7 +40,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
-    """24 pictures of 96x160."""
+    """24 frames of 96x160."""
     path = tmp_path_factory.mktemp("live") / "clip.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 12, (160, 96))
     for number in range(FRAMES):
@@ -61,7 +61,7 @@ def environment(**more):
 
 
 def webcam(*words, folder=None):
-    """Run it; status, what it printed, and what it complained of."""
+    """Run it; status, standard output and standard error."""
     done = subprocess.run(
         command(*words), capture_output=True, text=True, timeout=120, cwd=folder, env=environment(), check=False
     )
@@ -77,7 +77,7 @@ def frames_of(path):
 
 
 def wait_for_lines(process, log):
-    """Until it has looked at some pictures."""
+    """Until it has processed some frames."""
     end = time.monotonic() + 60
     while not log.exists() or log.read_text().count("\n") < 6:
         assert process.poll() is None, process.stderr and process.stderr.read()
@@ -119,7 +119,7 @@ def test_a_file_at_its_own_speed(model, clip, tmp_path):
     assert card["frames"]["captured"] <= 12 * 4
 
 
-def test_stops_after_so_many_pictures(model, clip):
+def test_stops_after_so_many_frames(model, clip):
     status, out, _ = webcam("--model", model, "--source", clip, "--no-window", "--max-frames", 5)
     assert (status, out.split()[0]) == (0, "5")
 
@@ -154,7 +154,7 @@ def test_without_a_display_nothing_more_is_made_than_was_asked_for(model, clip, 
     [
         (["--source", "nowhere.mp4"], "nowhere.mp4"),
         (["--source", "camera:77"], "77"),
-        (["--model", "nowhere.onnx"], "no model 'nowhere.onnx'"),
+        (["--model", "nowhere.onnx"], "'nowhere.onnx'"),
         (["--model", "ssd_mobilnet_v1_075_coco"], "did you mean 'ssd_mobilenet_v1_075_coco'?"),
         (["--classes", "catt"], "did you mean 'cat'?"),
         (["--save", "o.mpeg7"], ".mp4"),
@@ -165,7 +165,7 @@ def test_without_a_display_nothing_more_is_made_than_was_asked_for(model, clip, 
         (["--mjpg"], "mjpg"),
     ],
 )
-def test_mistakes_are_told_in_a_line(model, clip, tmp_path, words, wanted):
+def test_mistakes_are_reported_in_a_line(model, clip, tmp_path, words, wanted):
     (tmp_path / "there.json").write_text("mine")
     given = ["--no-window"]
     given += [] if "--model" in words else ["--model", str(model)]

@@ -32,7 +32,7 @@ PATIENCE = 20.0
 
 
 class Player:
-    """The program beside this one, its window and what it tells."""
+    """The program beside this one, its window and what it reports."""
 
     def __init__(self, display, mode, folder):
         self.env = {
@@ -49,7 +49,7 @@ class Player:
             stderr=subprocess.PIPE,
             text=True,
         )
-        self.told = []
+        self.reported = []
         self._lines = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
@@ -61,13 +61,13 @@ class Player:
         self._lines.put(None)
 
     def wait_for(self, wanted):
-        """The first thing told from now on that ``wanted`` holds for."""
+        """The first thing reported from now on that ``wanted`` holds for."""
         deadline = time.monotonic() + PATIENCE
         while True:
             line = self._lines.get(timeout=max(0.01, deadline - time.monotonic()))
             if line is None:
                 raise AssertionError(f"the player ended: {self.process.wait()} {self.process.stderr.read()}")
-            self.told.append(line)
+            self.reported.append(line)
             if wanted(line):
                 return line
 
@@ -97,15 +97,15 @@ class Player:
             self.do("key", name)
 
     def end(self):
-        """What the player told last, after it ended by itself."""
+        """What the player reported last, after it ended by itself."""
         status = self.process.wait(PATIENCE)
         self._reader.join()
         with contextlib.suppress(queue.Empty):
             while (line := self._lines.get_nowait()) is not None:
-                self.told.append(line)
+                self.reported.append(line)
         self.stderr = self.process.stderr.read()
         assert status == 0, self.stderr
-        return self.told[-1]["why"]
+        return self.reported[-1]["why"]
 
     def close(self):
         self.process.kill()
@@ -175,23 +175,23 @@ def test_every_key_acts(play, x_screen):
     kept = sorted(player.folder.iterdir())
     assert len(kept) == 2
     assert cv2.imread(str(kept[0])).shape == (200, 320, 3)
-    assert player.stderr.splitlines() == [f"kept {path}" for path in kept]  # and nothing from Qt
+    assert player.stderr.splitlines() == [f"saved {path}" for path in kept]  # and nothing from Qt
 
 
-def test_a_paused_picture_stays_but_obeys(play):
+def test_a_paused_frame_stays_but_obeys(play):
     player = play("run")
     player.wait_for(lambda line: line.get("shown", 0) >= 2)
     player.focus()
     player.key("space")
     player.settings(paused=True)
-    before = len(player.told)
+    before = len(player.reported)
     for threshold in (0.35, 0.4, 0.45):
         player.key("plus")
         player.settings(threshold=threshold)
     player.key("space")
     player.settings(paused=False)
-    # The one on the screen may be told only now.
-    assert len([line for line in player.told[before:] if "shown" in line]) <= 1
+    # The one on the screen may be reported only now.
+    assert len([line for line in player.reported[before:] if "shown" in line]) <= 1
     player.wait_for(lambda line: "shown" in line)
     player.key("Escape")
     assert player.end() == "key"
@@ -205,7 +205,7 @@ def test_closing_the_window_ends_it(play, x_screen):
     assert player.stderr == ""
 
 
-def test_a_lost_source_dims_the_picture_and_leaves_the_window_alive(play, x_screen):
+def test_a_lost_source_dims_the_frame_and_leaves_the_window_alive(play, x_screen):
     player = play("frozen")
     player.wait_for(lambda line: line.get("shown") == 4)
     player.focus()
@@ -222,12 +222,12 @@ def wait_until_dim(display):
     deadline = time.monotonic() + PATIENCE
     while True:
         picture = screenshot(display)
-        if ((picture > 35) & (picture < 48)).all(-1).sum() > 20000:  # 90 of the picture, dimmed
+        if ((picture > 35) & (picture < 48)).all(-1).sum() > 20000:  # 90, the frame's grey, dimmed
             return picture
         assert time.monotonic() < deadline
 
 
-def test_keys_act_before_the_first_picture(play):
+def test_keys_act_before_the_first_frame(play):
     player = play("silent")
     player.focus()
     player.key("s", "plus")
@@ -237,13 +237,13 @@ def test_keys_act_before_the_first_picture(play):
     assert not player.folder.exists()
 
 
-def test_a_file_ends_with_its_last_picture_shown(play):
+def test_a_file_ends_with_its_last_frame_shown(play):
     player = play("file")
     assert player.end() == "end"
-    assert [line for line in player.told if "shown" in line][-1]["shown"] == 7
+    assert [line for line in player.reported if "shown" in line][-1]["shown"] == 7
 
 
-def test_a_still_picture_stays(play):
+def test_a_still_frame_stays(play):
     player = play("still")
     player.wait_for(lambda line: line.get("shown") == 0)
     player.focus()
@@ -266,11 +266,11 @@ class FakeGui:
     """Stands in for OpenCV's windows."""
 
     def __init__(self, monkeypatch):
-        self.keys, self.pictures, self.visible, self.turns, self.destroyed = [], [], 1.0, 0, False
+        self.keys, self.frames, self.visible, self.turns, self.destroyed = [], [], 1.0, 0, False
         self.on_turn = lambda: None
         for name in ("namedWindow", "setWindowTitle", "resizeWindow", "setWindowProperty"):
             monkeypatch.setattr(cv2, name, lambda *_: None)
-        monkeypatch.setattr(cv2, "imshow", lambda _, image: self.pictures.append(image))
+        monkeypatch.setattr(cv2, "imshow", lambda _, image: self.frames.append(image))
         monkeypatch.setattr(cv2, "waitKeyEx", self._turn)
         monkeypatch.setattr(cv2, "waitKey", lambda _: -1)
         monkeypatch.setattr(cv2, "getWindowProperty", lambda *_: self._visible())
@@ -355,7 +355,7 @@ def test_the_last_result_is_shown_though_it_came_late(gui, tmp_path):
     assert start <= shown[0][1] <= time.monotonic()
 
 
-def test_a_source_that_ends_without_a_picture(gui, tmp_path):
+def test_a_source_that_ends_without_a_frame(gui, tmp_path):
     results = Newest()
     results.close()
     assert window(results, tmp_path).run(StopFlag(), lambda: True) is StopReason.END
@@ -375,10 +375,10 @@ def test_nothing_is_drawn_twice(gui, tmp_path):
     stop = StopFlag()
     gui.on_turn = lambda: stop.set() if gui.turns == 15 else None
     window(one_result(), tmp_path).run(stop, lambda: False)
-    assert len(gui.pictures) <= 2
+    assert len(gui.frames) <= 2
 
 
-def test_text_stays_off_the_picture_that_others_share(gui, tmp_path):
+def test_text_stays_off_the_frame_that_others_share(gui, tmp_path):
     results, painter = one_result(size=(400, 640)), Painter(ViewSettings())
     before = painter.paint(results.get()[1]).copy()
     gui.keys = ["h", "p", "q"]
@@ -397,42 +397,42 @@ def test_changes_from_elsewhere_are_drawn(gui, tmp_path):
 
     gui.on_turn = act
     window(one_result(size=(400, 640)), tmp_path, settings=settings).run(stop, lambda: False)
-    assert (gui.pictures[0] != gui.pictures[-1])[100:300].any()
+    assert (gui.frames[0] != gui.frames[-1])[100:300].any()
 
 
-def test_a_folder_that_takes_no_pictures_is_told_and_does_no_harm(gui, tmp_path, caplog):
+def test_a_folder_that_takes_no_snapshots_is_reported_and_does_no_harm(gui, tmp_path, caplog):
     (tmp_path / "file").write_text("in the way")
     gui.keys = ["s", "s", "q"]
     assert window(one_result(), tmp_path, snapshots=tmp_path / "file").run(StopFlag(), lambda: False) is StopReason.KEY
-    assert "choose another folder" in caplog.text
+    assert str(tmp_path / "file") in caplog.text
 
 
 @pytest.mark.parametrize("size", [(480, 640), (400, 1600), (640, 360)])
-def test_a_full_screen_is_black_around_the_picture(gui, tmp_path, size):
+def test_a_full_screen_is_black_around_the_frame(gui, tmp_path, size):
     gui.keys = ["f", "l", "l", "q"]
     window(one_result(size=size), tmp_path, screen=(1080, 1920)).run(StopFlag(), lambda: False)
-    height, width = gui.pictures[-1].shape[:2]
+    height, width = gui.frames[-1].shape[:2]
     assert width / height == pytest.approx(16 / 9, rel=0.01)
-    assert (gui.pictures[-1] > 0).any(-1).sum() >= size[0] * size[1] * 0.99
-    assert not gui.pictures[-1][[0, 0, -1, -1], [0, -1, 0, -1]].any()
+    assert (gui.frames[-1] > 0).any(-1).sum() >= size[0] * size[1] * 0.99
+    assert not gui.frames[-1][[0, 0, -1, -1], [0, -1, 0, -1]].any()
 
 
 @pytest.mark.parametrize("size", [(60, 80), (800, 90), (2160, 3840)])
-def test_pictures_of_any_size(gui, tmp_path, size):
+def test_frames_of_any_size(gui, tmp_path, size):
     gui.keys = [*"hhppspl ++f", "q"]
     assert window(one_result(size=size), tmp_path).run(StopFlag(), lambda: False) is StopReason.KEY
-    height, width = gui.pictures[-1].shape[:2]
+    height, width = gui.frames[-1].shape[:2]
     assert width / height == pytest.approx(size[1] / size[0], rel=0.02)
 
 
-def test_pictures_reach_opencv_in_its_order_of_colours(gui, tmp_path):
+def test_frames_reach_opencv_in_its_order_of_colours(gui, tmp_path):
     result = window_player.result(0, (480, 640))
     result.frame.image[:] = 200, 100, 0
     results = Newest()
     results.put(result)
     gui.keys = ["q"]
     window(results, tmp_path).run(StopFlag(), lambda: False)
-    assert tuple(gui.pictures[-1][300, 600]) == (0, 100, 200)
+    assert tuple(gui.frames[-1][300, 600]) == (0, 100, 200)
 
 
 def test_a_snapshot_that_cannot_be_encoded_leaves_nothing(tmp_path):

@@ -25,7 +25,7 @@ PATIENCE = 20.0
 
 
 def make_result(index, *, size=(HEIGHT, WIDTH), found=((0.9, 1), (0.5, 2), (0.1, 1)), noise=False):
-    """A picture whose grey tells its number, with a car and two people."""
+    """A frame whose grey shows its number, with a car and two people."""
     image = np.full((*size, 3), 10 + 8 * (index % 25), np.uint8)
     if noise:
         image[:] = np.random.default_rng(index).integers(0, 255, image.shape, np.uint8)
@@ -99,14 +99,14 @@ def ask(server, path, *, method="GET", body=None, headers=None, host="127.0.0.1"
         connection.close()
 
 
-def wish(server, value, **headers):
+def change(server, value, **headers):
     body = value if isinstance(value, bytes) else json.dumps(value).encode()
     names = {"Content-Type": "application/json", **{k.replace("_", "-"): v for k, v in headers.items()}}
     return ask(server, "/settings", method="POST", body=body, headers=names)
 
 
 class Viewer:
-    """Reads the stream picture by picture; `next` gives index and picture ``(H, W, 3)`` BGR."""
+    """Reads the stream frame by frame; `next` gives index and image ``(H, W, 3)`` BGR."""
 
     def __init__(self, server, query="", headers=None):
         self._connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)

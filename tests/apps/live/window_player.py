@@ -1,7 +1,7 @@
-"""Opens a window on made-up pictures and tells on stdout, in JSON lines, what happens to it: a program for tests.
+"""Opens a window on made-up frames and reports on stdout, in JSON lines, what happens to it: a program for tests.
 
-``python window_player.py MODE FOLDER``: ``run`` goes on for ever, ``file`` ends after 8 pictures, ``still`` stays at
-its only one, ``frozen`` loses its source after 5, ``silent`` never gets a picture.
+``python window_player.py MODE FOLDER``: ``run`` goes on for ever, ``file`` ends after 8 frames, ``still`` stays at
+its only one, ``frozen`` loses its source after 5, ``silent`` never gets a frame.
 """
 
 import json
@@ -24,7 +24,7 @@ from mobiledet.structures import Detections
 COUNTS = {"run": 10**6, "file": 8, "still": 1, "frozen": 5, "silent": 0}
 
 
-def tell(**what):
+def report(**what):
     # One write: print's line and its end are two, and another thread's line comes between them.
     sys.stdout.write(f"{json.dumps(what)}\n")
     sys.stdout.flush()
@@ -61,7 +61,7 @@ def main():
         while not stop.wait(0.005):
             now = {"threshold": settings.threshold, "labels": settings.labels, "paused": settings.paused}
             if now != last:
-                tell(settings=now)
+                report(settings=now)
             last = now
 
     began = time.monotonic()
@@ -77,14 +77,14 @@ def main():
         # The title is of a file whose name isn't UTF-8; OpenCV crashes at that.
         View(results, Painter(settings), numbers, "player – Fenster \udcff"),
         snapshots=folder,
-        on_shown=lambda item, moment: tell(shown=item.frame.index, late_ms=(moment - put[item.frame.index]) * 1e3),
+        on_shown=lambda item, moment: report(shown=item.frame.index, late_ms=(moment - put[item.frame.index]) * 1e3),
         hold=mode == "still",
     )
     threads = [threading.Thread(target=job) for job in (feed, watch)]
     for thread in threads:
         thread.start()
     try:
-        tell(why=window.run(stop, over.is_set).value)
+        report(why=window.run(stop, over.is_set).value)
     finally:
         stop.set()
         for thread in threads:

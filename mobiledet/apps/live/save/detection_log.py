@@ -1,4 +1,4 @@
-"""Detections as JSON lines: one object for each picture, readable while it grows."""
+"""Detections as JSON lines: one object for each frame, readable while the file grows."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from mobiledet.utils.files import refuse_existing
 logger = logging.getLogger(__name__)
 
 _WAITING = 100_000
-"""Lines that may wait for a slow disk, some 30 MB; what comes then is lost and counted."""
+"""Lines that may wait for a slow disk, about 30 MB; further ones are dropped and counted."""
 
 
 class DetectionLog:
-    """Writes what is shown of each result, each line in one piece and at once, in a thread of its own.
+    """Writes the detections shown of each result, one whole line at a time and at once, in a thread of its own.
 
     A line: ``{"frame": 17, "position": 0.567, "time": "2026-03-01T12:00:00.123Z", "age_ms": 31.2, "width": 640,
     "height": 480, "detections": [{"name": "dog", "category_id": 18, "label": 17, "score": 0.8125, "box": [12.5, 8.0,
-    320.1, 478.9]}]}``, with ``"name"`` for a picture of a folder. ``time`` is when the picture was grabbed, by the
-    clock on the wall; boxes are xyxy in pixels of the picture.
+    320.1, 478.9]}]}``, with ``"name"`` for an image of a folder. ``time`` is when the frame was grabbed (UTC);
+    boxes are xyxy in pixels of the frame.
 
     Args:
         path: A new file, such as ``out.jsonl``.
@@ -50,9 +50,9 @@ class DetectionLog:
         self.lines = 0
         """Lines in the file."""
         self.missed = 0
-        """Results that aren't in it."""
+        """Results that are not in the file."""
         self.error: MobiledetError | None = None
-        """What went wrong first."""
+        """The first error."""
         self._settings = settings
         self._category_ids = tuple(category_ids)
         try:
@@ -61,37 +61,37 @@ class DetectionLog:
             raise MobiledetError(f"{path}: can't be written: {error.strerror}; name another file") from None
         self._size = 0
         self._queue: queue.Queue[dict[str, Any] | None] = queue.Queue()
-        self._closed = self._told = False
+        self._closed = self._reported = False
         self._thread = threading.Thread(target=self._run, name="detection log", daemon=True)
         self._thread.start()
 
     def put(self, result: Result) -> None:
-        """Note what is shown of this result; never waits."""
+        """Queue a line with the detections shown of this result; never waits."""
         if self._closed or self._queue.qsize() > _WAITING:
             self.missed += 1
             return
         self._queue.put(self._record(result))
 
     def close(self) -> None:
-        """Write what waits and end the file. Harmless when done twice.
+        """Write the lines that wait and close the file. May be called twice.
 
         Raises:
-            MobiledetError: not everything is in the file; told once.
+            MobiledetError: Not everything is in the file. Raised once.
         """
         if not self._closed:
             self._closed = True
             self._queue.put(None)
             self._thread.join()
-            if not self._size:  # nothing was detected in: the name stays free for another try
+            if not self._size:  # no frame was processed: the name stays free for another try
                 with contextlib.suppress(OSError):
                     self.path.unlink()
             if self.error is None and self.missed:
                 self.error = MobiledetError(
-                    f"{self.path}: {self.missed} pictures are not in it, the disk was too slow for them; it holds "
+                    f"{self.path}: {self.missed} frames are missing, the disk was too slow for them; it holds "
                     f"{self.lines}"
                 )
-        if self.error is not None and not self._told:
-            self._told = True
+        if self.error is not None and not self._reported:
+            self._reported = True
             raise self.error
 
     def _record(self, result: Result) -> dict[str, Any]:
@@ -107,18 +107,18 @@ class DetectionLog:
         if frame.name:
             record["name"] = frame.name
         record["height"], record["width"] = frame.image.shape[:2]
-        record["detections"] = self._found(self._settings.select(result.detections))
+        record["detections"] = self._detections(self._settings.select(result.detections))
         return record
 
-    def _found(self, shown: Detections) -> list[dict[str, Any]]:
-        found = []
+    def _detections(self, shown: Detections) -> list[dict[str, Any]]:
+        listed = []
         for index, (box, score, label) in enumerate(
             zip(shown.boxes.tolist(), shown.scores.tolist(), shown.labels.tolist(), strict=True)
         ):
-            if not all(map(math.isfinite, box)):  # JSON has no word for it
+            if not all(map(math.isfinite, box)):  # JSON has no infinity and no NaN
                 continue
             known = 1 <= label <= len(self._category_ids)
-            found.append(
+            listed.append(
                 {
                     "name": shown.name(index),
                     "category_id": self._category_ids[label - 1] if known else None,
@@ -127,11 +127,11 @@ class DetectionLog:
                     "box": [round(side, 1) for side in box],
                 }
             )
-        return found
+        return listed
 
     def _run(self) -> None:
         while (record := self._queue.get()) is not None:
-            # A file name that isn't text becomes an escape that JSON knows.
+            # A file name that isn't UTF-8 becomes a JSON escape.
             line = (json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
             if self._write(line):
                 self.lines += 1
@@ -140,7 +140,7 @@ class DetectionLog:
         os.close(self._file)
 
     def _write(self, line: bytes) -> bool:
-        """Append a line, or nothing of it; tell the first time that it can't be done."""
+        """Append a whole line or nothing, and say which; the first failure is logged."""
         done = 0
         try:
             while done < len(line):

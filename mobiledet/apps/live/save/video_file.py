@@ -1,16 +1,16 @@
-"""One video file: a codec that opens, pictures of one size, and a name that it gets when it is whole.
+"""One video file: a codec that opens, frames of one size, and a name that it gets when it is complete.
 
 What OpenCV 5.0's wheel for Linux makes of three clips in 640x480 pixels, on one core of a small cloud machine:
 
 ======  ===========  ==============  ==========  ====================================================
-ending  codec        ms per picture  kB/picture  plays in
+ending  codec        ms per frame    kB/frame    plays in
 ======  ===========  ==============  ==========  ====================================================
 .webm   VP8          10 to 27        4 to 10     browsers (tried: Chromium), VLC, mpv
 .mp4    MPEG-4       2               2 to 4      VLC, mpv, most players; no browser (tried: Chromium)
 .avi    Motion JPEG  3               10 to 24    VLC, mpv, most players; no browser (tried: Chromium)
 ======  ===========  ==============  ==========  ====================================================
 
-VP9 takes 80 to 220 ms for files that are no smaller and look no better, since OpenCV lets nobody choose its speed; it
+VP9 takes 80 to 220 ms for files that are no smaller and look no better, since OpenCV has no setting for its speed; it
 is used where VP8 doesn't open. H.264, which would play everywhere, isn't in OpenCV's wheels.
 """
 
@@ -46,6 +46,8 @@ SMALLEST, LARGEST = 16, 4096
 _LOOK_EVERY = 0.5
 """Seconds between two looks at the free room."""
 
+_TRIAL_FRAMES = 5
+
 _FFMPEG_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 
 _BORDER = (24, 24, 24)
@@ -53,7 +55,7 @@ _BORDER = (24, 24, 24)
 
 @dataclass(frozen=True)
 class Codec:
-    """How pictures are packed: OpenCV's four letters, what people call it, and where it plays."""
+    """How frames are encoded: OpenCV's four letters, the codec's usual name, and where it plays."""
 
     fourcc: str
     name: str
@@ -72,9 +74,9 @@ CODECS: dict[str, tuple[Codec, ...]] = {
 
 
 class VideoFile:
-    """Writes pictures to a hidden neighbour of ``path``, and gives it that name when it is whole.
+    """Writes frames to a hidden file beside ``path``, and gives it that name when it is complete.
 
-    A process that is killed leaves the neighbour behind: ``.webm`` and ``.avi`` play up to there, ``.mp4`` doesn't.
+    A process that is killed leaves the hidden file behind: ``.webm`` and ``.avi`` play up to there, ``.mp4`` doesn't.
 
     Args:
         path: A new file; its ending chooses the codec.
@@ -91,7 +93,7 @@ class VideoFile:
         if ending not in CODECS:
             raise MobiledetError(f"{path}: videos are written as .mp4 (fast), .webm (for browsers) or .avi (large)")
         if not is_utf8(path):
-            raise MobiledetError(f"{path.name!r} is no UTF-8, and OpenCV writes no such name; name the video otherwise")
+            raise MobiledetError(f"{path.name!r} is not UTF-8, which OpenCV can't write; choose another name")
         if free_bytes(path) < RESERVE:
             raise MobiledetError(
                 f"{path}: less than {RESERVE >> 20} MiB left on that disk; free some, or save elsewhere"
@@ -104,7 +106,7 @@ class VideoFile:
         """``(height, width)`` of the video, once it is open."""
         self.fps = 0.0
         self.written = 0
-        """Pictures in the file, repeated ones included."""
+        """Frames in the file, repeated ones included."""
         self._writer: Any = None
         self._looked = 0.0
         self._warned = False
@@ -114,28 +116,30 @@ class VideoFile:
         """How long it plays."""
         return self.written / self.fps if self.fps else 0.0
 
-    def milliseconds(self, image: ImageArray, *, pictures: int = 5) -> float:
-        """How long encoding a picture like this one ``(H, W, 3)`` uint8 RGB takes, by trying a few that move.
+    def milliseconds(self, image: ImageArray) -> float:
+        """Milliseconds that encoding a frame like ``image``, ``(H, W, 3)`` uint8 RGB, takes: tried on a few that move.
 
         Raises:
             MobiledetError: it can't be encoded.
         """
         size = video_size(image.shape[:2])
-        fitted = [fit(np.roll(image, 3 * index, axis=1), size) for index in range(pictures)]
+        fitted = [fit(np.roll(image, 3 * index, axis=1), size) for index in range(_TRIAL_FRAMES)]
         try:
             writer = _open(self._trial, self.codec, 30.0, size)
             if writer is None:
-                raise MobiledetError(f"{self.path}: {self.codec.name} doesn't take pictures of {size[1]}x{size[0]}")
+                raise MobiledetError(
+                    f"{self.path}: {self.codec.name} doesn't take frames of {size[1]}x{size[0]} pixels"
+                )
             start = time.monotonic()
-            for picture in fitted:
-                writer.write(picture)
+            for frame in fitted:
+                writer.write(frame)
             writer.release()
-            return (time.monotonic() - start) * 1e3 / pictures
+            return (time.monotonic() - start) * 1e3 / _TRIAL_FRAMES
         finally:
             _remove(self._trial)
 
     def open(self, size: Size, fps: float) -> None:
-        """Begin, for pictures of ``size`` and ``fps`` of them a second.
+        """Begin a video of frames of ``size``, ``fps`` per second.
 
         Raises:
             MobiledetError: the codec doesn't take that.
@@ -145,12 +149,12 @@ class VideoFile:
         if self._writer is None:
             height, width = self.size
             raise MobiledetError(
-                f"{self.path}: {self.codec.name} doesn't take {width}x{height} pixels at {fps:g} pictures a second; "
+                f"{self.path}: {self.codec.name} doesn't take {width}x{height} pixels at {fps:g} frames per second; "
                 "try another ending"
             )
 
     def write(self, image: ImageArray) -> None:
-        """Append a picture ``(H, W, 3)`` uint8 RGB; one of another size is fitted in, with borders.
+        """Append a frame ``(H, W, 3)`` uint8 RGB; one of another size is fitted in, with borders.
 
         Raises:
             MobiledetError: the disk is full, or what the system says.
@@ -166,11 +170,13 @@ class VideoFile:
                 )
         if not self._warned and video_size(image.shape[:2]) != self.size:
             self._warned = True
-            logger.warning("%s: its pictures differ in size; all are %dx%d, as the first", self.path, *self.size[::-1])
-        # OpenCV 5 says False; OpenCV 4 says nothing, there it shows when the file is ended.
+            logger.warning(
+                "%s: frames differ in size; all are scaled to %dx%d, the first one's", self.path, *self.size[::-1]
+            )
+        # OpenCV 5 returns False; OpenCV 4 returns nothing, there it shows when the file is completed.
         if self._writer.write(fit(image, self.size)) is False:
             raise MobiledetError(
-                f"{self.path}: can't be written any further after {self.seconds:.1f} s; is the disk or a quota full?"
+                f"{self.path}: can't be written beyond {self.seconds:.1f} s; is the disk or a quota full?"
             )
         self.written += 1
 
@@ -181,7 +187,7 @@ class VideoFile:
             Where it is; None when there was nothing to write.
 
         Raises:
-            MobiledetError: it isn't whole, or it can't be told that it is; the file that holds the pictures is named.
+            MobiledetError: It is not complete, or can't be checked; the message names the file that holds the frames.
         """
         if self._writer is None:
             return None
@@ -190,20 +196,20 @@ class VideoFile:
         if not self.written:
             _remove(self.partial)
             return None
-        pictures = count_frames(self.partial)
-        if pictures <= 0:
+        frames = count_frames(self.partial)
+        if frames <= 0:
             full = "is the disk or a quota full?"
             if _is_empty(self.partial):
                 _remove(self.partial)
-                raise MobiledetError(f"{self.path}: nothing of it could be written; {full}")
-            # Never removed: that it can't be opened has other reasons, too, and may be mended.
-            kept = "may not play" if pictures < 0 else "plays, but wasn't ended properly"
-            raise MobiledetError(f"{self.path}: can't be ended; what there is of it, {self.partial}, {kept}; {full}")
+                raise MobiledetError(f"{self.path}: nothing could be written; {full}")
+            # Never removed: there may be other reasons that it can't be opened, and it may be repaired.
+            kept = "may not play" if frames < 0 else "plays, but is incomplete"
+            raise MobiledetError(f"{self.path}: can't be completed; what was written, {self.partial}, {kept}; {full}")
         _place(self.partial, self.path)
         return self.path
 
     def _choose_codec(self, codecs: tuple[Codec, ...]) -> Codec:
-        """The first that really writes; opening alone tells too little."""
+        """The first that really writes; that one opens proves too little."""
         black = np.zeros((48, 64, 3), np.uint8)
         try:
             for codec in codecs:
@@ -221,14 +227,14 @@ class VideoFile:
 
 
 def video_size(size: Size) -> Size:
-    """The size ``(height, width)`` of a video for pictures of ``size``: even, as codecs want it, and not extreme."""
+    """Size ``(height, width)`` of a video for frames of ``size``: even, as codecs need it, and in their range."""
     scale = min(1.0, LARGEST / max(size))
     height, width = (max(SMALLEST, round(side * scale)) for side in size)
     return height + height % 2, width + width % 2
 
 
 def fit(image: ImageArray, size: Size) -> ImageArray:
-    """A picture ``(H, W, 3)`` RGB as ``size + (3,)`` BGR: as large as fits, dark borders around it."""
+    """A frame ``(H, W, 3)`` RGB as ``size + (3,)`` BGR: as large as fits, dark borders around it."""
     import cv2
 
     height, width = image.shape[:2]
@@ -251,7 +257,7 @@ def _open(path: Path, codec: Codec, fps: float, size: Size) -> Any:
     """OpenCV's writer, or None where it doesn't open."""
     import cv2
 
-    with _without_tag_complaints():
+    with _without_tag_warnings():
         try:
             writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec.fourcc), fps, size[::-1])
         except cv2.error:
@@ -263,31 +269,31 @@ def _open(path: Path, codec: Codec, fps: float, size: Size) -> Any:
 
 
 @contextlib.contextmanager
-def _without_tag_complaints() -> Iterator[None]:
+def _without_tag_warnings() -> Iterator[None]:
     """Hide OpenCV's "tag ... is not supported": it comes for every WebM, straight to stderr, and means nothing."""
     try:
         kept = os.dup(2)
     except OSError:  # no stderr
         yield
         return
-    with tempfile.TemporaryFile() as said:
+    with tempfile.TemporaryFile() as captured:
         if sys.stderr is not None:
             sys.stderr.flush()
-        os.dup2(said.fileno(), 2)
+        os.dup2(captured.fileno(), 2)
         try:
             yield
         finally:
             os.dup2(kept, 2)
             os.close(kept)
-            said.seek(0)
-            lines = said.read().splitlines(keepends=True)
+            captured.seek(0)
+            lines = captured.read().splitlines(keepends=True)
             rest = b"".join(line for line in lines if not line.startswith(b"OpenCV: FFMPEG: "))
             if rest:
                 os.write(2, rest)
 
 
 def _place(partial: Path, path: Path) -> None:
-    """Give a finished file its name, unless somebody else has taken that meanwhile.
+    """Give a finished file its name, unless that was taken meanwhile.
 
     Raises:
         MobiledetError: the name is taken, or the file can't be renamed.
@@ -303,18 +309,18 @@ def _place(partial: Path, path: Path) -> None:
                 raise FileExistsError from None
             partial.rename(path)
     except FileExistsError:
-        raise MobiledetError(f"{path} was made by another program meanwhile; the video is in {partial}") from None
+        raise MobiledetError(f"{path} was created by another program meanwhile; the video is in {partial}") from None
     except OSError as error:
-        raise MobiledetError(f"{path}: can't be named so: {error.strerror}; the video is in {partial}") from None
+        raise MobiledetError(f"{path}: can't be renamed to this: {error.strerror}; the video is in {partial}") from None
 
 
 def count_frames(path: Path) -> int:
-    """Pictures that the file says it holds; 0 if it plays but wasn't ended properly, -1 if it doesn't even play."""
+    """Frames that the file says it holds; 0 if it plays but is incomplete, -1 if it doesn't play."""
     found = _try_to_count(path)
     options = os.environ.get(_FFMPEG_OPTIONS) if found < 0 else None
     if options is None:
         return found
-    # They are meant for the source, a stream, and FFmpeg obeys them for every file.
+    # The options are meant for the source, a stream, but FFmpeg applies them to every file.
     del os.environ[_FFMPEG_OPTIONS]
     try:
         return _try_to_count(path)

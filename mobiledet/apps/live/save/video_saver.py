@@ -20,24 +20,24 @@ from mobiledet.utils.text import count
 logger = logging.getLogger(__name__)
 
 FASTEST = 30
-"""Pictures a second of a live video, at most."""
+"""Most frames per second of a live video."""
 
 STILLS = 1.0
-"""Pictures of a folder per second."""
+"""Images of a folder per second."""
 
 LONGEST_STILL = 5.0
-"""Seconds that a picture stands for want of the next; the rest of a longer gap is left out."""
+"""Seconds that a frame is repeated while no other arrives; the rest of a longer gap is left out."""
 
 _SHARE = 0.4
-"""Of a core that encoding a live video may take; its rate is chosen so."""
+"""Share of a core that encoding a live video may take; its rate is chosen accordingly."""
 
 _LOOK_S = 0.1
 """Seconds between two checks whether unsaved frames are to be dropped."""
 
 _EARLY, _LATE = -0.75, 1.0
-"""How far, in pictures of the video, one may be off its time: before, it is left out; after, the last is repeated.
+"""By how many frames of the video a frame may be early or late: earlier, it is dropped; later, the last is repeated.
 
-Wider than one picture, so that a camera whose clock differs a little isn't out and in step all the time.
+The range is wider than one frame, so that a camera whose clock differs a little doesn't cause both all the time.
 """
 
 _QUEUE_BYTES, _QUEUE_LENGTH = 64 * 2**20, 32
@@ -46,29 +46,29 @@ _QUEUE_BYTES, _QUEUE_LENGTH = 64 * 2**20, 32
 class VideoSaver:
     """Draws and encodes in a thread of its own.
 
-    A file's pictures are all saved, at the file's rate (30 a second where it tells none that can be meant). A live
-    source is saved at a fixed rate, since OpenCV writes no other, with pictures repeated and left out by their time
-    stamps: the video plays as fast as life, whether the detector is slow or the camera stalls. The rate is the
+    A file's frames are all saved, at the file's rate (30 per second where it names no plausible one). A live
+    source is saved at a fixed rate, since OpenCV writes no other, with frames repeated and dropped by their time
+    stamps: the video plays in real time, whether the detector is slow or the camera stalls. The rate is the
     source's, at most 30, or less where encoding is too slow for that (`video_file` says how slow).
-    Where it still can't keep up, pictures are missed, and counted.
+    Where it still can't keep up, frames are missed, and counted.
 
     Args:
-        path: A new ``.mp4``, ``.webm`` or ``.avi`` file. It has this name when it is whole, not before.
+        path: A new ``.mp4``, ``.webm`` or ``.avi`` file. It has this name once it is complete, not before.
         painter: Draws the boxes.
-        fps: Pictures a second of the source, where it says.
-        live: Whether pictures are left out rather than waited for.
+        fps: Frames per second of the source, where known.
+        live: Whether frames are dropped rather than waited for.
 
     Raises:
-        MobiledetError: it can't be written there, or not in this form.
+        MobiledetError: It can't be written there, or not in this format.
     """
 
     def __init__(self, path: Path, *, painter: Painter, fps: float | None, live: bool) -> None:
         self.path = path
         self.live = live
         self.saved = 0
-        """Pictures in the video, each counted once."""
+        """Frames in the video, each counted once."""
         self.thinned = 0
-        """Live pictures that came between two of the video's."""
+        """Live frames that fell between two of the video's."""
         self.cut_seconds = 0.0
         """By how much a live video is shorter than what it shows."""
         self.error: MobiledetError | None = None
@@ -79,7 +79,7 @@ class VideoSaver:
         self._changed = threading.Condition()
         self._queue: deque[Result] = deque()
         self._offered = 0
-        self._closing = self._drop = self._told = False
+        self._closing = self._drop = self._reported = False
         self._room = _QUEUE_LENGTH
         self._done: Path | None = None
         self._thread = threading.Thread(target=self._run, name="video saver", daemon=True)
@@ -87,16 +87,16 @@ class VideoSaver:
 
     @property
     def missed(self) -> int:
-        """Pictures that came too fast for it, or after it had failed; exact once it is closed."""
+        """Frames that came too fast, or after an error; exact once it is closed."""
         return self._offered - self.saved - self.thinned - len(self._queue)
 
     @property
     def codec(self) -> str:
-        """What it is packed with, as people call it."""
+        """Usual name of its codec."""
         return self._file.codec.name
 
     def put(self, result: Result) -> bool:
-        """Save this picture with its boxes, soon; a live one is refused when too many wait, others wait for room.
+        """Queue this frame to be saved with its boxes; a live one is refused when too many wait, others wait for room.
 
         Returns:
             Whether it was taken.
@@ -113,13 +113,13 @@ class VideoSaver:
             return True
 
     def close(self, *, drop_unsaved: Callable[[], bool] = lambda: False) -> None:
-        """Save what waits, and end the file. Harmless when done twice.
+        """Save the frames that wait, and complete the file. May be called twice.
 
         Args:
             drop_unsaved: Called repeatedly; once it returns True, frames that still wait are dropped.
 
         Raises:
-            MobiledetError: something went wrong on the way, and where what was saved until then is; told once.
+            MobiledetError: Something went wrong; the message says where the frames saved until then are. Raised once.
         """
         with self._changed:
             self._closing = True
@@ -130,28 +130,28 @@ class VideoSaver:
                     self._drop = True
                     self._queue.clear()
             self._thread.join(_LOOK_S)
-        if self.error is not None and not self._told:
-            self._told = True
+        if self.error is not None and not self._reported:
+            self._reported = True
             raise MobiledetError(self.summary())
 
     def summary(self) -> str:
-        """What became of it, in one line, once it is closed."""
+        """The outcome in one line, once it is closed."""
         if self._done is None and self.error is not None:
             rest = self._file.partial
             named = str(rest) in str(self.error) or not rest.exists()
-            return str(self.error) if named else f"{self.error}; what there is of it: {rest}"
+            return str(self.error) if named else f"{self.error}; the frames saved so far are in {rest}"
         if self._done is None:
-            return f"{self.path} wasn't made: there was no picture"
+            return f"{self.path} wasn't written: there was no frame"
         if self.error is not None:
             return f"{self.error}; {self._done} plays up to there"
         file = self._file
-        told = f"{self._done}: {file.seconds:.1f} s at {file.fps:g} pictures/s, {self.codec}, {file.codec.plays}"
+        text = f"{self._done}: {file.seconds:.1f} s at {file.fps:g} frames/s, {self.codec}, {file.codec.plays}"
         if self.missed:
             why = "stopped before they were saved" if self._drop else "encoding is slower than the camera"
-            told += f"; {count(self.missed, 'picture')} not saved, {why}"
+            text += f"; {count(self.missed, 'frame')} not saved, {why}"
         if self.cut_seconds > 1:
-            told += f"; pauses and gaps of {self.cut_seconds:.0f} s are left out"
-        return told
+            text += f"; pauses and gaps of {self.cut_seconds:.0f} s are left out"
+        return text
 
     def _run(self) -> None:
         try:
@@ -164,7 +164,7 @@ class VideoSaver:
             self._fail(error)
 
     def _fail(self, error: Exception) -> None:
-        """Remember and tell the first error; let go of whoever waits for room."""
+        """Keep and log the first error; let whoever waits for room go on."""
         logger.debug("saving ended", exc_info=error)
         if not isinstance(error, MobiledetError):
             error = MobiledetError(f"{self.path}: the video can't be written: {' '.join(str(error).split())}")
@@ -177,7 +177,7 @@ class VideoSaver:
         logger.warning("%s", error)
 
     def _results(self) -> Iterator[Result]:
-        """What was put, until closed and empty."""
+        """The queued results, until it is closed and empty."""
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._queue or self._closing)
@@ -218,20 +218,20 @@ class VideoSaver:
             last = image
 
     def _rate(self, image: ImageArray) -> float:
-        """Pictures a second that encoding can hold here."""
+        """Frames per second that encoding can keep up with on this machine."""
         wanted = min(float(FASTEST), self._fps or FASTEST)
         took = self._file.milliseconds(image)
         possible = max(1, math.floor(_SHARE * 1e3 / max(took, 0.1)))
         if possible >= wanted:
             return wanted
-        logger.info("%s: %s pictures a second, since encoding one takes %.0f ms here", self.path, possible, took)
+        logger.info("%s: %s frames per second, since encoding one takes %.0f ms here", self.path, possible, took)
         return float(possible)
 
     def _repeat(self, image: ImageArray, times: int) -> float:
-        """Let a picture stand; gives the seconds that are left out, for a gap too long or for being behind already."""
+        """Repeat a frame; returns the seconds left out, because the gap is too long or encoding is behind already."""
         fps = self._file.fps
         with self._changed:
-            # Whoever is behind and still filled all gaps, would fall back ever further.
+            # An encoder that is behind would fall further behind by filling all gaps.
             behind = len(self._queue) > self._room // 2
         most = 0 if behind else min(times, round(LONGEST_STILL * fps))
         for _ in range(most):

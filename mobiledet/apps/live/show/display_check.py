@@ -1,7 +1,7 @@
 """Whether a window can be opened, found out before one is.
 
-OpenCV's windows are made by Qt, which ends the whole program (SIGABRT) where it doesn't reach a screen. So the
-likely reasons are looked for one by one, and for all others another process goes first.
+OpenCV's windows are made by Qt, which ends the whole program (SIGABRT) where it can't reach a screen. So the likely
+reasons are checked one by one, and for all others a window is opened in another process first.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PROBE_LIMIT = 10.0
 """Seconds another process has for loading OpenCV, which is slow on small boards, and reaching the screen."""
 
 _SOCKET_LIMIT = 2.0
-_INSTEAD = "or watch in a browser with --serve, or keep the pictures with --save"
+_INSTEAD = "or watch in a browser with --serve, or save a video with --save"
 _X11_PORT = 6000
 
 # Asking for OpenGL makes OpenCV connect to the screen and then refuse, before any window shows; where it has OpenGL, a
@@ -80,7 +80,7 @@ def _look() -> tuple[str | None, Size | None]:
     # Without a screen, another OpenCV wouldn't help.
     problem = (_server_problem() if has_server else None) or _opencv_problem()
     if problem is None and has_server:
-        return _try_elsewhere()
+        return _try_in_process()
     return problem, None
 
 
@@ -88,12 +88,12 @@ def _opencv_problem() -> str | None:
     try:
         import cv2
     except ImportError as error:
-        return f"OpenCV can't be loaded ({error}); install the library it misses, then try again"
+        return f"OpenCV can't be loaded ({error}); install the missing library, then try again"
     if cv2.currentUIFramework():
         return None
     return (
-        "the OpenCV that is installed can't open windows (opencv-python-headless has replaced opencv-python); get them "
-        f"back with: pip install --force-reinstall --no-deps opencv-python, {_INSTEAD}"
+        "the OpenCV that is installed can't open windows (opencv-python-headless has replaced opencv-python); "
+        f"reinstall it with: pip install --force-reinstall --no-deps opencv-python, {_INSTEAD}"
     )
 
 
@@ -103,12 +103,11 @@ def _server_problem() -> str | None:
         if os.environ.get("WAYLAND_DISPLAY"):
             return None
         return (
-            "there is no screen here: DISPLAY isn't set; start this on the desktop itself, or log in with ssh -X, "
-            + _INSTEAD
+            "there is no screen: DISPLAY isn't set; run this on the desktop itself, or log in with ssh -X, " + _INSTEAD
         )
     match = re.fullmatch(r"(?P<host>.*):(?P<number>\d+)(\.\d+)?", display)
     if match is None:
-        return f"DISPLAY is {display!r}, which names no screen; on the desktop itself it is usually ':0', {_INSTEAD}"
+        return f"DISPLAY is {display!r}, which is not a screen's name; on the desktop it is usually ':0', {_INSTEAD}"
     if display.startswith("/") or _answers(match["host"], int(match["number"])):
         return None
     return (
@@ -135,7 +134,7 @@ def _answers(host: str, number: int) -> bool:
     return False
 
 
-def _try_elsewhere() -> tuple[str | None, Size | None]:
+def _try_in_process() -> tuple[str | None, Size | None]:
     quiet_qt()
     command = [sys.executable, "-c", _PROBE, json.dumps([str(place) for place in sys.path]), str(int(PROBE_LIMIT) + 1)]
     try:
@@ -162,9 +161,9 @@ def _screen() -> str:
     return os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or "the screen"
 
 
-def _reason(complaints: str) -> str:
-    """The line that says most of what Qt, X or Python complained of."""
-    lines = [line.strip() for line in complaints.splitlines() if line.strip()]
+def _reason(stderr: str) -> str:
+    """The most useful line of what Qt, X or Python wrote to stderr."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     telling = ("cannot open shared object", "uthorization", "No protocol specified", "could not connect", "Could not")
     for words in telling:
         for line in lines:

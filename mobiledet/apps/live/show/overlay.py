@@ -1,6 +1,6 @@
-"""Numbers, notes and help on top of a live picture.
+"""Numbers, notes and help on top of a live frame.
 
-Everything here draws on the picture it is given, ``(H, W, 3)`` uint8 RGB, and returns it; sizes follow the picture.
+Everything here draws on the image it is given, ``(H, W, 3)`` uint8 RGB, and returns it; text scales with the image.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from mobiledet.structures import Detections, ImageArray, Size
 
 HELP = (
     ("q, Esc", "quit"),
-    ("space", "pause, go on"),
-    ("s", "keep this picture"),
-    ("+, up", "show surer objects only"),
-    ("-, down", "show less sure ones, too"),
+    ("space", "pause, resume"),
+    ("s", "save this frame"),
+    ("+, up", "raise the threshold"),
+    ("-, down", "lower the threshold"),
     ("l", "names on, off"),
     ("p", "numbers: few, all, none"),
     ("f", "full screen on, off"),
@@ -33,7 +33,7 @@ HELP = (
 _TEXT: Color = (240, 240, 240)
 _FAINT: Color = (185, 190, 195)
 _WARNING: Color = (255, 170, 40)
-_GROUND = 0.22  # of the picture's light is left behind text
+_GROUND = 0.22  # share of the image's brightness that is left behind text
 _DIMMED = 0.45
 _LEAST_SIDE = 480  # of the longer side, so that text has room
 _LEAST_SCALE = 0.38
@@ -42,12 +42,12 @@ Line = tuple[str, Color]
 
 
 def enlargement(size: Size) -> int:
-    """How many times larger a picture of ``(height, width)`` is shown, so that there is room for text on it."""
+    """How many times larger a frame of ``(height, width)`` is shown, so that there is room for text on it."""
     return max(1, math.ceil(_LEAST_SIDE / max(size)))
 
 
 def draw_enlarged(result: Result, settings: ViewSettings, factor: int) -> ImageArray:
-    """The picture ``factor`` times as large with its boxes, whose lines and letters stay fine."""
+    """The frame ``factor`` times as large with its boxes, whose lines and letters stay thin."""
     height, width = result.frame.image.shape[:2]
     image = cv2.resize(result.frame.image, (width * factor, height * factor), interpolation=cv2.INTER_LINEAR)
     shown: Detections = settings.select(result.detections)
@@ -55,13 +55,13 @@ def draw_enlarged(result: Result, settings: ViewSettings, factor: int) -> ImageA
 
 
 def draw_panel(image: ImageArray, numbers: LiveNumbers, settings: ViewSettings, *, detail: bool) -> ImageArray:
-    """Write the numbers of the moment into the upper left corner; lines that find no room are left out.
+    """Write the current numbers into the upper left corner; lines that don't fit are left out.
 
     Args:
         image: ``(height, width, 3)`` uint8 RGB; written to.
         numbers: What is written; unknown ones are left out.
         settings: For threshold and classes.
-        detail: All there is to know, instead of speed and age alone.
+        detail: All numbers, instead of speed and age alone.
     """
     lines = _panel_lines(numbers, settings) if detail else _short_lines(numbers)
     margin = _pad(_scale(image))
@@ -80,7 +80,7 @@ def draw_note(image: ImageArray, text: str, *, corner: bool = False) -> ImageArr
 
 
 def draw_banner(image: ImageArray, text: str) -> ImageArray:
-    """Dim the picture and write across its middle why nothing moves."""
+    """Dim the image and write across its middle why nothing moves."""
     cv2.convertScaleAbs(image, dst=image, alpha=_DIMMED)
     height, width = image.shape[:2]
     scale = 1.3 * _scale(image)
@@ -92,7 +92,7 @@ def draw_banner(image: ImageArray, text: str) -> ImageArray:
 
 
 def draw_help(image: ImageArray) -> ImageArray:
-    """Write the list of keys over the middle of the picture."""
+    """Write the list of keys over the middle of the image."""
     height, width = image.shape[:2]
     scale = 1.1 * _scale(image)
     while True:
@@ -129,11 +129,11 @@ def _panel_lines(numbers: LiveNumbers, settings: ViewSettings) -> list[Line]:
     ]
     # Two in a line, to keep the panel narrow.
     lines += [(f"{', '.join(stages[at : at + 2])} ms", _FAINT) for at in range(0, len(stages), 2)]
-    lines.append((f"{numbers.processed} pictures, {numbers.source.dropped} dropped", _FAINT))
+    lines.append((f"{numbers.processed} frames, {numbers.source.dropped} dropped", _FAINT))
     if numbers.source.skipped:
         lines.append((f"{numbers.source.skipped} unreadable", _WARNING))
     if numbers.source.reconnects:
-        lines.append((f"{numbers.source.reconnects} times back", _FAINT))
+        lines.append((f"reconnected {numbers.source.reconnects} times", _FAINT))
     lines.append((f"threshold {settings.threshold:.2f}", _FAINT))
     if settings.classes is not None:
         of = f" of {len(settings.names)}" if settings.names else ""
@@ -180,7 +180,7 @@ def _ascent(scale: float) -> int:
 
 
 def _extent(lines: Sequence[Line], scale: float, image: ImageArray) -> tuple[int, int]:
-    """Width and height of a box around lines, at most the picture's."""
+    """Width and height of a box around lines, at most the image's."""
     height, width = image.shape[:2]
     pad = _pad(scale)
     wide = max((fit_text(text, scale, width - 2 * pad)[1][0] for text, _ in lines), default=0)
@@ -209,7 +209,7 @@ def _box(
 
 
 def _write_lines(image: ImageArray, lines: Sequence[Line], scale: float, *, top: int) -> ImageArray:
-    """Lines in the middle of the picture's width."""
+    """Lines in the middle of the image's width."""
     for row, (text, color) in enumerate(lines):
         short, (wide, _, _) = fit_text(text, scale, image.shape[1] - 2 * _pad(scale))
         base = top + _pad(scale) // 2 + row * _line_height(scale) + _ascent(scale)

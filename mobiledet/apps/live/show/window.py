@@ -1,4 +1,4 @@
-"""The window of a live view: shows the newest result, and listens to the keyboard."""
+"""The window of a live view: shows the newest result, and acts on keys."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class StopReason(Enum):
 
 
 class Window:
-    """Shows results as they come, with their numbers; everything in it happens in the main thread.
+    """Shows results as they arrive, with their numbers; everything in it happens in the main thread.
 
     Args:
         view: What is shown; the keyboard changes its settings.
@@ -82,7 +82,7 @@ class Window:
         self._screen, self._hold = screen, hold
         self._actions: dict[str, Callable[[], None]] = {
             " ": self._toggle_pause,
-            "s": self._keep_picture,
+            "s": self._save_snapshot,
             "+": lambda: self._change_threshold(_STEP),
             "-": lambda: self._change_threshold(-_STEP),
             "l": self._toggle_labels,
@@ -103,11 +103,11 @@ class Window:
         self._seen = False
 
     def run(self, stop: StopFlag, ended: Callable[[], bool]) -> StopReason:
-        """Show results until something ends it. For the main thread; opens the window, and closes it.
+        """Show results until something ends it. Opens the window and closes it; to be called in the main thread.
 
         Args:
-            stop: Ends it from outside.
-            ended: Whether all results have been put; the last one is still shown.
+            stop: Ends it when set.
+            ended: Whether the last result has arrived; it is still shown.
 
         Returns:
             What ended it.
@@ -127,7 +127,7 @@ class Window:
 
     def _turn_until_over(self, stop: StopFlag, ended: Callable[[], bool]) -> StopReason:
         while not stop.is_set():
-            # Asked before looking for a result: the last one may be put in between.
+            # Read before looking for a result: the last one may arrive in between.
             self._ended = ended()
             fresh = self._next_result(stop)
             self._refresh_numbers()
@@ -143,7 +143,7 @@ class Window:
 
     @property
     def _frozen(self) -> bool:
-        """Whether the picture on the screen is to stay there."""
+        """Whether the frame on the screen is to stay there."""
         return self._settings.paused and self._result is not None
 
     def _next_result(self, stop: StopFlag) -> bool:
@@ -158,7 +158,7 @@ class Window:
             return False
         if self._result is None:
             self._resize(got[1].frame.image.shape[:2])
-            self._say("h: what the keys do")
+            self._say("h: list of keys")
         self._number, self._result = got
         return True
 
@@ -168,10 +168,10 @@ class Window:
             self._numbers, self._numbers_due = self._view.numbers(), now + _NUMBERS_EVERY
 
     def _banner(self) -> str:
-        """Why nothing moves; empty while pictures come, or aren't wanted."""
+        """Why nothing moves; empty while frames arrive, or none is expected."""
         if self._result is None:
             waited = time.monotonic() - self._started
-            return self._numbers.source.message or f"waiting for the first picture ({waited:.0f} s)"
+            return self._numbers.source.message or f"waiting for the first frame ({waited:.0f} s)"
         if self._ended or self._settings.paused or self._numbers.source.connected:
             return ""
         return self._numbers.source.message
@@ -185,7 +185,7 @@ class Window:
         if look == self._look:
             return
         self._look = look
-        canvas = self._picture().copy()
+        canvas = self._base_image().copy()
         if banner:
             draw_banner(canvas, banner)
         if self._help:
@@ -200,8 +200,8 @@ class Window:
             canvas = _fill(canvas, self._screen)
         cv2.imshow(_NAME, cv2.cvtColor(canvas, cv2.COLOR_RGB2BGR))
 
-    def _picture(self) -> ImageArray:
-        """What is shown below all text."""
+    def _base_image(self) -> ImageArray:
+        """The frame with its boxes, before any text is written on it."""
         result, revision = self._result, self._settings.revision
         if result is None:
             return np.full((*_EMPTY, 3), 40, np.uint8)
@@ -228,9 +228,9 @@ class Window:
     def _toggle_pause(self) -> None:
         self._settings.paused = not self._settings.paused
 
-    def _keep_picture(self) -> None:
+    def _save_snapshot(self) -> None:
         if self._result is None:
-            self._say("there is no picture yet")
+            self._say("there is no frame yet")
             return
         try:
             path = save_snapshot(self._snapshots, self._view.painter.paint(self._result))
@@ -238,8 +238,8 @@ class Window:
             _LOG.warning("%s", error)
             self._say(str(error))
         else:
-            _LOG.info("kept %s", path)
-            self._say(f"kept {path}")
+            _LOG.info("saved %s", path)
+            self._say(f"saved {path}")
 
     def _change_threshold(self, step: float) -> None:
         self._settings.threshold += step
@@ -267,11 +267,11 @@ class Window:
     def _open(self) -> None:
         cv2.namedWindow(_NAME, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
         title = f"mobiledet: {self._view.title}"
-        cv2.setWindowTitle(_NAME, title.encode("utf-8", "replace").decode())  # it crashes at a half letter
+        cv2.setWindowTitle(_NAME, title.encode("utf-8", "replace").decode())  # OpenCV crashes at a lone surrogate
         self._resize(_EMPTY)
 
     def _resize(self, size: Size) -> None:
-        """Make the window fit a picture, and the screen."""
+        """Make the window fit a frame, and the screen."""
         height, width = (side * enlargement(size) for side in size)
         screen = self._screen or _USUAL
         share = _SCREEN_SHARE if self._screen else 1.0
@@ -299,7 +299,7 @@ def _one_screen(screen: Size) -> Size:
 
 
 def _fill(image: ImageArray, screen: Size) -> ImageArray:
-    """Black around a picture, to the shape of the screen: what is left to the window system is white."""
+    """Add black borders up to the shape of the screen; the window system would make them white."""
     height, width = image.shape[:2]
     tall, wide = _one_screen(screen)
     x, y = max(0, round(height * wide / tall) - width), max(0, round(width * tall / wide) - height)
@@ -308,7 +308,7 @@ def _fill(image: ImageArray, screen: Size) -> ImageArray:
 
 
 def key_name(code: int) -> str:
-    """What a key stands for, by the code ``cv2.waitKeyEx`` gives: its letter in lower case; empty if for nothing."""
+    """The key of a code from ``cv2.waitKeyEx``: its letter in lower case, or an empty text if it does nothing."""
     if code < 0:
         return ""
     for known in (code, code & 0xFFFF):  # GTK puts shift and lock keys into higher bits

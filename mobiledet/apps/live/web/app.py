@@ -28,7 +28,7 @@ from mobiledet.apps.live.web.messages import (
     numbers_json,
     settings_json,
 )
-from mobiledet.apps.live.web.streams import Picture, Pictures, encode_jpeg
+from mobiledet.apps.live.web.streams import EncodedFrame, FrameStream, encode_jpeg
 from mobiledet.errors import MobiledetError
 from mobiledet.evaluate.thresholds import LOWEST
 
@@ -50,17 +50,17 @@ _TYPES = {
 }
 
 _REPEAT = 1.0
-"""Seconds after which the last picture is sent again, so that neither side takes the other for dead."""
+"""Seconds after which the last frame is sent again, so that neither side takes the connection for dead."""
 
 _PATIENCE = 10.0
-"""Seconds that one picture may take to a viewer; then it counts as gone."""
+"""Seconds that sending one frame may take; after that the viewer counts as gone."""
 
 _UNSENT = 128 * 1024
-"""Bytes that may wait in the system for a slow viewer; more would be pictures of long ago."""
+"""Bytes that may wait in the operating system for a slow viewer; with more it would see old frames."""
 
 _LARGEST_BODY = 64 * 1024
 _AT_ONCE = 16
-"""Connections taken in one go, which aren't counted among each other."""
+"""Connections accepted in one go; they are not counted against each other."""
 
 _BODY_TIME = 5.0
 """Seconds that the body of a request may take to arrive."""
@@ -82,18 +82,18 @@ class WebApp:
         max_width: int | None,
     ) -> None:
         self._view = view
-        self._run = secrets.token_hex(8)  # tells the page of a restart
+        self._run = secrets.token_hex(8)  # lets the page notice a restart
         self._guard = guard
         self._one_snapshot = asyncio.Semaphore(1)
-        # One thread makes the stream, one a snapshot, one looks up numbers.
+        # One thread draws the stream, one a snapshot, one gets the numbers.
         self._executor = ThreadPoolExecutor(3, thread_name_prefix="view")
-        self._pictures = Pictures(view, executor=self._executor, quality=jpeg_quality, max_width=max_width)
+        self._frames = FrameStream(view, executor=self._executor, quality=jpeg_quality, max_width=max_width)
         self._viewers: dict[asyncio.Transport, str] = {}
         self._asked: tuple[float, asyncio.Future[dict[str, Any]]] | None = None
         try:
             self._files = {name: (_PAGE / name).read_bytes() for name in _TYPES}
         except OSError as error:
-            raise MobiledetError(f"{error.filename}: part of the page is missing; install mobiledet again") from None
+            raise MobiledetError(f"{error.filename}: part of the page is missing; reinstall mobiledet") from None
 
     @contextlib.asynccontextmanager
     async def serving(self, listener: socket.socket) -> AsyncIterator[None]:
@@ -111,7 +111,7 @@ class WebApp:
         ):
             app.router.add_get(path, handler, allow_head=False)
         app.router.add_post("/settings", self._change_settings)
-        # Requests are nobody's news: the terminal is for the program's own words.
+        # Requests are not logged: the terminal is for the program's own messages.
         runner = web.AppRunner(
             app, access_log=None, logger=_server_logger(), shutdown_timeout=_SHUTDOWN, keepalive_timeout=30
         )
@@ -123,7 +123,7 @@ class WebApp:
             listening.close()
             for transport in list(self._viewers):
                 transport.abort()
-            await self._pictures.close()
+            await self._frames.close()
             await runner.cleanup()
             self._executor.shutdown(wait=True, cancel_futures=True)
 
@@ -147,7 +147,7 @@ class WebApp:
 
     async def _send_numbers(self, request: web.Request) -> web.Response:
         now = time.monotonic()
-        # Twenty viewers ask forty times a second; they can have the same answer.
+        # Twenty viewers ask forty times a second and share an answer.
         if self._asked is None or (self._asked[1].done() and now - self._asked[0] > _NUMBERS_LIFE):
             self._asked = now, asyncio.get_running_loop().run_in_executor(self._executor, self._look)
         seen = await asyncio.shield(self._asked[1])
@@ -163,7 +163,7 @@ class WebApp:
         )
 
     def _look(self) -> dict[str, Any]:
-        """Numbers and what is in the newest picture; in the executor, for the numbers may take their time."""
+        """Numbers, and what is in the newest frame; runs in the executor, because getting the numbers may take long."""
         newest = self._view.results.get()
         return {
             "numbers": numbers_json(self._view.numbers()),
@@ -189,9 +189,9 @@ class WebApp:
         except SettingsError as error:
             raise web.HTTPBadRequest(text=f"400: {error}\n") from None
         except (web.RequestPayloadError, ConnectionError):
-            raise web.HTTPBadRequest(text="400: what was sent is damaged or not whole\n") from None
+            raise web.HTTPBadRequest(text="400: the body is damaged or incomplete\n") from None
         except asyncio.TimeoutError:
-            raise web.HTTPRequestTimeout(text="408: the rest of what was to be sent didn't come\n") from None
+            raise web.HTTPRequestTimeout(text="408: the rest of the body did not arrive\n") from None
         return _json(settings_json(self._view.settings))
 
     async def _snapshot(self, _: web.Request) -> web.Response:
@@ -208,12 +208,14 @@ class WebApp:
     def _newest(self) -> Result:
         newest = self._view.results.get()
         if newest is None:
-            raise web.HTTPServiceUnavailable(text="503: there is no picture yet\n")
+            raise web.HTTPServiceUnavailable(text="503: there is no frame yet\n")
         return newest[1]
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         if len(self._viewers) >= MOST_VIEWERS:
-            raise web.HTTPServiceUnavailable(text=f"503: {MOST_VIEWERS} viewers are watching, that is the most\n")
+            raise web.HTTPServiceUnavailable(
+                text=f"503: {MOST_VIEWERS} viewers are watching, which is the most allowed\n"
+            )
         response = web.StreamResponse(
             headers={"Content-Type": f"multipart/x-mixed-replace; boundary={_BOUNDARY.decode()}"}
         )
@@ -224,35 +226,35 @@ class WebApp:
         try:
             _keep_little_unsent(transport)
             await response.prepare(request)
-            await self._send_pictures(request, response, transport)
+            await self._send_frames(request, response, transport)
         except (ConnectionError, asyncio.TimeoutError):
             transport.abort()
         finally:
             del self._viewers[transport]
         return response
 
-    async def _send_pictures(
+    async def _send_frames(
         self, request: web.Request, response: web.StreamResponse, transport: asyncio.Transport
     ) -> None:
-        """Send the newest picture whenever the last one is through, until the viewer is gone."""
+        """Send the newest frame whenever the last one was sent, until the viewer is gone."""
         await response.write(b"--" + _BOUNDARY + b"\r\n")
         after = 0
         while not transport.is_closing():
-            picture = await self._pictures.next(after, _REPEAT)
-            if picture is not None and not transport.is_closing():
-                await asyncio.wait_for(_send(request, response, picture), _PATIENCE)
-                after = picture.number
+            encoded = await self._frames.next(after, _REPEAT)
+            if encoded is not None and not transport.is_closing():
+                await asyncio.wait_for(_send(request, response, encoded), _PATIENCE)
+                after = encoded.number
 
 
-async def _send(request: web.Request, response: web.StreamResponse, picture: Picture) -> None:
-    # The boundary goes with the picture before it: browsers show a picture once they have seen its end.
-    head = f"Content-Type: image/jpeg\r\nContent-Length: {len(picture.jpeg)}\r\nX-Index: {picture.index}\r\n\r\n"
-    await response.write(b"".join((head.encode(), picture.jpeg, b"\r\n--", _BOUNDARY, b"\r\n")))
+async def _send(request: web.Request, response: web.StreamResponse, frame: EncodedFrame) -> None:
+    # The boundary is sent together with the frame before it: browsers show a frame once they have seen its end.
+    head = f"Content-Type: image/jpeg\r\nContent-Length: {len(frame.jpeg)}\r\nX-Index: {frame.index}\r\n\r\n"
+    await response.write(b"".join((head.encode(), frame.jpeg, b"\r\n--", _BOUNDARY, b"\r\n")))
     await request.writer.drain()
 
 
 async def _listen(runner: web.AppRunner, listener: socket.socket) -> asyncio.Server:
-    """Take connections, but never more than may be open at a time; aiohttp itself knows no limit."""
+    """Accept connections, but never more than may be open at a time; aiohttp itself has no limit."""
     server = runner.server
     assert server is not None
 
@@ -263,7 +265,7 @@ async def _listen(runner: web.AppRunner, listener: socket.socket) -> asyncio.Ser
 
 
 class _Refused(asyncio.Protocol):
-    """A connection too many."""
+    """A connection beyond the limit."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -271,19 +273,19 @@ class _Refused(asyncio.Protocol):
 
 
 def _server_logger() -> logging.Logger:
-    """For faults of ours; that somebody sends what is no HTTP is none."""
+    """Logs faults of this program; a client that sends no HTTP, or hangs up, is none."""
     own = logging.getLogger(f"{__name__}.server")
-    own.addFilter(_is_no_noise)
+    own.addFilter(_is_own_fault)
     return own
 
 
-def _is_no_noise(record: logging.LogRecord) -> bool:
+def _is_own_fault(record: logging.LogRecord) -> bool:
     noise = (HttpProcessingError, web.RequestPayloadError, ConnectionError)
     return record.exc_info is None or not isinstance(record.exc_info[1], noise)
 
 
 def _keep_little_unsent(transport: asyncio.Transport) -> None:
-    """Let pictures for a slow viewer wait here, where newer ones replace them, rather than in the system."""
+    """Have frames for a slow viewer wait here, where newer ones replace them, rather than in the operating system."""
     transport.set_write_buffer_limits(high=0)
     sock = transport.get_extra_info("socket")
     option = getattr(socket, "TCP_NOTSENT_LOWAT", None)

@@ -1,7 +1,7 @@
-"""Who may ask the view server for anything, and what its answers forbid a browser.
+"""Who may send requests to the view server, and what its answers forbid a browser.
 
-Two dangers: strangers in the network, who are kept out by a token; and foreign pages in the user's own browser, which
-may send requests to this machine, too.
+There are two dangers: strangers in the network, who are kept out by a token; and foreign pages in the user's own
+browser, which can send requests to this machine, too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _HEADERS = {
 
 
 async def add_headers(_: web.Request, response: web.StreamResponse) -> None:
-    """What every answer carries, refusals included."""
+    """Add the headers that every answer has, refusals too."""
     for name, value in _HEADERS.items():
         response.headers[name] = value
 
@@ -46,7 +46,7 @@ class Guard:
         self._token = token
 
     def middleware(self) -> Middleware:
-        """For the application; answers 403 in place of the handlers."""
+        """The middleware for the application; it answers 403 instead of the handlers."""
 
         @web.middleware
         async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -66,7 +66,7 @@ class Guard:
             if not (self._matches(request.query.get("token")) or self._matches(request.cookies.get(self._cookie))):
                 return "the token is missing or wrong; open the address that the program printed"
         elif _name_of(request.headers.get(hdrs.HOST, "")) not in self._names:
-            # A foreign page whose name was pointed at this machine would otherwise count as one of ours.
+            # Otherwise a foreign page whose host name resolves to this machine would count as ours (DNS rebinding).
             return "this view is for this machine only; open it as http://localhost"
         return _foreign(request)
 
@@ -76,23 +76,23 @@ class Guard:
 
 
 def _foreign(request: web.Request) -> str:
-    """Whether a page that isn't ours asks; the page itself may be opened from anywhere."""
+    """Why a request of a foreign page is refused; empty for others. The page itself may be opened from anywhere."""
     opened = request.method == hdrs.METH_GET and request.path == "/"
     if not opened and request.headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
-        return "asked for by another page"
+        return "the request comes from another page"
     origin = request.headers.get(hdrs.ORIGIN)
     if request.method == hdrs.METH_POST and origin is not None:
         try:
             parts = urlsplit(origin)
         except ValueError:
-            return "asked for by another page"
+            return "the request comes from another page"
         if parts.scheme not in ("http", "https") or parts.netloc.lower() != request.headers.get(hdrs.HOST, "").lower():
-            return "asked for by another page"
+            return "the request comes from another page"
     return ""
 
 
 def _name_of(host: str) -> str:
-    """The name in a Host header. Any port will do: tunnels change it."""
+    """The name in a Host header, without the port: tunnels change that."""
     if host.startswith("["):
         return host[1:].partition("]")[0].lower()
     return host.partition(":")[0].lower()

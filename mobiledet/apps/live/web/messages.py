@@ -1,4 +1,4 @@
-"""What page and server tell each other: numbers, detections and settings, as plain JSON values."""
+"""What page and server send each other: numbers, detections and settings, as plain JSON values."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _HIGHEST_LABEL = 100_000
 
 
 class SettingsError(ValueError):
-    """Settings that can't be; the message is one line for whoever asked for them."""
+    """Settings that are not valid; the message is one line for the person who sent them."""
 
 
 def numbers_json(numbers: LiveNumbers) -> dict[str, Any]:
-    """All fields, those of ``source`` inside; what is no finite number is None."""
+    """All fields, those of ``source`` inside; numbers that are not finite become None."""
     plain: dict[str, Any] = _finite(asdict(numbers))
     return plain
 
@@ -34,7 +34,7 @@ def settings_json(settings: ViewSettings) -> dict[str, Any]:
     """``threshold, classes (None or sorted labels), labels, paused, revision``."""
     classes = settings.classes
     return {
-        # Read first: if something changes meanwhile, the page takes the next answer for the newer one.
+        # Read first: if something changes meanwhile, the page sees the next answer as newer.
         "revision": settings.revision,
         "threshold": settings.threshold,
         "classes": None if classes is None else sorted(int(label) for label in classes),
@@ -44,15 +44,15 @@ def settings_json(settings: ViewSettings) -> dict[str, Any]:
 
 
 def counts_json(result: Result, settings: ViewSettings) -> dict[str, int]:
-    """How many objects of each label score enough to be shown, whether or not the class is chosen."""
+    """Detections of each label that reach the threshold, whether or not the class is shown."""
     found = result.detections.above(settings.threshold)
     return {str(label): count for label, count in sorted(Counter(found.labels.tolist()).items())}
 
 
 def detections_json(result: Result, settings: ViewSettings, now: float) -> dict[str, Any]:
-    """What is shown in a picture: ``index, name, position, seconds_ago, size, threshold, detections``.
+    """The detections shown in a frame: ``index, name, position, seconds_ago, size, threshold, detections``.
 
-    Boxes are xyxy in pixels of the picture, sizes ``[height, width]``.
+    Boxes are xyxy in pixels of the frame, sizes ``[height, width]``.
     """
     shown = settings.select(result.detections)
     frame = result.frame
@@ -79,7 +79,7 @@ def detections_json(result: Result, settings: ViewSettings, now: float) -> dict[
 
 
 def apply_settings(body: bytes, settings: ViewSettings) -> None:
-    """Change settings as a page asks: all that it names, or nothing if any of it is wrong.
+    """Change the settings that a page sends: all of them, or none if any is not valid.
 
     Args:
         body: JSON object with some of ``threshold`` (0.05..1), ``classes`` (labels, or null for all), ``labels``
@@ -87,7 +87,7 @@ def apply_settings(body: bytes, settings: ViewSettings) -> None:
         settings: What is changed.
 
     Raises:
-        SettingsError: It is no such object.
+        SettingsError: The body is not such an object.
     """
     changes = _read_object(body)
     checked: dict[str, Any] = {}
@@ -105,14 +105,14 @@ def apply_settings(body: bytes, settings: ViewSettings) -> None:
 
 
 def _read_object(body: bytes) -> dict[str, Any]:
-    def no_number(name: str) -> NoReturn:
-        raise ValueError(f"{name} is no number")
+    def refuse(name: str) -> NoReturn:
+        raise ValueError(f"{name} is not a number")
 
     try:
-        changes = json.loads(body.decode("utf-8"), parse_constant=no_number)
+        changes = json.loads(body.decode("utf-8"), parse_constant=refuse)
     except (ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:100]
-        raise SettingsError(f"the body is no JSON: {reason}") from None
+        raise SettingsError(f"the body is not valid JSON: {reason}") from None
     if not isinstance(changes, dict):
         raise SettingsError('the body must be a JSON object, such as {"threshold": 0.5}')
     return changes
@@ -132,7 +132,9 @@ def _classes(value: Any, count: int) -> frozenset[int] | None:
         raise SettingsError(f"classes must be a list of labels, or null for all, not {_short(value)}")
     for label in value:
         if isinstance(label, bool) or not isinstance(label, int) or not 1 <= label <= highest:
-            raise SettingsError(f"classes: {_short(label)} is no label; they are whole numbers from 1 to {highest}")
+            raise SettingsError(
+                f"classes: {_short(label)} is not a label; labels are whole numbers from 1 to {highest}"
+            )
     return frozenset(value)
 
 

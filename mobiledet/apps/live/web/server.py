@@ -1,7 +1,6 @@
-"""The live view in a browser: one server, any number of viewers.
+"""The live view in a browser: one server, up to 20 viewers.
 
-The server has a thread and an event loop of its own. It only ever looks at the newest result; nothing it does can hold
-up whoever produces them.
+The server has a thread and an event loop of its own. It only reads the newest result, so it never delays detection.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from mobiledet.apps.live.web.app import WebApp
 
 _CLOSE_TIME = 0.9
-"""Seconds that `ViewServer.close` waits at most; what still runs then has been told to end."""
+"""Seconds that `ViewServer.close` waits at most; what still runs then was asked to end."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{16,256}")
 
@@ -56,24 +55,24 @@ def need_aiohttp() -> None:
         import aiohttp  # noqa: F401
     except ImportError:
         raise MissingDependencyError(
-            "serving the view to browsers needs aiohttp, which is missing; get it with: " + install_extra("serve")
+            "the browser view needs aiohttp, which is not installed; install it with: " + install_extra("serve")
         ) from None
 
 
 class ViewServer:
-    """Shows the newest result to browsers, and takes their wishes.
+    """Shows the newest result to browsers, and lets them change the settings.
 
     Args:
         view: What is shown. Viewers change its settings, which are the same for all; its numbers are asked for at most
             ten times a second, from a thread of the server.
-        host: Address of this machine to listen at; ``0.0.0.0`` is all of them.
-        port: 0 takes any that is free.
+        host: Address of this machine to listen at; ``0.0.0.0`` is all its addresses.
+        port: 0 takes any free port.
         token: Secret that every request must carry; needed for a host that others can reach. See `new_token`.
-        jpeg_quality: Of the stream, 1..100. Snapshots have 95.
-        max_width: Pictures of the stream that are wider are made smaller; snapshots aren't.
+        jpeg_quality: JPEG quality of the stream, 1..100. Snapshots have 95.
+        max_width: Wider frames of the stream are scaled down to it; snapshots are not.
 
     Raises:
-        MobiledetError: A host that others reach without a token, or a token or port that can't be one.
+        MobiledetError: A host that others reach without a token, or a token or port that is not valid.
     """
 
     def __init__(
@@ -93,7 +92,7 @@ class ViewServer:
         if token is not None and not _TOKEN.fullmatch(token):
             raise MobiledetError("the token must be 16 to 256 letters, digits, '-' or '_'")
         if not 0 <= port <= 65535:
-            raise MobiledetError(f"port {port} is none; give one between 1024 and 65535, such as 8080")
+            raise MobiledetError(f"port {port} is not valid; give one between 1024 and 65535, such as 8080")
         self._view, self._host, self._port, self._token = view, host, port, token
         self._jpeg_quality, self._max_width = jpeg_quality, max_width
         self._thread: threading.Thread | None = None
@@ -105,7 +104,7 @@ class ViewServer:
 
         Raises:
             MissingDependencyError: aiohttp isn't installed.
-            MobiledetError: The port is taken or not allowed, or the host is no address of this machine.
+            MobiledetError: The port is taken or not allowed, or the host is not an address of this machine.
         """
         if self._thread is not None:
             raise RuntimeError("this server was started already")
@@ -144,7 +143,7 @@ class ViewServer:
 
     @property
     def port(self) -> int:
-        """Where it listens; what was asked for until it is started."""
+        """The port it listens at; before the start, the one asked for."""
         return self._port
 
     @property
@@ -155,7 +154,7 @@ class ViewServer:
         return f"http://{place}:{self._port}/" + (f"?token={self._token}" if self._token else "")
 
     def close(self) -> None:
-        """End it within a second, whoever is watching. Harmless when done twice, or never started."""
+        """Stop within a second, also while viewers watch. May be called twice, or before the start."""
         if self._thread is None or self._loop is None or self._stop is None:
             return
         with contextlib.suppress(RuntimeError):  # the loop is closed: it has ended already
@@ -164,7 +163,11 @@ class ViewServer:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """An open socket, or why there can't be one."""
+    """An open socket.
+
+    Raises:
+        MobiledetError: It can't be opened, and why.
+    """
     try:
         return _open_socket(host, port)
     except socket.gaierror:
@@ -174,12 +177,12 @@ def _listen(host: str, port: int) -> socket.socket:
         if code == errno.EADDRINUSE:
             other = _free_port(host, port)
             raise MobiledetError(
-                f"port {port} of {host} is taken, perhaps by another view of this kind; "
+                f"port {port} of {host} is in use, perhaps by another live view; "
                 f"use another{f', such as {other}' if other else ''}"
             ) from None
         if code in (errno.EACCES, errno.EPERM):
             raise MobiledetError(
-                f"port {port} is not for ordinary programs; use one between 1024 and 65535, such as 8080"
+                f"port {port} needs administrator rights; use one between 1024 and 65535, such as 8080"
             ) from None
         if code == errno.EADDRNOTAVAIL or code is None:
             raise _not_ours(host) from None
@@ -188,12 +191,12 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def _not_ours(host: str) -> MobiledetError:
     return MobiledetError(
-        f"host {host!r} is no address of this machine; use 127.0.0.1 (this machine only) or 0.0.0.0 (its whole network)"
+        f"host {host!r} is not an address of this machine; use 127.0.0.1 (this machine only) or 0.0.0.0 (the network)"
     )
 
 
 def _open_socket(host: str, port: int) -> socket.socket:
-    # "localhost" may mean two addresses; a browser that tries the other one first comes back to this.
+    # "localhost" may mean two addresses; a browser that tries the other one first then tries this one.
     name = "127.0.0.1" if host == "localhost" else host
     family, _, _, _, address = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     both = name == "::" and socket.has_dualstack_ipv6()

@@ -1,4 +1,4 @@
-"""Pictures of the stream: each made once for all viewers, and only when one of them waits for it."""
+"""The frames of the stream: each is drawn and encoded once for all viewers, and only when one of them waits for it."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from mobiledet.structures import ImageArray
 logger = logging.getLogger(__name__)
 
 _LOOK = 0.1
-"""Seconds until a wait for a result looks around: for changed settings, and whether anybody still waits."""
+"""Seconds after which a wait for a result checks for changed settings, and whether any viewer still waits."""
 
 _SHORTEST = 0.025
-"""Seconds between two pictures, at least. No eye and few browsers see more, and each costs what inference could use."""
+"""Fewest seconds between two frames. People and most browsers see no more, and each takes time from inference."""
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One picture of the stream.
+class EncodedFrame:
+    """One frame of the stream, with its boxes, as JPEG.
 
     Attributes:
-        number: Counts the pictures made, from 1.
-        index: Of its frame.
-        jpeg: Encoded, boxes and all.
+        number: Counts the frames encoded, from 1.
+        index: The frame's index.
+        jpeg: The file's bytes.
     """
 
     number: int
@@ -36,23 +36,23 @@ class Picture:
     jpeg: bytes
 
 
-class Pictures:
-    """Gives each viewer the newest picture. All methods belong to the event loop; the work is done in ``executor``.
+class FrameStream:
+    """Gives each viewer the newest frame. Its methods are for the event loop; the work is done in ``executor``.
 
     Args:
         view: Gives the newest result and draws it; changed settings make a new image of the same result.
-        executor: Where pictures are drawn and encoded, one at a time.
-        quality: Of the JPEG, 1..100.
-        max_width: Wider pictures are made smaller; None leaves them.
+        executor: Where frames are drawn and encoded, one at a time.
+        quality: JPEG quality, 1..100.
+        max_width: Wider frames are scaled down to it; None keeps their size.
     """
 
     def __init__(self, view: View, *, executor: Executor, quality: int, max_width: int | None) -> None:
         self._view = view
         self._executor = executor
         self._quality, self._max_width = quality, max_width
-        self._last: Picture | None = None
-        self._shown = (0, -1)  # number of the result and revision of the settings in the last picture
-        self._tried = (0, -1)  # the same for what was drawn last, or is being drawn
+        self._last: EncodedFrame | None = None
+        self._shown = (0, -1)  # number of the result and revision of the settings in the last frame
+        self._tried = (0, -1)  # the same for the result that was drawn last, or is being drawn
         self._making: asyncio.Task[None] | None = None
         self._waiting = 0
         self._earliest = 0.0
@@ -61,13 +61,13 @@ class Pictures:
 
     @property
     def made(self) -> int:
-        """Pictures made so far."""
+        """Frames encoded so far."""
         return 0 if self._last is None else self._last.number
 
-    async def next(self, after: int, timeout: float) -> Picture | None:
-        """The newest picture, once there is a newer one than number ``after``.
+    async def next(self, after: int, timeout: float) -> EncodedFrame | None:
+        """The newest frame, once there is a newer one than number ``after``.
 
-        After ``timeout`` seconds without one, or once closed: the last one again; None before the first.
+        After ``timeout`` seconds without one, or once closed: the last one again, or None before the first.
         """
         if self._closed or (self.made > after and not self._outdated()):
             return self._last
@@ -81,7 +81,7 @@ class Pictures:
         return self._last
 
     async def close(self) -> None:
-        """Let go of all who wait."""
+        """Let all viewers that wait go on."""
         self._closed = True
         if self._making is not None:
             self._making.cancel()
@@ -93,19 +93,19 @@ class Pictures:
         return revision != self._view.settings.revision or self._view.results.get(number) is not None
 
     async def _make(self) -> None:
-        """Make one picture, as soon as there is something new; give up once nobody waits for it."""
+        """Encode one frame, as soon as there is something new; give up once no viewer waits for it."""
         loop = asyncio.get_running_loop()
         while self._waiting:
             if (early := self._earliest - time.monotonic()) > 0:
                 await asyncio.sleep(early)
-            picture = await loop.run_in_executor(self._executor, self._draw)
-            if picture is not None:
-                self._last, self._shown = picture, self._tried
+            encoded = await loop.run_in_executor(self._executor, self._draw)
+            if encoded is not None:
+                self._last, self._shown = encoded, self._tried
                 return
             if self._view.results.closed:  # then the wait above was none
                 await asyncio.sleep(_LOOK)
 
-    def _draw(self) -> Picture | None:
+    def _draw(self) -> EncodedFrame | None:
         """Wait a moment for something new and draw it; in the executor."""
         revision = self._view.settings.revision
         newest = self._view.results.get(self._tried[0] if revision == self._tried[1] else 0, _LOOK)
@@ -117,16 +117,16 @@ class Pictures:
         try:
             jpeg = encode_jpeg(self._view.painter.paint(result), self._quality, self._max_width)
         except Exception:
-            # One odd picture must not end the view; the first is told in full.
+            # One faulty frame must not end the view; only the first is reported.
             if not self._failed:
-                logger.exception("picture %d can't be drawn or encoded; it is left out", result.frame.index)
+                logger.exception("frame %d can't be drawn or encoded; it is skipped", result.frame.index)
             self._failed = True
             return None
-        return Picture(self.made + 1, result.frame.index, jpeg)
+        return EncodedFrame(self.made + 1, result.frame.index, jpeg)
 
 
 def encode_jpeg(image: ImageArray, quality: int, max_width: int | None = None) -> bytes:
-    """A picture ``(H, W, 3)`` uint8 RGB as JPEG, made smaller where it is wider than ``max_width``."""
+    """An image ``(H, W, 3)`` uint8 RGB as JPEG, scaled down where it is wider than ``max_width``."""
     import cv2
 
     height, width = image.shape[:2]
@@ -135,5 +135,5 @@ def encode_jpeg(image: ImageArray, quality: int, max_width: int | None = None) -
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     done, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not done:
-        raise ValueError(f"a picture of shape {image.shape} can't be a JPEG")
+        raise ValueError(f"an image of shape {image.shape} can't be encoded as JPEG")
     return bytes(data)

@@ -1,14 +1,14 @@
 "use strict";
 
 const POLL_MS = 250;
-const PATIENCE_MS = 3000; // for an answer, and for a picture to begin
-const SEND_MS = 120; // between two wishes while the slider moves
+const PATIENCE_MS = 3000; // for an answer, and for the stream to begin
+const SEND_MS = 120; // between two changes while the slider moves
 
 const byId = (id) => document.getElementById(id);
 const picture = byId("picture");
 
 let about = { run: null, names: [], colors: [] };
-let settings = null; // as the server told last
+let settings = null; // as the server sent them last
 let viewer = ""; // names our stream, so that the server can say whether it still runs
 let streamBegun = 0;
 let pollTimer = 0;
@@ -33,7 +33,7 @@ async function poll() {
   polling = true;
   try {
     const response = await ask(`numbers?viewer=${encodeURIComponent(viewer)}`);
-    if (response.status === 403) return showLost("This address is no longer right; open the one that the program printed last.");
+    if (response.status === 403) return showLost("This address is no longer valid; open the one that the program printed last.");
     if (!response.ok) throw new Error(`status ${response.status}`);
     const seen = await response.json();
     if (seen.run !== about.run) await meet();
@@ -43,14 +43,14 @@ async function poll() {
   } catch {
     lostSince = lostSince || Date.now();
     const seconds = Math.round((Date.now() - lostSince) / 1000);
-    showLost(`The program doesn't answer${seconds ? `, for ${seconds} s now` : ""}. Trying again.`);
+    showLost(`The program doesn't answer${seconds ? `, for ${seconds} s now` : ""}. Reconnecting.`);
   } finally {
     polling = false;
     if (!document.hidden) pollTimer = setTimeout(poll, POLL_MS);
   }
 }
 
-/** A program we haven't talked to: what it shows and which classes it knows. */
+/** Ask a program that has just started what it shows and which classes it knows. */
 async function meet() {
   const response = await ask("about.json");
   if (!response.ok) throw new Error(`status ${response.status}`);
@@ -63,23 +63,23 @@ async function meet() {
   openStream();
 }
 
-async function change(wish) {
+async function change(changed) {
   try {
     const response = await ask("settings", {
       method: "POST",
       headers: { "Content-Type": "application/json" },
-      body: JSON.stringify(wish),
+      body: JSON.stringify(changed),
     });
     if (!response.ok) throw new Error((await response.text()).trim());
     showSettings(await response.json());
     showRefused("");
   } catch (error) {
-    showRefused(`That wasn't done: ${error.name === "AbortError" ? "no answer" : error.message}`);
+    showRefused(`Not changed: ${error.name === "AbortError" ? "no answer" : error.message}`);
     if (settings) showSettings(settings, true);
   }
 }
 
-// ---- the picture
+// ---- the stream
 
 function openStream() {
   viewer = Math.random().toString(36).slice(2);
@@ -92,12 +92,12 @@ function closeStream() {
   picture.removeAttribute("src");
 }
 
-/** A stream that broke off looks like a picture that stands still; the server knows which it is. */
+/** A stream that broke off looks like a frame that stands still; the server knows which it is. */
 function keepStream(seen) {
   if (!seen.watching && Date.now() - streamBegun > PATIENCE_MS) openStream();
 }
 
-// A tab that nobody sees costs nothing.
+// A hidden tab costs nothing.
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) {
     clearTimeout(pollTimer);
@@ -111,9 +111,9 @@ document.addEventListener("visibilitychange", () => {
 // ---- what is shown
 
 const fpsChart = new Chart(byId("fps-chart"), ["fps"], (last) =>
-  `Pictures a second over the last two minutes, now ${number(last.fps, 1)}`);
+  `Frames per second over the last two minutes, now ${number(last.fps, 1)}`);
 const ageChart = new Chart(byId("age-chart"), ["median", "p95"], (last) =>
-  `Age of the picture over the last two minutes, now ${number(last.median, 0)} ms, p95 ${number(last.p95, 0)} ms`);
+  `Age of the frame over the last two minutes, now ${number(last.median, 0)} ms, p95 ${number(last.p95, 0)} ms`);
 
 function show(seen) {
   const n = seen.numbers;
@@ -138,12 +138,12 @@ function showBanner(seen) {
   const source = seen.numbers.source;
   const quiet = seen.picture ? seen.picture.seconds_ago : 0;
   let text = "";
-  if (!seen.watching && seen.viewers >= seen.most_viewers) text = `${seen.viewers} are watching, that is the most; the picture comes when one leaves.`;
-  else if (seen.ended) text = "That was the last picture.";
-  else if (!source.connected) text = source.message || (seen.picture ? "No pictures are coming." : "Waiting for the first picture");
+  if (!seen.watching && seen.viewers >= seen.most_viewers) text = `${seen.viewers} viewers are watching, which is the most allowed; the video starts when one leaves.`;
+  else if (seen.ended) text = "That was the last frame.";
+  else if (!source.connected) text = source.message || (seen.picture ? "No frames are arriving." : "Waiting for the first frame");
   else if (seen.settings.paused) text = "Paused";
-  else if (!seen.picture) text = "Waiting for the first picture";
-  else if (quiet > 2) text = `No new picture for ${Math.round(quiet)} s.`;
+  else if (!seen.picture) text = "Waiting for the first frame";
+  else if (quiet > 2) text = `No new frame for ${Math.round(quiet)} s.`;
   setText("banner", text);
   byId("frame").classList.toggle("stale", Boolean(seen.picture) && !seen.ended && (!source.connected || (quiet > 2 && !seen.settings.paused)));
 }
@@ -173,7 +173,7 @@ function showFacts(seen) {
   const facts = [["Captured", whole(s.captured)], ["Processed", whole(n.processed)], ["Dropped", whole(s.dropped)]];
   if (s.skipped) facts.push(["Unreadable", whole(s.skipped)]);
   if (s.reconnects) facts.push(["Reconnected", whole(s.reconnects)]);
-  if (s.size) facts.push(["Picture", `${s.size[1]} × ${s.size[0]}`]);
+  if (s.size) facts.push(["Frame size", `${s.size[1]} × ${s.size[0]}`]);
   if (s.fps) facts.push(["Source says", `${number(s.fps, 1)} FPS`]);
   facts.push(["Running", clock(n.seconds)]);
   if (n.cpu_percent !== null) facts.push(["Processor", `${number(n.cpu_percent, 0)} % of all cores`]);
@@ -197,7 +197,7 @@ function showSettings(next, again = false) {
   byId("labels").checked = next.labels;
   const pause = byId("pause");
   pause.setAttribute("aria-pressed", String(next.paused));
-  setText("pause", next.paused ? "Go on" : "Pause");
+  setText("pause", next.paused ? "Resume" : "Pause");
   for (const box of document.querySelectorAll("#classes input")) {
     box.checked = next.classes === null || next.classes.includes(Number(box.value));
   }
@@ -272,7 +272,7 @@ function search() {
   }
   const none = byId("classes-none");
   none.hidden = hits > 0;
-  none.textContent = about.names.length ? "No class of that name." : "This model names no classes.";
+  none.textContent = about.names.length ? "No class has that name." : "This model has no class names.";
 }
 
 byId("search").addEventListener("input", search);
