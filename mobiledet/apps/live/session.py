@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -206,12 +206,7 @@ class LiveRun:
         from mobiledet.apps.live.web.server import ViewServer, is_loopback, new_token
 
         host = self.options.host
-        server = ViewServer(
-            self.view,
-            host=host,
-            port=port,
-            token=None if is_loopback(host) else new_token(),
-        )
+        server = ViewServer(self.view, host=host, port=port, token=None if is_loopback(host) else new_token())
         server.start()
         self._stack.callback(server.close)
         logger.info("watch at %s", server.url)
@@ -239,16 +234,12 @@ class LiveRun:
         """Complete the files and write the report; an error with one doesn't stop the others."""
         self.meter.end()  # a camera goes on while files are finished
         if self.saver is not None:
-            try:
+            with self._noting_problems():
                 self.saver.close(drop_unsaved=lambda: stop.drop_unsaved)
                 logger.info("%s", self.saver.summary())
-            except MobiledetError as error:
-                self.problems.append(str(error))
         if self.log is not None:
-            try:
+            with self._noting_problems():
                 self.log.close()
-            except MobiledetError as error:
-                self.problems.append(str(error))
         figures = self.meter.figures()
         figures["frames"] |= {
             "saved": self.saver.saved if self.saver is not None else 0,
@@ -277,10 +268,15 @@ class LiveRun:
         )
         failed = self.pipeline.error is not None and not self.meter.processed
         if options.report is not None and not failed:
-            try:
+            with self._noting_problems():
                 write_json(options.report, self.report)
-            except MobiledetError as error:
-                self.problems.append(str(error))
+
+    @contextmanager
+    def _noting_problems(self) -> Iterator[None]:
+        try:
+            yield
+        except MobiledetError as error:
+            self.problems.append(str(error))
 
     def _title(self) -> str:
         name = self.source.name
