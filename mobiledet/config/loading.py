@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from mobiledet.config.schema import AugmentConfig, Config
 from mobiledet.errors import ConfigError
-from mobiledet.models.model_config import BACKBONES, HEADS, kind_of
+from mobiledet.models import model_config
 from mobiledet.utils.text import listing, nearest
 
 
@@ -105,7 +105,10 @@ def _explicit(settings: BaseModel) -> dict[str, Any]:
 
 def _keep_what_both_have(target: dict[str, Any], node: dict[str, Any], group: str, kind: object) -> None:
     """Of a head or backbone whose kind changes, the settings stay if the new kind has the same ones; else none do."""
-    members = {kind_of(member): member for member in (HEADS if group == "head" else BACKBONES)}
+    members = {
+        model_config.kind_of(member): member
+        for member in (model_config.HEADS if group == "head" else model_config.BACKBONES)
+    }
     new = members.get(str(kind))
     if new is not None and new.model_fields.keys() != node.keys():
         target.clear()
@@ -168,7 +171,11 @@ def _explain(error: ValidationError) -> str:
 
 def _unknown_key(key: str, place: str, node: Mapping[str, object] | None) -> str:
     """Say that ``key`` is unknown, and what was probably meant."""
-    every = [*_all_keys(Config().plain()), *_keys_of(BACKBONES, "backbone"), *_keys_of(HEADS, "head")]
+    every = [
+        *_all_keys(Config().plain()),
+        *_keys_of(model_config.BACKBONES, "backbone"),
+        *_keys_of(model_config.HEADS, "head"),
+    ]
     leaf = key.split(".")[-1]
     near = nearest(key, every, cutoff=0.75)
     if near is None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
+from mobiledet.errors import ConfigError
 from mobiledet.models.layers import DEFAULT_STYLE, LayerStyle
 from mobiledet.ops.anchors import AnchorSetting
 from mobiledet.structures import Candidates, Size
@@ -116,7 +117,7 @@ class BaseBackboneConfig(Strict):
         Raises:
             ConfigError: There are none.
         """
-        raise NotImplementedError
+        raise ConfigError(f"backbone {self.kind_name!r} has no layers behind stride {stride} for a second stage")
 
     def scaled(self, channels: int, minimum: int) -> int:  # noqa: ARG002 - a backbone without a width ignores it
         """Channels of a head's extra layer at this backbone's width, at least ``minimum``."""
