@@ -20,6 +20,8 @@ import pytest
 import torch
 from programs import Finished, process_state_kept, run_tool, run_tool_in_process
 
+from mobiledet.data.faults import Fault
+
 SETTINGS = """
     model=ModelConfig(backbone=BackboneConfig(alpha=0.25), input_size=(64, 80)),
     optimizer=OptimizerConfig(lr=0.01),
@@ -404,8 +406,7 @@ def test_ids_of_zero_are_reported_and_trained_on(bench: Bench) -> None:
     bench.change(start_at_zero, "val")
     finished = run_tool_in_process("train", *ON_DATA.split())
     assert finished.status == 0, finished.stderr
-    repaired = "repaired: 1 annotation ids renumbered (missing, doubled or below 1) (first: annotations[0] (image 0, "
-    assert finished.stderr.count(repaired) == 2
+    assert finished.stderr.count(f"repaired: 1 {Fault.ANNOTATION_ID.text} (first: annotations[0] (image 0, ") == 2
     assert "run folder: runs/tiny/1" in finished.stdout
     best = torch.load(bench.folder / "runs/tiny/1/best.pt", weights_only=True)
     assert best["categories"][0] == {"id": 0, "name": "circle"}
