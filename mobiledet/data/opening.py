@@ -92,7 +92,7 @@ def _foreign(root: Path, split: str) -> Recognised | None:
 
     What no importer knows, COCO's own reader explains best.
     """
-    if _has_split(root, split):
+    if root.is_file() or _has_split(root, split):
         return None
     try:
         found = recognise(root)

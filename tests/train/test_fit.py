@@ -373,7 +373,7 @@ def test_resuming_with_other_settings_is_refused(tiny_shapes, tiny_config, tmp_p
 
 
 def test_resuming_what_is_no_run(tmp_path, tiny_shapes, tiny_config):
-    with pytest.raises(CheckpointError, match="is no run folder"):
+    with pytest.raises(CheckpointError, match="is not a run folder"):
         resume_run(tmp_path)
     config = tiny_config(tiny_shapes, f"train.output={tmp_path}", "schedule.epochs=1", "data.val_split=none")
     folder, _ = start_run(config)

@@ -127,7 +127,7 @@ def test_one_signal_saves_and_stops(start, folder, number, group, status):
     assert training.wait() == status
     text = training.text()
     assert "Traceback" not in text
-    assert text.count("saving first") == 1
+    assert text.count("saving, then exiting") == 1
     assert f"--resume {folder}" in text
     progress = load_checkpoint(folder / "last.pt")["training"]["progress"]
     assert (progress["finished"], progress["step"] > 0) == (False, True)
@@ -145,7 +145,7 @@ def test_two_signals_exit_at_once(start, folder):
     training = start()
     workers = in_the_midst(training, folder)
     training.send(signal.SIGINT, group=True)
-    wait_for(lambda: "saving first" in training.text(), 20)
+    wait_for(lambda: "saving, then exiting" in training.text(), 20)
     training.send(signal.SIGTERM, group=False)
     begun = time.monotonic()
     assert training.wait() == 143  # the second one's; after saving it would be the first one's, 130
