@@ -29,9 +29,11 @@ from mobiledet.runtime.card import ModelCard
 from mobiledet.runtime.choose import RUNTIMES
 from mobiledet.runtime.detector import Detector
 from mobiledet.structures import ImageArray, ResizeRule
+from mobiledet.utils.text import count
 
 if TYPE_CHECKING:
     from mobiledet.data.coco import CocoDataset
+    from mobiledet.models.detection_model import DetectionModel
 
 logger = logging.getLogger(__name__)
 
@@ -69,9 +71,7 @@ def export_model(source: str | Path, output: Path, options: ExportOptions) -> Ag
     _check_options(exporter, options)
     _check_packages(exporter, options)
     reference = Detector(source, threads=options.threads)
-    model: Any = getattr(reference.backend, "model", None)
-    if model is None:
-        raise ModelFileError(f"{source}: exported already; name the checkpoint it was made from")
+    model = _checkpoint_model(reference, source)
     card = _exported_card(reference.card, options)
     calibration = _calibration(card, options) if options.int8 else []
     with temporary_output(output) as path:
@@ -148,6 +148,19 @@ def _check_packages(exporter: Exporter, options: ExportOptions) -> None:
         )
 
 
+def _checkpoint_model(reference: Detector, source: str | Path) -> DetectionModel:
+    """The PyTorch model behind a detector.
+
+    Raises:
+        ModelFileError: It has none, being an exported model.
+    """
+    from mobiledet.runtime.pytorch import PyTorchBackend
+
+    if not isinstance(reference.backend, PyTorchBackend):
+        raise ModelFileError(f"{source}: exported already; name the checkpoint it was made from")
+    return reference.backend.model
+
+
 def _exported_card(card: ModelCard, options: ExportOptions) -> ModelCard:
     """The checkpoint's card, changed to what the exported model will be."""
     rule = card.resize
@@ -171,7 +184,7 @@ def _calibration(card: ModelCard, options: ExportOptions) -> list[ImageArray]:
     images = [fit_image(read_image(path), card.resize, fill=card.fill)[0] for path in paths]
     whole = len(images) // card.batch * card.batch
     if not whole:
-        raise ModelFileError(f"--calibration holds {len(images)} images, fewer than --batch {card.batch}")
+        raise ModelFileError(f"--calibration holds {count(len(images), 'image')}, fewer than --batch {card.batch}")
     return [np.stack(images[start : start + card.batch]) for start in range(0, whole, card.batch)]
 
 
@@ -238,8 +251,8 @@ def _score_both(reference: Detector, model: Detector, dataset: CocoDataset) -> d
     }
 
 
-def _spread(paths: Sequence[Path], count: int) -> list[Path]:
-    """``count`` of the paths, or all where there are fewer, evenly spread."""
-    if len(paths) <= count:
+def _spread(paths: Sequence[Path], number: int) -> list[Path]:
+    """``number`` of the paths, or all where there are fewer, evenly spread."""
+    if len(paths) <= number:
         return list(paths)
-    return [paths[round(index)] for index in np.linspace(0, len(paths) - 1, count)]
+    return [paths[round(index)] for index in np.linspace(0, len(paths) - 1, number)]

@@ -176,6 +176,6 @@ def test_what_is_exported_already_is_refused(tiny_checkpoint, tmp_path):
 
 def test_too_few_calibration_images_for_a_batch(tiny_checkpoint, tmp_path, photographs):
     options = ExportOptions(int8=True, calibration=[photographs / "1.png"], batch=2, threads=1)
-    with pytest.raises(ModelFileError, match=r"1 images, fewer than --batch 2"):
+    with pytest.raises(ModelFileError, match="1 image, fewer than --batch 2"):
         export_model(tiny_checkpoint("sigmoid"), tmp_path / "m.onnx", options)
     assert list(tmp_path.iterdir()) == []
