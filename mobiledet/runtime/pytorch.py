@@ -38,7 +38,7 @@ class PyTorchBackend:
         self.card = card
         self.device = torch.device(device)
         # Channels-last halves the time of depthwise convolutions on a CPU.
-        self.model = model.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        self.model: DetectionModel = model.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
     def run(self, images: ImageArray, score_threshold: float, iou_threshold: float) -> RawDetections:
         """Detections in images ``(B, H, W, 3)`` of the network's size."""
