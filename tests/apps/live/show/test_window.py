@@ -221,9 +221,9 @@ def test_a_lost_source_dims_the_frame_and_leaves_the_window_alive(play, x_screen
 def wait_until_dim(display):
     deadline = time.monotonic() + PATIENCE
     while True:
-        picture = screenshot(display)
-        if ((picture > 35) & (picture < 48)).all(-1).sum() > 20000:  # 90, the frame's grey, dimmed
-            return picture
+        image = screenshot(display)
+        if ((image > 35) & (image < 48)).all(-1).sum() > 20000:  # 90, the frame's grey, dimmed
+            return image
         assert time.monotonic() < deadline
 
 

@@ -97,11 +97,11 @@ def test_a_viewer_gets_the_newest_frame_with_its_boxes(scene):
     scene.show(4)
     with Viewer(server) as viewer:
         kind = viewer.response.getheader("Content-Type")
-        index, picture = viewer.next()
+        index, image = viewer.next()
         assert kind == "multipart/x-mixed-replace; boundary=picture"
-        assert (index, picture.shape) == (4, (HEIGHT, WIDTH, 3))
-        plain = np.full_like(picture, 10 + 8 * 4)
-        assert np.abs(picture.astype(int) - plain).max() > 60  # the boxes
+        assert (index, image.shape) == (4, (HEIGHT, WIDTH, 3))
+        plain = np.full_like(image, 10 + 8 * 4)
+        assert np.abs(image.astype(int) - plain).max() > 60  # the boxes
         for number in range(5, 9):
             scene.show(number)
             while index != number:
@@ -125,8 +125,8 @@ def test_colors_arrive_as_they_were(scene):
     result = scene.results.get()[1]
     result.frame.image[:] = red
     with Viewer(server) as viewer:
-        _, picture = viewer.next()
-    blue_green_red = picture[20, 100]
+        _, image = viewer.next()
+    blue_green_red = image[20, 100]
     assert blue_green_red[2] > 180
     assert max(blue_green_red[:2]) < 20
 
@@ -187,7 +187,7 @@ def test_changed_settings_show_at_once_even_when_no_frame_comes(scene):
     assert np.abs(before.astype(int) - after).max() > 60
 
 
-def test_viewers_that_never_read_hold_up_nobody_and_are_let_go(scene, monkeypatch):
+def test_viewers_that_never_read_delay_no_one_and_are_let_go(scene, monkeypatch):
     monkeypatch.setattr(web_app, "_PATIENCE", 1.5)
     server = scene.serve()
     deaf = [deaf_viewer(server) for _ in range(3)]
@@ -265,7 +265,7 @@ def test_a_frame_that_cannot_be_drawn_is_left_out(scene, caplog):
     class Faulty(Painter):
         def paint(self, result):
             if result.frame.index in (1, 2):
-                raise cv2.error("no such picture")
+                raise cv2.error("no such frame")
             return super().paint(result)
 
     scene.painter = Faulty(scene.settings)
@@ -304,20 +304,20 @@ def test_after_the_end_the_last_frame_stays_and_nothing_spins(scene):
 def test_numbers_are_plain_json(scene):
     scene.numbers = make_numbers(fps=float("nan"), age_p95_ms=float("inf"), throttled=("under-voltage",))
     server = scene.serve()
-    told = ask(server, "/numbers").json
-    assert told["picture"] is None
+    answer = ask(server, "/numbers").json
+    assert answer["picture"] is None
     scene.show(5)
     time.sleep(0.3)
-    told = ask(server, "/numbers").json
-    assert (told["numbers"]["fps"], told["numbers"]["age_p95_ms"]) == (None, None)
-    assert told["numbers"]["throttled"] == ["under-voltage"]
-    assert told["numbers"]["source"]["size"] == [HEIGHT, WIDTH]
-    assert told["picture"]["index"] == 5
-    assert told["picture"]["size"] == [HEIGHT, WIDTH]
-    assert told["picture"]["counts"] == {"1": 1, "2": 1}  # the second person scores 0.1
-    assert told["settings"] == {"revision": 0, "threshold": 0.3, "classes": None, "labels": True, "paused": False}
+    answer = ask(server, "/numbers").json
+    assert (answer["numbers"]["fps"], answer["numbers"]["age_p95_ms"]) == (None, None)
+    assert answer["numbers"]["throttled"] == ["under-voltage"]
+    assert answer["numbers"]["source"]["size"] == [HEIGHT, WIDTH]
+    assert answer["picture"]["index"] == 5
+    assert answer["picture"]["size"] == [HEIGHT, WIDTH]
+    assert answer["picture"]["counts"] == {"1": 1, "2": 1}  # the second person scores 0.1
+    assert answer["settings"] == {"revision": 0, "threshold": 0.3, "classes": None, "labels": True, "paused": False}
     about = ask(server, "/about.json").json
-    assert (about["run"], about["names"], about["lowest"]) == (told["run"], list(NAMES), 0.05)
+    assert (about["run"], about["names"], about["lowest"]) == (answer["run"], list(NAMES), 0.05)
     assert about["title"] == "model <i> on clip.mp4"
     assert all(re.fullmatch("#[0-9a-f]{6}", color) for color in about["colors"])
 
@@ -353,10 +353,10 @@ def test_detections_are_those_shown(scene):
     assert ask(server, "/detections.json").status == 503
     scene.show(6)
     scene.settings.classes = [2]
-    told = ask(server, "/detections.json").json
-    assert (told["index"], told["name"], told["size"]) == (6, "6.jpg", [HEIGHT, WIDTH])
-    assert told["detections"] == [{"label": 2, "name": "car", "score": 0.5, "box": [40.0, 20.0, 60.0, 50.0]}]
-    assert told["seconds_ago"] > 0
+    answer = ask(server, "/detections.json").json
+    assert (answer["index"], answer["name"], answer["size"]) == (6, "6.jpg", [HEIGHT, WIDTH])
+    assert answer["detections"] == [{"label": 2, "name": "car", "score": 0.5, "box": [40.0, 20.0, 60.0, 50.0]}]
+    assert answer["seconds_ago"] > 0
 
 
 def test_a_snapshot_is_whole_and_has_a_name(scene):
@@ -364,8 +364,8 @@ def test_a_snapshot_is_whole_and_has_a_name(scene):
     assert ask(server, "/snapshot.jpg").status == 503
     scene.show(0)
     answer = ask(server, "/snapshot.jpg")
-    picture = cv2.imdecode(np.frombuffer(answer.body, np.uint8), cv2.IMREAD_COLOR)
-    assert picture.shape == (HEIGHT, WIDTH, 3)
+    image = cv2.imdecode(np.frombuffer(answer.body, np.uint8), cv2.IMREAD_COLOR)
+    assert image.shape == (HEIGHT, WIDTH, 3)
     assert answer.headers["content-type"] == "image/jpeg"
     name = r'attachment; filename="mobiledet_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d\.jpg"'
     assert re.fullmatch(name, answer.headers["content-disposition"])
@@ -562,7 +562,7 @@ def test_without_aiohttp_the_remedy_is_named(scene, monkeypatch):
 def test_it_closes_within_a_second_whoever_is_watching(scene):
     before = set(threading.enumerate())
     server = scene.serve()
-    waiting = Viewer(server)  # since before the first picture
+    waiting = Viewer(server)  # since before the first frame
     with Feeder(scene, size=(240, 400), noise=True, found=()):
         reading, deaf = Viewer(server), deaf_viewer(server)
         reading.next()
