@@ -4,11 +4,11 @@
     python tools/check_dataset.py path/to/data -o check --config configs/ssd_mobilenet_a1.py
     python tools/check_dataset.py path/to/data --model runs/ssd_mobilenet_a1/1      # finds unlabelled objects too
 
-COCO, Pascal VOC and YOLO are told apart by themselves. Writes report.txt, report.json, samples.jpg, boxes.png and,
+COCO, Pascal VOC and YOLO are recognised. Writes report.txt, report.json, samples.jpg, boxes.png and,
 where there is something to show, suspects.jpg and duplicates.jpg. Changes nothing in the data.
 
 Exit status: 0 ready to train, maybe with advice; 1 can't be read, or a mistake in the command; 2 wrong arguments;
-3 faults that need a decision, such as labels that had to be left out, the same picture in train and val, a val split
+3 faults that need a decision, such as labels that had to be left out, the same image in train and val, a val split
 without boxes, a class in val that train lacks.
 """
 
@@ -31,7 +31,7 @@ def main() -> int:
     parser.add_argument("--model", metavar="CHECKPOINT", help="detector that looks for unlabelled objects")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
     parser.add_argument("--format", type=data_format, help="format of the data, such as yolo (default: recognised)")
-    parser.add_argument("--limit", type=int, metavar="N", help="look only at the first N pictures of each split")
+    parser.add_argument("--limit", type=int, metavar="N", help="look only at the first N images of each split")
     parser.add_argument(
         "--threads", type=thread_count, default=0, help="processor threads of --model; 0 takes all cores"
     )

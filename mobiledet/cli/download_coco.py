@@ -3,7 +3,7 @@
     python tools/download_coco.py data/coco               # both splits: 40 GB while unpacking, 20 GB after it
     python tools/download_coco.py data/coco --split val   # enough for scoring: 2 GB, then 1 GB
 
-Everything is checked: checksums of the archives, of each image, and that no image is missing. Stopped, it goes on
+Everything is checked: checksums of the archives, of each image, and that no image is missing. Interrupted, it continues
 where it was; run again on a complete folder it does nothing. What else lies in the folder is left alone.
 """
 

@@ -1,4 +1,4 @@
-"""Train a detector, or go on with an interrupted run.
+"""Train a detector, or resume an interrupted run.
 
     python tools/train.py configs/ssd_mobilenet_a1.py
     python tools/train.py configs/ssd_mobilenet_a1.py data.root=path/to/coco schedule.epochs=2
@@ -19,7 +19,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", nargs="?", help="config file, such as configs/ssd_mobilenet_a1.py")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change")
-    parser.add_argument("--resume", metavar="RUN", type=Path, help="run folder to go on with")
+    parser.add_argument("--resume", metavar="RUN", type=Path, help="run folder to resume")
     arguments = parser.parse_intermixed_args()
     words = [word for word in [arguments.config, *arguments.overrides] if word is not None]
     if arguments.resume is None and not words:

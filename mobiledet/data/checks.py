@@ -155,7 +155,7 @@ def check_coco(
 ) -> CocoColumns:
     """Check a parsed COCO file and its images; faults go to the report, what is sound into columns.
 
-    The columns are fit for use once ``report.raise_if_errors()`` has passed. ``pictures`` is for callers that have
+    The columns are fit for use once ``report.raise_if_errors()`` has passed. ``known`` is for callers that have
     looked at the images already: for each entry of ``images`` what was found, None where nobody looked; no file is
     opened then.
 

@@ -332,7 +332,7 @@ def verify_images(paths: Sequence[Path], folder: Path, *, progress: bool = False
                 results[i] = result
                 if isinstance(result, ImageInfo):
                     cache[keys[i]] = (*stamps[i], result.height, result.width, result.orientation)
-    finally:  # also when interrupted: the next start goes on from here
+    finally:  # also when interrupted: the next start continues from here
         if todo:
             _save_cache(cache_file, cache)
     return [result for result in results if result is not None]

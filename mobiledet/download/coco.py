@@ -1,6 +1,6 @@
 """COCO 2017: what it consists of, and the steps from nothing to a complete folder.
 
-Each step is skipped where its result is there, so whatever is interrupted goes on at the next call.
+Each step is skipped where its result is there, so whatever is interrupted continues at the next call.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ class _Download:
                 extract(archive, jsons)
                 names |= {split.name: self._names(split) for split in without_json}
         for split in splits:
-            # A folder that was there before its json can only be judged now.
+            # A folder that was there before its json can only be checked now.
             if not self._has_images(split, names[split.name]):
                 with self._fetched(split.images, f"{split.name} images", keep_archives, options) as archive:
                     self._unpack(archive, split, names[split.name], options["progress"])

@@ -49,7 +49,7 @@ _BLOCK = 1 << 16  # bytes; at most this many are lost when a connection breaks
 _LARGE = 1 << 28  # bytes whose checksum takes long enough to announce it
 _TEMPORARY = {408, 425, 429, 500, 502, 503, 504}
 _INVALID = "the address is not a valid http or https address"
-_KEPT = "what has come is kept, the next start goes on from there"
+_KEPT = "what has come is kept, the next start continues from there"
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def fetch(
 ) -> Path:
     """Get a file, unless it is there already.
 
-    A broken transfer goes on from where it stopped, in this call or in a later one. When two processes want the same
+    A broken transfer continues from where it stopped, in this call or in a later one. When two processes want the same
     file, one waits for the other. Proxies are taken from the environment; with ``MOBILEDET_OFFLINE=1`` nothing is
     tried.
 

@@ -76,7 +76,7 @@ def draw_target(image: ImageArray, target: Target, names: Sequence[str]) -> Imag
 
 
 def draw_comparison(image: ImageArray, target: Target, detections: Detections, names: Sequence[str]) -> ImageArray:
-    """A copy of the image with its ground truth under the detections, so that what differs catches the eye.
+    """A copy of the image with its ground truth under the detections, so that differences are easy to see.
 
     Ground truth is thin and white, crowds dashed; detections are coloured and named. An object that no detection of
     its class overlaps by IoU 0.5 or more is named too, as missed. Arguments are those of the two functions above.

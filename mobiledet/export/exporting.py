@@ -44,7 +44,7 @@ COMPARED = 32
 """Most images of those named, or of a data set, whose detections are compared one by one."""
 
 PROBED = 8
-"""Batches of calibration images on which single layers are judged."""
+"""Batches of calibration images on which single layers are compared."""
 
 RECORDED = ("onnx", "onnxscript", "onnxruntime", "nncf", "pnnx")
 """Packages whose versions the report records, where they are installed."""

@@ -1,4 +1,4 @@
-"""Which anchor answers for which object."""
+"""Which anchor or proposal is matched to which object."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class Detector:
         provider: Where it runs: an execution provider of ONNX Runtime, a device of OpenVINO or of PyTorch. None or
             ``"auto"`` takes the processor, and for checkpoints a GPU if there is one.
         score_threshold: Minimum score of a detection; None takes the one the model was scored with, which is low
-            (``card.shown_threshold`` suits the eye better).
+            (``card.shown_threshold`` is better for display).
         iou_threshold: Overlap from which two boxes of one class are one object; None takes the model's own.
         spin: Whether ONNX Runtime's threads keep their cores busy for some 50 ms after a call, waiting for the next:
             faster when call follows call, a waste of power when images come from a camera.

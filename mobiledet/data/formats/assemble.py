@@ -179,7 +179,7 @@ def _peek(path: Path) -> ImageInfo | ImageError:
 def _settle_sizes(
     images: list[SourceImage], found: dict[Path, ImageInfo | ImageError], source: ImportedImages, log: ImportLog
 ) -> list[SourceImage]:
-    """VOC only: a wrong size in the xml is put right, unless it says that the image was scaled after labelling."""
+    """VOC only: a wrong size in the xml is corrected, unless it says that the image was scaled after labelling."""
     if not source.check_sizes:
         return images
     kept = []

@@ -38,7 +38,7 @@ class Format(ABC):
 
     @abstractmethod
     def recognises(self, tree: Tree) -> Evidence | None:
-        """Whether a folder is in this format, judged by a few of its files."""
+        """Whether a folder is in this format, from a few of its files."""
 
     @abstractmethod
     def read(self, tree: Tree, log: ImportLog, only: str | None) -> ImportedImages:

@@ -65,7 +65,7 @@ def format_names() -> list[str]:
 
 
 def recognise(root: Path, format: str | None = None) -> Recognised:
-    """Which format a folder is in, judged once: `read_dataset` takes what this gives.
+    """Which format a folder is in, recognised once: `read_dataset` takes what this gives.
 
     Args:
         root: the folder; or the one file of it that names the rest, such as a YOLO yaml or a COCO json.

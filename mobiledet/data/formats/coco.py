@@ -241,7 +241,7 @@ def read_categories(raw: list[dict[str, Any]], file: str, log: ImportLog) -> tup
     """Id -> name of one file's categories, and which names head other categories.
 
     Raises:
-        DataError: two categories have the same id, so that boxes can't be told apart.
+        DataError: two categories have the same id, so that the class of a box is unclear.
     """
     ids, good, _ = whole_numbers([entry.get("id") for entry in raw])
     categories: dict[int, str] = {}

@@ -40,7 +40,7 @@ def split_name(text: str, *, loose: bool = False) -> str | None:
 
 
 def split_of(path: str) -> str | None:
-    """The split that a path lies in, told by its folders; the innermost decides."""
+    """The split that a path lies in, according to its folders; the innermost decides."""
     return _split_of_folder(parent(path))
 
 

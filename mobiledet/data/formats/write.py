@@ -31,7 +31,7 @@ def check_output(output: Path, root: Path) -> None:
     if len(os.fsencode(output.name)) > 200:
         raise DataError(f"{output.name[:40]}...: the name is too long for a folder; name a shorter one")
     if output.is_symlink() or (output.exists() and not output.is_dir()):
-        raise DataError(f"{output} is no folder; name a new one, nothing is overwritten")
+        raise DataError(f"{output} is not a folder; name a new one, nothing is overwritten")
     if output.is_dir() and any(output.iterdir()):
         raise DataError(f"{output} is not empty; name a new folder, nothing is overwritten")
     folder = root.parent if there(root) and root.is_file() else root

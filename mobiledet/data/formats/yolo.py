@@ -302,7 +302,7 @@ class RowReader:
         return found
 
     def refuse_pixels(self, root: Path) -> None:
-        """Say so if the whole data set is written in pixels.
+        """Refuse a data set whose boxes are all in pixels.
 
         Raises:
             DataError: it is.
