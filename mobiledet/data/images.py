@@ -168,7 +168,7 @@ def check_container(path: str | Path, data: bytes) -> str:
         The format as Pillow calls it.
 
     Raises:
-        ImageError: it is no image, or truncated.
+        ImageError: it is not an image, or truncated.
     """
     kind = image_format(data)
     if kind is None:
@@ -202,19 +202,6 @@ def image_format(data: bytes) -> str | None:
     return next((kind for start, kind in starts.items() if data.startswith(start)), None)
 
 
-def _kind(data: bytes) -> str | None:
-    starts = {
-        b"\xff\xd8\xff": "JPEG",
-        b"\x89PNG\r\n\x1a\n": "PNG",
-        b"BM": "BMP",
-        b"II*\0": "TIFF",
-        b"MM\0*": "TIFF",
-    }
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "WEBP"
-    return next((kind for start, kind in starts.items() if data.startswith(start)), None)
-
-
 def _jpeg_ends(data: bytes) -> bool:
     # Entropy-coded data stuffs each ff with 00, so ff d9 after the start of scan is the end of the image. Before
     # it, an embedded thumbnail has an end of its own; after it, cameras append what they like.
@@ -233,7 +220,9 @@ def _jpeg_ends(data: bytes) -> bool:
 def stored_orientation(data: bytes) -> int:
     """EXIF orientation of a JPEG, PNG or WebP; 1 when it is absent, invalid or for another format."""
     # Most files have no such block, and needn't be opened for it.
-    if _kind(data) not in ("JPEG", "PNG", "WEBP") or not any(mark in data for mark in (b"Exif", b"eXIf", b"EXIF")):
+    if image_format(data) not in ("JPEG", "PNG", "WEBP") or not any(
+        mark in data for mark in (b"Exif", b"eXIf", b"EXIF")
+    ):
         return 1
     from PIL import Image
 
