@@ -36,7 +36,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; white-spa
 th, td { padding: .3rem .5rem; border-bottom: 1px solid var(--line); text-align: right; }
 th { background: var(--tint); font-weight: 600; }
 th:first-child, td:first-child, .text { text-align: left; }
-svg { display: block; width: 100%; height: auto; margin: .5rem 0; }
+svg { display: block; width: 100%; min-width: 36rem; height: auto; margin: .5rem 0; }
 code { background: var(--tint); padding: .1rem .3rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; } dt { color: var(--soft); }
 dd { margin: 0; }

@@ -282,7 +282,7 @@ def _tip(artist: object, text: str) -> None:
 
 
 def _element(figure: Figure, title: str) -> Markup:
-    """The figure as an ``<svg>`` element that can stand in a page beside others.
+    """The figure as an ``<svg>`` element, which scrolls where a page is too narrow to read it, beside others in a page.
 
     Drawn twice it is the same text. Ids that could be there twice in a page are taken out, and so is the style that
     would apply to the whole page.
@@ -304,10 +304,9 @@ def _element(figure: Figure, title: str) -> Markup:
         svg,
     )
     size = f"{WIDTH:g} {figure.get_figheight() * 72:g}"
-    return Markup(
-        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="0 0 {size}" '
-        f'role="img" aria-label="{escape(title)}" style="stroke-linejoin: round">{svg.strip()}'
-    )
+    namespaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    about = f'role="img" aria-label="{escape(title)}" style="stroke-linejoin: round"'
+    return Markup(f'<div class="wide"><svg {namespaces} viewBox="0 0 {size}" {about}>{svg.strip()}</div>')
 
 
 def _group(name: str) -> str:
