@@ -107,7 +107,7 @@ def test_a_split_for_validation_is_taken_as_it_is(folder, tmp_path: Path) -> Non
     ("name", "words"),
     [
         ("full", ["full is not empty", "name a new folder"]),
-        ("file", ["file is no folder"]),
+        ("file", ["file is not a folder"]),
         ("set/inside", ["lies inside", "elsewhere"]),
         ("set", ["not empty"]),
         ("file/below", ["file"]),
