@@ -17,12 +17,12 @@ import logging
 import os
 import threading
 import warnings
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -228,14 +228,27 @@ def stored_orientation(data: bytes) -> int:
 
     try:
         with _warning_filters, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd EXIF blocks
-            with Image.open(io.BytesIO(data)) as image:
-                if image.format == "PNG":
-                    image.load()  # the block may stand behind the pixels
-                exif = Image.Exif()
-                exif.load(image.info.get("exif", b""))
-                value = exif.get(_ORIENTATION_TAG)
+            warnings.simplefilter("ignore")  # large but bearable sizes, odd EXIF blocks
+            image = Image.open(io.BytesIO(data))
+        with image:
+            if image.format == "PNG":
+                image.load()  # the block may stand behind the pixels
+            return _orientation_of(image.info)
     except Exception:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, ...
+        return 1
+
+
+def _orientation_of(info: Mapping[Any, Any]) -> int:
+    """EXIF orientation in what Pillow says of a file; 1 when it is absent or invalid."""
+    from PIL import Image
+
+    try:
+        with _warning_filters, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # odd EXIF blocks
+            exif = Image.Exif()
+            exif.load(info.get("exif", b""))
+            value = exif.get(_ORIENTATION_TAG)
+    except Exception:  # as above
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
@@ -272,7 +285,8 @@ def verify_image(path: str | Path) -> ImageInfo:
         raise ImageError(f"{path} has more pixels than can be trained on: {error}; scale it down") from error
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
         raise ImageError(f"{path} can't be decoded: {error}; {BROKEN}") from error
-    return ImageInfo(height, width, stored_orientation(data))
+    # TIFF counts as upright, BMP has no such block.
+    return ImageInfo(height, width, _orientation_of(image.info) if kind in ("JPEG", "PNG", "WEBP") else 1)
 
 
 def verify_images(paths: Sequence[Path], folder: Path, *, progress: bool = False) -> list[_Found]:

@@ -99,8 +99,8 @@ def _foreign(root: Path, split: str) -> Recognised | None:
     except DataError:
         return None
     # A split misspelt in a folder of COCO's layout is a mistake, not another layout.
-    in_layout = any(name.startswith(("train", "val", "test")) for name in split_names(root))
-    return None if found.format.reads_layout and in_layout else found
+    mistake = found.format.reads_layout and any(name.startswith(("train", "val", "test")) for name in split_names(root))
+    return None if mistake else found
 
 
 def _has_split(root: Path, split: str) -> bool:
