@@ -9,7 +9,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,21 +22,25 @@ from mobiledet.utils.progress import bytes_bar
 from mobiledet.utils.text import listing
 
 _BLOCK = 1 << 20  # bytes
-_DAMAGE = (
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    zlib.error,
-    gzip.BadGzipFile,
-    EOFError,
-    NotImplementedError,  # a kind of zip compression that Python doesn't know
-    RuntimeError,  # a zip member with a password
-    ValueError,
-    OverflowError,
-)
-"""What the readers of archives raise for one that can't be read; `OSError` apart, which may be the disk's fault."""
+# What the readers of archives raise for one that can't be read (NotImplementedError: a compression that Python doesn't
+# know; RuntimeError: a password); OSError apart, which may be the disk's fault.
+_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, gzip.BadGzipFile, EOFError, RuntimeError, ValueError)
 
 
-def extract(archive: Path, wanted: Mapping[str, Path], *, durable: bool = True, progress: bool = False) -> None:
+@dataclass(frozen=True)
+class _Member:
+    path: str
+    size: int
+    is_file: bool  # no folder, link or device
+    checksum: int | None  # CRC-32; tar has none
+    open: Callable[[], IO[bytes]]
+
+    @property
+    def name(self) -> str:
+        return re.split(r"[/\\]", self.path.rstrip("/"))[-1]
+
+
+def extract(archive: Path, wanted: Mapping[str, Path] | Path, *, durable: bool = True, progress: bool = False) -> None:
     """Write some files of an archive to given paths; each is there whole or not at all.
 
     The whole of a ``.tar.gz`` is read, so that damage anywhere in it is found. A file that is there already is kept if
@@ -44,7 +48,8 @@ def extract(archive: Path, wanted: Mapping[str, Path], *, durable: bool = True, 
 
     Args:
         archive: A ``.tar.gz``, ``.tgz`` or ``.zip`` file; its kind is recognised by its content, not its name.
-        wanted: Name of a file, without the folders it is in in the archive -> where to write it. Folders are made.
+        wanted: Name of a file, without the folders it is in in the archive -> where to write it; or a folder, for all
+            files. Folders are made.
         durable: Wait until each file is on the disk, so that not even a power cut leaves half of it.
         progress: Show a bar, if standard error is a terminal.
 
@@ -54,30 +59,26 @@ def extract(archive: Path, wanted: Mapping[str, Path], *, durable: bool = True, 
     """
     try:
         with _opened(archive) as members:
-            found = _find(archive, members, wanted)
-            missing = {name: member for name, member in found.items() if not _is_there(wanted[name], member)}
-            for folder in {wanted[name].parent for name in missing}:
+            if isinstance(wanted, Path):
+                wanted = {member.name: wanted / member.name for member in members if member.is_file}
+            found = {wanted[name]: member for name, member in _find(archive, members, wanted).items()}
+            missing = {path: member for path, member in found.items() if not _is_there(path, member)}
+            for folder in {path.parent for path in missing}:
                 folder.mkdir(parents=True, exist_ok=True)
-                needed = sum(member.size for name, member in missing.items() if wanted[name].parent == folder)
-                check_space(folder, needed, f"unpacking {archive.name}")
             total = sum(member.size for member in missing.values())
+            if missing:
+                check_space(next(iter(missing)).parent, total, f"unpacking {archive.name}")
             with bytes_bar(f"unpacking {archive.name}", total, show=progress) as bar:
-                for name, member in missing.items():
-                    with replacing(wanted[name], durable=durable) as temporary:
-                        _copy(member, temporary)
+                for path, member in missing.items():
+                    # zipfile compares the checksum at the end
+                    with replacing(path, durable=durable) as part, member.open() as source, part.open("wb") as stream:
+                        shutil.copyfileobj(source, stream, _BLOCK)
+                        if stream.tell() != member.size:
+                            raise EOFError(f"{member.path!r} is truncated")
                     bar.update(member.size)
     except OSError as error:
         place = error.filename or archive
         raise DownloadError(f"{place}: {error.strerror or error}; can't unpack {archive}") from error
-
-
-@dataclass(frozen=True)
-class _Member:
-    name: str
-    size: int
-    is_file: bool  # no folder, link or device
-    checksum: int | None  # CRC-32; tar has none
-    open: Callable[[], IO[bytes]]
 
 
 @contextmanager
@@ -91,19 +92,20 @@ def _opened(archive: Path) -> Iterator[list[_Member]]:
                 yield [_zip_member(opened, info) for info in opened.infolist()]
         elif magic[:2] == b"\x1f\x8b":
             with gzip.open(archive) as unzipped, tarfile.open(fileobj=unzipped, mode="r:") as tar:
-                members = [_tar_member(tar, info) for info in tar.getmembers()]
+                # `extractfile` gives None for what isn't a file, and only files are opened.
+                members = [
+                    _Member(info.name, info.size, info.isreg(), None, cast("Callable[[], IO[bytes]]", opener))
+                    for info in tar.getmembers()
+                    for opener in [partial(tar.extractfile, info)]
+                ]
                 while unzipped.read(_BLOCK):  # to the end, where gzip keeps its checksum
                     pass
                 yield members
         else:
-            raise DownloadError(
-                f"{archive} is neither a .zip nor a .tar.gz file (it begins with {magic!r}); delete it and get it again"
-            )
+            raise DownloadError(f"{archive} is not a .zip or .tar.gz file; delete it and download it again")
     except _DAMAGE as error:
         reason = str(error) or type(error).__name__
-        raise DownloadError(
-            f"{archive} can't be unpacked: {reason}; it is damaged, delete it and get it again"
-        ) from error
+        raise DownloadError(f"{archive} is damaged: {reason}; delete it and download it again") from error
 
 
 def _zip_member(opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
@@ -112,43 +114,28 @@ def _zip_member(opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
     return _Member(info.filename, info.file_size, is_file, info.CRC, partial(opened.open, info))
 
 
-def _tar_member(tar: tarfile.TarFile, info: tarfile.TarInfo) -> _Member:
-    # `extractfile` gives None for what isn't a file, and only files are opened.
-    open_ = cast("Callable[[], IO[bytes]]", partial(tar.extractfile, info))
-    return _Member(info.name, info.size, info.isreg(), None, open_)
-
-
-def _find(archive: Path, members: list[_Member], names: Iterable[str]) -> dict[str, _Member]:
+def _find(archive: Path, members: list[_Member], names: Mapping[str, Path]) -> dict[str, _Member]:
     """The file of each name, wherever in the archive it is."""
-    by_name: dict[str, list[_Member]] = {}
+    found: dict[str, list[_Member]] = {}
     for member in members:
-        parts = re.split(r"[/\\]", member.name.rstrip("/"))
-        if parts[0] == "" or ".." in parts or any(re.match(r"[A-Za-z]:", part) for part in parts):
+        if re.match(r"[/\\]", member.path) or re.search(r"(^|[/\\])(\.\.([/\\]|$)|[A-Za-z]:)", member.path):
             raise DownloadError(
-                f"{archive} has a member {member.name!r:.200} that leads out of its folder; nothing was unpacked, "
+                f"{archive} has a member {member.path!r:.200} that leads out of its folder; nothing was unpacked, "
                 "get the archive from its publisher"
             )
-        by_name.setdefault(parts[-1], []).append(member)
-    if missing := [name for name in names if name not in by_name]:
-        files = [repr(member.name) for member in members if member.is_file]
+        if member.name in names:
+            found.setdefault(member.name, []).append(member)
+    if missing := [name for name in names if name not in found]:
+        files = [repr(member.path) for member in members if member.is_file]
         raise DownloadError(
             f"{archive} lacks {len(missing)} of the files expected: {listing(map(repr, missing), 2)}; it has "
-            f"{listing(files) or 'nothing'}; delete it and get it again"
+            f"{listing(files) or 'nothing'}; delete it and download it again"
         )
-    for name in names:
-        if len(by_name[name]) > 1:
-            places = listing(repr(member.name) for member in by_name[name])
-            raise DownloadError(f"{archive} has {name!r} {len(by_name[name])} times: {places}; unpack it by hand")
-        if not by_name[name][0].is_file:
-            raise DownloadError(f"{archive}: {name!r} is a link or a folder, not a file; unpack it by hand")
-    return {name: by_name[name][0] for name in names}
-
-
-def _copy(member: _Member, path: Path) -> None:
-    with member.open() as source, path.open("wb") as stream:  # zipfile compares the checksum at the end
-        shutil.copyfileobj(source, stream, _BLOCK)
-    if path.stat().st_size != member.size:
-        raise EOFError(f"{member.name!r} is truncated")
+    for name, places in found.items():
+        if len(places) > 1 or not places[0].is_file:
+            paths = listing(repr(member.path) for member in places)
+            raise DownloadError(f"{archive} doesn't have {name!r} once, as a file: {paths}; unpack it by hand")
+    return {name: places[0] for name, places in found.items()}
 
 
 def _is_there(path: Path, member: _Member) -> bool:

@@ -1,8 +1,8 @@
 """Fetching one file over http: resumed where it stopped, checked, and only then given its name.
 
-What has come so far lies in ``<target>.part``; the notes ``<target>.part.json`` beside it say what file and which
-version of it that is. A part is continued only if the server confirms that its file is still the same (``If-Range``),
-or if a checksum will show it.
+What has come so far lies in ``<target>.part``; the notes ``<target>.part.json`` beside it say which version of which
+file that is. A part is continued only if the server confirms that its file is still the same (``If-Range``), or if a
+checksum will show it.
 """
 
 from __future__ import annotations
@@ -12,23 +12,19 @@ import hashlib
 import json
 import logging
 import os
-import re
-import socket
-import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.client import responses
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from mobiledet.errors import DownloadError, MissingDependencyError, install_extra
-from mobiledet.utils.files import check_space, file_digest, locked, replacing, sync
+from mobiledet.utils.files import check_space, file_digest, locked, sync, write_json
 from mobiledet.utils.progress import bytes_bar
-from mobiledet.utils.text import readable_size
 
 if TYPE_CHECKING:
     import requests
@@ -46,10 +42,9 @@ HEADWAY = 1 << 20
 
 _LONGEST_WAIT = 60.0  # seconds
 _BLOCK = 1 << 16  # bytes; at most this many are lost when a connection breaks
-_LARGE = 1 << 28  # bytes whose checksum takes long enough to announce it
 _TEMPORARY = {408, 425, 429, 500, 502, 503, 504}
-_INVALID = "the address is not a valid http or https address"
 _KEPT = "what has come is kept, the next start continues from there"
+_PAGE = " (a web page: of a login or a proxy?)"
 
 
 @dataclass(frozen=True)
@@ -83,6 +78,11 @@ class Remote:
         if not parts.scheme:
             return parts.path or "an empty address"
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+    @property
+    def file_name(self) -> str:
+        """The last part of its address."""
+        return urlsplit(self.url).path.rpartition("/")[2]
 
     def fault(self, path: Path) -> str | None:
         """Why ``path``, which is read whole if there is a checksum, isn't this file; None if it may be.
@@ -131,13 +131,13 @@ def fetch(
         MissingDependencyError: requests isn't installed.
     """
     target = Path(target)
-    part = _Part(target, remote, what, by_hand)
-    if part.is_finished():
+    transfer = _Transfer(remote, target, what, f"; {by_hand}" if by_hand else "", timeout)
+    if transfer.is_finished():
         return target
     if os.environ.get("MOBILEDET_OFFLINE", "").strip().lower() not in ("", "0", "false", "no", "off"):
-        raise part.error("MOBILEDET_OFFLINE is set")
+        raise transfer.error("MOBILEDET_OFFLINE is set")
     try:
-        import requests
+        import requests  # noqa: F401 -- looked for before anything is made
     except ImportError as error:
         raise MissingDependencyError(
             f"fetching {what} needs requests: {install_extra('train')}; or save {remote.address} as {target.absolute()}"
@@ -145,18 +145,14 @@ def fetch(
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with locked(target.with_name(f".{target.name}.lock"), f"{what}: another process is fetching it; waiting"):
-            if not part.is_finished():
-                part.load()
-                with requests.Session() as session:
-                    _Transfer(part, session, timeout, progress).complete()
+            if not transfer.is_finished():
+                transfer.run(progress)
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None))
-        remedy = "free some space, what has come is kept" if full else "correct that, or name another folder"
+        remedy = "free some space, what has come is kept" if error.errno == errno.ENOSPC else "or name another folder"
         reason = error.strerror or type(error).__name__
         raise DownloadError(f"{what} can't be written to {target.parent.absolute()}: {reason}; {remedy}") from error
     except KeyboardInterrupt:
-        with suppress(OSError):
-            logger.info("%s: stopped; %s", what, _KEPT)
+        logger.info("%s: stopped; %s", what, _KEPT)
         raise
     return target
 
@@ -164,33 +160,27 @@ def fetch(
 class _Interrupted(Exception):  # noqa: N818 -- not an error yet: another try may succeed
     """A try that failed in a way that another may not; ``wait`` is how many seconds the server asks to wait."""
 
-    def __init__(self, why: str, *, again: bool = True, wait: float = 0.0) -> None:
+    def __init__(self, why: str, *, wait: float = 0.0) -> None:
         super().__init__(why)
-        self.again = again
         self.wait = wait
 
 
-class _Part:
-    """What has come of a file, and the notes about it.
+class _Transfer:
+    """One file on its way: what has come of it, the notes about that, and the requests for the rest."""
 
-    Attributes:
-        path: ``<target>.part``.
-        validator: What the server calls this version of its file (ETag or date of change), for ``If-Range``.
-        total: Bytes of the whole file as the server reported; None if it didn't.
-    """
-
-    def __init__(self, target: Path, remote: Remote, what: str, by_hand: str | None) -> None:
-        self.target, self.remote, self.what = target, remote, what
-        self.path = target.with_name(f"{target.name}.part")
-        self.validator: str | None = None
-        self.total: int | None = None
+    def __init__(self, remote: Remote, target: Path, what: str, by_hand: str, timeout: float) -> None:
+        self.remote, self.target, self.what = remote, target, what
+        self._by_hand, self._timeout = by_hand, timeout
+        self._part = target.with_name(f"{target.name}.part")
         self._notes = target.with_name(f"{target.name}.part.json")
-        # Not the address as it is: it may hold secrets.
-        self._url = hashlib.sha256(remote.url.encode("utf-8", "surrogatepass")).hexdigest()
-        self._by_hand = f"; {by_hand}" if by_hand else ""
+        # What the part is of. Not the address as it is: it may hold secrets.
+        url = hashlib.sha256(remote.url.encode("utf-8", "surrogatepass")).hexdigest()
+        self._content = remote.checksum or url
+        self._validator: str | None = None  # what the server calls this version of the file: ETag or date of change
+        self._answered = False
+        self._is_page = False
 
     def error(self, why: str) -> DownloadError:
-        """The error for a file that can't be fetched."""
         return DownloadError(
             f"{self.what} can't be fetched: {why}; to install it manually, download {self.remote.address} and save it "
             f"as {self.target.absolute()}{self._by_hand}"
@@ -204,14 +194,10 @@ class _Part:
         """
         if not os.path.lexists(self.target):
             return False
-        if not self.target.is_file():
-            raise DownloadError(f"{self.target} is in the way of {self.what}: it is not a file; move it away")
         try:
-            fault = self.remote.fault(self.target)
+            fault = self.remote.fault(self.target) if self.target.is_file() else "it is not a file"
         except OSError as error:
-            raise DownloadError(
-                f"{self.target} can't be read: {error.strerror}; correct that or move it away"
-            ) from error
+            fault = f"it can't be read: {error.strerror}"
         if fault:
             raise DownloadError(
                 f"{self.target} exists, but is not {self.what} of {self.remote.address}: {fault}; move it away to "
@@ -219,280 +205,184 @@ class _Part:
             )
         return True
 
-    def length(self) -> int:
-        """Bytes that have come."""
-        try:
-            return self.path.stat().st_size
-        except FileNotFoundError:
-            return 0
+    def run(self, progress: bool) -> None:
+        """Try until the whole file is there and right, then give it its name."""
+        self._find_part()
+        failures, furthest, was_wrong = 0, self._length(), False
+        with bytes_bar(self.what, self.remote.size, done=furthest, show=progress) as bar:
+            while True:
+                try:
+                    self._receive(bar)
+                    fault = self.remote.fault(self._part)
+                    if fault is None:
+                        break
+                    self._discard()
+                    fault = f"what the server sends is another file: {fault}{_PAGE if self._is_page else ''}"
+                    if was_wrong:
+                        raise self.error(fault)
+                    was_wrong = True
+                    raise _Interrupted(fault)
+                except _Interrupted as stop:
+                    length = self._length()
+                    failures = 1 if length >= furthest + HEADWAY else failures + 1
+                    furthest = max(furthest, length)
+                    # Without a network nobody wants to wait for the fourth refusal.
+                    if failures >= ATTEMPTS or not self._answered or stop.wait > _LONGEST_WAIT:
+                        later = f", and asks to come back in {stop.wait:g} s" if stop.wait > _LONGEST_WAIT else ""
+                        tries = f" ({failures} tries)" if failures > 1 else ""
+                        raise self.error(f"{stop}{later}{tries}{f'; {_KEPT}' if length else ''}") from stop
+                    wait = min(max(BACKOFF * 2 ** (failures - 1), stop.wait), _LONGEST_WAIT)
+                    logger.info("%s: %s; trying again in %.3g s", self.what, stop, wait)
+                    time.sleep(wait)
+        sync(self._part)
+        if os.path.lexists(self.target):
+            raise DownloadError(f"{self.target} was made by somebody else meanwhile; move it away and start again")
+        self._part.replace(self.target)
+        self._notes.unlink(missing_ok=True)
 
-    def load(self) -> None:
-        """Find the part of an earlier call; one that can't be continued is deleted.
+    def _length(self) -> int:
+        return self._part.stat().st_size if self._part.exists() else 0
+
+    def _find_part(self) -> None:
+        """Take up the part of an earlier call; one that can't be continued is deleted.
 
         Raises:
             DownloadError: The part has no notes, so it is somebody else's: browsers call theirs ``.part``, too.
         """
-        if os.path.lexists(self.path) and not (self.path.is_file() and self._notes.is_file()):
-            raise DownloadError(f"{self.path} is in the way and was not left by an earlier call; move it away")
-        if not self._notes.exists():
-            return
-        try:
+        if os.path.lexists(self._part) and not (self._part.is_file() and self._notes.is_file()):
+            raise DownloadError(f"{self._part} is in the way and was not left by an earlier call; move it away")
+        with suppress(OSError, ValueError, RecursionError, TypeError, KeyError):
             notes = json.loads(self._notes.read_text("utf-8"))
-        except (ValueError, RecursionError):
-            notes = None
-        notes = notes if isinstance(notes, dict) else {}
-        validator, total = notes.get("validator"), notes.get("total")
-        same_server = notes.get("url") == self._url
-        self.validator = validator if same_server and isinstance(validator, str) else None
-        self.total = total if type(total) is int else None
-        # With a checksum, any server may send the rest; without one, only the same version of the same file will do.
-        usable = notes.get("content", "") == self.remote.checksum
-        if not usable or (self.remote.checksum is None and self.validator is None):
-            self.discard()
+            # With a checksum any server may send the rest; without one, only the same version of the same file will do.
+            if notes["content"] == self._content and (self.remote.checksum or notes["validator"]):
+                self._validator = notes["validator"]
+                return
+        self._discard()
 
-    def start(self, validator: str | None, total: int | None) -> None:
-        """Begin an empty part of a certain version of the file."""
-        self.discard()
-        self.validator, self.total = validator, total
-        notes = {"url": self._url, "content": self.remote.checksum, "validator": validator, "total": total}
-        with replacing(self._notes) as temporary:  # the notes come first: a part without them is somebody else's
-            temporary.write_text(json.dumps(notes), "utf-8")
-        self.path.touch()
-
-    def discard(self) -> None:
-        """Delete the part and its notes."""
-        self.validator = self.total = None
-        self.path.unlink(missing_ok=True)
+    def _discard(self) -> None:
+        self._validator = None
+        self._part.unlink(missing_ok=True)
         self._notes.unlink(missing_ok=True)
 
-    def finish(self) -> None:
-        """Give the file its name, once its content is on the disk.
+    def _start_over(self, why: str) -> None:
+        self._discard()
+        raise _Interrupted(f"{why}; starting over")
+
+    def _receive(self, bar: Any) -> None:
+        """Get what is missing, with one request.
 
         Raises:
-            DownloadError: Meanwhile something else has that name.
+            _Interrupted: Another try may succeed.
+            DownloadError: It may not.
         """
-        sync(self.path)
-        if os.path.lexists(self.target):
-            raise DownloadError(f"{self.target} was made by somebody else meanwhile; move it away and start again")
-        self.path.replace(self.target)
-        with suppress(OSError):  # a name that isn't on the disk is at worst fetched again
-            sync(self.target.parent)
-        self._notes.unlink(missing_ok=True)
-
-
-class _Transfer:
-    """Requests for one file, of which ``part`` is what has come so far."""
-
-    def __init__(self, part: _Part, session: requests.Session, timeout: float, progress: bool) -> None:
-        self.part = part
-        self._is_page = False
-        self.bar = bytes_bar(part.what, part.remote.size, done=part.length(), show=progress)
-        self._session = session
-        self._timeout = timeout
-        self._answered = False
-
-    def complete(self) -> None:
-        """Try until the whole file is there, then check it; a wrong one is fetched once more, from its beginning."""
-        part = self.part
-        with self.bar:
-            for is_last in (False, True):
-                self._receive_all()
-                if part.remote.checksum and part.length() > _LARGE:
-                    logger.info("%s: checking it", part.what)
-                fault = part.remote.fault(part.path)
-                if fault is None:
-                    return part.finish()
-                part.discard()
-                fault += " (it is a web page: of a login or a proxy?)" if self._is_page else ""
-                if is_last:
-                    raise part.error(f"what the server sends is another file: {fault}")
-                logger.info("%s: %s; fetching it once more", part.what, fault)
-
-    def _receive_all(self) -> None:
-        part = self.part
-        failures, furthest = 0, part.length()
-        while (stop := self._receive()) is not None:
-            length = part.length()
-            failures = 1 if length >= furthest + HEADWAY else failures + 1
-            furthest = max(furthest, length)
-            if failures >= ATTEMPTS or not stop.again:
-                tries = f" ({failures} tries)" if failures > 1 else ""
-                raise part.error(f"{stop}{tries}{f'; {_KEPT}' if length else ''}") from stop
-            if stop.wait > _LONGEST_WAIT:
-                raise part.error(f"{stop}, and asks to come back in {stop.wait:g} s") from stop
-            wait = min(max(BACKOFF * 2 ** (failures - 1), stop.wait), _LONGEST_WAIT)
-            logger.info("%s: %s; trying again in %.3g s", part.what, stop, wait)
-            time.sleep(wait)
-
-    def _receive(self) -> _Interrupted | None:
-        """Get what is missing, with one request; what interrupted it is returned, if another try may succeed."""
         import requests
-        from urllib3.exceptions import HTTPError
+        from urllib3.exceptions import HTTPError, ReadTimeoutError
 
-        part, size = self.part, self.part.remote.size
+        have, size = self._length(), self.remote.size
         if size is not None:
-            if part.length() > size:
-                part.discard()
-            if part.length() == size:
-                return None
-            check_space(part.target.parent, size - part.length(), part.what)
-        have = part.length()
+            if have > size:
+                self._discard()
+                have = 0
+            if have == size:
+                return
+            check_space(self.target.parent, size - have, self.what)
         # Not compressed on its way: counts and ranges are of the bytes of the file.
         headers = {"Accept-Encoding": "identity", "User-Agent": "mobiledet"}
         if have:
             headers["Range"] = f"bytes={have}-"
-            if part.validator:
-                headers["If-Range"] = part.validator
+            if self._validator:
+                headers["If-Range"] = self._validator
+        is_connected = False
         try:
-            with self._session.get(part.remote.url, headers=headers, stream=True, timeout=self._timeout) as response:
-                self._answered = True
-                if self._begin(response, have):
-                    self._copy(response)
-        except _Interrupted as stop:
-            return stop
-        except (requests.RequestException, HTTPError, ValueError) as error:  # ValueError: addresses that are invalid
-            why, again = _explain(error, self._timeout)
-            if again is None:
-                raise part.error(why) from error
-            return _Interrupted(why, again=again or self._answered)
-        return None
+            with requests.get(self.remote.url, headers=headers, stream=True, timeout=self._timeout) as response:
+                is_connected = self._answered = True
+                self._take(response, have, bar)
+        # The libraries' own messages repeat the whole address, secrets included, so none of their text is passed on.
+        except requests.exceptions.ProxyError as error:
+            raise self.error("the proxy named by HTTP_PROXY or HTTPS_PROXY can't be used") from error
+        except requests.exceptions.SSLError as error:
+            raise self.error("no secure connection (TLS) can be made, or its certificate is not valid") from error
+        except requests.TooManyRedirects as error:
+            raise self.error("the server redirects in circles") from error
+        except (requests.Timeout, ReadTimeoutError) as error:
+            raise _Interrupted(f"nothing came for {self._timeout:g} s") from error
+        except ValueError as error:  # requests' InvalidURL, InvalidSchema and their like
+            raise self.error("the address is not a valid http or https address") from error
+        except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError, HTTPError) as error:
+            why = "the connection broke" if is_connected else "the server can't be reached (is there a network?)"
+            raise _Interrupted(why) from error
 
-    def _begin(self, response: requests.Response, have: int) -> bool:
-        """Judge the answer and make the part ready for its body; False if nothing is missing."""
-        status, part = response.status_code, self.part
+    def _take(self, response: requests.Response, have: int, bar: Any) -> None:
+        """Judge the answer and append its body to the part."""
+        status, headers = response.status_code, response.headers
         answer = f"the server answers {status} {responses.get(status, '')}".rstrip()
-        if status in _TEMPORARY:
-            asked = _number(response.headers.get("Retry-After", ""))  # a date, which is allowed, too, counts as nothing
-            raise _Interrupted(answer, wait=asked or 0)
+        if status in _TEMPORARY:  # Retry-After may be a date, too, which counts as nothing
+            raise _Interrupted(answer, wait=_number(headers.get("Retry-After", "")) or 0)
+        first, _, total_text = headers.get("Content-Range", "").strip().rpartition("/")
+        total = _number(total_text)
+        known = total if self.remote.size is None else self.remote.size
         if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and have:
-            if _total(response) == have and part.remote.size in (None, have):
-                return False
+            if total == have == known:
+                return
             self._start_over("what came earlier doesn't fit the server's file any more")
+        tag = headers.get("ETag", "").strip()
+        # A strong ETag, else the date of change (RFC 9110, 13.1.5).
+        validator = tag if tag.startswith('"') else headers.get("Last-Modified", "").strip() or None
         if status == HTTPStatus.PARTIAL_CONTENT:
-            self._continue(response, have)
+            if not have or not first.startswith(f"bytes {have}-"):
+                self._start_over("the server sends another part of the file than was asked for")
+            changed = None not in (validator, self._validator) and validator != self._validator
+            if changed or (total is not None and total != known):
+                self._start_over("the file has changed on the server")
         elif status == HTTPStatus.OK:
-            self._start(response, have)
+            known = self._judge_whole(headers, have)
+            self._discard()
+            self._validator = validator
+            # The notes come first: a part without them is somebody else's.
+            write_json(self._notes, {"content": self._content, "validator": validator})
+            self._part.touch()
+            have = 0
         else:
-            raise part.error(answer)
-        if part.total is not None:
-            check_space(part.target.parent, part.total - part.length(), part.what)
-            self.bar.total = part.total
-        return True
+            raise self.error(answer)
+        if known is not None:
+            check_space(self.target.parent, known - have, self.what)
+            bar.total = known
+        self._copy(response, have, known, bar)
 
-    def _continue(self, response: requests.Response, have: int) -> None:
-        """The rest of the file."""
-        part = self.part
-        match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", "").strip())
-        if not have or match is None or int(match[1]) != have:
-            self._start_over("the server sends another part of the file than was asked for")
-        validator, total = _validator(response), _total(response)
-        known = part.total if part.remote.size is None else part.remote.size
-        changed = validator is not None and part.validator is not None and validator != part.validator
-        if changed or (total is not None and known is not None and total != known):
-            self._start_over("the file has changed on the server")
-        part.total = known if total is None else total
-
-    def _start(self, response: requests.Response, have: int) -> None:
-        """The whole file from its beginning: first try, or a server that can't or won't continue."""
-        part, remote = self.part, self.part.remote
-        name = part.target.name.lower()
-        kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        self._is_page = kind in ("text/html", "application/xhtml+xml")
-        page = " (a web page: of a login or a proxy?)" if self._is_page else ""
-        coding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    def _judge_whole(self, headers: Mapping[str, str], have: int) -> int | None:
+        """Bytes of a whole file that begins, where they are known; refused if it is visibly another one."""
+        name = self.target.name.lower()
+        kind = headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        self._is_page = kind in ("text/html", "application/xhtml+xml") and not name.endswith((".html", ".htm"))
+        page = _PAGE if self._is_page else ""
+        coding = headers.get("Content-Encoding", "identity").strip().lower()
         if coding != "identity" and not name.endswith((".gz", ".tgz")):
-            raise part.error("the server compresses it on its way, which was not asked for")
-        total = _number(response.headers.get("Content-Length", ""))
-        if total is not None and remote.size is not None and total != remote.size:
-            raise part.error(f"the server has another file: {total:,} bytes{page} instead of {remote.size:,}")
-        if total == 0:
-            raise part.error("the server sends an empty file")
-        if self._is_page and (have or not remote.checksum) and not name.endswith((".html", ".htm", ".xhtml")):
-            raise part.error("the server sends a web page instead of the file (a login or a proxy?)")
-        if have:
-            logger.info("%s: the server starts from the beginning", part.what)
-        part.start(_validator(response), remote.size if total is None else total)
+            raise self.error("the server compresses it on its way, which was not asked for")
+        total, size = _number(headers.get("Content-Length", "")), self.remote.size
+        if total is not None and size is not None and total != size:
+            raise self.error(f"the server has another file: {total:,} bytes{page} instead of {size:,}")
+        if self._is_page and (have or not self.remote.checksum):
+            raise self.error(f"the server sends another file{page}")
+        return total if size is None else size
 
-    def _start_over(self, why: str) -> None:
-        self.part.discard()
-        raise _Interrupted(f"{why}; starting over")
-
-    def _copy(self, response: requests.Response) -> None:
-        have, total = self.part.length(), self.part.total
-        self.bar.update(have - self.bar.n)
-        with self.part.path.open("ab") as stream:
+    def _copy(self, response: requests.Response, have: int, total: int | None, bar: Any) -> None:
+        bar.update(have - bar.n)
+        with self._part.open("ab") as stream:
             for block in response.raw.stream(_BLOCK, decode_content=False):
                 stream.write(block)
                 stream.flush()  # what has come is on the disk, whatever comes next
                 have += len(block)
+                bar.update(len(block))
                 if total is not None and have > total:
                     break
-                self.bar.update(len(block))
         if total is not None and have > total:
             self._start_over(f"the server sends more than the {total:,} bytes it announced")
         if total is not None and have < total:
-            raise _Interrupted(f"the connection ended after {readable_size(have)} of {readable_size(total)}")
+            raise _Interrupted(f"the connection ended after {have:,} of {total:,} bytes")
         if not have:
-            raise self.part.error("the server sends an empty file")
-
-
-def _explain(error: BaseException, timeout: float) -> tuple[str, bool | None]:
-    """Why a request failed, and whether to try again.
-
-    The libraries' own messages repeat the whole address, secrets included, so none of their text is passed on.
-
-    Returns:
-        A few words; and True, False (only if the server was seen to work: without a network nobody wants to wait for
-        the fourth refusal) or None (never).
-    """
-    from requests.exceptions import ConnectTimeout, ProxyError, ReadTimeout, SSLError, TooManyRedirects
-    from urllib3.exceptions import ConnectTimeoutError, LocationParseError, ReadTimeoutError
-
-    chain = list(_chain(error))
-    certificate = next((link.verify_message for link in chain if isinstance(link, ssl.SSLCertVerificationError)), "")
-    reasons: list[tuple[tuple[type[BaseException], ...], str, bool | None]] = [
-        ((ProxyError,), "the proxy named by HTTP_PROXY or HTTPS_PROXY can't be used", False),
-        ((ssl.SSLCertVerificationError,), f"the server's certificate is not valid ({certificate})", None),
-        ((ssl.SSLError, SSLError), "no secure connection (TLS) can be made", False),
-        ((socket.gaierror,), "the server's name can't be resolved (is there a network?)", False),
-        ((ConnectionRefusedError,), "the server refuses the connection", False),
-        ((ConnectTimeoutError, ConnectTimeout), f"no connection within {timeout:g} s", False),
-        ((ReadTimeoutError, ReadTimeout, TimeoutError), f"nothing came for {timeout:g} s", True),
-        ((TooManyRedirects,), "the server redirects in circles", None),
-        ((LocationParseError, UnicodeError), _INVALID, None),
-    ]
-    for kinds, why, again in reasons:
-        if any(isinstance(link, kinds) for link in chain):
-            return why, again
-    if any(getattr(link, "errno", None) in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN) for link in chain):
-        return "the server can't be reached (is there a network?)", False
-    # InvalidURL, InvalidSchema and their like are ValueErrors.
-    return (_INVALID, None) if isinstance(error, ValueError) else ("the connection broke", True)
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An exception with all that it wraps; urllib3 keeps the cause in ``reason`` or among the arguments."""
-    seen: set[int] = set()
-    todo: list[object] = [error]
-    while todo:
-        link = todo.pop()
-        if isinstance(link, BaseException) and id(link) not in seen:
-            seen.add(id(link))
-            yield link
-            todo += [link.__cause__, link.__context__, getattr(link, "reason", None), *link.args]
+            raise self.error("the server sends an empty file")
 
 
 def _number(text: str) -> int | None:
     text = text.strip()
     return int(text) if text.isdecimal() and text.isascii() else None
-
-
-def _total(response: requests.Response) -> int | None:
-    """Bytes of the whole file by ``Content-Range``, if reported."""
-    return _number(response.headers.get("Content-Range", "").rpartition("/")[2])
-
-
-def _validator(response: requests.Response) -> str | None:
-    """What to put into ``If-Range``: a strong ETag, else the date of change (RFC 9110, 13.1.5)."""
-    tag = response.headers.get("ETag", "").strip()
-    return tag if tag.startswith('"') else response.headers.get("Last-Modified", "").strip() or None

@@ -78,7 +78,7 @@ def test_what_is_there_is_kept_if_it_is_right(tmp_path: Path) -> None:
 @PACKERS
 def test_no_such_file_or_several(tmp_path: Path, pack) -> None:
     several = refusal(pack(tmp_path / "a", FILES | {"b/detect.tflite": b""}), "detect.tflite", tmp_path / "out")
-    for words in ("2 times", "'model/detect.tflite'", "'b/detect.tflite'"):
+    for words in ("once", "'model/detect.tflite'", "'b/detect.tflite'"):
         assert words in several
     assert "'model/labelmap.txt'" in refusal(tmp_path / "a", "graph.pb", tmp_path / "out")
     assert "it has nothing" in refusal(pack(tmp_path / "b", {}), "graph.pb", tmp_path / "out")
@@ -96,7 +96,7 @@ def test_members_that_lead_out(tmp_path: Path, pack, name: str) -> None:
 
 @pytest.mark.parametrize(("pack", "name"), [(tarball, "a/link"), (tarball, "a/hardlink"), (zipped, "link")])
 def test_links_are_not_followed(tmp_path: Path, pack, name: str) -> None:
-    assert "is a link" in refusal(pack(tmp_path / "a", FILES, name), Path(name).name, tmp_path / "out")
+    assert "doesn't have" in refusal(pack(tmp_path / "a", FILES, name), Path(name).name, tmp_path / "out")
 
 
 @PACKERS
@@ -105,16 +105,16 @@ def test_every_way_to_be_damaged(tmp_path: Path, pack) -> None:
     whole = archive.read_bytes()
     for length in (0, 1, 2, 3, 10, 100, len(whole) // 2, len(whole) - 30, len(whole) - 5, len(whole) - 1):
         archive.write_bytes(whole[:length])
-        assert "get it again" in refusal(archive, "detect.tflite", tmp_path / "out"), length
+        assert "download it again" in refusal(archive, "detect.tflite", tmp_path / "out"), length
     for place in range(100, len(whole) - 600, len(whole) // 20):
         archive.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
-        assert "get it again" in refusal(archive, "detect.tflite", tmp_path / "out"), place
+        assert "download it again" in refusal(archive, "detect.tflite", tmp_path / "out"), place
 
 
 @pytest.mark.parametrize("content", [b"<html>please log in</html>", gzip.compress(b"not a tar", mtime=0)])
 def test_other_files(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.zip").write_bytes(content)
-    assert "get it again" in refusal(tmp_path / "a.zip", "x", tmp_path / "out")
+    assert "download it again" in refusal(tmp_path / "a.zip", "x", tmp_path / "out")
 
 
 def test_what_is_not_there_or_does_not_fit(tmp_path: Path, disk) -> None:
