@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,6 +44,20 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 @pytest.fixture(scope="session")
 def checkout() -> Path:
     return CHECKOUT
+
+
+@pytest.fixture(scope="session")
+def documented() -> Callable[[str], dict[str, Any]]:
+    """``documented("cell_head.py")``: what that example of docs/architecture.md defines, run as it stands there."""
+    text = (CHECKOUT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    examples = dict(re.findall(r"```python\n# (\S+)\n(.*?)```", text, re.DOTALL))
+
+    def run(name: str) -> dict[str, Any]:
+        scope: dict[str, Any] = {"__name__": Path(name).stem}
+        exec(compile(examples[name], name, "exec", dont_inherit=True), scope)
+        return scope
+
+    return run
 
 
 @pytest.fixture(scope="session")

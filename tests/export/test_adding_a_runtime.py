@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 from tiny_detectors import NAMES, make_images
@@ -12,42 +13,16 @@ from mobiledet.cli import eval as eval_command
 from mobiledet.cli import export as export_command
 from mobiledet.errors import ModelFileError
 from mobiledet.export import choose as exporters
-from mobiledet.export.base import Exporter
 from mobiledet.runtime import choose as runtimes
-from mobiledet.runtime.base import Runtime
-from mobiledet.runtime.card import ModelCard
-from mobiledet.runtime.pytorch import open_checkpoint
-
-
-class LinkBackend:
-    """Runs the checkpoint that a file names."""
-
-    runtime = "link 1"
-
-    def __init__(self, path, *, threads, provider, spin):
-        content = json.loads(path.read_text(encoding="utf-8"))
-        self.card = ModelCard.from_json(json.dumps(content["card"]), str(path))
-        self._checkpoint = open_checkpoint(content["checkpoint"], threads=threads)
-
-    def run(self, images, score_threshold, iou_threshold):
-        return self._checkpoint.run(images, score_threshold, iou_threshold)
-
-    def stages(self, images, rounds):
-        return self._checkpoint.stages(images, rounds)
-
-
-def write_link(model, card, path, options, calibration):
-    path.write_text(json.dumps({"card": json.loads(card.to_json()), "checkpoint": card.origin["file"]}))
-
-
-LINK = Runtime(name="link", suffix=".link", open=LinkBackend)
 
 
 @pytest.fixture(autouse=True)
-def added(monkeypatch):
-    monkeypatch.setattr(runtimes, "RUNTIMES", (*runtimes.RUNTIMES, LINK))
-    exporter = Exporter(runtime=LINK, write=write_link, packages=("json",), batches=False)
+def exporter(monkeypatch, documented):
+    """The exporter of the example in docs/architecture.md, whose runtime is known, too."""
+    exporter = documented("link.py")["EXPORTER"]
+    monkeypatch.setattr(runtimes, "RUNTIMES", (*runtimes.RUNTIMES, exporter.runtime))
     monkeypatch.setattr(exporters, "EXPORTERS", (*exporters.EXPORTERS, exporter))
+    return exporter
 
 
 @pytest.fixture
@@ -98,11 +73,11 @@ def test_what_it_cant_do_is_refused(command, tiny_checkpoint, tmp_path, capsys):
     assert "there is no format 'chain'; choose from onnx, openvino, ncnn, link" in capsys.readouterr().err
 
 
-def test_a_failed_write_leaves_nothing(command, tiny_checkpoint, tmp_path, monkeypatch):
+def test_a_failed_write_leaves_nothing(command, tiny_checkpoint, tmp_path, monkeypatch, exporter):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(exporters, "EXPORTERS", (Exporter(runtime=LINK, write=full, packages=()),))
+    monkeypatch.setattr(exporters, "EXPORTERS", (replace(exporter, write=full),))
     with pytest.raises(ModelFileError, match=r"m\.link: can't be written: No space left on device"):
         command(export_command.main, tiny_checkpoint("sigmoid"), "-o", tmp_path / "m.link", "--format", "link")
     assert list(tmp_path.iterdir()) == []

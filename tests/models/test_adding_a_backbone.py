@@ -1,57 +1,23 @@
 """A new backbone is one class of settings with its module, and one name in `BACKBONES`: a made-up one, end to end."""
 
-from typing import Literal
-
 import pytest
 import torch
-from torch import nn
 
 from mobiledet.config import Config, FasterRCNNConfig, ModelConfig, apply_overrides, config_from_plain
 from mobiledet.errors import ConfigError
 from mobiledet.models import model_config
-from mobiledet.models.base import Backbone, BaseBackboneConfig, FeatureInfo
 from mobiledet.models.build import build_detector
 from mobiledet.models.cost import detector_cost
 from mobiledet.train.complete import follow_weights
 from mobiledet.weights.transfer import InitialWeights, load_into
 
 
-class PlainConfig(BaseBackboneConfig):
-    kind_name = "plain"
-    dictated = ("width",)
-
-    kind: Literal["plain"] = "plain"
-    width: int = 16
-
-    def build(self, strides):
-        if set(strides) - {8, 16, 32}:
-            raise ConfigError(f"plain has maps of strides 8, 16 and 32, not {strides}")
-        return Plain(self.width, strides)
-
-
-class Plain(Backbone):
-    """Five convolutions, each halving its map."""
-
-    def __init__(self, width, strides):
-        super().__init__()
-        depth = max(strides).bit_length() - 1
-        self.layers = nn.ModuleList(nn.Conv2d(3 if i == 0 else width, width, 3, 2, 1) for i in range(depth))
-        self.feature_info = [FeatureInfo(f"stride{stride}", width, stride) for stride in strides]
-
-    def forward(self, images):
-        maps = {}
-        for index, layer in enumerate(self.layers, start=1):
-            images = layer(images).relu()
-            maps[f"stride{2**index}"] = images
-        return {info.name: maps[info.name] for info in self.feature_info}
-
-    def stages(self):
-        return list(self.layers)
-
-
 @pytest.fixture(autouse=True)
-def plain(monkeypatch):
-    monkeypatch.setattr(model_config, "BACKBONES", (*model_config.BACKBONES, PlainConfig))
+def plain(monkeypatch, documented):
+    """The settings of the example in docs/architecture.md."""
+    settings = documented("plain_backbone.py")["PlainConfig"]
+    monkeypatch.setattr(model_config, "BACKBONES", (*model_config.BACKBONES, settings))
+    return settings
 
 
 def build(width=16, **head):
@@ -60,9 +26,9 @@ def build(width=16, **head):
     return build_detector(ModelConfig(backbone=backbone, num_classes=2, input_size=(64, 96), **head))
 
 
-def test_it_is_chosen_by_its_kind_and_its_settings_are_checked():
+def test_it_is_chosen_by_its_kind_and_its_settings_are_checked(plain):
     config = apply_overrides(Config(), ["model.backbone.kind=plain", "model.backbone.width=24"])
-    assert config.model.backbone == PlainConfig(width=24)
+    assert config.model.backbone == plain(width=24)
     assert config_from_plain(config.plain()) == config
     with pytest.raises(ConfigError, match="'mobilenet_v1', 'plain', not 'plane'"):
         apply_overrides(Config(), ["model.backbone.kind=plane"])
@@ -88,13 +54,13 @@ def test_its_layers_are_counted_and_can_be_frozen():
     assert [layer.weight.requires_grad for layer in model.backbone.layers] == [False, False, True, True, True]
 
 
-def test_its_weights_start_another_and_dictate_what_it_says():
+def test_its_weights_start_another_and_dictate_what_it_says(plain):
     model = build(width=24)
-    config = ModelConfig(backbone=PlainConfig(width=24), num_classes=2)
+    config = ModelConfig(backbone=plain(width=24), num_classes=2)
     old = InitialWeights("old", config, model.state_dict(), ("cat", "dog"), folded=False)
-    assert follow_weights(ModelConfig(backbone=PlainConfig()), old).backbone.width == 24
+    assert follow_weights(ModelConfig(backbone=plain()), old).backbone.width == 24
     with pytest.raises(ConfigError, match=r"model\.backbone\.width is 16, but old has 24"):
-        follow_weights(ModelConfig(backbone=PlainConfig(width=16)), old)
+        follow_weights(ModelConfig(backbone=plain(width=16)), old)
     with pytest.raises(ConfigError, match="another backbone"):
         follow_weights(ModelConfig(), old)
     new = build(width=24)

@@ -9,42 +9,15 @@ import pytest
 
 from mobiledet.cli.check import main
 from mobiledet.config import DataConfig
-from mobiledet.data.faults import Fault, ImportLog
+from mobiledet.data.faults import Fault
 from mobiledet.data.formats import choose
-from mobiledet.data.formats.base import Evidence, Format, ImportedImages, SourceBox, SourceImage
-from mobiledet.data.formats.tree import Tree
 from mobiledet.data.opening import open_data, open_split
 from mobiledet.errors import DataError
 
 
-class Lines(Format):
-    """``boxes.lines``: an image, a class and ``x y width height`` in pixels, separated by spaces, in each line."""
-
-    name = "lines"
-    looked_for = "a boxes.lines"
-    single_files = (".lines",)
-
-    def recognises(self, tree: Tree) -> Evidence | None:
-        return next((Evidence(file) for file in tree.with_suffix(".lines")), None)
-
-    def read(self, tree: Tree, log: ImportLog, only: str | None) -> ImportedImages:
-        file = only or tree.with_suffix(".lines")[0]
-        images: dict[str, SourceImage] = {}
-        for number, line in enumerate((tree.root / file).read_text().splitlines(), 1):
-            name, label, *box = line.split()
-            if name not in tree.images:
-                log.add(Fault.ENTRY_LONE, f"{file}, line {number}", name)
-                continue
-            image = images.setdefault(name, SourceImage(tree.root / name, "train", file, None))
-            image.boxes.append(SourceBox(number, label, list(map(float, box))))
-        names = sorted({box.name for image in images.values() for box in image.boxes})
-        categories = {name: number for number, name in enumerate(names, 1)}
-        return ImportedImages(self.name, list(images.values()), categories, tree.root / file, "line {}")
-
-
 @pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(choose, "FORMATS", (*choose.FORMATS, Lines()))
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, documented) -> Path:
+    monkeypatch.setattr(choose, "FORMATS", (*choose.FORMATS, documented("lines_format.py")["Lines"]()))
     folder = tmp_path / "set"
     folder.mkdir()
     for name in ("a.png", "b.png", "c.png"):

@@ -5,44 +5,19 @@ import sys
 import time
 
 import pytest
-from live_parts import ListedSource, ScriptedDetector
+from live_parts import ScriptedDetector
 
 from mobiledet.apps.live.measure.meter import Meter
 from mobiledet.apps.live.pipeline import Pipeline
 from mobiledet.apps.live.sources import opening
-from mobiledet.apps.live.sources.kinds import SourceKind, SourceOptions
+from mobiledet.apps.live.sources.kinds import SourceOptions
 from mobiledet.apps.live.view import ViewSettings
 from mobiledet.errors import SourceError
 
 
-class Noise(ListedSource):
-    """A made-up source: ``noise:N`` gives N frames, at the rate that was asked for."""
-
-    def __init__(self, count, fps):
-        super().__init__(count)
-        self.name, self.fps = f"noise of {count}", fps
-
-
-def open_noise(text, options):
-    count = text.removeprefix("noise:")
-    if not count.isdecimal():
-        raise SourceError(f"{text}: {count!r} is not a number of frames; write noise:10")
-    return Noise(int(count), options.fps)
-
-
-NOISE = SourceKind(
-    name="noise",
-    plural="noise sources",
-    examples=("noise:10",),
-    options=frozenset({"fps"}),
-    recognises=lambda text: text.startswith("noise:"),
-    open=open_noise,
-)
-
-
 @pytest.fixture(autouse=True)
-def _added(monkeypatch):
-    monkeypatch.setattr(opening, "SOURCES", (NOISE, *opening.SOURCES))
+def _added(monkeypatch, documented):
+    monkeypatch.setattr(opening, "SOURCES", (documented("noise_source.py")["NOISE"], *opening.SOURCES))
 
 
 def test_it_is_opened_by_its_text_and_run_to_the_end():
