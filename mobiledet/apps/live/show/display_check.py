@@ -66,22 +66,16 @@ class DisplayProbe:
         return self._found[1]
 
     def _look(self) -> None:
-        self._found = _look()
+        has_server = sys.platform.startswith(("linux", "freebsd"))
+        # Without a screen, another OpenCV wouldn't help.
+        problem = (_server_problem() if has_server else None) or _opencv_problem()
+        self._found = _try_in_process() if problem is None and has_server else (problem, None)
 
 
 def quiet_qt() -> None:
     """Keep Qt from advising on window systems; to be called before the first window. Its warnings stay."""
     # A user who looks for a fault has set this already.
     os.environ.setdefault("QT_LOGGING_RULES", "default.info=false")
-
-
-def _look() -> tuple[str | None, Size | None]:
-    has_server = sys.platform.startswith(("linux", "freebsd"))
-    # Without a screen, another OpenCV wouldn't help.
-    problem = (_server_problem() if has_server else None) or _opencv_problem()
-    if problem is None and has_server:
-        return _try_in_process()
-    return problem, None
 
 
 def _opencv_problem() -> str | None:
@@ -102,18 +96,13 @@ def _server_problem() -> str | None:
     if not display:
         if os.environ.get("WAYLAND_DISPLAY"):
             return None
-        return (
-            "there is no screen: DISPLAY isn't set; run this on the desktop itself, or log in with ssh -X, " + _INSTEAD
-        )
+        return f"there is no screen: DISPLAY isn't set; run this on the desktop, or log in with ssh -X, {_INSTEAD}"
     match = re.fullmatch(r"(?P<host>.*):(?P<number>\d+)(\.\d+)?", display)
     if match is None:
         return f"DISPLAY is {display!r}, which is not a screen's name; on the desktop it is usually ':0', {_INSTEAD}"
     if display.startswith("/") or _answers(match["host"], int(match["number"])):
         return None
-    return (
-        f"DISPLAY is {display!r}, but no screen answers there; start this on the desktop itself, or log in again with "
-        f"ssh -X, {_INSTEAD}"
-    )
+    return f"DISPLAY is {display!r}, but no screen answers there; log in again, or with ssh -X, {_INSTEAD}"
 
 
 def _answers(host: str, number: int) -> bool:

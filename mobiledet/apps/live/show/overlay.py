@@ -15,7 +15,7 @@ from mobiledet.apps.live.frames import Result
 from mobiledet.apps.live.measure.numbers import LiveNumbers
 from mobiledet.apps.live.view import ViewSettings
 from mobiledet.draw.boxes import Color, draw_detections, fit_text, write_text
-from mobiledet.structures import Detections, ImageArray, Size
+from mobiledet.structures import ImageArray, Size
 
 HELP = (
     ("q, Esc", "quit"),
@@ -50,7 +50,7 @@ def draw_enlarged(result: Result, settings: ViewSettings, factor: int) -> ImageA
     """The frame ``factor`` times as large with its boxes, whose lines and letters stay thin."""
     height, width = result.frame.image.shape[:2]
     image = cv2.resize(result.frame.image, (width * factor, height * factor), interpolation=cv2.INTER_LINEAR)
-    shown: Detections = settings.select(result.detections)
+    shown = settings.select(result.detections)
     return draw_detections(image, replace(shown, boxes=shown.boxes * factor), labels=settings.labels)
 
 
@@ -63,20 +63,23 @@ def draw_panel(image: ImageArray, numbers: LiveNumbers, settings: ViewSettings, 
         settings: For threshold and classes.
         detail: All numbers, instead of speed and age alone.
     """
-    lines = _panel_lines(numbers, settings) if detail else _short_lines(numbers)
-    margin = _pad(_scale(image))
-    return _box(image, lines, _scale(image), left=margin, top=margin, steady=True)
+    scale = _scale(image)
+    pad = _pad(scale)
+    lines = _panel_lines(numbers, settings, detail)
+    step = 4 * pad  # so that the width doesn't change with every digit
+    wide = math.ceil(_size(lines, scale, image.shape[1])[0] / step) * step
+    return _write_lines(image, lines, scale, pad, pad, wide)
 
 
 def draw_note(image: ImageArray, text: str, *, corner: bool = False) -> ImageArray:
     """Write a short note: at the middle of the lower edge, or into the upper right corner."""
+    height, width = image.shape[:2]
     scale = _scale(image)
     margin = _pad(scale)
-    lines = [(line, _TEXT) for line in _wrap(text, scale, image.shape[1] - 6 * margin)]
-    wide, high = _extent(lines, scale, image)
-    if corner:
-        return _box(image, lines, scale, left=image.shape[1] - wide - margin, top=margin)
-    return _box(image, lines, scale, left=(image.shape[1] - wide) // 2, top=image.shape[0] - high - margin)
+    lines = _wrap(text, scale, width - 6 * margin)
+    wide, high = _size(lines, scale, width)
+    left, top = (width - wide - margin, margin) if corner else ((width - wide) // 2, height - high - margin)
+    return _write_lines(image, lines, scale, left, top, wide)
 
 
 def draw_banner(image: ImageArray, text: str) -> ImageArray:
@@ -84,44 +87,34 @@ def draw_banner(image: ImageArray, text: str) -> ImageArray:
     cv2.convertScaleAbs(image, dst=image, alpha=_DIMMED)
     height, width = image.shape[:2]
     scale = 1.3 * _scale(image)
-    lines = [(line, _TEXT) for line in _wrap(text, scale, width - 4 * _pad(scale))]
-    _, high = _extent(lines, scale, image)
-    top = max(0, (height - high) // 2)
-    _darken(image, 0, top, width, top + high)
-    return _write_lines(image, lines, scale, top=top)
+    lines = _wrap(text, scale, width - 4 * _pad(scale))
+    top = (height - _size(lines, scale, width)[1]) // 2
+    return _write_lines(image, lines, scale, 0, top, width, centered=True)
 
 
 def draw_help(image: ImageArray) -> ImageArray:
     """Write the list of keys over the middle of the image."""
     height, width = image.shape[:2]
+    columns = [(key, _TEXT) for key, _ in HELP], [(what, _FAINT) for _, what in HELP]
     scale = 1.1 * _scale(image)
     while True:
-        keys = max(fit_text(key, scale, width)[1][0] for key, _ in HELP) + 2 * _pad(scale)
-        wide = keys + max(fit_text(what, scale, width)[1][0] for _, what in HELP) + 2 * _pad(scale)
-        high = len(HELP) * _line_height(scale) + 2 * _pad(scale)
-        if (wide <= width and high <= height) or scale <= _LEAST_SCALE:
+        (keys, high), (whats, _) = (_size(lines, scale, width) for lines in columns)
+        if (keys + whats <= width and high <= height) or scale <= _LEAST_SCALE:
             break
         scale = max(_LEAST_SCALE, 0.9 * scale)
-    left, top = max(0, (width - wide) // 2), max(0, (height - high) // 2)
-    _darken(image, left, top, left + wide, top + high)
-    pad = _pad(scale)
-    for row, (key, what) in enumerate(HELP):
-        base = top + pad + row * _line_height(scale) + _ascent(scale)
-        if base < height:
-            for text, x, color in ((key, left + pad, _TEXT), (what, left + pad + keys, _FAINT)):
-                write_text(image, fit_text(text, scale, width - x)[0], (x, base), scale, color)
-    return image
+    left, top = max(0, (width - keys - whats) // 2), (height - high) // 2
+    _write_lines(image, columns[0], scale, left, top, keys)
+    return _write_lines(image, columns[1], scale, left + keys, top, whats)
 
 
-def _short_lines(numbers: LiveNumbers) -> list[Line]:
+def _panel_lines(numbers: LiveNumbers, settings: ViewSettings, detail: bool) -> list[Line]:
     lines = [(f"{_number(numbers.fps, 1)} FPS", _TEXT)]
     if numbers.age_ms is not None:
-        lines.append((_age(numbers), _TEXT))
-    return lines + _warnings(numbers)
-
-
-def _panel_lines(numbers: LiveNumbers, settings: ViewSettings) -> list[Line]:
-    lines = _short_lines(numbers)
+        most = "" if numbers.age_p95_ms is None else f", p95 {numbers.age_p95_ms:.0f}"
+        lines.append((f"age {_number(numbers.age_ms, 0)}{most} ms", _TEXT))
+    lines += [(f"slowed: {reason}", _WARNING) for reason in numbers.throttled]
+    if not detail:
+        return lines
     stages = [
         f"{name} {numbers.stages_ms[name]:.1f}"
         for name in ("network", "grab", "resize", "draw")
@@ -138,23 +131,9 @@ def _panel_lines(numbers: LiveNumbers, settings: ViewSettings) -> list[Line]:
     if settings.classes is not None:
         of = f" of {len(settings.names)}" if settings.names else ""
         lines.append((f"{len(settings.classes)}{of} classes", _FAINT))
-    board = []
-    if numbers.cpu_percent is not None:
-        board.append(f"CPU {numbers.cpu_percent:.0f} %")
-    if numbers.memory_mib is not None:
-        board.append(f"{numbers.memory_mib:.0f} MiB")
-    if numbers.temperature_c is not None:
-        board.append(f"{numbers.temperature_c:.0f} C")
-    return [*lines, (", ".join(board), _FAINT)] if board else lines
-
-
-def _warnings(numbers: LiveNumbers) -> list[Line]:
-    return [(f"slowed: {reason}", _WARNING) for reason in numbers.throttled]
-
-
-def _age(numbers: LiveNumbers) -> str:
-    most = "" if numbers.age_p95_ms is None else f", p95 {numbers.age_p95_ms:.0f}"
-    return f"age {_number(numbers.age_ms, 0)}{most} ms"
+    board = (("CPU {:.0f} %", numbers.cpu_percent), ("{:.0f} MiB", numbers.memory_mib))
+    known = [form.format(value) for form, value in (*board, ("{:.0f} C", numbers.temperature_c)) if value is not None]
+    return [*lines, (", ".join(known), _FAINT)] if known else lines
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -175,55 +154,33 @@ def _line_height(scale: float) -> int:
     return max(8, round(36 * scale))
 
 
-def _ascent(scale: float) -> int:
-    return round(27 * scale)
-
-
-def _extent(lines: Sequence[Line], scale: float, image: ImageArray) -> tuple[int, int]:
-    """Width and height of a box around lines, at most the image's."""
-    height, width = image.shape[:2]
+def _size(lines: Sequence[Line], scale: float, room: int) -> tuple[int, int]:
+    """Width, at most ``room``, and height of the ground under lines."""
     pad = _pad(scale)
-    wide = max((fit_text(text, scale, width - 2 * pad)[1][0] for text, _ in lines), default=0)
-    return min(width, wide + 2 * pad), min(height, len(lines) * _line_height(scale) + pad)
+    wide = max((fit_text(text, scale, room - 2 * pad)[1][0] for text, _ in lines), default=0)
+    return min(room, wide + 2 * pad), len(lines) * _line_height(scale) + pad
 
 
-def _box(
-    image: ImageArray, lines: Sequence[Line], scale: float, *, left: int, top: int, steady: bool = False
+def _write_lines(
+    image: ImageArray, lines: Sequence[Line], scale: float, left: int, top: int, wide: int, *, centered: bool = False
 ) -> ImageArray:
-    """Lines on a dark ground; ``steady`` keeps its width from changing with every digit."""
-    room = (image.shape[0] - top - _pad(scale)) // _line_height(scale)
-    lines = lines[: max(0, room)]
-    if not lines:
-        return image
+    """Lines on a dark ground ``wide`` pixels wide, those that fit into the image."""
+    pad, step = _pad(scale), _line_height(scale)
     left, top = max(0, left), max(0, top)
-    wide, high = _extent(lines, scale, image)
-    if steady:
-        step = 4 * _pad(scale)
-        wide = math.ceil(wide / step) * step
-    right = min(image.shape[1], left + wide)
-    _darken(image, left, top, right, top + high)
+    lines = lines[: max(0, (image.shape[0] - top - pad) // step)]
+    ground = image[top : top + len(lines) * step + pad, left : left + wide]
+    if not lines or not ground.size:
+        return image
+    ground[:] = cv2.convertScaleAbs(ground, alpha=_GROUND)
+    wide = ground.shape[1]
     for row, (text, color) in enumerate(lines):
-        place = left + _pad(scale), top + _pad(scale) // 2 + row * _line_height(scale) + _ascent(scale)
-        write_text(image, fit_text(text, scale, right - left - 2 * _pad(scale))[0], place, scale, color)
+        short, (used, _, _) = fit_text(text, scale, wide - 2 * pad)
+        indent = (wide - used) // 2 if centered else pad
+        write_text(image, short, (left + indent, top + pad // 2 + row * step + round(27 * scale)), scale, color)
     return image
 
 
-def _write_lines(image: ImageArray, lines: Sequence[Line], scale: float, *, top: int) -> ImageArray:
-    """Lines in the middle of the image's width."""
-    for row, (text, color) in enumerate(lines):
-        short, (wide, _, _) = fit_text(text, scale, image.shape[1] - 2 * _pad(scale))
-        base = top + _pad(scale) // 2 + row * _line_height(scale) + _ascent(scale)
-        write_text(image, short, ((image.shape[1] - wide) // 2, base), scale, color)
-    return image
-
-
-def _darken(image: ImageArray, left: int, top: int, right: int, bottom: int) -> None:
-    area = image[top:bottom, left:right]
-    if area.size:
-        area[:] = cv2.convertScaleAbs(area, alpha=_GROUND)
-
-
-def _wrap(text: str, scale: float, room: int, most: int = 4) -> list[str]:
+def _wrap(text: str, scale: float, room: int, most: int = 4) -> list[Line]:
     """Text in lines of at most ``room`` pixels, broken at spaces where there are any."""
     lines: list[str] = []
     words = " ".join(text.split()).split(" ")
@@ -239,4 +196,4 @@ def _wrap(text: str, scale: float, room: int, most: int = 4) -> list[str]:
         lines.append(line[:cut])
     if words:
         lines[-1] = f"{lines[-1]} {' '.join(words)}"  # what is too long ends in a dot
-    return lines
+    return [(line, _TEXT) for line in lines]

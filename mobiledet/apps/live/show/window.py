@@ -80,16 +80,6 @@ class Window:
         self._view, self._settings = view, view.settings
         self._snapshots, self._on_shown = snapshots, on_shown
         self._screen, self._hold = screen, hold
-        self._actions: dict[str, Callable[[], None]] = {
-            " ": self._toggle_pause,
-            "s": self._save_snapshot,
-            "+": lambda: self._change_threshold(_STEP),
-            "-": lambda: self._change_threshold(-_STEP),
-            "l": self._toggle_labels,
-            "p": self._next_panel,
-            "h": self._toggle_help,
-            "f": self._toggle_full_screen,
-        }
         self._result: Result | None = None
         self._number = 0
         self._painted: tuple[Result, int, ImageArray] | None = None
@@ -123,14 +113,17 @@ class Window:
             self._open()
             return self._turn_until_over(stop, ended)
         finally:
-            self._close()
+            with contextlib.suppress(cv2.error):
+                cv2.destroyAllWindows()
+                cv2.waitKey(1)
 
     def _turn_until_over(self, stop: StopFlag, ended: Callable[[], bool]) -> StopReason:
         while not stop.is_set():
             # Read before looking for a result: the last one may arrive in between.
             self._ended = ended()
             fresh = self._next_result(stop)
-            self._refresh_numbers()
+            if (now := time.monotonic()) >= self._numbers_due:
+                self._numbers, self._numbers_due = self._view.numbers(), now + _NUMBERS_EVERY
             self._draw_if_changed()
             reason = self._listen()
             if fresh and self._on_shown is not None and self._result is not None and reason is not StopReason.CLOSED:
@@ -141,31 +134,20 @@ class Window:
                 return StopReason.END
         return StopReason.STOPPED
 
-    @property
-    def _frozen(self) -> bool:
-        """Whether the frame on the screen is to stay there."""
-        return self._settings.paused and self._result is not None
-
     def _next_result(self, stop: StopFlag) -> bool:
         """Wait a moment for a newer result; whether there is one."""
-        if self._frozen or self._view.results.closed:
-            got = None if self._frozen else self._view.results.get(self._number)
-            if got is None:
-                stop.wait(_TURN)
-        else:
-            got = self._view.results.get(self._number, timeout=0.0 if self._ended else _TURN)
+        results = self._view.results
+        frozen = self._settings.paused and self._result is not None  # the frame on the screen is to stay there
+        got = None if frozen else results.get(self._number, timeout=0.0 if self._ended or results.closed else _TURN)
         if got is None:
+            if frozen or results.closed:
+                stop.wait(_TURN)
             return False
         if self._result is None:
             self._resize(got[1].frame.image.shape[:2])
             self._say("h: list of keys")
         self._number, self._result = got
         return True
-
-    def _refresh_numbers(self) -> None:
-        now = time.monotonic()
-        if now >= self._numbers_due:
-            self._numbers, self._numbers_due = self._view.numbers(), now + _NUMBERS_EVERY
 
     def _banner(self) -> str:
         """Why nothing moves; empty while frames arrive, or none is expected."""
@@ -221,12 +203,30 @@ class Window:
         key = key_name(code)
         if key == "q":
             return StopReason.KEY
-        if key in self._actions:
-            self._actions[key]()
+        self._act(key)
         return None
 
-    def _toggle_pause(self) -> None:
-        self._settings.paused = not self._settings.paused
+    def _act(self, key: str) -> None:
+        settings = self._settings
+        if key == " ":
+            settings.paused = not settings.paused
+        elif key in ("+", "-"):
+            settings.threshold += _STEP if key == "+" else -_STEP
+            self._say(f"threshold {settings.threshold:.2f}")
+        elif key == "l":
+            settings.labels = not settings.labels
+            self._say(f"names {'on' if settings.labels else 'off'}")
+        elif key == "p":
+            self._panel = _PANELS[(_PANELS.index(self._panel) + 1) % len(_PANELS)]
+        elif key == "h":
+            self._help = not self._help
+        elif key == "f":
+            self._full = not self._full
+            mode = cv2.WINDOW_FULLSCREEN if self._full else cv2.WINDOW_NORMAL
+            with contextlib.suppress(cv2.error):
+                cv2.setWindowProperty(_NAME, cv2.WND_PROP_FULLSCREEN, mode)
+        elif key == "s":
+            self._save_snapshot()
 
     def _save_snapshot(self) -> None:
         if self._result is None:
@@ -240,26 +240,6 @@ class Window:
         else:
             _LOG.info("saved %s", path)
             self._say(f"saved {path}")
-
-    def _change_threshold(self, step: float) -> None:
-        self._settings.threshold += step
-        self._say(f"threshold {self._settings.threshold:.2f}")
-
-    def _toggle_labels(self) -> None:
-        self._settings.labels = not self._settings.labels
-        self._say(f"names {'on' if self._settings.labels else 'off'}")
-
-    def _next_panel(self) -> None:
-        self._panel = _PANELS[(_PANELS.index(self._panel) + 1) % len(_PANELS)]
-
-    def _toggle_help(self) -> None:
-        self._help = not self._help
-
-    def _toggle_full_screen(self) -> None:
-        self._full = not self._full
-        mode = cv2.WINDOW_FULLSCREEN if self._full else cv2.WINDOW_NORMAL
-        with contextlib.suppress(cv2.error):
-            cv2.setWindowProperty(_NAME, cv2.WND_PROP_FULLSCREEN, mode)
 
     def _say(self, text: str) -> None:
         self._note, self._note_until = text, time.monotonic() + _NOTE_FOR
@@ -286,11 +266,6 @@ class Window:
         # Some window systems can't tell; there a window that was never seen open isn't taken for closed.
         self._seen = self._seen or visible
         return visible or not self._seen
-
-    def _close(self) -> None:
-        with contextlib.suppress(cv2.error):
-            cv2.destroyAllWindows()
-            cv2.waitKey(1)
 
 
 def _one_screen(screen: Size) -> Size:
