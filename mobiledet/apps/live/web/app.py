@@ -73,14 +73,7 @@ _BOUNDARY = b"picture"
 class WebApp:
     """The routes and what they share; see `ViewServer` for the arguments, and `Guard` for who gets an answer."""
 
-    def __init__(
-        self,
-        view: View,
-        guard: Guard,
-        *,
-        jpeg_quality: int,
-        max_width: int | None,
-    ) -> None:
+    def __init__(self, view: View, guard: Guard, *, jpeg_quality: int, max_width: int | None) -> None:
         self._view = view
         self._run = secrets.token_hex(8)  # lets the page notice a restart
         self._guard = guard
@@ -101,8 +94,8 @@ class WebApp:
         app = web.Application(middlewares=[self._guard.middleware()], client_max_size=_LARGEST_BODY)
         app.on_response_prepare.append(add_headers)
         for path, handler in (
-            ("/", self._index),
-            ("/static/{name}", self._static),
+            ("/", self._file),
+            ("/static/{name}", self._file),
             ("/about.json", self._about),
             ("/numbers", self._send_numbers),
             ("/detections.json", self._send_detections),
@@ -111,10 +104,10 @@ class WebApp:
         ):
             app.router.add_get(path, handler, allow_head=False)
         app.router.add_post("/settings", self._change_settings)
+        faults = logging.getLogger(f"{__name__}.server")
+        faults.addFilter(_is_own_fault)
         # Requests are not logged: the terminal is for the program's own messages.
-        runner = web.AppRunner(
-            app, access_log=None, logger=_server_logger(), shutdown_timeout=_SHUTDOWN, keepalive_timeout=30
-        )
+        runner = web.AppRunner(app, access_log=None, logger=faults, shutdown_timeout=_SHUTDOWN, keepalive_timeout=30)
         await runner.setup()
         listening = await _listen(runner, listener)
         try:
@@ -127,13 +120,8 @@ class WebApp:
             await runner.cleanup()
             self._executor.shutdown(wait=True, cancel_futures=True)
 
-    async def _index(self, _: web.Request) -> web.Response:
-        return self._file("index.html")
-
-    async def _static(self, request: web.Request) -> web.Response:
-        return self._file(request.match_info["name"])
-
-    def _file(self, name: str) -> web.Response:
+    async def _file(self, request: web.Request) -> web.Response:
+        name = request.match_info.get("name", "index.html")
         if name not in self._files:
             raise web.HTTPNotFound(text="404: there is no such page\n")
         return web.Response(body=self._files[name], content_type=_TYPES[name], charset="utf-8")
@@ -197,13 +185,12 @@ class WebApp:
     async def _snapshot(self, _: web.Request) -> web.Response:
         result = self._newest()
         async with self._one_snapshot:
-            jpeg = await asyncio.get_running_loop().run_in_executor(self._executor, self._encode_whole, result)
+            jpeg = await asyncio.get_running_loop().run_in_executor(
+                self._executor, lambda: encode_jpeg(self._view.painter.paint(result), SNAPSHOT_QUALITY)
+            )
         name = time.strftime("mobiledet_%Y-%m-%d_%H-%M-%S.jpg")
         headers = {"Content-Disposition": f'attachment; filename="{name}"'}
         return web.Response(body=jpeg, content_type="image/jpeg", headers=headers)
-
-    def _encode_whole(self, result: Result) -> bytes:
-        return encode_jpeg(self._view.painter.paint(result), SNAPSHOT_QUALITY)
 
     def _newest(self) -> Result:
         newest = self._view.results.get()
@@ -226,24 +213,18 @@ class WebApp:
         try:
             _keep_little_unsent(transport)
             await response.prepare(request)
-            await self._send_frames(request, response, transport)
+            await response.write(b"--" + _BOUNDARY + b"\r\n")
+            after = 0
+            while not transport.is_closing():
+                encoded = await self._frames.next(after, _REPEAT)
+                if encoded is not None and not transport.is_closing():
+                    await asyncio.wait_for(_send(request, response, encoded), _PATIENCE)
+                    after = encoded.number
         except (ConnectionError, asyncio.TimeoutError):
             transport.abort()
         finally:
             del self._viewers[transport]
         return response
-
-    async def _send_frames(
-        self, request: web.Request, response: web.StreamResponse, transport: asyncio.Transport
-    ) -> None:
-        """Send the newest frame whenever the last one was sent, until the viewer is gone."""
-        await response.write(b"--" + _BOUNDARY + b"\r\n")
-        after = 0
-        while not transport.is_closing():
-            encoded = await self._frames.next(after, _REPEAT)
-            if encoded is not None and not transport.is_closing():
-                await asyncio.wait_for(_send(request, response, encoded), _PATIENCE)
-                after = encoded.number
 
 
 async def _send(request: web.Request, response: web.StreamResponse, frame: EncodedFrame) -> None:
@@ -272,14 +253,8 @@ class _Refused(asyncio.Protocol):
         transport.abort()
 
 
-def _server_logger() -> logging.Logger:
-    """Logs faults of this program; a client that sends no HTTP, or hangs up, is none."""
-    own = logging.getLogger(f"{__name__}.server")
-    own.addFilter(_is_own_fault)
-    return own
-
-
 def _is_own_fault(record: logging.LogRecord) -> bool:
+    """A client that sends no HTTP, or hangs up, is no fault of this program."""
     noise = (HttpProcessingError, web.RequestPayloadError, ConnectionError)
     return record.exc_info is None or not isinstance(record.exc_info[1], noise)
 
@@ -287,13 +262,11 @@ def _is_own_fault(record: logging.LogRecord) -> bool:
 def _keep_little_unsent(transport: asyncio.Transport) -> None:
     """Have frames for a slow viewer wait here, where newer ones replace them, rather than in the operating system."""
     transport.set_write_buffer_limits(high=0)
-    sock = transport.get_extra_info("socket")
-    option = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+    level, option = socket.SOL_SOCKET, socket.SO_SNDBUF
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        level, option = socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT
     with contextlib.suppress(OSError):
-        if option is not None:
-            sock.setsockopt(socket.IPPROTO_TCP, option, _UNSENT)
-        else:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNSENT)
+        transport.get_extra_info("socket").setsockopt(level, option, _UNSENT)
 
 
 def _json(value: Any) -> web.Response:

@@ -7,7 +7,6 @@ browser, which can send requests to this machine, too.
 from __future__ import annotations
 
 import secrets
-from urllib.parse import urlsplit
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
@@ -50,8 +49,7 @@ class Guard:
 
         @web.middleware
         async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-            reason = self.refusal(request)
-            if reason:
+            if reason := self.refusal(request):
                 raise web.HTTPForbidden(text=f"403: {reason}\n")
             response = await handler(request)
             if self._token is not None and request.path == "/" and not response.prepared:
@@ -63,32 +61,24 @@ class Guard:
     def refusal(self, request: web.Request) -> str:
         """Why a request gets no answer; empty for one that does."""
         if self._token is not None:
-            if not (self._matches(request.query.get("token")) or self._matches(request.cookies.get(self._cookie))):
+            given = request.query.get("token", ""), request.cookies.get(self._cookie, "")
+            if not any(secrets.compare_digest(one.encode("utf-8", "replace"), self._token.encode()) for one in given):
                 return "the token is missing or wrong; open the address that the program printed"
         elif _name_of(request.headers.get(hdrs.HOST, "")) not in self._names:
             # Otherwise a foreign page whose host name resolves to this machine would count as ours (DNS rebinding).
             return "this view is for this machine only; open it as http://localhost"
         return _foreign(request)
 
-    def _matches(self, given: str | None) -> bool:
-        assert self._token is not None
-        return given is not None and secrets.compare_digest(given.encode("utf-8", "replace"), self._token.encode())
-
 
 def _foreign(request: web.Request) -> str:
     """Why a request of a foreign page is refused; empty for others. The page itself may be opened from anywhere."""
     opened = request.method == hdrs.METH_GET and request.path == "/"
-    if not opened and request.headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
-        return "the request comes from another page"
+    own = opened or request.headers.get("Sec-Fetch-Site", "none") in ("same-origin", "none")
     origin = request.headers.get(hdrs.ORIGIN)
     if request.method == hdrs.METH_POST and origin is not None:
-        try:
-            parts = urlsplit(origin)
-        except ValueError:
-            return "the request comes from another page"
-        if parts.scheme not in ("http", "https") or parts.netloc.lower() != request.headers.get(hdrs.HOST, "").lower():
-            return "the request comes from another page"
-    return ""
+        host = request.headers.get(hdrs.HOST, "").lower()
+        own = own and origin.lower() in (f"http://{host}", f"https://{host}")
+    return "" if own else "the request comes from another page"
 
 
 def _name_of(host: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, NoReturn
 
@@ -14,7 +14,8 @@ from mobiledet.apps.live.measure.numbers import LiveNumbers
 from mobiledet.apps.live.view import ViewSettings
 from mobiledet.evaluate.thresholds import LOWEST
 
-_KEYS = ("threshold", "classes", "labels", "paused")
+_Rule = tuple[str, Callable[[Any], bool]]
+"""What a setting must be, and whether a value is that."""
 
 _HIGHEST_LABEL = 100_000
 """Where the model has no names that say how many there are."""
@@ -24,10 +25,9 @@ class SettingsError(ValueError):
     """Settings that are not valid; the message is one line for the person who sent them."""
 
 
-def numbers_json(numbers: LiveNumbers) -> dict[str, Any]:
+def numbers_json(numbers: LiveNumbers) -> Any:
     """All fields, those of ``source`` inside; numbers that are not finite become None."""
-    plain: dict[str, Any] = _finite(asdict(numbers))
-    return plain
+    return _finite(asdict(numbers))
 
 
 def settings_json(settings: ViewSettings) -> dict[str, Any]:
@@ -49,14 +49,14 @@ def counts_json(result: Result, settings: ViewSettings) -> dict[str, int]:
     return {str(label): count for label, count in sorted(Counter(found.labels.tolist()).items())}
 
 
-def detections_json(result: Result, settings: ViewSettings, now: float) -> dict[str, Any]:
+def detections_json(result: Result, settings: ViewSettings, now: float) -> Any:
     """The detections shown in a frame: ``index, name, position, seconds_ago, size, threshold, detections``.
 
     Boxes are xyxy in pixels of the frame, sizes ``[height, width]``.
     """
     shown = settings.select(result.detections)
     frame = result.frame
-    plain: dict[str, Any] = _finite(
+    return _finite(
         {
             "index": frame.index,
             "name": frame.name,
@@ -75,7 +75,6 @@ def detections_json(result: Result, settings: ViewSettings, now: float) -> dict[
             ],
         }
     )
-    return plain
 
 
 def apply_settings(body: bytes, settings: ViewSettings) -> None:
@@ -89,19 +88,34 @@ def apply_settings(body: bytes, settings: ViewSettings) -> None:
     Raises:
         SettingsError: The body is not such an object.
     """
+    highest = len(settings.names) or _HIGHEST_LABEL
+    switch: _Rule = "true or false", lambda value: isinstance(value, bool)
+    rules: dict[str, _Rule] = {
+        "threshold": (f"a number between {LOWEST:g} and 1", lambda value: _is_number(value, LOWEST, 1)),
+        "classes": (
+            f"null for all, or a list of labels, whole numbers from 1 to {highest}",
+            lambda value: value is None or (isinstance(value, list) and all(_is_label(one, highest) for one in value)),
+        ),
+        "labels": switch,
+        "paused": switch,
+    }
     changes = _read_object(body)
-    checked: dict[str, Any] = {}
     for key, value in changes.items():
-        if key not in _KEYS:
-            raise SettingsError(f"unknown setting {key[:40]!r}; there are {', '.join(_KEYS)}")
-        if key == "threshold":
-            checked[key] = _threshold(value)
-        elif key == "classes":
-            checked[key] = _classes(value, len(settings.names))
-        else:
-            checked[key] = _switch(key, value)
-    for key, value in checked.items():
+        if key not in rules:
+            raise SettingsError(f"unknown setting {key[:40]!r}; there are {', '.join(rules)}")
+        wanted, is_valid = rules[key]
+        if not is_valid(value):
+            raise SettingsError(f"{key} must be {wanted}, not {_short(value)}")
+    for key, value in changes.items():
         setattr(settings, key, value)
+
+
+def _is_number(value: Any, least: float, most: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
+
+
+def _is_label(value: Any, highest: int) -> bool:
+    return isinstance(value, int) and _is_number(value, 1, highest)
 
 
 def _read_object(body: bytes) -> dict[str, Any]:
@@ -111,37 +125,10 @@ def _read_object(body: bytes) -> dict[str, Any]:
     try:
         changes = json.loads(body.decode("utf-8"), parse_constant=refuse)
     except (ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:100]
-        raise SettingsError(f"the body is not valid JSON: {reason}") from None
+        raise SettingsError(f"the body is not valid JSON: {' '.join(str(error).split())[:100]}") from None
     if not isinstance(changes, dict):
         raise SettingsError('the body must be a JSON object, such as {"threshold": 0.5}')
     return changes
-
-
-def _threshold(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not LOWEST <= value <= 1:
-        raise SettingsError(f"threshold must be a number between {LOWEST:g} and 1, not {_short(value)}")
-    return float(value)
-
-
-def _classes(value: Any, count: int) -> frozenset[int] | None:
-    if value is None:
-        return None
-    highest = count or _HIGHEST_LABEL
-    if not isinstance(value, list):
-        raise SettingsError(f"classes must be a list of labels, or null for all, not {_short(value)}")
-    for label in value:
-        if isinstance(label, bool) or not isinstance(label, int) or not 1 <= label <= highest:
-            raise SettingsError(
-                f"classes: {_short(label)} is not a label; labels are whole numbers from 1 to {highest}"
-            )
-    return frozenset(value)
-
-
-def _switch(key: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise SettingsError(f"{key} must be true or false, not {_short(value)}")
-    return value
 
 
 def _short(value: Any) -> str:
@@ -153,7 +140,7 @@ def _short(value: Any) -> str:
 
 
 def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return {key: _finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_finite(inner) for inner in value]

@@ -170,29 +170,20 @@ def _listen(host: str, port: int) -> socket.socket:
     """
     try:
         return _open_socket(host, port)
-    except socket.gaierror:
-        raise _not_ours(host) from None
     except (OSError, OverflowError, UnicodeError) as error:
-        code = getattr(error, "errno", None)
+        code = None if isinstance(error, socket.gaierror) else getattr(error, "errno", None)
         if code == errno.EADDRINUSE:
             other = _free_port(host, port)
-            raise MobiledetError(
-                f"port {port} of {host} is in use, perhaps by another live view; "
-                f"use another{f', such as {other}' if other else ''}"
-            ) from None
-        if code in (errno.EACCES, errno.EPERM):
-            raise MobiledetError(
-                f"port {port} needs administrator rights; use one between 1024 and 65535, such as 8080"
-            ) from None
-        if code == errno.EADDRNOTAVAIL or code is None:
-            raise _not_ours(host) from None
-        raise MobiledetError(f"can't serve at {host}, port {port}: {error}") from None
-
-
-def _not_ours(host: str) -> MobiledetError:
-    return MobiledetError(
-        f"host {host!r} is not an address of this machine; use 127.0.0.1 (this machine only) or 0.0.0.0 (the network)"
-    )
+            advice = f"use another{f', such as {other}' if other else ''}"
+            reason = f"port {port} of {host} is in use, perhaps by another live view; {advice}"
+        elif code in (errno.EACCES, errno.EPERM):
+            reason = f"port {port} needs administrator rights; use one between 1024 and 65535, such as 8080"
+        elif code in (errno.EADDRNOTAVAIL, None):
+            advice = "use 127.0.0.1 (this machine only) or 0.0.0.0 (the network)"
+            reason = f"host {host!r} is not an address of this machine; {advice}"
+        else:
+            reason = f"can't serve at {host}, port {port}: {error}"
+        raise MobiledetError(reason) from None
 
 
 def _open_socket(host: str, port: int) -> socket.socket:

@@ -405,7 +405,7 @@ def test_settings_are_changed(scene):
         ({"threshold": 0.01}, "0.01"),
         ({"threshold": -1}, "-1"),
         ({"classes": "all"}, '"all"'),
-        ({"classes": [0]}, "0 is not a label; labels are whole numbers from 1 to 3"),
+        ({"classes": [0]}, "labels, whole numbers from 1 to 3, not [0]"),
         ({"classes": [4]}, "4"),
         ({"classes": [1.0]}, "1.0"),
         ({"classes": [True]}, "true"),
