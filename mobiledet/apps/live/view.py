@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mobiledet.apps.live.frames import Newest, Result
-from mobiledet.apps.live.measure.numbers import LiveNumbers
+from mobiledet.apps.live.measure.meter import LiveNumbers
 from mobiledet.draw.boxes import draw_detections
 from mobiledet.evaluate.thresholds import DEFAULT_THRESHOLD, LOWEST
 from mobiledet.structures import Detections, ImageArray

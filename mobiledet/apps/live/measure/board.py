@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from mobiledet.utils.machine import memory_mib, usable_cores
 
@@ -24,6 +25,8 @@ COMMAND_EVERY = 5.0
 
 COMMAND_TIMEOUT = 1.0
 """Seconds that such a call may take."""
+
+T = TypeVar("T")
 
 Key = tuple[int, float]
 """A process: its id, and when it started, because ids are used again."""
@@ -91,7 +94,9 @@ class BoardMonitor:
         self._peak = 0.0
         self._sticky: int | None = None
         self._seen: dict[str, None] = {}
-        self._count = ThrottleCount(sysfs)
+        folder = sysfs / "devices/system/cpu/cpu0/thermal_throttle"
+        self._counts = [folder / name for name in ("core_throttle_count", "package_throttle_count")]
+        self._counted = self._throttled_times()
         self._reading = BoardReading()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="board monitor", daemon=True)
@@ -156,18 +161,19 @@ class BoardMonitor:
 
     def _ask(self) -> tuple[int | None, float | None]:
         """The firmware's flags and temperature: from its file, or from the command where there is no file."""
-        flags = firmware_flags(self._sysfs)
+        flags = _parsed(_read(self._sysfs / _FIRMWARE), _hexadecimal)
         if flags is not None or self._command is None:
             return flags, None
         now = time.monotonic()
         if now - self._asked >= COMMAND_EVERY:
             self._asked = now
+            # It answers ``throttled=0x50005`` and ``temp=48.3'C``.
             throttled, warmth = self._call("get_throttled"), self._call("measure_temp")
-            self._answers = _flags(throttled), _degrees(warmth)
+            self._answers = _parsed(throttled, _hexadecimal), _parsed(warmth.partition("'")[0], float)
         return self._answers
 
     def _call(self, question: str) -> str:
-        """The command's answer; empty, now and ever after, once it fails or hangs."""
+        """What follows the = in the command's answer; empty, now and ever after, once it fails or hangs."""
         if self._command is None:
             return ""
         try:
@@ -184,12 +190,13 @@ class BoardMonitor:
             logger.debug("%s %s: %s", self._command, question, error)
             self._command = None
             return ""
-        return done.stdout
+        return done.stdout.partition("=")[2]
 
     def _note(self, flags: int | None) -> tuple[str, ...]:
         """Causes that slow the board down now; new ones are added to the list of all since the start."""
         now = dict.fromkeys(throttle_causes(flags or 0))
-        if self._count.grown():
+        before, self._counted = self._counted, self._throttled_times()
+        if self._counted > before:
             now["throttled"] = None
         self._seen |= now
         if flags is not None:
@@ -199,6 +206,10 @@ class BoardMonitor:
                 self._sticky = remembered
             self._seen |= dict.fromkeys(throttle_causes(remembered & ~self._sticky))
         return tuple(now)
+
+    def _throttled_times(self) -> float:
+        """How often an Intel processor was too hot, by its own count."""
+        return sum(_parsed(_read(path), float) or 0.0 for path in self._counts)
 
 
 def _process(number: int) -> tuple[float, float, float] | None:
@@ -214,68 +225,20 @@ def _process(number: int) -> tuple[float, float, float] | None:
         return None
 
 
-def _flags(answer: str) -> int | None:
-    """The flags in an answer such as ``throttled=0x50005``."""
-    try:
-        return int(answer.partition("=")[2].strip(), 16)
-    except ValueError:
-        return None
-
-
-def _degrees(answer: str) -> float | None:
-    """The temperature in an answer such as ``temp=48.3'C``."""
-    try:
-        return float(answer.partition("=")[2].partition("'")[0])
-    except ValueError:
-        return None
-
-
 def temperature_c(sysfs: Path) -> float | None:
     """Temperature of the processor in degrees Celsius; None without a sensor of it."""
-    best: tuple[int, float] | None = None
-    for zone in sorted(sysfs.glob("class/thermal/thermal_zone*")):
-        kind = _read(zone / "type").lower()
+    found = []
+    for zone in sysfs.glob("class/thermal/thermal_zone*"):
+        kind, value = _read(zone / "type").lower(), _parsed(_read(zone / "temp"), float)
         rank = next((place for place, name in enumerate(_ZONES) if kind.startswith(name)), None)
-        value = _number(_read(zone / "temp"))
-        if rank is None or value is None or not _SANE[0] <= value / 1000 <= _SANE[1]:
-            continue
-        # Of several zones for clusters of cores the hottest one counts.
-        if best is None or (rank, -value) < (best[0], -best[1]):
-            best = rank, value
-    return round(best[1] / 1000, 1) if best is not None else _sensor()
-
-
-def firmware_flags(sysfs: Path) -> int | None:
-    """A Raspberry Pi's flags as ``vcgencmd get_throttled`` gives them; None where the kernel doesn't offer them."""
-    try:
-        return int(_read(sysfs / _FIRMWARE), 16)
-    except ValueError:
-        return None
+        if rank is not None and value is not None and _SANE[0] <= value / 1000 <= _SANE[1]:
+            found.append((rank, -value))  # of several zones for clusters of cores the hottest one counts
+    return round(-min(found)[1] / 1000, 1) if found else _sensor()
 
 
 def throttle_causes(flags: int) -> tuple[str, ...]:
     """Names of the causes in the lowest four of a Raspberry Pi's flags."""
     return tuple(cause for bit, cause in enumerate(_CAUSES) if flags >> bit & 1)
-
-
-class ThrottleCount:
-    """Whether an Intel processor was too hot, by its own count of such times."""
-
-    def __init__(self, sysfs: Path) -> None:
-        self._paths = [
-            sysfs / "devices/system/cpu/cpu0/thermal_throttle" / name
-            for name in ("core_throttle_count", "package_throttle_count")
-        ]
-        self._last = self._count()
-
-    def grown(self) -> bool:
-        """Whether the count grew since the last call."""
-        count = self._count()
-        grown, self._last = count > self._last, count
-        return grown
-
-    def _count(self) -> float:
-        return sum(_number(_read(path)) or 0.0 for path in self._paths)
 
 
 def _sensor() -> float | None:
@@ -301,8 +264,12 @@ def _read(path: Path) -> str:
         return ""
 
 
-def _number(text: str) -> float | None:
+def _hexadecimal(text: str) -> int:
+    return int(text, 16)
+
+
+def _parsed(text: str, parse: Callable[[str], T]) -> T | None:
     try:
-        return float(text)
+        return parse(text.strip())
     except ValueError:
         return None

@@ -11,16 +11,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 from mobiledet.apps.live.frames import Result
-from mobiledet.apps.live.measure.numbers import LiveNumbers
+from mobiledet.apps.live.measure.board import BoardReading
 from mobiledet.apps.live.measure.summaries import Percentiles, Timeline
 from mobiledet.apps.live.sources.base import SourceState
-
-if TYPE_CHECKING:
-    from mobiledet.apps.live.measure.board import BoardReading
 
 WINDOW_S = 2.0
 """Seconds over which the current numbers are taken."""
@@ -29,6 +26,37 @@ _FRESH_S = 0.1
 """Seconds for which the current numbers are returned again instead of being computed anew."""
 
 STAGES = ("grab", "resize", "network", "read", "draw")
+
+
+@dataclass(frozen=True)
+class LiveNumbers:
+    """Numbers over the last two seconds, and counts since the start. None where nothing is known.
+
+    Attributes:
+        fps: Frames processed per second.
+        age_ms: Median age of a frame when its boxes were ready.
+        age_p95_ms: 95th percentile of it.
+        stages_ms: Median milliseconds of ``grab``, ``resize``, ``network`` (with decoding and suppression), ``draw``.
+        processed: Frames processed so far.
+        seconds: Since the first boxes.
+        cpu_percent: Of all cores together, 0..100, by this program and its capture process.
+        memory_mib: Memory of the same.
+        temperature_c: Of the processor, in degrees Celsius.
+        throttled: Causes that slow the board down just now, such as ``"under-voltage"``; empty when nothing does.
+        source: State of the source.
+    """
+
+    fps: float | None = None
+    age_ms: float | None = None
+    age_p95_ms: float | None = None
+    stages_ms: dict[str, float] = field(default_factory=dict)
+    processed: int = 0
+    seconds: float = 0.0
+    cpu_percent: float | None = None
+    memory_mib: float | None = None
+    temperature_c: float | None = None
+    throttled: tuple[str, ...] = ()
+    source: SourceState = field(default_factory=SourceState)
 
 
 class _Sample(NamedTuple):
@@ -43,7 +71,7 @@ class Meter:
     Args:
         started: When the program was started.
         source: Returns the state of the source.
-        board: Returns a reading of the machine; None leaves that unknown.
+        board: Returns a reading of the machine.
     """
 
     def __init__(
@@ -51,7 +79,7 @@ class Meter:
         *,
         started: float,
         source: Callable[[], SourceState] = SourceState,
-        board: Callable[[], BoardReading] | None = None,
+        board: Callable[[], BoardReading] = BoardReading,
     ) -> None:
         self._lock = threading.Lock()
         self._source, self._board = source, board
@@ -128,9 +156,7 @@ class Meter:
 
     def tick(self) -> None:
         """Let time pass and read source and machine; to be called a few times a second, frames or not."""
-        state = self._state()
-        reading = self._reading()
-        now = time.monotonic()
+        state, reading, now = self._state(), self._board(), time.monotonic()
         with self._lock:
             # Before the first boxes nothing was lost yet.
             if not state.connected and self._lost_at is None and self._first is not None:
@@ -138,8 +164,7 @@ class Meter:
             elif state.connected and self._lost_at is not None:
                 self._lost_s += self._second(now) - self._lost_at
                 self._lost_at = None
-            if reading is not None:
-                self._note(reading)
+            self._note(reading)
             if self._first is not None and self._paused_at is None:
                 self._timeline.advance(self._second(now))
 
@@ -149,8 +174,7 @@ class Meter:
         with self._lock:
             if self._numbers is not None and now - self._numbers[0] < _FRESH_S:
                 return self._numbers[1]
-        state = self._state()
-        reading = self._reading()
+        state, reading = self._state(), self._board()
         with self._lock:
             if self._paused_at is None:
                 self._forget(now)
@@ -169,10 +193,10 @@ class Meter:
                 stages_ms=stages,
                 processed=self.processed,
                 seconds=self._second(now) if self._first is not None else 0.0,
-                cpu_percent=reading.cpu_percent if reading else None,
-                memory_mib=reading.memory_mib if reading else None,
-                temperature_c=reading.temperature_c if reading else None,
-                throttled=reading.throttled if reading else (),
+                cpu_percent=reading.cpu_percent,
+                memory_mib=reading.memory_mib,
+                temperature_c=reading.temperature_c,
+                throttled=reading.throttled,
                 source=state,
             )
             self._numbers = now, numbers
@@ -180,22 +204,18 @@ class Meter:
 
     def figures(self) -> dict[str, Any]:
         """All measurements, as plain types: the parts of the report that are about speed."""
-        state = self._state()
-        reading = self._reading()
+        state, reading = self._state(), self._board()
         now = time.monotonic() if self._final is None else self._final[0]
         with self._lock:
             lost = self._lost_s + (self._second(now) - self._lost_at if self._lost_at is not None else 0.0)
             # A source that is lost and doesn't come back counts: there were no frames.
             seconds = self._second(now) if self._lost_at is not None else self._seconds
-            overall = (self.processed - 1) / seconds if self.processed > 1 and seconds > 0 else None
-            minutes = self._timeline.figures()
-            memory = self._timeline.memory()
-            throttled = reading.throttled_since_start if reading else ()
+            overall = round((self.processed - 1) / seconds, 2) if self.processed > 1 and seconds > 0 else None
+            started = None if self._first is None else round((self._first - self._started) * 1e3, 1)
+            cpu = {"mean": round(self._cpu_sum / self._cpu.count, 1)} if self._cpu.count else None
             return {
                 "seconds": round(seconds, 3),
-                "start_to_first_boxes_ms": None
-                if self._first is None
-                else round((self._first - self._started) * 1e3, 1),
+                "start_to_first_boxes_ms": started,
                 "frames": {
                     "captured": state.captured,
                     "processed": self.processed,
@@ -207,16 +227,14 @@ class Meter:
                     "reconnects": state.reconnects,
                     "lost_seconds": round(lost, 1),
                 },
-                "fps": {"overall": None if overall is None else round(overall, 2), **minutes},
+                "fps": {"overall": overall, **self._timeline.figures()},
                 "age_ms": _with_max(self._age),
                 "shown_age_ms": _with_max(self._shown_age),
                 "stages_ms": {name: found for name in STAGES if (found := self._stages[name].summary())},
-                "cpu_percent": None
-                if not self._cpu.count
-                else {"mean": round(self._cpu_sum / self._cpu.count, 1), "max": round(self._cpu.max, 1)},
-                "memory_mib": {**memory, "peak": reading.peak_memory_mib if reading else None},
+                "cpu_percent": None if cpu is None else {**cpu, "max": round(self._cpu.max, 1)},
+                "memory_mib": {**self._timeline.memory(), "peak": reading.peak_memory_mib},
                 "temperature_c": dict(self._temperature) or None,
-                "throttled": list(throttled),
+                "throttled": list(reading.throttled_since_start),
                 "timeline": self._timeline.plain(),
             }
 
@@ -226,9 +244,6 @@ class Meter:
             return self._final[1]
         state = self._source()
         return replace(state, captured=state.captured - self._before, dropped=state.dropped - self._before)
-
-    def _reading(self) -> BoardReading | None:
-        return self._board() if self._board is not None else None
 
     def _note(self, reading: BoardReading) -> None:
         if reading.cpu_percent is not None:

@@ -102,7 +102,7 @@ class Timeline:
 
     def memory(self) -> dict[str, float | None]:
         """Mean MiB of the first and of the last minute; None for runs too short for it."""
-        return self._minutes(lambda rows: _mean([row.memory for row in rows]))
+        return self._minutes(_mean_memory)
 
     def _minutes(self, figure: Callable[[Sequence[_Row]], float | None]) -> dict[str, float | None]:
         long = self._whole >= 2 * MINUTE
@@ -148,11 +148,11 @@ class Timeline:
 
 
 def _rate(rows: Sequence[_Row]) -> float | None:
-    return round(sum(row.count for row in rows) / len(rows), 2) if rows else None
+    return round(sum(row.count for row in rows) / len(rows), 2)
 
 
-def _mean(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
+def _mean_memory(rows: Sequence[_Row]) -> float | None:
+    known = [row.memory for row in rows if row.memory is not None]
     return round(sum(known) / len(known), 1) if known else None
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 import cv2
 
 from mobiledet.apps.live.frames import Result
-from mobiledet.apps.live.measure.numbers import LiveNumbers
+from mobiledet.apps.live.measure.meter import LiveNumbers
 from mobiledet.apps.live.view import ViewSettings
 from mobiledet.draw.boxes import Color, draw_detections, fit_text, write_text
 from mobiledet.structures import ImageArray, Size

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from mobiledet.apps.live.frames import Result
-from mobiledet.apps.live.measure.numbers import LiveNumbers
+from mobiledet.apps.live.measure.meter import LiveNumbers
 from mobiledet.apps.live.show.display_check import quiet_qt
 from mobiledet.apps.live.show.overlay import draw_banner, draw_enlarged, draw_help, draw_note, draw_panel, enlargement
 from mobiledet.apps.live.stopping import StopFlag

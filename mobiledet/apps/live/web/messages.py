@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import Any, NoReturn
 
 from mobiledet.apps.live.frames import Result
-from mobiledet.apps.live.measure.numbers import LiveNumbers
+from mobiledet.apps.live.measure.meter import LiveNumbers
 from mobiledet.apps.live.view import ViewSettings
 from mobiledet.evaluate.thresholds import LOWEST
 

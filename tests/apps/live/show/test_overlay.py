@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mobiledet.apps.live.frames import Frame, Result
-from mobiledet.apps.live.measure.numbers import LiveNumbers
+from mobiledet.apps.live.measure.meter import LiveNumbers
 from mobiledet.apps.live.show.overlay import (
     HELP,
     draw_banner,

@@ -19,7 +19,7 @@ import window_player
 from x_messages import ask_to_close
 
 from mobiledet.apps.live.frames import Newest
-from mobiledet.apps.live.measure.numbers import LiveNumbers
+from mobiledet.apps.live.measure.meter import LiveNumbers
 from mobiledet.apps.live.show import window as show_window
 from mobiledet.apps.live.show.window import StopReason, Window, key_name, save_snapshot
 from mobiledet.apps.live.sources.base import SourceState

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from mobiledet.apps.live.frames import Frame, Newest, Result
-from mobiledet.apps.live.measure.numbers import LiveNumbers
+from mobiledet.apps.live.measure.meter import LiveNumbers
 from mobiledet.apps.live.show.window import Window
 from mobiledet.apps.live.sources.base import SourceState
 from mobiledet.apps.live.view import Painter, View, ViewSettings

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from mobiledet.apps.live.frames import Frame, Newest, Result
-from mobiledet.apps.live.measure.numbers import LiveNumbers
+from mobiledet.apps.live.measure.meter import LiveNumbers
 from mobiledet.apps.live.sources.base import SourceState
 from mobiledet.apps.live.view import Painter, View, ViewSettings
 from mobiledet.apps.live.web.server import ViewServer
