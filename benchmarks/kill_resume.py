@@ -46,20 +46,20 @@ config = Config(
 )
 """
 
-# The real program, told to save often and to say when it scores.
+# The real program, made to save often and to say when it scores.
 PROGRAM = """
 import runpy, sys
 sys.path.insert(0, {repository!r})
 import mobiledet.train.run as fit
 fit.SAVE_SECONDS = 0.5
 score = fit.Run._score
-def told(run):
+def announced(run):
     print("scoring begins", file=sys.stderr, flush=True)
     try:
         return score(run)
     finally:
         print("scoring ends", file=sys.stderr, flush=True)
-fit.Run._score = told
+fit.Run._score = announced
 sys.argv[0] = {program!r}
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
@@ -253,7 +253,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20, help="how many (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="decides the moments (default: %(default)s)")
     parser.add_argument("--epochs", type=int, default=8, help="length of a run (default: %(default)s)")
-    parser.add_argument("--pictures", type=int, default=240, help="images to train on (default: %(default)s)")
+    parser.add_argument("--images", type=int, default=240, help="images to train on (default: %(default)s)")
     arguments = parser.parse_args()
 
     from mobiledet.data.shapes import generate_shapes
@@ -261,8 +261,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="mobiledet-kill-") as name:
         base = Path(name)
         os.environ["MOBILEDET_CACHE"] = str(base / "cache")
-        val = max(4, arguments.pictures // 5)
-        root = generate_shapes(base / "shapes", train=arguments.pictures, val=val, size=(96, 128), seed=1)
+        val = max(4, arguments.images // 5)
+        root = generate_shapes(base / "shapes", train=arguments.images, val=val, size=(96, 128), seed=1)
         recipe = base / "recipe.py"
         recipe.write_text(RECIPE, encoding="utf-8")
         output = base / "runs"

@@ -1,6 +1,6 @@
 """SSD at every width and input size, float and INT8, beside the COCO detector in LiteRT: milliseconds in one run.
 
-    python benchmarks/sizes.py --pictures path/to/coco/val2017 --litert coco.tflite --rounds 15 --json sizes.json
+    python benchmarks/sizes.py --images path/to/coco/val2017 --litert coco.tflite --rounds 15 --json sizes.json
 
 Weights are random, their norms adapted to the images; that matters for suppression only, which has little to do
 here. From a uint8 image in memory to detections in its pixels, 80 classes, by ONNX Runtime. All take turns within a
@@ -28,7 +28,14 @@ SIZES = (160, 192, 224, 300)
 def main() -> None:
     """Parse arguments, build, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=Path, required=True, help="real images, for INT8's ranges and the calls")
+    parser.add_argument(
+        "--images",
+        "--images",
+        dest="images",
+        type=Path,
+        required=True,
+        help="real images, for INT8's ranges and the calls",
+    )
     parser.add_argument("--litert", type=Path, required=True, help="the COCO detector's .tflite")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=15)
@@ -41,7 +48,7 @@ def main() -> None:
     from mobiledet.data.images import find_images, read_image
     from mobiledet.runtime.detector import Detector
 
-    images = [read_image(path) for path in find_images([arguments.pictures])[:16]]
+    images = [read_image(path) for path in find_images([arguments.images])[:16]]
     rows: list[dict[str, Any]] = []
     calls: list[Callable[[int], Any]] = []
     peer = open_peer("litert", str(arguments.litert), arguments.threads)

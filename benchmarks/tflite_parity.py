@@ -1,6 +1,6 @@
 """How close the imported SSD comes to TensorFlow Lite running the same file on the same images.
 
-    python benchmarks/tflite_parity.py path/to/ssd_mobilenet_v1.tflite path/to/coco/val2017 --pictures 20
+    python benchmarks/tflite_parity.py path/to/ssd_mobilenet_v1.tflite path/to/coco/val2017 --images 20
 
 Needs LiteRT (`pip install ai-edge-litert`). TensorFlow Lite rounds every activation to 8 bits, ours are float32: that
 is what remains. Images are resized by OpenCV's bilinear filter for both.
@@ -22,12 +22,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tflite", type=Path)
     parser.add_argument("images_folder", type=Path, metavar="images")
-    parser.add_argument("--pictures", type=int, default=20, help="how many, from the first by name")
+    parser.add_argument("--images", type=int, default=20, help="how many, from the first by name")
     arguments = parser.parse_args()
 
     from mobiledet.data.images import find_images
 
-    for line in compare(arguments.tflite, find_images([arguments.images_folder])[: arguments.pictures]):
+    for line in compare(arguments.tflite, find_images([arguments.images_folder])[: arguments.images]):
         print(line)
 
 

@@ -62,7 +62,7 @@ def documented() -> Callable[[str], dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def tiny_shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Generated data set: 12 pictures to train on, 4 to score on. Tests that change it work on a copy."""
+    """Generated data set: 12 images to train on, 4 to score on. Tests that change it work on a copy."""
     from mobiledet.data.shapes import generate_shapes
 
     return generate_shapes(tmp_path_factory.mktemp("data") / "shapes", train=12, val=4, size=(72, 96), seed=3)

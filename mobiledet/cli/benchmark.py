@@ -26,7 +26,14 @@ def main() -> int:
     parser.add_argument("--peers", metavar="NAMES", help="also litert, torchvision, ultralytics (commas), or all")
     parser.add_argument("--threads", type=int, default=1, help="processor threads of each (default: %(default)s)")
     parser.add_argument("--sizes", metavar="HxW,...", help="of the images; own: the network's (480x640,720x1280,own)")
-    parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="detect in these images (default: drawn ones)")
+    parser.add_argument(
+        "--images",
+        "--pictures",
+        dest="images",
+        type=Path,
+        metavar="FOLDER",
+        help="detect in these images (default: drawn ones)",
+    )
     parser.add_argument("--rounds", type=int, default=10, help="turns of each model (default: %(default)s)")
     parser.add_argument("--calls", type=int, default=5, help="calls of a turn and size (default: %(default)s)")
     parser.add_argument("--starts", type=int, default=3, help="cold starts of each model (default: %(default)s)")
@@ -61,7 +68,7 @@ def main() -> int:
         arguments.models,
         settings,
         peers=arguments.peers,
-        images=arguments.pictures,
+        images=arguments.images,
         data=arguments.data,
         split=arguments.split,
         limit=arguments.limit,

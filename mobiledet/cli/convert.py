@@ -21,7 +21,9 @@ def _share(text: str) -> float:
     except ValueError:
         share = -1
     if not 0 <= share < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no share; give 0.15, say, or 0 for no validation split")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a fraction between 0 and 1; give 0.15, say, or 0 for no validation split"
+        )
     return share
 
 

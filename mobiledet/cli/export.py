@@ -5,7 +5,7 @@
     python tools/export.py runs/mine/1/best.pt -o model_openvino --format openvino
     python tools/export.py runs/mine/1/best.pt -o model_ncnn --format ncnn
 
-Both are run on the same images (--pictures, --data, or generated ones); the result is written beside the file as
+Both are run on the same images (--images, --data, or generated ones); the result is written beside the file as
 MODEL.certificate.json. A file that finds too little is refused unless --force.
 """
 
@@ -32,7 +32,14 @@ def main() -> None:
     quantised = parser.add_argument_group("INT8")
     quantised.add_argument("--int8", action="store_true", help="quantise: smaller and about twice as fast")
     quantised.add_argument("--calibration", type=Path, nargs="+", default=[], help="real images, files or folders")
-    quantised.add_argument("--calibration-pictures", type=int, default=60, metavar="N", help="how many (default: 60)")
+    quantised.add_argument(
+        "--calibration-images",
+        "--calibration-pictures",
+        type=int,
+        default=60,
+        metavar="N",
+        help="how many (default: 60)",
+    )
     quantised.add_argument(
         "--method", choices=["minmax", "percentile"], default="minmax", help="how ranges are chosen (onnx)"
     )
@@ -40,7 +47,9 @@ def main() -> None:
         "--keep-float", nargs="+", default=[], metavar="LAYER", help="layers to leave as they are (onnx)"
     )
     proof = parser.add_argument_group("comparison with the checkpoint")
-    proof.add_argument("--pictures", type=Path, nargs="+", default=[], help="files or folders (default: generated)")
+    proof.add_argument(
+        "--images", "--pictures", type=Path, nargs="+", default=[], help="files or folders (default: generated)"
+    )
     proof.add_argument("--data", type=Path, metavar="ROOT", help="score both on this data set, too")
     proof.add_argument("--split", default="val", help="its split (default: val)")
     proof.add_argument("--limit", type=int, metavar="N", help="only the first N images of it")
@@ -48,8 +57,8 @@ def main() -> None:
     proof.add_argument("--force", action="store_true", help="keep the file even if it finds too little")
     parser.add_argument("--threads", type=thread_count, default=0, help="processor threads; 0 takes all cores")
     arguments = parser.parse_args()
-    if arguments.batch < 1 or arguments.calibration_pictures < 1 or (arguments.limit or 1) < 1:
-        parser.error("--batch, --calibration-pictures and --limit must be at least 1")
+    if arguments.batch < 1 or arguments.calibration_images < 1 or (arguments.limit or 1) < 1:
+        parser.error("--batch, --calibration-images and --limit must be at least 1")
     if (arguments.max_ap_loss or 0) < 0:
         parser.error("--max-ap-loss must be at least 0")
     if not arguments.int8 and (arguments.calibration or arguments.keep_float):
@@ -70,12 +79,12 @@ def main() -> None:
         format=arguments.format,
         int8=arguments.int8,
         calibration=arguments.calibration,
-        calibration_images=arguments.calibration_pictures,
+        calibration_images=arguments.calibration_images,
         method=arguments.method,
         keep_float=arguments.keep_float,
         batch=arguments.batch,
         input_size=size,
-        images=arguments.pictures,
+        images=arguments.images,
         dataset=dataset,
         max_ap_loss=arguments.max_ap_loss,
         force=arguments.force,

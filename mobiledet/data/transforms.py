@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mobiledet.preprocess import resize_image
 from mobiledet.structures import ImageArray, ResizeRule, Size, Target
 
-# albumentations asks its home page for a newer version on import unless told not to; training opens no connection.
+# albumentations asks its home page for a newer version on import unless forbidden; training opens no connection.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 import albumentations as A

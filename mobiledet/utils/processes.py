@@ -21,7 +21,7 @@ EXIT_SIGNAL = 128
 
 
 def child_variables(threads: int) -> dict[str, str]:
-    """Environment of a child: the usual libraries kept to ``threads``, and this very package found."""
+    """Environment of a child: the usual libraries kept to ``threads``, and this package found."""
     names = ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "BLIS")
     package = str(Path(mobiledet.__file__).resolve().parent.parent)
     path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))

@@ -299,7 +299,7 @@ def test_links_may_replace_folders_but_not_images(tmp_coco, tmp_path: Path) -> N
         (6, (40, 60), False),  # labelled as stored
         (6, (60, 40), True),  # labelled upright
         (8, (60, 40), True),
-        (3, (40, 60), False),  # can't be told, nothing to go by
+        (3, (40, 60), False),  # can't be known, nothing to go by
         (6, None, True),
         (3, None, True),
         (9, None, True),

@@ -244,7 +244,7 @@ def test_feeding_opens_no_connection(tiny_shapes, expected, workers, monkeypatch
 
 
 def test_importing_asks_nobody_for_updates():
-    """albumentations looks for a newer version on import unless told not to."""
+    """albumentations looks for a newer version on import unless forbidden."""
     code = """
 import os, socket
 def refuse(*args, **kwargs):

@@ -224,7 +224,7 @@ def test_freezing_reaches_the_second_stage():
 
 
 class TestManySizes:
-    """Pictures that keep their shape."""
+    """Images that keep their shape."""
 
     def model(self):
         return build(resize="shorter_side", longest_side=200)
@@ -242,7 +242,7 @@ class TestManySizes:
     def test_the_rule(self, original, expected):
         rule = ResizeRule((96, 128), 200)
         assert rule(original) == expected
-        assert rule(rule(original)) == expected, "a picture that was resized already is left alone"
+        assert rule(rule(original)) == expected, "an image that was resized already is left alone"
         assert not rule.fixed
         assert ResizeRule((96, 128))(original) == (96, 128)
 

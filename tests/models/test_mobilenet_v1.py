@@ -39,7 +39,7 @@ def test_outputs_are_checked():
 @pytest.mark.parametrize(
     ("size", "first_pixel_counts"),
     [
-        ((6, 6), 9),  # even: nothing before, so the first output sees a whole 3x3 window of the picture
+        ((6, 6), 9),  # even: nothing before, so the first output sees a whole 3x3 window of the image
         ((7, 7), 4),  # odd: one pixel of padding before, so it sees 2x2
     ],
 )

@@ -24,7 +24,7 @@ def test_ssd300_has_1917_anchors():
 
 
 def test_against_a_table_written_by_hand():
-    # 2x3 map of a 200x300 picture: cells of 100x100; the shorter side is 200; shapes 0.1 square and 0.2 at 4:1.
+    # 2x3 map of a 200x300 image: cells of 100x100; the shorter side is 200; shapes 0.1 square and 0.2 at 4:1.
     anchors = grid_anchors([(0.1, 1.0), (0.2, 4.0)], (2, 3), (200, 300))
     assert anchors.shape == (12, 4)
     expected = [

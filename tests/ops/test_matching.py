@@ -46,7 +46,7 @@ def test_hard_negatives_are_the_worst_three_per_positive():
     chosen = hard_negatives(loss, positive, ignored, ratio=3.0)
     # 18 negatives: from 38 down, without the positives 30..35 and the ignored 39.
     assert torch.nonzero(chosen[0])[:, 0].tolist() == [*range(15, 30), 36, 37, 38]
-    assert chosen[1].sum() == MIN_NEGATIVES, "a picture without objects teaches background too"
+    assert chosen[1].sum() == MIN_NEGATIVES, "an image without objects teaches background too"
     assert chosen[1, -MIN_NEGATIVES:].all()
 
 

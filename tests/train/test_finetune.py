@@ -58,7 +58,7 @@ def test_a_run_starts_from_the_weights_and_says_what_became_of_them(tiny_config,
 
 
 def test_without_a_step_the_model_still_computes_what_it_did(tiny_config, tiny_shapes, tmp_path, folded, monkeypatch):
-    """Put back or folded: in evaluation mode the norms make no difference."""
+    """Restored or folded: in evaluation mode the norms make no difference."""
     run = None
 
     def keep(**arguments):

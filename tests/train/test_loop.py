@@ -61,7 +61,7 @@ def make_trainer(*, optimizer="sgd", lr=0.01, accumulate=1, max_bad_steps=3, sta
     )
 
 
-def train(trainer, batches, progress=None, after_step=lambda losses, pictures: True):
+def train(trainer, batches, progress=None, after_step=lambda losses, seen: True):
     progress = progress or Progress()
     done = train_one_epoch(
         trainer,
@@ -191,7 +191,7 @@ def freeze_all_norms(trainer):
 
 
 class MeanOverPictures:
-    """A detector's losses are divided by its matched anchors, another number in each batch; this one by pictures."""
+    """A detector's losses are divided by its matched anchors, another number in each batch; this one by images."""
 
     def __init__(self, model):
         self.model = model
@@ -222,7 +222,7 @@ def test_the_last_group_of_an_epoch_may_be_smaller():
     trainer = make_trainer(accumulate=2)
     steps = []
     done, progress = train(
-        trainer, [batch(seed) for seed in range(5)], after_step=lambda losses, pictures: steps.append(pictures) or True
+        trainer, [batch(seed) for seed in range(5)], after_step=lambda losses, seen: steps.append(seen) or True
     )
     assert done
     assert steps == [8, 8, 4]
@@ -232,7 +232,7 @@ def test_the_last_group_of_an_epoch_may_be_smaller():
 def test_stopping_after_a_step_and_going_on():
     batches = [batch(seed) for seed in range(4)]
     trainer, other = make_trainer(), make_trainer()
-    done, progress = train(trainer, batches, after_step=lambda losses, pictures: False)
+    done, progress = train(trainer, batches, after_step=lambda losses, seen: False)
     assert (done, progress.batch) == (False, 1)
     done, progress = train(trainer, batches, progress)
     assert (done, progress.batch) == (True, 4)
@@ -241,7 +241,7 @@ def test_stopping_after_a_step_and_going_on():
 
 
 def test_stopping_on_the_last_step_is_a_finished_epoch():
-    done, _ = train(make_trainer(), [batch(1)], after_step=lambda losses, pictures: False)
+    done, _ = train(make_trainer(), [batch(1)], after_step=lambda losses, seen: False)
     assert done
 
 
@@ -287,7 +287,7 @@ def test_the_learning_rate_follows_the_steps():
     train(
         trainer,
         [batch(seed) for seed in range(4)],
-        after_step=lambda losses, pictures: rates.append(trainer.optimizer.param_groups[-1]["lr"]) or True,
+        after_step=lambda losses, seen: rates.append(trainer.optimizer.param_groups[-1]["lr"]) or True,
     )
     assert rates == [0.001, 0.002]
 
@@ -302,5 +302,5 @@ def test_bfloat16_trains_and_keeps_weights_in_float32():
 def test_losses_fall_on_one_batch():
     trainer = make_trainer(optimizer="adamw", lr=3e-3)
     losses = []
-    train(trainer, [batch(1)] * 25, after_step=lambda found, pictures: losses.append(sum(found.values())) or True)
+    train(trainer, [batch(1)] * 25, after_step=lambda found, seen: losses.append(sum(found.values())) or True)
     assert losses[-1] < 0.6 * losses[0]

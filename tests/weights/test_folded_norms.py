@@ -23,7 +23,7 @@ def folded():
     return model
 
 
-def pictures(count, seed=0):
+def images(count, seed=0):
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(count, 3, 8, 12, generator=generator) * 255
     return torch.nn.functional.interpolate(coarse, SIZE, mode="bilinear").to(torch.uint8)
@@ -42,16 +42,16 @@ def test_a_folded_layer_computes_convolution_plus_bias(folded):
 
 
 def test_evaluation_stays_as_it_was(folded):
-    x = pictures(4)
+    x = images(4)
     before = folded.candidates(x)
-    assert reinsert_norms(folded, [pictures(3, seed=1), pictures(2, seed=2)], everything(folded)) == 35
+    assert reinsert_norms(folded, [images(3, seed=1), images(2, seed=2)], everything(folded)) == 35
     after = folded.candidates(x)
     assert torch.allclose(before.scores, after.scores, atol=3e-5)
     assert torch.allclose(before.boxes, after.boxes, atol=1e-2)
 
 
 def test_training_mode_now_starts_from_nearly_the_same(folded):
-    x = pictures(16)
+    x = images(16)
     expected = folded.features(x)["conv13"]
     folded.train()
     without = folded.features(x)["conv13"]
@@ -67,7 +67,7 @@ def test_training_mode_now_starts_from_nearly_the_same(folded):
 
 
 def test_statistics_are_those_of_all_batches_together(folded):
-    batches = [pictures(1, seed=4), pictures(5, seed=5)]
+    batches = [images(1, seed=4), images(5, seed=5)]
     conv = folded.backbone.layers["conv0"].conv
     values = conv((torch.cat(batches).float() - folded.mean) * folded.inverse_std).detach().transpose(0, 1).flatten(1)
     reinsert_norms(folded, batches, everything(folded))
@@ -79,7 +79,7 @@ def test_statistics_are_those_of_all_batches_together(folded):
 def test_layers_that_were_not_loaded_keep_their_norms(folded):
     loaded = {name for name in everything(folded) if name.startswith("backbone.")}
     before = folded.head.extra_layers.pairs[0][0].norm.weight.clone()
-    assert reinsert_norms(folded, [pictures(2)], loaded) == 27
+    assert reinsert_norms(folded, [images(2)], loaded) == 27
     assert torch.equal(folded.head.extra_layers.pairs[0][0].norm.weight, before)
 
 

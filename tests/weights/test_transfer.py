@@ -206,10 +206,10 @@ def test_faster_rcnn_takes_its_second_stage_from_an_ssds_backbone():
     for name in ("conv12", "conv13"):
         key = f"layers.{name}.pointwise.conv.weight"
         assert torch.equal(model.head.second_stage.state_dict()[key], source.state[f"backbone.{key}"])
-    told = dict(transfer.rows)
-    assert told["second stage"].startswith("loaded")
-    assert told["proposal network"] == told["class predictor"] == told["box predictor"] == "fresh"
-    assert "head.cls_predictors" in told["left out"] or "head.bbox_predictors" in told["left out"]
+    rows = dict(transfer.rows)
+    assert rows["second stage"].startswith("loaded")
+    assert rows["proposal network"] == rows["class predictor"] == rows["box predictor"] == "fresh"
+    assert "head.cls_predictors" in rows["left out"] or "head.bbox_predictors" in rows["left out"]
 
 
 def test_an_ssd_takes_its_last_layers_from_a_second_stage():
@@ -225,10 +225,10 @@ def test_a_backbone_fills_both_stages():
     state = {f"backbone.{k}": torch.randn_like(v) if v.is_floating_point() else v
              for k, v in MobileNetV1(alpha=0.25).state_dict().items()}  # fmt: skip
     model = built(two_stage())
-    told = dict(load_into(model, weights(state=state, names=()), ["a", "b", "c"]).rows)
-    assert told["backbone"].startswith("loaded (")
-    assert told["second stage"].startswith("loaded (")
-    assert "left out" not in told
+    rows = dict(load_into(model, weights(state=state, names=()), ["a", "b", "c"]).rows)
+    assert rows["backbone"].startswith("loaded (")
+    assert rows["second stage"].startswith("loaded (")
+    assert "left out" not in rows
 
 
 def test_known_classes_keep_their_scores_and_boxes():

@@ -44,9 +44,9 @@ def clip(tmp_path_factory):
     path = tmp_path_factory.mktemp("live") / "clip.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 12, (160, 96))
     for number in range(FRAMES):
-        picture = np.full((96, 160, 3), 70, np.uint8)
-        cv2.circle(picture, (6 * number, 50), 20, (40, 200, 90), -1)
-        writer.write(picture)
+        image = np.full((96, 160, 3), 70, np.uint8)
+        cv2.circle(image, (6 * number, 50), 20, (40, 200, 90), -1)
+        writer.write(image)
     writer.release()
     return path
 

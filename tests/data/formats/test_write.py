@@ -163,7 +163,7 @@ def test_the_program_tells_what_it_did(yolo, tmp_path: Path, monkeypatch, capsys
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["{0}/gone", "-o", "{0}/coco"], "doesn't exist"),
         (["{0}/" + "g" * 3000, "-o", "{0}/coco"], "doesn't exist"),
@@ -176,18 +176,18 @@ def test_the_program_tells_what_it_did(yolo, tmp_path: Path, monkeypatch, capsys
         (["{0}/set/images", "-o", "{0}/coco"], "is not a data set that can be read"),
     ],
 )
-def test_the_program_refuses_in_one_line(yolo, tmp_path: Path, monkeypatch, capsys, words, told: str) -> None:
+def test_the_program_refuses_in_one_line(yolo, tmp_path: Path, monkeypatch, capsys, words, message: str) -> None:
     assert convert(monkeypatch, *(word.format(tmp_path) for word in words)) == 1
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("error: ")
-    assert told in line
+    assert message in line
     assert not (tmp_path / "coco").exists()
 
 
 @pytest.mark.parametrize("share", ["1", "-1", "much", "nan"])
 def test_the_program_knows_what_a_share_is(tmp_path: Path, monkeypatch, capsys, share: str) -> None:
     assert convert(monkeypatch, tmp_path, "-o", tmp_path / "x", "--val-share", share) == 2
-    assert "is no share" in capsys.readouterr().err
+    assert "is not a fraction" in capsys.readouterr().err
 
 
 def test_reading_the_result_gives_the_same_boxes(yolo, tmp_path: Path, boxes_of) -> None:

@@ -69,7 +69,7 @@ def main():
     def numbers():
         lost = mode == "frozen" and len(put) == 5
         seconds = time.monotonic() - began
-        state = SourceState(not lost, f"camera 0: no picture for {seconds:.1f} s; trying again (2)" if lost else "")
+        state = SourceState(not lost, f"camera 0: no frame for {seconds:.1f} s; trying again (2)" if lost else "")
         return LiveNumbers(fps=25.0, age_ms=30.0, age_p95_ms=41.0, processed=len(put), source=state)
 
     signal.signal(signal.SIGTERM, lambda *_: stop.set())

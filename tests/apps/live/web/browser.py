@@ -214,16 +214,18 @@ class Browser:
         return answer["result"]
 
     async def _read(self) -> None:
-        async for message in self._socket:
-            told = message.json()
-            if "id" in told:
-                if told["id"] in self._answers and not self._answers[told["id"]].done():
-                    self._answers[told["id"]].set_result(told)
-            elif told["method"] == "Page.domContentEventFired":
+        async for event in self._socket:
+            message = event.json()
+            if "id" in message:
+                if message["id"] in self._answers and not self._answers[message["id"]].done():
+                    self._answers[message["id"]].set_result(message)
+            elif message["method"] == "Page.domContentEventFired":
                 self._arrived.set()
-            elif told["method"] == "Runtime.exceptionThrown":
-                self.problems.append(str(told["params"]["exceptionDetails"]))
-            elif told["method"] == "Runtime.consoleAPICalled" and told["params"]["type"] in ("error", "warning"):
-                self.problems.append(str(told["params"]["args"]))
-            elif told["method"] == "Log.entryAdded" and told["params"]["entry"]["level"] in ("error", "warning"):
-                self.problems.append(f"{told['params']['entry']['text']} {told['params']['entry'].get('url', '')}")
+            elif message["method"] == "Runtime.exceptionThrown":
+                self.problems.append(str(message["params"]["exceptionDetails"]))
+            elif message["method"] == "Runtime.consoleAPICalled" and message["params"]["type"] in ("error", "warning"):
+                self.problems.append(str(message["params"]["args"]))
+            elif message["method"] == "Log.entryAdded" and message["params"]["entry"]["level"] in ("error", "warning"):
+                self.problems.append(
+                    f"{message['params']['entry']['text']} {message['params']['entry'].get('url', '')}"
+                )

@@ -37,8 +37,8 @@ def wait_for_picture(browser):
 
 
 def colors(png):
-    picture = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR).astype(int)
-    return int((picture.max(-1) - picture.min(-1)).max())
+    image = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR).astype(int)
+    return int((image.max(-1) - image.min(-1)).max())
 
 
 def test_the_frame_lives_and_the_numbers_are_there(scene, browser):
@@ -66,7 +66,7 @@ def test_the_controls_change_what_is_drawn(scene, browser):
     scene.show(0)
     browser.open(server.url)
     wait_for_picture(browser)
-    wait_until(lambda: colors(browser.screenshot("#frame")) > 60)  # boxes are coloured, the picture is grey
+    wait_until(lambda: colors(browser.screenshot("#frame")) > 60)  # boxes are coloured, the frame is grey
     browser.drag("#threshold", 0.26, 0.97)
     wait_until(lambda: scene.settings.threshold > 0.92)
     wait_until(lambda: colors(browser.screenshot("#picture")) < 20)

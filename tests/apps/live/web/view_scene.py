@@ -38,9 +38,9 @@ def make_result(index, *, size=(HEIGHT, WIDTH), found=((0.9, 1), (0.5, 2), (0.1,
 
 
 def make_numbers(**changes):
-    told = {"fps": 12.5, "age_ms": 30.0, "stages_ms": {"network": 20.0}, "processed": 7, "seconds": 3.0}
+    usual = {"fps": 12.5, "age_ms": 30.0, "stages_ms": {"network": 20.0}, "processed": 7, "seconds": 3.0}
     source = SourceState(connected=True, captured=9, dropped=2, size=(HEIGHT, WIDTH))
-    return LiveNumbers(**{**told, "source": source, **changes})
+    return LiveNumbers(**{**usual, "source": source, **changes})
 
 
 @dataclass
