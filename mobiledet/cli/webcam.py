@@ -31,7 +31,7 @@ def main() -> int:
 
     from mobiledet.apps.live.card.report import summary_lines
     from mobiledet.apps.live.session import LiveOptions, LiveRun
-    from mobiledet.apps.live.sources.kinds import SourceOptions
+    from mobiledet.apps.live.sources.base import SourceOptions
     from mobiledet.apps.live.stopping import LiveStop
     from mobiledet.errors import MobiledetError
     from mobiledet.export.prepare_model import prepare_model

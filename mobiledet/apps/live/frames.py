@@ -1,4 +1,4 @@
-"""What passes between the threads of a live view, and the three ways it is handed over.
+"""What passes between the threads of a live view, and how it is handed over.
 
 All moments are seconds of ``time.monotonic``, a clock that all processes of a machine share and nobody sets.
 """
@@ -61,7 +61,7 @@ class Result:
         return (self.ready - self.frame.grabbed) * 1e3
 
 
-class _Handover(Generic[T]):
+class _Closable(Generic[T]):
     """Something handed from one thread to another, until it is closed."""
 
     def __init__(self) -> None:
@@ -80,51 +80,33 @@ class _Handover(Generic[T]):
         return self._closed
 
 
-class Mailbox(_Handover[T]):
-    """Room for one item: the newest wins, and one that nobody took is counted as dropped. For one reader."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._item: T | None = None
-        self.dropped = 0
-        """Items that were replaced before anyone took them."""
-
-    def put(self, item: T) -> T | None:
-        """Leave an item; never waits. Returns the one it replaces."""
-        with self._changed:
-            replaced, self._item = self._item, item
-            if replaced is not None:
-                self.dropped += 1
-            self._changed.notify_all()
-            return replaced
-
-    def take(self, timeout: float) -> T | None:
-        """The item, once there is one; None after ``timeout`` seconds, or when closed and empty."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._item is not None or self._closed, timeout)
-            item, self._item = self._item, None
-            return item
-
-
-class ReadAhead(_Handover[T]):
-    """Room for a few items, none of which is lost: the writer waits for room. For one reader.
+class Handover(_Closable[T]):
+    """Room for a few items between one writer and one reader.
 
     Args:
         room: How many items it holds.
+        newest: Whether, without room, a new item replaces the oldest; otherwise the writer waits, and none is lost.
     """
 
-    def __init__(self, room: int) -> None:
+    def __init__(self, room: int = 1, *, newest: bool = False) -> None:
         super().__init__()
-        self._room = room
+        self._room, self._newest = room, newest
         self._items: collections.deque[T] = collections.deque()
+        self.dropped = 0
+        """Items that were replaced before anyone took them."""
 
     def put(self, item: T) -> None:
-        """Add an item as soon as there is room; ignored once closed."""
+        """Add an item, at once or as soon as there is room; ignored once closed."""
         with self._changed:
-            self._changed.wait_for(lambda: len(self._items) < self._room or self._closed)
-            if not self._closed:
-                self._items.append(item)
-                self._changed.notify_all()
+            if not self._newest:
+                self._changed.wait_for(lambda: len(self._items) < self._room or self._closed)
+            if self._closed:
+                return
+            if len(self._items) == self._room:
+                self._items.popleft()
+                self.dropped += 1
+            self._items.append(item)
+            self._changed.notify_all()
 
     def take(self, timeout: float) -> T | None:
         """The oldest item; None after ``timeout`` seconds, or when closed and empty."""
@@ -136,7 +118,7 @@ class ReadAhead(_Handover[T]):
             return self._items.popleft()
 
 
-class Newest(_Handover[T]):
+class Newest(_Closable[T]):
     """The newest of a series, for any number of readers, each at its own pace; a slow one misses some."""
 
     def __init__(self) -> None:

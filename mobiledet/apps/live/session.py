@@ -16,7 +16,7 @@ from mobiledet.apps.live.pipeline import Pipeline, Recorder
 from mobiledet.apps.live.save.detection_log import DetectionLog
 from mobiledet.apps.live.save.video_saver import VideoSaver
 from mobiledet.apps.live.show.display_check import DisplayProbe
-from mobiledet.apps.live.sources.kinds import SourceOptions
+from mobiledet.apps.live.sources.base import SourceOptions
 from mobiledet.apps.live.sources.opening import open_source
 from mobiledet.apps.live.stopping import LiveStop
 from mobiledet.apps.live.view import Painter, View, ViewSettings

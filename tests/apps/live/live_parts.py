@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 
-from mobiledet.apps.live.frames import Frame, Mailbox, Result
+from mobiledet.apps.live.frames import Frame, Handover, Result
 from mobiledet.apps.live.sources.base import EndOfSource, Source, SourceState
 from mobiledet.runtime.card import ModelCard
 from mobiledet.structures import Detections, ResizeRule
@@ -74,7 +74,7 @@ class TickingSource(Source):
 
     def __init__(self, interval=0.005):
         self.interval = interval
-        self.box = Mailbox()
+        self.box = Handover(newest=True)
         self.captured = 0
         self.over = threading.Event()
         self.thread = threading.Thread(target=self._run, daemon=True)  # for a test that fails before it closes this

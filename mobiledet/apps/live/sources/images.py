@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mobiledet.apps.live.sources.kinds import SourceKind
+from mobiledet.apps.live.sources.base import SourceKind
 from mobiledet.apps.live.sources.reading import FILE_OPTIONS, ReadResult, ReadSource, file_path
 from mobiledet.errors import ImageError, SourceError
 

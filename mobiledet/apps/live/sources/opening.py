@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from mobiledet.apps.live.sources.base import Source
+from mobiledet.apps.live.sources.base import Source, SourceKind, SourceOptions, flag
 from mobiledet.apps.live.sources.cameras import CAMERAS
 from mobiledet.apps.live.sources.images import IMAGES
-from mobiledet.apps.live.sources.kinds import SourceKind, SourceOptions, flag
 from mobiledet.apps.live.sources.raspberry_pi import PI_CAMERAS
 from mobiledet.apps.live.sources.reading import file_path
 from mobiledet.apps.live.sources.streams import STREAMS

@@ -6,10 +6,9 @@ import re
 import time
 from typing import TYPE_CHECKING, Any
 
-from mobiledet.apps.live.sources.base import Source
+from mobiledet.apps.live.sources.base import Source, SourceKind, SourceOptions
 from mobiledet.apps.live.sources.capture import CaptureSource
 from mobiledet.apps.live.sources.capture_devices import CaptureFailedError, CaptureJob, Device
-from mobiledet.apps.live.sources.kinds import SourceKind, SourceOptions
 from mobiledet.errors import SourceError
 
 if TYPE_CHECKING:

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from mobiledet.apps.live.frames import Frame, Mailbox, ReadAhead
-from mobiledet.apps.live.sources.base import EndOfSource, Source, SourceState
-from mobiledet.apps.live.sources.kinds import SourceOptions
+from mobiledet.apps.live.frames import Frame, Handover
+from mobiledet.apps.live.sources.base import EndOfSource, Source, SourceOptions, SourceState
 from mobiledet.errors import SourceError
 
 if TYPE_CHECKING:
@@ -56,30 +55,21 @@ class ReadSource(Source):
 
     Args:
         path: The file or folder.
-        name: Its name for users; None for its path.
         realtime: Whether its frames come by a clock, the newest winning.
         fps: Frames a second of that clock; None for its own.
         loop: Whether to start again at the end; positions go on growing.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        name: str | None = None,
-        realtime: bool = False,
-        fps: float | None = None,
-        loop: bool = False,
-    ) -> None:
+    def __init__(self, path: Path, *, realtime: bool = False, fps: float | None = None, loop: bool = False) -> None:
         self.path, self.wanted_fps, self.loop = path, fps, loop
-        self.name = name or str(path)
+        self.name = str(path)
         self.live = realtime
         self.interval = 1.0
         """Seconds between two frames, as far as is known."""
         self.frames: int | None = None
         self.fps: float | None = None
         self.skipped = 0
-        self._ahead: Mailbox[Frame] | ReadAhead[Frame] = Mailbox() if realtime else ReadAhead(AHEAD)
+        self._ahead: Handover[Frame] = Handover(1 if realtime else AHEAD, newest=realtime)
         self._clock = threading.Condition()
         self._wanted = False
         self._origin: float | None = None
@@ -156,7 +146,7 @@ class ReadSource(Source):
             connected=self._thread is not None and not problem and not self._closing,
             message=problem,
             captured=self._captured,
-            dropped=self._late + (self._ahead.dropped if isinstance(self._ahead, Mailbox) else 0),
+            dropped=self._late + self._ahead.dropped,
             skipped=self.skipped,
             size=self._size,
             fps=self.fps,

@@ -7,10 +7,9 @@ import time
 from typing import Any
 
 from mobiledet.apps.live.sources.addresses import ask_http, parse_address
-from mobiledet.apps.live.sources.base import Source, usable_fps
+from mobiledet.apps.live.sources.base import Source, SourceKind, SourceOptions, usable_fps
 from mobiledet.apps.live.sources.capture import CaptureSource
 from mobiledet.apps.live.sources.capture_devices import CaptureFailedError, CaptureJob, OpenCVDevice
-from mobiledet.apps.live.sources.kinds import SourceKind, SourceOptions
 
 STALL_S = 6.0
 """Silence after which a stream is considered lost, once it runs."""

@@ -9,8 +9,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mobiledet.apps.live.sources.base import Source, is_utf8, usable_fps
-from mobiledet.apps.live.sources.kinds import SourceKind, SourceOptions
+from mobiledet.apps.live.sources.base import Source, SourceKind, SourceOptions, is_utf8, usable_fps
 from mobiledet.apps.live.sources.reading import FILE_OPTIONS, ReadResult, ReadSource, file_path
 from mobiledet.errors import SourceError
 from mobiledet.utils.text import shorten

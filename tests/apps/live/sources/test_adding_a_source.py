@@ -10,7 +10,7 @@ from live_parts import ScriptedDetector
 from mobiledet.apps.live.measure.meter import Meter
 from mobiledet.apps.live.pipeline import Pipeline
 from mobiledet.apps.live.sources import opening
-from mobiledet.apps.live.sources.kinds import SourceOptions
+from mobiledet.apps.live.sources.base import SourceOptions
 from mobiledet.apps.live.view import ViewSettings
 from mobiledet.errors import SourceError
 

@@ -17,11 +17,10 @@ from processes import gone
 
 from mobiledet.apps.live.sources import capture
 from mobiledet.apps.live.sources.addresses import parse_address
-from mobiledet.apps.live.sources.base import EndOfSource
+from mobiledet.apps.live.sources.base import EndOfSource, SourceOptions
 from mobiledet.apps.live.sources.capture import CaptureSource
 from mobiledet.apps.live.sources.capture_devices import CaptureJob
 from mobiledet.apps.live.sources.capture_worker import SLOTS, Slots
-from mobiledet.apps.live.sources.kinds import SourceOptions
 from mobiledet.apps.live.sources.opening import open_source
 from mobiledet.errors import SourceError
 from mobiledet.utils.processes import child_variables

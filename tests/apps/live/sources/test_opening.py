@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from mobiledet.apps.live.sources.addresses import parse_address
+from mobiledet.apps.live.sources.base import SourceOptions
 from mobiledet.apps.live.sources.capture import CaptureSource
 from mobiledet.apps.live.sources.images import ImageSource
-from mobiledet.apps.live.sources.kinds import SourceOptions
 from mobiledet.apps.live.sources.opening import open_source
 from mobiledet.apps.live.sources.video_files import VideoFileSource
 from mobiledet.errors import SourceError
