@@ -38,8 +38,8 @@ def describe_machine() -> dict[str, Any]:
 
 def processor_name() -> str:
     """Processor and board, as the system names them."""
-    board = _read("/proc/device-tree/model").strip("\0\n ")
-    for line in _read("/proc/cpuinfo").splitlines():
+    board = read_text("/proc/device-tree/model").strip("\0\n ")
+    for line in read_text("/proc/cpuinfo").splitlines():
         key, _, value = line.partition(":")
         if key.strip() in ("model name", "Model", "Hardware") and value.strip():
             return f"{board}, {value.strip()}" if board and board != value.strip() else value.strip()
@@ -77,7 +77,7 @@ def package_version(name: str) -> str:
 
 def memory_mib() -> tuple[float, float] | None:
     """Memory this process holds now, and held at most so far, in MiB; None where the system doesn't report it."""
-    status = _read("/proc/self/status")
+    status = read_text("/proc/self/status")
     if "VmHWM:" in status:
         now, peak = (int(status.split(f"{key}:")[1].split()[0]) / 1024 for key in ("VmRSS", "VmHWM"))
         return round(now, 1), round(peak, 1)
@@ -96,8 +96,9 @@ def _memory_gib() -> float | None:
         return None
 
 
-def _read(path: str) -> str:
+def read_text(path: str | Path) -> str:
+    """A file of the system, without the blanks around it; empty where it can't be read."""
     try:
-        return Path(path).read_text(encoding="utf-8", errors="replace")
+        return Path(path).read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return ""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from mobiledet.utils.machine import memory_mib, usable_cores
+from mobiledet.utils.machine import memory_mib, read_text, usable_cores
 
 logger = logging.getLogger(__name__)
 
@@ -161,7 +161,7 @@ class BoardMonitor:
 
     def _ask(self) -> tuple[int | None, float | None]:
         """The firmware's flags and temperature: from its file, or from the command where there is no file."""
-        flags = _parsed(_read(self._sysfs / _FIRMWARE), _hexadecimal)
+        flags = _parsed(read_text(self._sysfs / _FIRMWARE), _hexadecimal)
         if flags is not None or self._command is None:
             return flags, None
         now = time.monotonic()
@@ -209,7 +209,7 @@ class BoardMonitor:
 
     def _throttled_times(self) -> float:
         """How often an Intel processor was too hot, by its own count."""
-        return sum(_parsed(_read(path), float) or 0.0 for path in self._counts)
+        return sum(_parsed(read_text(path), float) or 0.0 for path in self._counts)
 
 
 def _process(number: int) -> tuple[float, float, float] | None:
@@ -229,7 +229,7 @@ def temperature_c(sysfs: Path) -> float | None:
     """Temperature of the processor in degrees Celsius; None without a sensor of it."""
     found = []
     for zone in sysfs.glob("class/thermal/thermal_zone*"):
-        kind, value = _read(zone / "type").lower(), _parsed(_read(zone / "temp"), float)
+        kind, value = read_text(zone / "type").lower(), _parsed(read_text(zone / "temp"), float)
         rank = next((place for place, name in enumerate(_ZONES) if kind.startswith(name)), None)
         if rank is not None and value is not None and _SANE[0] <= value / 1000 <= _SANE[1]:
             found.append((rank, -value))  # of several zones for clusters of cores the hottest one counts
@@ -255,13 +255,6 @@ def _sensor() -> float | None:
         if sane:
             return round(max(sane), 1)
     return None
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="ascii", errors="replace").strip()
-    except OSError:  # some zones exist but can't be read
-        return ""
 
 
 def _hexadecimal(text: str) -> int:

@@ -67,20 +67,22 @@ def list_cameras(sysfs: Path = SYSFS, devices: Path = DEVICES) -> list[Camera]:
         sysfs: Folder in which the system lists video devices.
         devices: Folder of the devices themselves.
     """
+    from mobiledet.utils.machine import read_text
+
     names = {path.name for folder in (sysfs, devices) for path in _entries(folder) if _number(path.name) is not None}
     cameras = []
     for device in sorted(names, key=lambda name: _number(name) or 0):
         path = devices / device
-        if _text(sysfs / device / "index") not in ("", "0"):
+        if read_text(sysfs / device / "index") not in ("", "0"):
             continue  # a camera's second device gives data about its frames
-        name, problem = _text(sysfs / device / "name") or "unnamed", ""
+        name, problem = read_text(sysfs / device / "name") or "unnamed", ""
         if _BOARD.search(name):
             problem = f"read it through libcamera: {PROGRAM} picamera2"
         elif not path.exists():
             problem = "its device is missing; pass it to the container"
         elif not os.access(path, os.R_OK | os.W_OK):
             problem = "no permission; add yourself to the group video: sudo usermod -aG video $USER, then log in again"
-        elif _captures(path) is False:
+        elif not _captures(path):
             continue
         cameras.append(Camera(str(path), name, problem))
     return cameras
@@ -125,10 +127,9 @@ def camera_problem(path: str, cameras: Sequence[Camera] | None = None) -> str:
     if not device.is_char_device():
         return f"{path} is not a device; name a camera such as /dev/video0"
     cameras = list_cameras() if cameras is None else cameras
-    known = next((camera for camera in cameras if camera.path == str(device)), None)
-    if known is None or known.problem:
-        return no_camera_message(str(device), cameras)
-    return ""
+    if any(camera.path == str(device) and not camera.problem for camera in cameras):
+        return ""
+    return no_camera_message(str(device), cameras)
 
 
 def _entries(folder: Path, pattern: str = "*") -> list[Path]:
@@ -143,30 +144,19 @@ def _number(name: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return ""
-
-
-def _captures(path: Path) -> bool | None:
-    """Whether a device gives frames; None when that can't be found out."""
-    try:
-        import fcntl
-    except ImportError:
-        return None
+def _captures(path: Path) -> bool:
+    """Whether a device gives frames; true where that can't be found out."""
     answer = bytearray(104)
     try:
+        import fcntl
+
         device = os.open(path, os.O_RDWR | os.O_NONBLOCK)
-    except OSError:
-        return None
-    try:
-        fcntl.ioctl(device, _QUERY_CAPABILITIES, answer)
-    except OSError:
-        return None
-    finally:
-        os.close(device)
+        try:
+            fcntl.ioctl(device, _QUERY_CAPABILITIES, answer)
+        finally:
+            os.close(device)
+    except (ImportError, OSError):
+        return True
     # struct v4l2_capability: driver[16], card[32], bus_info[32], version, capabilities, device_caps.
     everything, of_device = struct.unpack_from("II", answer, 84)
     has_device_caps = everything & 0x80000000

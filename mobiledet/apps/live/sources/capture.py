@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mobiledet.apps.live.frames import Frame
 from mobiledet.apps.live.sources.addresses import StreamAddress
 from mobiledet.apps.live.sources.base import EndOfSource, Source, SourceState
-from mobiledet.apps.live.sources.capture_child import WORKER, CaptureChild, opened_line
+from mobiledet.apps.live.sources.capture_child import WORKER, CaptureChild
 from mobiledet.apps.live.sources.capture_devices import CaptureJob
 from mobiledet.errors import SourceError
 
@@ -153,7 +153,7 @@ class CaptureSource(Source):
     def state(self) -> SourceState:
         """How it is doing; silence is reported long before it is acted on."""
         with self._changed:
-            message = self._problem(time.monotonic())
+            message = self._problem()
             return SourceState(
                 connected=not message,
                 message=message,
@@ -181,20 +181,22 @@ class CaptureSource(Source):
         child = self._child
         return None if child is None else child.pid
 
-    def _problem(self, now: float) -> str:
-        if self._closing.is_set():
-            return f"{self.name}: closed"
-        if self._watcher is None:
-            return f"{self.name}: not started"
-        if self._fatal is not None:
+    def _problem(self) -> str:
+        if self._fatal is not None and not self._closing.is_set():
             return str(self._fatal)
-        if self._lost:
-            return f"{self.name}: {self._lost}"
-        if not self._frames:
-            return f"{self.name}: opening"
-        silence = now - self._heard
+        silence = time.monotonic() - self._heard
         late = max(_LATE_S, 3 * self._usual_s) if self._usual_s is not None else UNKNOWN_LATE_S
-        return f"{self.name}: no frame for {silence:.1f} s" if silence > late else ""
+        if self._closing.is_set():
+            problem = "closed"
+        elif self._watcher is None:
+            problem = "not started"
+        elif self._lost or not self._frames:
+            problem = self._lost or "opening"
+        elif silence > late:
+            problem = f"no frame for {silence:.1f} s"
+        else:
+            return ""
+        return f"{self.name}: {problem}"
 
     # The thread that watches the child.
 
@@ -233,7 +235,7 @@ class CaptureSource(Source):
             self._ready, self._ended, self._failed, self._frames = False, False, None, 0
             self._began = time.monotonic()
             self._intervals.clear()
-            self._child = child = CaptureChild(self._command, self.job, self._receive, self._on_end)
+            self._child = child = CaptureChild(self._command, self.job, self._receive)
         self._alarm.clear()
         try:
             child.start()
@@ -274,65 +276,53 @@ class CaptureSource(Source):
             self._alarm.clear()
 
     def _exit_reason(self, child: CaptureChild) -> str:
-        if self._failed is None:
-            return self._scrub(child.exit_reason())
-        reported = str(self._failed["failed"])
-        if self._failed.get("explained", True) or self._address is None:
-            return self._scrub(reported)
-        return self._address.explain(reported or child.last_error_line())
+        address, failed = self._address, self._failed
+        reason = child.exit_reason() if failed is None else str(failed["failed"])
+        if failed is not None and not failed["explained"] and address is not None:
+            return address.explain(reason or child.last_error_line)
+        reason = " ".join(reason.split())
+        return reason if address is None else address.scrub(reason)
 
-    def _scrub(self, text: str) -> str:
-        text = " ".join(text.split())
-        return text if self._address is None else self._address.scrub(text)
-
-    # Called from the thread that reads the child's messages.
-
-    def _receive(self, child: CaptureChild, message: dict[str, Any]) -> None:
-        if "index" in message:
-            self._announce(child, message)
-            return
+    def _receive(self, child: CaptureChild, message: dict[str, Any] | None) -> None:
+        """Called from the thread that reads the child's messages."""
         with self._changed:
             if child is not self._child:
+                return  # a late message of one that was given up
+            if message is None:
+                self._ended = True
+            elif "index" in message:
+                self._announce(child, message)
                 return
-            if "ready" in message:
+            elif "ready" in message:
                 self._ready, self._began = True, time.monotonic()
             elif "opened" in message:
                 opened = message["opened"]
-                self._fps = opened["fps"]
-                logger.info("%s: %s", self.name, opened_line(opened))
+                self._fps, (height, width) = opened["fps"], opened["size"]
+                size = f"{width}x{height}" if width > 0 else "frames of unknown size"
+                speed = f", {self._fps:g} fps" if self._fps else ""
+                logger.info("%s: %s%s (%s)", self.name, size, speed, opened["note"])
             elif "failed" in message:
                 self._failed = message
         self._alarm.set()
 
-    def _on_end(self, child: CaptureChild) -> None:
-        with self._changed:
-            if child is self._child:
-                self._ended = True
-        self._alarm.set()
-
     def _announce(self, child: CaptureChild, message: dict[str, Any]) -> None:
         now, grabbed, size = time.monotonic(), message["grabbed"], (message["size"][0], message["size"][1])
-        with self._changed:
-            if child is not self._child:
-                return  # a late message of one that was given up
-            if self._first_grab is None:
-                self._first_grab = grabbed
-            if self._frames:
-                self._intervals.append(now - self._heard)
-                self._usual_s = statistics.median(self._intervals)
-            elif self._captured:
-                self._reconnects += 1
-            index = self._base + message["index"]
-            self._dropped += index - self._captured  # the child had no room for these
-            self._captured = index + 1
-            self._skipped = self._base_skipped + message["skipped"]
-            self._frames += 1
-            self._heard, self._lost, self._size = now, "", size
-            view, position = child.view(message["offset"], size), grabbed - self._first_grab
-            older = self._pending
-            self._pending = _Announced(child, message["slot"], view, index, grabbed, position, message["grab_ms"])
-            if older is not None:
-                self._dropped += 1
-            self._changed.notify_all()
-        if older is not None:
-            older.child.give_back(older.slot)
+        if self._first_grab is None:
+            self._first_grab = grabbed
+        if self._frames:
+            self._intervals.append(now - self._heard)
+            self._usual_s = statistics.median(self._intervals)
+        elif self._captured:
+            self._reconnects += 1
+        index = self._base + message["index"]
+        self._dropped += index - self._captured  # the child had no room for these
+        self._captured = index + 1
+        self._skipped = self._base_skipped + message["skipped"]
+        self._frames += 1
+        self._heard, self._lost, self._size = now, "", size
+        view, position = child.view(message["offset"], size), grabbed - self._first_grab
+        if self._pending is not None:
+            self._dropped += 1
+            self._pending.child.give_back(self._pending.slot)
+        self._pending = _Announced(child, message["slot"], view, index, grabbed, position, message["grab_ms"])
+        self._changed.notify_all()

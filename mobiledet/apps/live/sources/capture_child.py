@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import json
 import logging
@@ -49,21 +48,21 @@ class CaptureChild:
     Args:
         command: The command that is started.
         job: What it captures.
-        on_message: Called with each of its messages, from a thread of its own; must be quick.
-        on_end: Called when no more messages will come, from the same thread.
+        on_message: Called with each of its messages, and with None when no more will come, from a thread of its own;
+            must be quick.
     """
 
     def __init__(
         self,
         command: Sequence[str],
         job: CaptureJob,
-        on_message: Callable[[CaptureChild, dict[str, Any]], None],
-        on_end: Callable[[CaptureChild], None],
+        on_message: Callable[[CaptureChild, dict[str, Any] | None], None],
     ) -> None:
         self._lock = threading.Lock()
         self._command, self._job = list(command), job
-        self._on_message, self._on_end = on_message, on_end
-        self._errors: collections.deque[str] = collections.deque(maxlen=20)
+        self._on_message = on_message
+        self.last_error_line = ""
+        """The last line that it and its libraries wrote to stderr."""
         self._map: mmap.mmap | None = None
         self._memory, self._path = -1, ""
         self._process: subprocess.Popen[bytes] | None = None
@@ -150,20 +149,15 @@ class CaptureChild:
                 pipe.close()
         self._release_memory()
 
-    def last_error_line(self) -> str:
-        """The last line that it and its libraries wrote to stderr."""
-        return next((line for line in reversed(self._errors) if line), "")
-
     def exit_reason(self) -> str:
         """How it ended; to be called after `end`."""
         status = None if self._process is None else self._process.returncode
-        if status is None or status >= 0:
-            how, cause = f"the capture process ended with status {status}", self.last_error_line()
-            return f"{how}: {cause[:300]}" if cause else how
-        try:
-            return f"the capture process was ended by {signal.Signals(-status).name}"
-        except ValueError:
-            return f"the capture process was ended by signal {-status}"
+        if status is not None and status < 0:
+            known = -status in {number.value for number in signal.Signals}
+            name = signal.Signals(-status).name if known else f"signal {-status}"
+            return f"the capture process was ended by {name}"
+        cause = f": {self.last_error_line[:300]}" if self.last_error_line else ""
+        return f"the capture process ended with status {status}{cause}"
 
     def _send(self, line: str) -> None:
         with self._lock:  # so that it isn't closed meanwhile, and its number given to another file
@@ -179,12 +173,12 @@ class CaptureChild:
         except (OSError, ValueError) as error:  # usually a line cut off by a kill
             logger.debug("capture process %s: %s", self.pid, error)
         finally:
-            self._on_end(self)
+            self._on_message(self, None)
 
     def _collect(self, pipe: IO[bytes]) -> None:
         with contextlib.suppress(OSError, ValueError):
             for line in _lines(pipe):
-                self._errors.append(line.decode("utf-8", "replace").strip())
+                self.last_error_line = line.decode("utf-8", "replace").strip() or self.last_error_line
 
     def _release_memory(self) -> None:
         with self._lock:
@@ -220,11 +214,3 @@ def _make_memory() -> tuple[int, str]:
         return number, path
     Path(path).unlink()
     return number, ""
-
-
-def opened_line(opened: dict[str, Any]) -> str:
-    """What a driver reported of a device it opened, for people."""
-    height, width = opened["size"]
-    size = f"{width}x{height}" if width > 0 else "frames of unknown size"
-    speed = f", {opened['fps']:g} fps" if opened["fps"] else ""
-    return f"{size}{speed} ({opened['note']})"
