@@ -91,7 +91,8 @@ class Pipeline:
 
     def _run(self) -> None:
         try:
-            self._warm_up()
+            # A first call, which is slower than the others, while the source is still on its way.
+            self._detect(Frame(np.zeros((*self.detector.card.resize.size, 3), np.uint8), 0, time.monotonic(), 0.0))
             self.meter.begin()
             self._loop()
         except BaseException as error:
@@ -99,10 +100,6 @@ class Pipeline:
         finally:
             self._ended.set()
             self.results.close()
-
-    def _warm_up(self) -> None:
-        """A first call, which is slower than the others, while the source is still on its way."""
-        self._detect(Frame(np.zeros((*self.detector.card.resize.size, 3), np.uint8), 0, time.monotonic(), 0.0))
 
     def _loop(self) -> None:
         paused = False
@@ -132,9 +129,8 @@ class Pipeline:
                 recorder.put(result)
 
     def _done(self) -> bool:
-        if self.max_frames is not None and self.meter.processed >= self.max_frames:
-            return True
-        return self._deadline is not None and time.monotonic() >= self._deadline
+        enough = self.max_frames is not None and self.meter.processed >= self.max_frames
+        return enough or (self._deadline is not None and time.monotonic() >= self._deadline)
 
     def _detect(self, frame: Frame) -> Result:
         detections, stages_ms = self.detector.detect_timed(frame.image)

@@ -148,29 +148,32 @@ class LiveRun:
             spin=False,
         )
         self.settings = ViewSettings(
-            threshold=_threshold(options.threshold, self.detector),
+            threshold=(self.detector.card.shown_threshold or DEFAULT_THRESHOLD)
+            if options.threshold is None
+            else max(options.threshold, LOWEST),
             names=self.detector.names,
             classes=_labels(options.classes, self.detector.names),
             labels=options.labels,
         )
-        self.board = BoardMonitor(processes=self._processes)
-        self.board.start()
-        self._stack.callback(self.board.close)
-        self.meter = Meter(started=options.started, source=self.source.state, board=self.board.reading)
-        self.painter = Painter(self.settings, on_draw=self.meter.drawn)
+        board = BoardMonitor(child=lambda: getattr(self.source, "pid", None))
+        board.start()
+        self._stack.callback(board.close)
+        self.meter = Meter(started=options.started, source=self.source.state, board=board.reading)
+        painter = Painter(self.settings, on_draw=self.meter.drawn)
         self.window, serve, save = self._outputs(probe.result() if probe is not None else None)
         self.screen = probe.screen() if probe is not None and self.window else None
-        self.log = None
+        recorders: list[Recorder] = []
+        self.log = self.saver = None
         if options.detections is not None:
             ids = self.detector.card.category_ids
             self.log = DetectionLog(options.detections, settings=self.settings, category_ids=ids)
             self._stack.callback(self.log.close)
-        self.saver = None
+            recorders.append(self.log)
         if save is not None:
             fps = self.source.state().fps
-            self.saver = VideoSaver(save, painter=self.painter, fps=fps, live=self.source.live)
+            self.saver = VideoSaver(save, painter=painter, fps=fps, live=self.source.live)
             self._stack.callback(self.saver.close, drop_unsaved=lambda: True)
-        recorders: list[Recorder] = [recorder for recorder in (self.log, self.saver) if recorder is not None]
+            recorders.append(self.saver)
         self.pipeline = Pipeline(
             self.source,
             self.detector,
@@ -181,7 +184,9 @@ class LiveRun:
             max_seconds=options.max_seconds,
         )
         self._stack.callback(self.pipeline.join)
-        self.view = View(self.pipeline.results, self.painter, self.meter.numbers, self._title())
+        name = self.source.name
+        title = f"{options.model_name} on {name if '://' in name else Path(name).name or name}"
+        self.view = View(self.pipeline.results, painter, self.meter.numbers, title)
         self.served = serve is not None
         if serve is not None:
             self._serve(serve)
@@ -240,14 +245,10 @@ class LiveRun:
         if self.log is not None:
             with self._noting_problems():
                 self.log.close()
-        figures = self.meter.figures()
-        figures["frames"] |= {
-            "saved": self.saver.saved if self.saver is not None else 0,
-            "not_saved": self.saver.missed + self.saver.thinned if self.saver is not None else 0,
-            "thinned": self.saver.thinned if self.saver is not None else 0,
-        }
+        figures, saver, options = self.meter.figures(), self.saver, self.options
+        saved, missed, thinned = (saver.saved, saver.missed, saver.thinned) if saver is not None else (0, 0, 0)
+        figures["frames"] |= {"saved": saved, "not_saved": missed + thinned, "thinned": thinned}
         newest = self.pipeline.results.get()
-        options = self.options
         self.report = make_report(
             figures,
             detector=self.detector,
@@ -278,26 +279,11 @@ class LiveRun:
         except MobiledetError as error:
             self.problems.append(str(error))
 
-    def _title(self) -> str:
-        name = self.source.name
-        return f"{self.options.model_name} on {name if '://' in name else Path(name).name or name}"
-
-    def _processes(self) -> list[int]:
-        """The capture process, for the board's readings."""
-        number = getattr(self.source, "pid", None)
-        return [number] if number else []
-
 
 def _remove_if_empty(folder: Path) -> None:
     """A run that failed before its first frame leaves nothing behind."""
     with suppress(OSError):
         folder.rmdir()
-
-
-def _threshold(wanted: float | None, detector: Detector) -> float:
-    if wanted is not None:
-        return max(wanted, LOWEST)
-    return detector.card.shown_threshold or DEFAULT_THRESHOLD
 
 
 def _labels(classes: Sequence[str], names: tuple[str, ...]) -> set[int] | None:

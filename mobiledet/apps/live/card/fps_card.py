@@ -22,6 +22,9 @@ SERIES = ("fps", "age_ms", "temperature_c", "memory_mib")
 """What the timeline may hold, a value for each step."""
 
 _GROUPS = ("machine", "model", "source", "settings", "frames", "fps", "age_ms", "stages_ms", "timeline")
+_OBJECTS = (*((group,) for group in _GROUPS), ("machine", "packages"))
+_TIMES = tuple(("timeline", name) for name in SERIES)
+_LISTS = (*_TIMES, ("throttled",), ("unseen",), ("source", "size"), ("model", "input_size"))
 
 _NUMBERS: Mapping[tuple[str, ...], Sequence[str]] = {
     (): ("seconds", "start_to_first_boxes_ms"),
@@ -156,31 +159,23 @@ def _refuse(word: str) -> NoReturn:
 
 def _problem(content: Mapping[str, Any]) -> str:
     """What is wrong with a report's figures; empty when nothing is."""
-    for group in _GROUPS:
-        if not isinstance(content.get(group, {}), dict | None):
-            return f"{group} is {content[group]!r:.40}, not an object"
     card = Card("", content)
-    for group_keys, names in _NUMBERS.items():
-        for keys in ((*group_keys, name) for name in names):
-            value = card.value(*keys)
-            if value is not None and not _is_possible(value, keys[0]):
+    for kind, word, places in ((dict, "an object", _OBJECTS), (list, "a list", _LISTS)):
+        for keys in places:
+            if not isinstance(value := card.value(*keys), kind | None):
+                return f"{'.'.join(keys)} is {value!r:.40}, not {word}"
+    for group, names in _NUMBERS.items():
+        for keys in ((*group, name) for name in names):
+            if not _is_possible(value := card.value(*keys), keys[0]):
                 return f"{'.'.join(keys)} is {value!r:.40}, which is not a possible number"
     for name in SERIES:
-        values = card.value("timeline", name)
-        if values is not None and not isinstance(values, list):
-            return f"timeline.{name} is {values!r:.40}, not a list"
-        if any(value is not None and not _is_possible(value, name) for value in values or []):
+        if not all(_is_possible(value, name) for value in card.series(name)):
             return f"timeline.{name} holds something that is not a possible number"
-    for keys in (("throttled",), ("unseen",), ("source", "size"), ("model", "input_size")):
-        if not isinstance(card.value(*keys), list | None):
-            return f"{'.'.join(keys)} is {card.value(*keys)!r:.40}, not a list"
-    if not isinstance(card.value("machine", "packages"), dict | None):
-        return "machine.packages is not an object"
     return ""
 
 
 def _is_possible(value: Any, name: str) -> bool:
-    """Whether it is a number in the range of such figures; only temperatures are ever below 0."""
+    """Whether it is unknown or a number in the range of such figures; only temperatures are ever below 0."""
     if not isinstance(value, int | float) or isinstance(value, bool):
-        return False
+        return value is None
     return (-_MAX_VALUE if name.startswith("temperature") else 0) <= value <= _MAX_VALUE

@@ -18,7 +18,6 @@ from typing import Any
 from mobiledet.apps.live.frames import Result
 from mobiledet.apps.live.view import ViewSettings
 from mobiledet.errors import MobiledetError
-from mobiledet.structures import Detections
 from mobiledet.utils.files import refuse_existing
 
 logger = logging.getLogger(__name__)
@@ -95,39 +94,31 @@ class DetectionLog:
             raise self.error
 
     def _record(self, result: Result) -> dict[str, Any]:
-        frame = result.frame
+        frame, shown = result.frame, self._settings.select(result.detections)
         grabbed = time.time() - (time.monotonic() - frame.grabbed)
         moment = datetime.fromtimestamp(grabbed, timezone.utc).isoformat(timespec="milliseconds")
-        record: dict[str, Any] = {
+        return {
             "frame": frame.index,
             "position": round(frame.position, 3),
             "time": moment.replace("+00:00", "Z"),
             "age_ms": round(result.age_ms, 1),
-        }
-        if frame.name:
-            record["name"] = frame.name
-        record["height"], record["width"] = frame.image.shape[:2]
-        record["detections"] = self._detections(self._settings.select(result.detections))
-        return record
-
-    def _detections(self, shown: Detections) -> list[dict[str, Any]]:
-        listed = []
-        for index, (box, score, label) in enumerate(
-            zip(shown.boxes.tolist(), shown.scores.tolist(), shown.labels.tolist(), strict=True)
-        ):
-            if not all(map(math.isfinite, box)):  # JSON has no infinity and no NaN
-                continue
-            known = 1 <= label <= len(self._category_ids)
-            listed.append(
+            **({"name": frame.name} if frame.name else {}),
+            "height": frame.image.shape[0],
+            "width": frame.image.shape[1],
+            "detections": [
                 {
                     "name": shown.name(index),
-                    "category_id": self._category_ids[label - 1] if known else None,
+                    "category_id": self._category_ids[label - 1] if 1 <= label <= len(self._category_ids) else None,
                     "label": label,
                     "score": round(score, 4),
                     "box": [round(side, 1) for side in box],
                 }
-            )
-        return listed
+                for index, (box, score, label) in enumerate(
+                    zip(shown.boxes.tolist(), shown.scores.tolist(), shown.labels.tolist(), strict=True)
+                )
+                if all(map(math.isfinite, box))  # JSON has no infinity and no NaN
+            ],
+        }
 
     def _run(self) -> None:
         while (record := self._queue.get()) is not None:

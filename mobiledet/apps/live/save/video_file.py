@@ -199,7 +199,7 @@ class VideoFile:
         frames = count_frames(self.partial)
         if frames <= 0:
             full = "is the disk or a quota full?"
-            if _is_empty(self.partial):
+            if not self.partial.exists() or not self.partial.stat().st_size:
                 _remove(self.partial)
                 raise MobiledetError(f"{self.path}: nothing could be written; {full}")
             # Never removed: there may be other reasons that it can't be opened, and it may be repaired.
@@ -308,29 +308,18 @@ def _place(partial: Path, path: Path) -> None:
             if path.exists():
                 raise FileExistsError from None
             partial.rename(path)
-    except FileExistsError:
-        raise MobiledetError(f"{path} was created by another program meanwhile; the video is in {partial}") from None
     except OSError as error:
-        raise MobiledetError(f"{path}: can't be renamed to this: {error.strerror}; the video is in {partial}") from None
+        taken = isinstance(error, FileExistsError)
+        problem = "was created by another program meanwhile" if taken else f"can't be made: {error.strerror}"
+        raise MobiledetError(f"{path} {problem}; the video is in {partial}") from None
 
 
 def count_frames(path: Path) -> int:
     """Frames that the file says it holds; 0 if it plays but is incomplete, -1 if it doesn't play."""
-    found = _try_to_count(path)
-    options = os.environ.get(_FFMPEG_OPTIONS) if found < 0 else None
-    if options is None:
-        return found
-    # The options are meant for the source, a stream, but FFmpeg applies them to every file.
-    del os.environ[_FFMPEG_OPTIONS]
-    try:
-        return _try_to_count(path)
-    finally:
-        os.environ[_FFMPEG_OPTIONS] = options
-
-
-def _try_to_count(path: Path) -> int:
     import cv2
 
+    # These options are meant for the source, a stream, but FFmpeg applies them to every file.
+    options = os.environ.pop(_FFMPEG_OPTIONS, None)
     capture = cv2.VideoCapture(str(path))
     try:
         if not capture.isOpened() or not capture.read()[0]:
@@ -338,14 +327,8 @@ def _try_to_count(path: Path) -> int:
         return max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
     finally:
         capture.release()
-
-
-def _is_empty(path: Path) -> bool:
-    """Whether a file holds nothing, or isn't there."""
-    try:
-        return path.stat().st_size == 0
-    except OSError:
-        return True
+        if options is not None:
+            os.environ[_FFMPEG_OPTIONS] = options
 
 
 def free_bytes(path: Path) -> int:

@@ -90,11 +90,6 @@ class VideoSaver:
         """Frames that came too fast, or after an error; exact once it is closed."""
         return self._offered - self.saved - self.thinned - len(self._queue)
 
-    @property
-    def codec(self) -> str:
-        """Usual name of its codec."""
-        return self._file.codec.name
-
     def put(self, result: Result) -> bool:
         """Queue this frame to be saved with its boxes; a live one is refused when too many wait, others wait for room.
 
@@ -145,7 +140,7 @@ class VideoSaver:
         if self.error is not None:
             return f"{self.error}; {self._done} plays up to there"
         file = self._file
-        text = f"{self._done}: {file.seconds:.1f} s at {file.fps:g} frames/s, {self.codec}, {file.codec.plays}"
+        text = f"{self._done}: {file.seconds:.1f} s at {file.fps:g} frames/s, {file.codec.name}, {file.codec.plays}"
         if self.missed:
             why = "stopped before they were saved" if self._drop else "encoding is slower than the camera"
             text += f"; {count(self.missed, 'frame')} not saved, {why}"

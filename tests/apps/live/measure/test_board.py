@@ -199,9 +199,8 @@ def test_children_count_too_until_they_end(tmp_path):
     with subprocess.Popen([sys.executable, "-c", BURN], stdout=subprocess.PIPE) as child:
         try:
             child.stdout.readline()
-            numbers = [child.pid]
             alone = BoardMonitor(sysfs=tmp_path, command="none-such")
-            both = BoardMonitor(sysfs=tmp_path, command="none-such", processes=lambda: numbers)
+            both = BoardMonitor(sysfs=tmp_path, command="none-such", child=lambda: child.pid)
             first = alone.read(), both.read()
             assert first[1].memory_mib > first[0].memory_mib + 70
             time.sleep(0.5)
@@ -237,12 +236,12 @@ def test_closing_does_not_wait_for_the_next_look(tmp_path):
 def test_a_reading_that_fails_is_not_the_end(tmp_path, monkeypatch):
     fails = [True]
 
-    def processes():
+    def fails_first():
         if fails[0]:
             raise RuntimeError("no")
-        return []
+        return None
 
-    monitor = BoardMonitor(interval=0.01, processes=processes, sysfs=tmp_path, command="none-such")
+    monitor = BoardMonitor(interval=0.01, child=fails_first, sysfs=tmp_path, command="none-such")
     monitor.start()
     time.sleep(0.1)
     fails[0] = False
