@@ -208,10 +208,9 @@ class LiveRun:
         return False, None, save
 
     def _serve(self, port: int) -> None:
-        from mobiledet.apps.live.web.server import ViewServer, is_loopback, new_token
+        from mobiledet.apps.live.web.server import ViewServer
 
-        host = self.options.host
-        server = ViewServer(self.view, host=host, port=port, token=None if is_loopback(host) else new_token())
+        server = ViewServer(self.view, host=self.options.host, port=port)
         server.start()
         self._stack.callback(server.close)
         logger.info("watch at %s", server.url)

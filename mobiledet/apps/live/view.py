@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -16,87 +17,44 @@ from mobiledet.evaluate.thresholds import DEFAULT_THRESHOLD, LOWEST
 from mobiledet.structures import Detections, ImageArray
 
 
+@dataclass
 class ViewSettings:
     """Settings shared by window, browser and files; safe to read and change from any thread.
 
-    Args:
-        threshold: Minimum score shown, ``0.05..1``; the detector gives none below 0.05.
+    Attributes:
+        threshold: Minimum score shown, ``0.05..1``; the detector gives none below 0.05, and values outside are clipped.
         names: The model's class names.
         classes: Labels ``1..K`` that are shown; None shows all.
         labels: Whether names and scores are written at the boxes.
+        paused: Whether no new frames are processed.
+        revision: Grows with every change, so that who drew with older settings draws again.
     """
 
-    def __init__(
-        self,
-        *,
-        threshold: float = DEFAULT_THRESHOLD,
-        names: tuple[str, ...] = (),
-        classes: Collection[int] | None = None,
-        labels: bool = True,
-    ) -> None:
-        self._lock = threading.Lock()
-        self.names = names
-        self._threshold = threshold
-        self._classes = None if classes is None else frozenset(classes)
-        self._labels = labels
-        self._paused = False
-        self._revision = 0
+    threshold: float = DEFAULT_THRESHOLD
+    names: tuple[str, ...] = ()
+    classes: Collection[int] | None = None
+    labels: bool = True
+    paused: bool = False
+    revision: int = field(default=0, init=False)
+    _lock: ClassVar[threading.Lock] = threading.Lock()
 
-    @property
-    def revision(self) -> int:
-        """Grows with every change, so that who drew with older settings draws again."""
-        return self._revision
+    def __post_init__(self) -> None:
+        self.revision = 0
 
-    @property
-    def threshold(self) -> float:
-        """Minimum score shown."""
-        return self._threshold
-
-    @threshold.setter
-    def threshold(self, value: float) -> None:
-        if not value == value:  # not a number
-            raise ValueError("threshold is not a number; give one between 0.05 and 1")
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "threshold":
+            value = round(min(1.0, max(LOWEST, value)), 4)
+        elif name == "classes" and value is not None:
+            value = frozenset(value)
         with self._lock:
-            self._threshold = round(min(1.0, max(LOWEST, value)), 4)
-            self._revision += 1
-
-    @property
-    def classes(self) -> frozenset[int] | None:
-        """Labels that are shown; None for all."""
-        return self._classes
-
-    @classes.setter
-    def classes(self, value: Collection[int] | None) -> None:
-        with self._lock:
-            self._classes = None if value is None else frozenset(value)
-            self._revision += 1
-
-    @property
-    def labels(self) -> bool:
-        """Whether names and scores are written at the boxes."""
-        return self._labels
-
-    @labels.setter
-    def labels(self, value: bool) -> None:
-        with self._lock:
-            self._labels = value
-            self._revision += 1
-
-    @property
-    def paused(self) -> bool:
-        """Whether no new frames are processed."""
-        return self._paused
-
-    @paused.setter
-    def paused(self, value: bool) -> None:
-        with self._lock:
-            self._paused = value
-            self._revision += 1
+            object.__setattr__(self, name, value)
+            if name != "revision":
+                object.__setattr__(self, "revision", self.revision + 1)
 
     def select(self, detections: Detections) -> Detections:
         """The detections that are shown."""
-        mask = detections.scores >= self._threshold
-        classes = self._classes
+        mask = detections.scores >= self.threshold
+        classes = self.classes
         if classes is not None:
             mask = mask & np.isin(detections.labels, list(classes))
         return detections.keep(mask)

@@ -16,10 +16,11 @@ from typing import Any
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.typedefs import Middleware
 
 from mobiledet.apps.live.frames import Result
 from mobiledet.apps.live.view import View
-from mobiledet.apps.live.web.guard import Guard, add_headers
+from mobiledet.apps.live.web.guard import add_headers
 from mobiledet.apps.live.web.messages import (
     SettingsError,
     apply_settings,
@@ -71,16 +72,16 @@ _BOUNDARY = b"picture"
 
 
 class WebApp:
-    """The routes and what they share; see `ViewServer` for the arguments, and `Guard` for who gets an answer."""
+    """The routes and what they share; ``guard`` decides who gets an answer."""
 
-    def __init__(self, view: View, guard: Guard, *, jpeg_quality: int, max_width: int | None) -> None:
+    def __init__(self, view: View, guard: Middleware) -> None:
         self._view = view
         self._run = secrets.token_hex(8)  # lets the page notice a restart
         self._guard = guard
         self._one_snapshot = asyncio.Semaphore(1)
         # One thread draws the stream, one a snapshot, one gets the numbers.
         self._executor = ThreadPoolExecutor(3, thread_name_prefix="view")
-        self._frames = FrameStream(view, executor=self._executor, quality=jpeg_quality, max_width=max_width)
+        self._frames = FrameStream(view, self._executor)
         self._viewers: dict[asyncio.Transport, str] = {}
         self._asked: tuple[float, asyncio.Future[dict[str, Any]]] | None = None
         try:
@@ -91,7 +92,7 @@ class WebApp:
     @contextlib.asynccontextmanager
     async def serving(self, listener: socket.socket) -> AsyncIterator[None]:
         """Answer requests at a listening socket, for as long as the context lasts."""
-        app = web.Application(middlewares=[self._guard.middleware()], client_max_size=_LARGEST_BODY)
+        app = web.Application(middlewares=[self._guard], client_max_size=_LARGEST_BODY)
         app.on_response_prepare.append(add_headers)
         for path, handler in (
             ("/", self._file),

@@ -30,44 +30,37 @@ async def add_headers(_: web.Request, response: web.StreamResponse) -> None:
         response.headers[name] = value
 
 
-class Guard:
-    """Decides who gets an answer.
+def make_guard(*, host: str, port: int, token: str | None) -> Middleware:
+    """The middleware that decides who gets an answer; others get 403.
 
     Args:
         host: Where the server listens.
         port: Its port; cookies are shared by all ports of a host, so it is part of the cookie's name.
         token: Secret that every request must carry; None on a loopback address only.
     """
+    names, cookie = {"localhost", "127.0.0.1", "::1", host.lower()}, f"mobiledet_{port}"
 
-    def __init__(self, *, host: str, port: int, token: str | None) -> None:
-        self._names = {"localhost", "127.0.0.1", "::1", host.lower()}
-        self._cookie = f"mobiledet_{port}"
-        self._token = token
-
-    def middleware(self) -> Middleware:
-        """The middleware for the application; it answers 403 instead of the handlers."""
-
-        @web.middleware
-        async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-            if reason := self.refusal(request):
-                raise web.HTTPForbidden(text=f"403: {reason}\n")
-            response = await handler(request)
-            if self._token is not None and request.path == "/" and not response.prepared:
-                response.set_cookie(self._cookie, self._token, httponly=True, samesite="Strict", path="/")
-            return response
-
-        return guard
-
-    def refusal(self, request: web.Request) -> str:
+    def refusal(request: web.Request) -> str:
         """Why a request gets no answer; empty for one that does."""
-        if self._token is not None:
-            given = request.query.get("token", ""), request.cookies.get(self._cookie, "")
-            if not any(secrets.compare_digest(one.encode("utf-8", "replace"), self._token.encode()) for one in given):
+        if token is not None:
+            given = request.query.get("token", ""), request.cookies.get(cookie, "")
+            if not any(secrets.compare_digest(one.encode("utf-8", "replace"), token.encode()) for one in given):
                 return "the token is missing or wrong; open the address that the program printed"
-        elif _name_of(request.headers.get(hdrs.HOST, "")) not in self._names:
+        elif _name_of(request.headers.get(hdrs.HOST, "")) not in names:
             # Otherwise a foreign page whose host name resolves to this machine would count as ours (DNS rebinding).
             return "this view is for this machine only; open it as http://localhost"
         return _foreign(request)
+
+    @web.middleware
+    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if reason := refusal(request):
+            raise web.HTTPForbidden(text=f"403: {reason}\n")
+        response = await handler(request)
+        if token is not None and request.path == "/" and not response.prepared:
+            response.set_cookie(cookie, token, httponly=True, samesite="Strict", path="/")
+        return response
+
+    return guard
 
 
 def _foreign(request: web.Request) -> str:

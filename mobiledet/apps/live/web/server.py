@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import errno
 import ipaddress
-import re
 import secrets
 import socket
 import threading
@@ -25,15 +24,8 @@ if TYPE_CHECKING:
 _CLOSE_TIME = 0.9
 """Seconds that `ViewServer.close` waits at most; what still runs then was asked to end."""
 
-_TOKEN = re.compile(r"[A-Za-z0-9_-]{16,256}")
-
 _OTHER_PORTS = 20
 """How many ports after a taken one are tried, to name a free one."""
-
-
-def new_token() -> str:
-    """A secret for the address of a view that others on the network can reach: 32 random bytes, fit for a URL."""
-    return secrets.token_urlsafe()
 
 
 def is_loopback(host: str) -> bool:
@@ -67,34 +59,19 @@ class ViewServer:
             ten times a second, from a thread of the server.
         host: Address of this machine to listen at; ``0.0.0.0`` is all its addresses.
         port: 0 takes any free port.
-        token: Secret that every request must carry; needed for a host that others can reach. See `new_token`.
-        jpeg_quality: JPEG quality of the stream, 1..100. Snapshots have 95.
-        max_width: Wider frames of the stream are scaled down to it; snapshots are not.
+
+    Attributes:
+        token: Secret that every request must carry, where others can reach the host: 32 random bytes, fit for a URL.
 
     Raises:
-        MobiledetError: A host that others reach without a token, or a token or port that is not valid.
+        MobiledetError: The host is empty.
     """
 
-    def __init__(
-        self,
-        view: View,
-        *,
-        host: str = "127.0.0.1",
-        port: int = 8080,
-        token: str | None = None,
-        jpeg_quality: int = 80,
-        max_width: int | None = None,
-    ) -> None:
+    def __init__(self, view: View, *, host: str = "127.0.0.1", port: int = 8080) -> None:
         if not host:
             raise MobiledetError("the host to serve at is empty; use 127.0.0.1 (this machine only) or 0.0.0.0")
-        if token is None and not is_loopback(host):
-            raise MobiledetError(f"host {host}: others can reach it, so a token is needed; use 127.0.0.1, or give one")
-        if token is not None and not _TOKEN.fullmatch(token):
-            raise MobiledetError("the token must be 16 to 256 letters, digits, '-' or '_'")
-        if not 0 <= port <= 65535:
-            raise MobiledetError(f"port {port} is not valid; give one between 1024 and 65535, such as 8080")
-        self._view, self._host, self._port, self._token = view, host, port, token
-        self._jpeg_quality, self._max_width = jpeg_quality, max_width
+        self.token = None if is_loopback(host) else secrets.token_urlsafe()
+        self._view, self._host, self._port = view, host, port
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
@@ -106,17 +83,14 @@ class ViewServer:
             MissingDependencyError: aiohttp isn't installed.
             MobiledetError: The port is taken or not allowed, or the host is not an address of this machine.
         """
-        if self._thread is not None:
-            raise RuntimeError("this server was started already")
         need_aiohttp()
         from mobiledet.apps.live.web.app import WebApp
-        from mobiledet.apps.live.web.guard import Guard
+        from mobiledet.apps.live.web.guard import make_guard
 
         listener = _listen(self._host, self._port)
         self._port = listener.getsockname()[1]
         try:
-            guard = Guard(host=self._host, port=self._port, token=self._token)
-            app = WebApp(self._view, guard, jpeg_quality=self._jpeg_quality, max_width=self._max_width)
+            app = WebApp(self._view, make_guard(host=self._host, port=self._port, token=self.token))
         except BaseException:
             listener.close()
             raise
@@ -151,7 +125,7 @@ class ViewServer:
         """The address to open in a browser, with the token where there is one."""
         host = _reachable_address(self._host)
         place = f"[{host}]" if ":" in host else host
-        return f"http://{place}:{self._port}/" + (f"?token={self._token}" if self._token else "")
+        return f"http://{place}:{self._port}/" + (f"?token={self.token}" if self.token else "")
 
     def close(self) -> None:
         """Stop within a second, also while viewers watch. May be called twice, or before the start."""

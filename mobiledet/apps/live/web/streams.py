@@ -21,6 +21,10 @@ _SHORTEST = 0.025
 """Fewest seconds between two frames. People and most browsers see no more, and each takes time from inference."""
 
 
+_QUALITY = 80
+"""JPEG quality of the stream."""
+
+
 @dataclass(frozen=True)
 class EncodedFrame:
     """One frame of the stream, with its boxes, as JPEG.
@@ -42,14 +46,10 @@ class FrameStream:
     Args:
         view: Gives the newest result and draws it; changed settings make a new image of the same result.
         executor: Where frames are drawn and encoded, one at a time.
-        quality: JPEG quality, 1..100.
-        max_width: Wider frames are scaled down to it; None keeps their size.
     """
 
-    def __init__(self, view: View, *, executor: Executor, quality: int, max_width: int | None) -> None:
-        self._view = view
-        self._executor = executor
-        self._quality, self._max_width = quality, max_width
+    def __init__(self, view: View, executor: Executor) -> None:
+        self._view, self._executor = view, executor
         self._last: EncodedFrame | None = None
         self._shown = (0, -1)  # number of the result and revision of the settings in the last frame
         self._tried = (0, -1)  # the same for the result that was drawn last, or is being drawn
@@ -115,7 +115,7 @@ class FrameStream:
         self._tried = number, revision
         self._earliest = time.monotonic() + _SHORTEST
         try:
-            jpeg = encode_jpeg(self._view.painter.paint(result), self._quality, self._max_width)
+            jpeg = encode_jpeg(self._view.painter.paint(result), _QUALITY)
         except Exception:
             # One faulty frame must not end the view; only the first is reported.
             if not self._failed:
@@ -125,14 +125,10 @@ class FrameStream:
         return EncodedFrame(self.made + 1, result.frame.index, jpeg)
 
 
-def encode_jpeg(image: ImageArray, quality: int, max_width: int | None = None) -> bytes:
-    """An image ``(H, W, 3)`` uint8 RGB as JPEG, scaled down where it is wider than ``max_width``."""
+def encode_jpeg(image: ImageArray, quality: int) -> bytes:
+    """An image ``(H, W, 3)`` uint8 RGB as JPEG of a ``quality`` in 1..100."""
     import cv2
 
-    height, width = image.shape[:2]
-    if max_width is not None and width > max_width:
-        size = max_width, max(1, round(height * max_width / width))
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     done, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not done:
         raise ValueError(f"an image of shape {image.shape} can't be encoded as JPEG")

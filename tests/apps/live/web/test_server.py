@@ -29,11 +29,10 @@ from view_scene import (
 import mobiledet.apps.live.web.app as web_app
 import mobiledet.apps.live.web.streams as web_streams
 from mobiledet.apps.live.view import Painter, View
-from mobiledet.apps.live.web.server import ViewServer, is_loopback, new_token
+from mobiledet.apps.live.web.server import ViewServer, is_loopback
 from mobiledet.errors import MissingDependencyError, MobiledetError, install_extra
 
 PAGE = Path(web_app.__file__).parent / "page"
-SECRET = "a-secret_of-20-signs"
 
 
 @pytest.fixture
@@ -129,16 +128,6 @@ def test_colors_arrive_as_they_were(scene):
     blue_green_red = image[20, 100]
     assert blue_green_red[2] > 180
     assert max(blue_green_red[:2]) < 20
-
-
-def test_wide_frames_are_made_smaller_and_keep_their_shape(scene):
-    server = scene.serve(max_width=64)
-    scene.show(0)
-    with Viewer(server) as viewer:
-        assert viewer.next()[1].shape == (36, 64, 3)
-    scene.show(1, size=(90, 50))  # narrow enough
-    with Viewer(server) as viewer:
-        assert viewer.next()[1].shape == (90, 50, 3)
 
 
 def test_a_frame_is_made_once_for_all_and_only_while_somebody_watches(scene, monkeypatch):
@@ -360,7 +349,7 @@ def test_detections_are_those_shown(scene):
 
 
 def test_a_snapshot_is_whole_and_has_a_name(scene):
-    server = scene.serve(max_width=64)
+    server = scene.serve()
     assert ask(server, "/snapshot.jpg").status == 503
     scene.show(0)
     answer = ask(server, "/snapshot.jpg")
@@ -478,38 +467,40 @@ def test_own_names_are_welcome_through_any_port(scene, host):
 
 
 def test_a_token_is_asked_of_every_request(scene):
-    server = scene.serve(host="0.0.0.0", token=SECRET)
+    server = scene.serve(host="0.0.0.0")
+    secret = server.token
     scene.show(0)
     for path in ("/", "/static/app.js", "/stream.mjpg", "/numbers", "/about.json", "/snapshot.jpg", "/nothing"):
-        for wrong in ("", "?token=", "?token=wrong", f"?token={SECRET}x", "?token=%C3%A4%FF"):
+        for wrong in ("", "?token=", "?token=wrong", f"?token={secret}x", "?token=%C3%A4%FF"):
             answer = ask(server, path + wrong)
             assert answer.status == 403
             assert "token" in answer.text
             assert "set-cookie" not in answer.headers
     assert change(server, {"paused": True}).status == 403
-    first = ask(server, f"/?token={SECRET}", headers={"Host": "pi.local"})
+    first = ask(server, f"/?token={secret}", headers={"Host": "pi.local"})
     assert first.status == 200
     cookie = first.headers["set-cookie"]
-    assert re.fullmatch(rf"mobiledet_{server.port}={SECRET}; HttpOnly; Path=/; SameSite=Strict", cookie)
+    assert re.fullmatch(rf"mobiledet_{server.port}={secret}; HttpOnly; Path=/; SameSite=Strict", cookie)
     carried = {"Cookie": cookie.partition(";")[0], "Host": "pi.local"}
     assert ask(server, "/numbers", headers=carried).status == 200
     with Viewer(server, headers=carried) as viewer:
         assert viewer.next()[0] == 0
     assert ask(server, "/numbers", headers={"Cookie": f"mobiledet_{server.port}=wrong"}).status == 403
-    assert ask(server, f"/numbers?token={SECRET}").status == 200
-    assert SECRET not in first.text
+    assert ask(server, f"/numbers?token={secret}").status == 200
+    assert secret not in first.text
 
 
 def test_the_address_to_open(scene):
     server = scene.serve()
     assert server.url == f"http://127.0.0.1:{server.port}/"
-    open_server = scene.serve(host="0.0.0.0", token=SECRET)
-    assert re.fullmatch(rf"http://[^/\[\]]+:{open_server.port}/\?token={SECRET}", open_server.url)
+    open_server = scene.serve(host="0.0.0.0")
+    assert re.fullmatch(rf"http://[^/\[\]]+:{open_server.port}/\?token={open_server.token}", open_server.url)
     assert "0.0.0.0" not in open_server.url
 
 
-def test_tokens_are_long_and_never_the_same():
-    tokens = {new_token() for _ in range(50)}
+def test_tokens_are_long_and_never_the_same(scene):
+    view = View(scene.results, scene.painter, make_numbers, "")
+    tokens = {ViewServer(view, host="0.0.0.0").token for _ in range(50)}
     assert len(tokens) == 50
     assert all(re.fullmatch("[A-Za-z0-9_-]{43}", token) for token in tokens)
 
@@ -523,24 +514,17 @@ def test_which_hosts_are_loopback():
 
 
 @pytest.mark.parametrize(
-    ("options", "complaint"),
+    ("host", "complaint"),
     [
-        ({"host": "0.0.0.0"}, "0.0.0.0"),
-        ({"host": "::"}, "token"),
-        ({"host": "0.0.0.0", "token": ""}, "16 to 256"),
-        ({"token": "short"}, "16 to 256"),
-        ({"token": "with a blank and more"}, "16 to 256"),
-        ({"host": ""}, "127.0.0.1"),
-        ({"port": 70000}, "70000"),
-        ({"port": -1}, "-1"),
-        ({"host": "192.0.2.55", "token": SECRET}, "'192.0.2.55'"),
-        ({"host": "no such host", "token": SECRET}, "'no such host'"),
-        ({"host": "a" * 70, "token": SECRET}, "aaaa"),
+        ("", "127.0.0.1"),
+        ("192.0.2.55", "'192.0.2.55'"),
+        ("no such host", "'no such host'"),
+        ("a" * 70, "aaaa"),
     ],
 )
-def test_where_it_cannot_serve_it_says_why(scene, options, complaint):
+def test_where_it_cannot_serve_it_says_why(scene, host, complaint):
     with pytest.raises(MobiledetError) as caught:
-        scene.serve(**options)
+        scene.serve(host=host)
     assert complaint in str(caught.value)
     assert "\n" not in str(caught.value)
 

@@ -14,7 +14,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(find_chromium() is None, reason="no Chromium; install one to try the page in it"),
 ]
-SECRET = "a-secret_of-20-signs"
 BANNER = "document.getElementById('banner').textContent"
 
 
@@ -100,7 +99,7 @@ def test_the_controls_change_what_is_drawn(scene, browser):
 
 
 def test_a_snapshot_is_downloaded(scene, browser):
-    server = scene.serve(max_width=64)
+    server = scene.serve()
     scene.show(0)
     browser.open(server.url)
     browser.wait_for("document.getElementById('snapshot').getAttribute('aria-disabled') === 'false'")
@@ -178,14 +177,14 @@ def test_a_phone_and_the_dark(scene, browser):
 
 
 def test_the_token_goes_on_by_cookie_and_an_old_one_is_refused(scene, browser):
-    server = scene.serve(host="0.0.0.0", token=SECRET)
+    server = scene.serve(host="0.0.0.0")
     with Feeder(scene, pause=0.05):
-        browser.open(f"http://127.0.0.1:{server.port}/?token={SECRET}")
+        browser.open(f"http://127.0.0.1:{server.port}/?token={server.token}")
         wait_for_picture(browser)
         assert browser.evaluate("document.cookie") == ""  # scripts don't see it
         assert browser.problems == []
         server.close()
-        scene.serve(host="0.0.0.0", token=SECRET[::-1], port=server.port)
+        scene.serve(host="0.0.0.0", port=server.port)
         browser.wait_for(f"{BANNER}.startsWith('This address is no longer valid')")
     browser.open(f"http://127.0.0.1:{server.port}/")
     browser.wait_for("document.body.innerText.startsWith('403: the token is missing')")
