@@ -25,17 +25,27 @@ def found(*items, names=NAMES):
     )
 
 
-def frame(index=0, *, grabbed=None, size=SIZE, position=None, grab_ms=1.0):
-    """A frame whose brightness is its number."""
-    image = np.full((*size, 3), index % 256, np.uint8)
+def frame(index=0, *, grabbed=None, size=SIZE, position=None, grab_ms=1.0, name=""):
+    """A frame whose brightness is eight times its number."""
+    image = np.full((*size, 3), 8 * index % 256, np.uint8)
     moment = time.monotonic() if grabbed is None else grabbed
-    return Frame(image, index, moment, index / 30 if position is None else position, grab_ms)
+    return Frame(image, index, moment, index / 30 if position is None else position, grab_ms, name)
 
 
-def result(index=0, *, items=((1, 0.9),), grabbed=0.0, ready=0.01, **more):
+def result(index=0, *, items=((1, 0.9),), grabbed=0.0, ready=None, **more):
     """A result whose stages took 1, 2 and 0.5 ms."""
     stages = {"resize": 1.0, "network": 2.0, "read": 0.5}
-    return Result(frame(index, grabbed=grabbed, **more), found(*items), ready, stages)
+    made = frame(index, grabbed=grabbed, **more)
+    return Result(made, found(*items), made.grabbed + 0.01 if ready is None else ready, stages)
+
+
+def wait_until(condition, seconds=20.0):
+    """The condition's value, once it holds."""
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.005)
+    return value
 
 
 class ListedSource(Source):
