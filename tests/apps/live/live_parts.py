@@ -32,11 +32,11 @@ def frame(index=0, *, grabbed=None, size=SIZE, position=None, grab_ms=1.0, name=
     return Frame(image, index, moment, index / 30 if position is None else position, grab_ms, name)
 
 
-def result(index=0, *, items=((1, 0.9),), grabbed=0.0, ready=None, **more):
+def result(index=0, *, items=((1, 0.9),), names=NAMES, grabbed=0.0, ready=None, **more):
     """A result whose stages took 1, 2 and 0.5 ms."""
     stages = {"resize": 1.0, "network": 2.0, "read": 0.5}
     made = frame(index, grabbed=grabbed, **more)
-    return Result(made, found(*items), made.grabbed + 0.01 if ready is None else ready, stages)
+    return Result(made, found(*items, names=names), made.grabbed + 0.01 if ready is None else ready, stages)
 
 
 def wait_until(condition, seconds=20.0):

@@ -2,7 +2,7 @@ import threading
 import time
 
 import pytest
-from live_parts import ListedSource, ScriptedDetector, TickingSource
+from live_parts import ListedSource, ScriptedDetector, TickingSource, wait_until
 
 from mobiledet.apps.live.measure.meter import Meter
 from mobiledet.apps.live.pipeline import Pipeline
@@ -33,13 +33,6 @@ def wait_for_end(run):
 def run_to_end(run):
     run.start()
     wait_for_end(run)
-
-
-def wait_until(condition, seconds=20):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.005)
 
 
 def test_every_frame_of_a_file_is_processed_in_order():

@@ -1,17 +1,18 @@
 """demo/webcam.py as users run it."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import cv2
 import numpy as np
 import psutil
 import pytest
+from live_parts import wait_until
 from mjpeg_server import MjpegServer
 from tiny_detectors import SIZE, tiny_detector
 
@@ -60,10 +61,11 @@ def environment(**more):
     return {**kept, **more}
 
 
-def webcam(*words, folder=None):
+def webcam(*words, folder=None, **variables):
     """Run it; status, standard output and standard error."""
+    env = environment(**variables)
     done = subprocess.run(
-        command(*words), capture_output=True, text=True, timeout=120, cwd=folder, env=environment(), check=False
+        command(*words), capture_output=True, text=True, timeout=120, cwd=folder, env=env, check=False
     )
     return done.returncode, done.stdout, done.stderr
 
@@ -76,13 +78,18 @@ def frames_of(path):
     return count
 
 
+@contextlib.contextmanager
+def webcam_running(log, *words):
+    """A running webcam program that has processed some frames, as its log says."""
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command(*words, "--no-window", "--detections", log), env=environment(), **streams) as process:
+        wait_for_lines(process, log)
+        yield process
+
+
 def wait_for_lines(process, log):
-    """Until it has processed some frames."""
-    end = time.monotonic() + 60
-    while not log.exists() or log.read_text().count("\n") < 6:
-        assert process.poll() is None, process.stderr and process.stderr.read()
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    wait_until(lambda: process.poll() is not None or (log.exists() and log.read_text().count("\n") >= 6), 60)
+    assert process.poll() is None, process.stderr and process.stderr.read()
 
 
 def test_a_file_from_start_to_end(model, clip, tmp_path):
@@ -214,15 +221,9 @@ def test_help_loads_nothing_heavy():
 
 def test_runs_without_torch(model, clip, tmp_path):
     (tmp_path / "torch.py").write_text("raise ImportError('torch is not here')")
-    done = subprocess.run(
-        command("--model", model, "--source", clip, "--no-window", "--max-frames", 3, "--report", tmp_path / "c.json"),
-        capture_output=True,
-        text=True,
-        env=environment(PYTHONPATH=str(tmp_path)),
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    words = ("--no-window", "--max-frames", 3, "--report", tmp_path / "c.json")
+    status, _, err = webcam("--model", model, "--source", clip, *words, PYTHONPATH=str(tmp_path))
+    assert status == 0, err
 
 
 def test_a_stream_and_its_password_that_nobody_reads(model, tmp_path):
@@ -248,17 +249,10 @@ def test_a_stream_that_is_not_there_leaves_the_names_free(model, tmp_path):
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_stopped_in_the_middle_every_file_is_whole(model, clip, tmp_path, number, status):
     video, log, report = tmp_path / "o.mp4", tmp_path / "o.jsonl", tmp_path / "card.json"
-    words = ("--loop", "--realtime", "--save", video, "--detections", log, "--report", report)
-    process = subprocess.Popen(
-        command("--model", model, "--source", clip, "--no-window", *words),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-    )
-    wait_for_lines(process, log)
-    process.send_signal(number)
-    out, err = process.communicate(timeout=60)
+    words = ("--loop", "--realtime", "--save", video, "--report", report)
+    with webcam_running(log, "--model", model, "--source", clip, *words) as process:
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
     assert process.returncode == status, err
     assert "Traceback" not in err
     assert "frames processed" in out
@@ -273,15 +267,8 @@ def test_stopped_in_the_middle_every_file_is_whole(model, clip, tmp_path, number
 @pytest.mark.skipif(sys.platform == "win32", reason="sends signals")
 def test_stopped_in_the_middle_no_process_is_left(model, tmp_path):
     log = tmp_path / "o.jsonl"
-    with MjpegServer() as camera:
-        process = subprocess.Popen(
-            command("--model", model, "--source", camera.url, "--no-window", "--detections", log),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment(),
-        )
-        wait_for_lines(process, log)
+    source = ("--model", model, "--source")
+    with MjpegServer() as camera, webcam_running(log, *source, camera.url) as process:
         (child,) = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)

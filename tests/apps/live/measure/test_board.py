@@ -7,16 +7,10 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from live_parts import wait_until
 
 from mobiledet.apps.live.measure import board
 from mobiledet.apps.live.measure.board import BoardMonitor, BoardReading
-
-
-def until(condition):
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 @pytest.fixture(autouse=True)
@@ -217,7 +211,7 @@ def test_it_reads_in_its_own_thread_and_ends(tmp_path):
     monitor = BoardMonitor(interval=0.02, sysfs=tmp_path, command="none-such")
     assert monitor.reading() == BoardReading()
     monitor.start()
-    until(lambda: monitor.reading().cpu_percent is not None)
+    wait_until(lambda: monitor.reading().cpu_percent is not None)
     monitor.close()
     monitor.close()
     assert "board monitor" not in {thread.name for thread in threading.enumerate()}
@@ -226,7 +220,7 @@ def test_it_reads_in_its_own_thread_and_ends(tmp_path):
 def test_closing_does_not_wait_for_the_next_look(tmp_path):
     monitor = BoardMonitor(interval=600, sysfs=tmp_path, command="none-such")
     monitor.start()
-    until(lambda: monitor.reading().memory_mib is not None)
+    wait_until(lambda: monitor.reading().memory_mib is not None)
     start = time.monotonic()
     monitor.close()
     assert time.monotonic() - start < 5
@@ -245,5 +239,5 @@ def test_a_reading_that_fails_is_not_the_end(tmp_path, monkeypatch):
     monitor.start()
     time.sleep(0.1)
     fails[0] = False
-    until(lambda: monitor.reading().memory_mib is not None)
+    wait_until(lambda: monitor.reading().memory_mib is not None)
     monitor.close()

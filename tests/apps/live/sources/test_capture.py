@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from live_parts import wait_until
 from mjpeg_server import MjpegServer
 from processes import gone
 
@@ -53,19 +54,7 @@ def fake(tmp_path, monkeypatch):
 
 
 def take(source):
-    deadline = time.monotonic() + LONG
-    while time.monotonic() < deadline:
-        if (frame := source.take(0.5)) is not None:
-            return frame
-    raise AssertionError(source.state())
-
-
-def wait_for(condition):
-    deadline = time.monotonic() + LONG
-    while not (found := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    return found
+    return wait_until(lambda: source.take(0.5))
 
 
 def test_frames_arrive_whole_in_order_and_stamped(fake, monkeypatch):
@@ -93,10 +82,10 @@ def test_the_newest_wins_and_the_others_are_counted(fake):
     indices = []
     for _ in range(4):
         wanted = source.state().captured + 12  # far more than there are slots
-        wait_for(lambda wanted=wanted: source.state().captured >= wanted)
+        wait_until(lambda wanted=wanted: source.state().captured >= wanted)
         indices.append(take(source).index)
         assert indices[-1] >= wanted - 1
-    wait_for(lambda: source.state().captured > indices[-1] + 1)
+    wait_until(lambda: source.state().captured > indices[-1] + 1)
     state = source.state()
     assert state.dropped in (state.captured - len(indices), state.captured - len(indices) - 1)  # one may lie there
     assert state.dropped >= 40
@@ -140,7 +129,7 @@ def test_no_frame_is_torn_at_full_speed(fake, monkeypatch):
 def test_the_size_may_change(fake, program, size):
     source = fake(program)
     assert take(source).image.shape[:2] in ((48, 64), size)
-    wait_for(lambda: take(source).image.shape[:2] == size)
+    wait_until(lambda: take(source).image.shape[:2] == size)
     assert source.state().size == size
     assert (take(source).image.std(axis=(0, 1)) == 0).all()
 
@@ -159,29 +148,29 @@ def test_it_reconnects(fake, monkeypatch, program, words):
     monkeypatch.setattr(capture, "BACK_OFF_S", (0.3,))
     source = fake(program, "on", stall_s=0.6)
     first = take(source)
-    wait_for(lambda: "reconnecting" in source.state().message)
+    wait_until(lambda: "reconnecting" in source.state().message)
     state = source.state()
     assert (state.connected, state.message) == (False, words)
-    wait_for(lambda: source.state().connected)
+    wait_until(lambda: source.state().connected)
     assert source.state().reconnects == 1
     assert source.state().message == ""
-    wait_for(lambda: take(source).index >= 10)  # the numbers go on
+    wait_until(lambda: take(source).index >= 10)  # the numbers go on
     assert take(source).position > first.position + 0.25
 
 
 def test_it_reconnects_without_limit(fake):
     source = fake("2:die", "refuse", "refuse", "2:lost", "on")
-    wait_for(lambda: "(attempt 2)" in source.state().message)
+    wait_until(lambda: "(attempt 2)" in source.state().message)
     assert source.state().message.startswith("camera 0: can't be opened; it is busy")
-    wait_for(lambda: source.state().reconnects == 2)
-    wait_for(lambda: source.state().connected)
+    wait_until(lambda: source.state().reconnects == 2)
+    wait_until(lambda: source.state().connected)
     assert source.state().captured >= 4
 
 
 def test_the_pauses_grow_and_start_anew(fake, monkeypatch):
     monkeypatch.setattr(capture, "BACK_OFF_S", (0.01, 0.02, 0.03))
     source = fake("2:die", "refuse")
-    wait_for(lambda: "(attempt 5)" in source.state().message)
+    wait_until(lambda: "(attempt 5)" in source.state().message)
     assert source.take(0) is not None  # what had come before is still there
     assert source.take(0) is None
 
@@ -189,7 +178,7 @@ def test_the_pauses_grow_and_start_anew(fake, monkeypatch):
 def test_silence_is_reported_before_it_is_acted_on(fake):
     source = fake("5:hang", stall_s=60.0)
     take(source)
-    wait_for(lambda: not source.state().connected)
+    wait_until(lambda: not source.state().connected)
     assert source.state().message.startswith("camera 0: no frame for 0.")
     assert source.pid is not None
     assert not gone(source.pid)
@@ -209,8 +198,8 @@ def test_the_usual_interval_is_remembered_after_reconnecting(fake, monkeypatch):
     monkeypatch.setattr(capture, "UNKNOWN_LATE_S", 1000.0)
     source = fake("5:lost", "1:hang", stall_s=60.0)
     take(source)
-    wait_for(lambda: source.state().reconnects == 1)
-    wait_for(lambda: source.state().message.startswith("camera 0: no frame for 0."))
+    wait_until(lambda: source.state().reconnects == 1)
+    wait_until(lambda: source.state().message.startswith("camera 0: no frame for 0."))
 
 
 def test_a_stopped_child_is_replaced(fake):
@@ -218,7 +207,7 @@ def test_a_stopped_child_is_replaced(fake):
     take(source)
     pid = source.pid
     os.kill(pid, signal.SIGSTOP)
-    wait_for(lambda: source.state().reconnects == 1)
+    wait_until(lambda: source.state().reconnects == 1)
     assert gone(pid)
 
 
@@ -267,14 +256,14 @@ def test_a_failed_check_is_raised_by_start():
 
 def test_damaged_frames_are_counted(fake):
     source = fake("2:break")
-    wait_for(lambda: source.state().skipped == 3)
+    wait_until(lambda: source.state().skipped == 3)
     assert take(source)
 
 
 @pytest.mark.parametrize(("program", "stopped"), [("on", False), ("on", True), ("hang-open", False), ("5:hang", False)])
 def test_closing_is_quick_and_leaves_nothing(fake, program, stopped):
     source = fake(program)
-    pid = wait_for(lambda: source.pid)
+    pid = wait_until(lambda: source.pid)
     if program != "hang-open":
         take(source)
     if stopped:
@@ -305,7 +294,7 @@ def test_neither_files_nor_memory_are_left_open(fake):
 
     before = left()
     source = fake("2:die", "2:lost", "on")
-    wait_for(lambda: source.state().reconnects == 2)
+    wait_until(lambda: source.state().reconnects == 2)
     kept = take(source)
     source.close()
     assert kept.image.shape == (48, 64, 3)
@@ -375,7 +364,7 @@ def test_the_child_ends_with_its_parent(tmp_path, program):
         pid = int(parent.stdout.readline())
         assert not gone(pid)
         parent.kill()
-    wait_for(lambda: gone(pid))
+    wait_until(lambda: gone(pid))
 
 
 # The real capture process, on streams of this machine.
@@ -410,7 +399,7 @@ def test_a_stream_that_is_cut_again_and_again(stream, camera):
     for count in range(1, 4):
         take(stream)
         camera.drop()
-        wait_for(lambda count=count: stream.state().reconnects >= count)
+        wait_until(lambda count=count: stream.state().reconnects >= count)
     assert "ended" not in stream.state().message
     assert take(stream)
 
@@ -418,18 +407,18 @@ def test_a_stream_that_is_cut_again_and_again(stream, camera):
 def test_a_stream_that_disappears_for_a_while(stream, camera):
     take(stream)
     camera.refuse()
-    wait_for(lambda: "nothing answers at 127.0.0.1" in stream.state().message)
+    wait_until(lambda: "nothing answers at 127.0.0.1" in stream.state().message)
     assert "secret" not in stream.state().message
     camera.come_back()
-    wait_for(lambda: stream.state().connected)
+    wait_until(lambda: stream.state().connected)
 
 
 def test_a_stream_that_falls_silent(stream, camera):
     take(stream)
     camera.stalled = True
-    wait_for(lambda: "no frame for 1 s; reconnecting" in stream.state().message)
+    wait_until(lambda: "no frame for 1 s; reconnecting" in stream.state().message)
     camera.stalled = False
-    wait_for(lambda: stream.state().connected)
+    wait_until(lambda: stream.state().connected)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 import pytest
 from browser import Browser, find_chromium
-from view_scene import HEIGHT, WIDTH, Feeder, Scene, ask, make_numbers, wait_until
+from live_parts import wait_until
+from view_scene import HEIGHT, WIDTH, Feeder, Scene, ask, make_numbers
 
 from mobiledet.apps.live.sources.base import SourceState
 

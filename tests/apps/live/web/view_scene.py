@@ -11,30 +11,25 @@ from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
+from live_parts import result
 
-from mobiledet.apps.live.frames import Frame, Newest, Result
+from mobiledet.apps.live.frames import Newest
 from mobiledet.apps.live.measure.meter import LiveNumbers
 from mobiledet.apps.live.sources.base import SourceState
 from mobiledet.apps.live.view import Painter, View, ViewSettings
 from mobiledet.apps.live.web.server import ViewServer
-from mobiledet.structures import Detections
 
 NAMES = ("person", "car", "tree <b>")
 HEIGHT, WIDTH = 72, 128
 PATIENCE = 20.0
 
 
-def make_result(index, *, size=(HEIGHT, WIDTH), found=((0.9, 1), (0.5, 2), (0.1, 1)), noise=False):
+def make_result(index, *, size=(HEIGHT, WIDTH), items=((1, 0.9), (2, 0.5), (1, 0.1)), noise=False):
     """A frame whose grey shows its number, with a car and two people."""
-    image = np.full((*size, 3), 10 + 8 * (index % 25), np.uint8)
+    made = result(index, items=items, names=NAMES, grabbed=time.monotonic() - 0.02, size=size, name=f"{index}.jpg")
     if noise:
-        image[:] = np.random.default_rng(index).integers(0, 255, image.shape, np.uint8)
-    boxes = np.array([[10 + 30 * n, 20, 30 + 30 * n, 50] for n in range(len(found))], np.float32).reshape(-1, 4)
-    scores = np.array([score for score, _ in found], np.float32)
-    labels = np.array([label for _, label in found], np.int64)
-    now = time.monotonic()
-    frame = Frame(image, index, now - 0.02, index / 10, name=f"{index}.jpg")
-    return Result(frame, Detections(boxes, scores, labels, NAMES), now)
+        made.frame.image[:] = np.random.default_rng(index).integers(0, 255, made.frame.image.shape, np.uint8)
+    return made
 
 
 def make_numbers(**changes):
@@ -147,13 +142,6 @@ def deaf_viewer(server, query=""):
     sock.connect(("127.0.0.1", server.port))
     sock.sendall(f"GET /stream.mjpg{query} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     return sock
-
-
-def wait_until(condition, timeout=PATIENCE):
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.01)
 
 
 class Feeder:
