@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
@@ -14,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mobiledet.data.faults import CheckReport, Describe, Fault
+from mobiledet.data.faults import CheckReport, Fault
 from mobiledet.structures import BoolArray, IntArray
 
 CLIP_TOLERANCE = 1.0
@@ -26,25 +27,25 @@ Floats: TypeAlias = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class AnnotationColumns:
-    """The annotations that are fit for use, M of them, sorted by image and in the file's order within one.
+    """The annotations of N images that are fit for use, M of them, sorted by image and in the file's order within one.
 
     Attributes:
-        image_row: ``(M,)`` index into the file's images.
-        category_row: ``(M,)`` index into the categories sorted by id.
+        offsets: ``(N + 1,)``; image ``i`` has the annotations ``offsets[i]:offsets[i + 1]``.
         boxes_xywh: ``(M, 4)`` float64, absolute pixels.
+        labels: ``(M,)`` in ``1..K``: the place among the categories sorted by id.
         iscrowd: ``(M,)``.
         ignore: ``(M,)``.
         areas: ``(M,)`` float64, pixels.
-        ids: ``(M,)``, each 1 or more.
+        annotation_ids: ``(M,)``, each 1 or more.
     """
 
-    image_row: IntArray
-    category_row: IntArray
+    offsets: IntArray
     boxes_xywh: Floats
+    labels: IntArray
     iscrowd: BoolArray
     ignore: BoolArray
     areas: Floats
-    ids: IntArray
+    annotation_ids: IntArray
 
 
 def check_annotations(
@@ -68,65 +69,72 @@ def check_annotations(
         sizes: ``(N, 2)`` heights and widths; 0 where unknown.
         min_box_size: boxes narrower or lower than this many pixels are dropped.
     """
-    image_row, category_row = _check_references(annotations, images, image_ids, category_ids, report)
-
-    def describe(row: int) -> tuple[str, str]:
-        return _annotation_place(row, annotations, images, image_row), f"bbox is {annotations[row].get('bbox')!r:.100}"
-
-    boxes, sound = _check_numbers([entry.get("bbox") for entry in annotations], report, describe)
+    found = _Annotations(annotations, images, image_ids, report)
+    image_row, category_row = found.image_row, found.rows_of("category_id", category_ids, Fault.UNKNOWN_CATEGORY)
+    boxes, sound = _check_numbers(found)
     sound &= (image_row >= 0) & (category_row >= 0)
-    iscrowd = _check_crowds(annotations, report, describe)
-    ids = _check_annotation_ids(annotations, report, describe)
+    iscrowd = _check_crowds(found)
+    ids = _check_annotation_ids(found)
     size_of = sizes[np.maximum(image_row, 0)] if len(sizes) else np.zeros((len(boxes), 2), np.int64)
-    keep, clipped = _check_geometry(boxes, size_of, sound, min_box_size, report, describe)
-    keep = _drop_duplicates(keep, image_row, category_row, boxes, iscrowd, report, describe)
-    areas = _check_areas([entry.get("area") for entry in annotations], boxes, keep, clipped, report, describe)
+    keep, clipped = _check_geometry(found, boxes, size_of, sound, min_box_size)
+    doubled = _duplicates(keep, boxes, iscrowd, category_row, image_row)
+    found.add(Fault.BOX_DUPLICATE, doubled)
+    keep &= ~doubled
+    areas = _check_areas(found, boxes, keep, clipped)
     ignore = np.array([bool(entry.get("ignore", 0)) for entry in annotations], np.bool_)
 
     kept = np.flatnonzero(keep)
     kept = kept[np.argsort(image_row[kept], kind="stable")]
+    offsets = np.searchsorted(image_row[kept], np.arange(len(images) + 1)).astype(np.int64)
     return AnnotationColumns(
-        image_row[kept], category_row[kept], boxes[kept], iscrowd[kept], ignore[kept], areas[kept], ids[kept]
+        offsets, boxes[kept], category_row[kept] + 1, iscrowd[kept], ignore[kept], areas[kept], ids[kept]
     )
 
 
-def _annotation_place(row: int, annotations: list[Entry], images: list[Entry], image_row: IntArray) -> str:
-    image = int(image_row[row])
-    name = f", {images[image].get('file_name')!r}" if image >= 0 else ""
-    return f"annotations[{row}] (image {annotations[row].get('image_id')!r:.40}{name})"
+class _Annotations:
+    """A file's annotations: their values by key, and their faults with place and value.
+
+    ``image_row`` is, for each, the row of its image; -1 where there is none.
+    """
+
+    def __init__(self, entries: list[Entry], images: list[Entry], image_ids: IntArray, report: CheckReport) -> None:
+        self.entries, self.images, self.report = entries, images, report
+        self.image_row = np.full(len(entries), -1, np.int64)
+        self.image_row = self.rows_of("image_id", image_ids, Fault.UNKNOWN_IMAGE)
+
+    def values(self, key: str) -> list[Any]:
+        return [entry.get(key) for entry in self.entries]
+
+    def add(self, fault: Fault, wrong: BoolArray, key: str = "bbox", more: Callable[[int], str] | None = None) -> None:
+        """Report a fault of some annotations; ``more`` follows the value under ``key``."""
+
+        def describe(row: int) -> tuple[str, str]:
+            image, entry = int(self.image_row[row]), self.entries[row]
+            name = f", {self.images[image].get('file_name')!r}" if image >= 0 else ""
+            value = f"{key} is {entry.get(key)!r:.{100 if key == 'bbox' else 40}}"
+            place = f"annotations[{row}] (image {entry.get('image_id')!r:.40}{name})"
+            return place, value + (more(row) if more is not None else "")
+
+        self.report.add(fault, np.flatnonzero(wrong), describe)
+
+    def rows_of(self, key: str, ids: IntArray, unknown: Fault) -> IntArray:
+        """For each annotation the place in ``ids`` of the id under ``key``; -1, and reported, where it isn't in it."""
+        wanted, good, converted = whole_numbers(self.values(key))
+        rows = np.full(len(wanted), -1, np.int64)
+        if len(ids):
+            order = np.argsort(ids, kind="stable")
+            nearest = order[np.minimum(np.searchsorted(ids, wanted, sorter=order), len(ids) - 1)]
+            rows = np.where(good & (ids[nearest] == wanted), nearest, -1)
+        if key == "image_id":
+            self.image_row = rows
+        self.add(unknown, rows < 0, key)
+        self.add(Fault.ID_CONVERTED, converted, key)
+        return rows
 
 
-def _check_references(
-    annotations: list[Entry], images: list[Entry], image_ids: IntArray, category_ids: IntArray, report: CheckReport
-) -> tuple[IntArray, IntArray]:
-    """For each annotation the row of its image and of its category; -1 where there is none."""
-    image_row, image_text = _look_up([entry.get("image_id") for entry in annotations], image_ids)
-    category_row, category_text = _look_up([entry.get("category_id") for entry in annotations], category_ids)
-
-    def describe_with(key: str) -> Describe:
-        return lambda row: (
-            _annotation_place(row, annotations, images, image_row),
-            f"{key} is {annotations[row].get(key)!r:.40}",
-        )
-
-    report.add(Fault.UNKNOWN_IMAGE, np.flatnonzero(image_row < 0), describe_with("image_id"))
-    report.add(Fault.UNKNOWN_CATEGORY, np.flatnonzero(category_row < 0), describe_with("category_id"))
-    report.add(Fault.ID_CONVERTED, np.flatnonzero(image_text), describe_with("image_id"))
-    report.add(Fault.ID_CONVERTED, np.flatnonzero(category_text), describe_with("category_id"))
-    return image_row, category_row
-
-
-def _look_up(values: list[Any], ids: IntArray) -> tuple[IntArray, BoolArray]:
-    wanted, good, converted = whole_numbers(values)
-    if not len(ids):
-        return np.full(len(wanted), -1, np.int64), converted
-    order = np.argsort(ids, kind="stable")
-    row = order[np.minimum(np.searchsorted(ids, wanted, sorter=order), len(ids) - 1)]
-    return np.where(good & (ids[row] == wanted), row, -1), converted
-
-
-def _check_numbers(values: list[Any], report: CheckReport, describe: Describe) -> tuple[Floats, BoolArray]:
+def _check_numbers(found: _Annotations) -> tuple[Floats, BoolArray]:
     """Boxes ``(M, 4)``, zero where they can't be used, and which can."""
+    values = found.values("bbox")
     four = np.array([isinstance(value, list) and len(value) == 4 for value in values], np.bool_)
     if four.all() and set(map(type, chain.from_iterable(values))) <= {int, float}:
         try:
@@ -137,38 +145,31 @@ def _check_numbers(values: list[Any], report: CheckReport, describe: Describe) -
         rows = [four_floats(value) if fits else [0.0] * 4 for value, fits in zip(values, four, strict=True)]
         boxes = np.array(rows, np.float64).reshape(-1, 4)
     finite = np.isfinite(boxes).all(axis=1)
-    report.add(Fault.BOX_NOT_NUMBERS, np.flatnonzero(~four), describe)
-    report.add(Fault.BOX_NOT_FINITE, np.flatnonzero(~finite), describe)
+    found.add(Fault.BOX_NOT_NUMBERS, ~four)
+    found.add(Fault.BOX_NOT_FINITE, ~finite)
     boxes[~finite] = 0
     return boxes, four & finite
 
 
-def _check_crowds(annotations: list[Entry], report: CheckReport, describe: Describe) -> BoolArray:
-    raw = [entry.get("iscrowd") for entry in annotations]
-    absent = [row for row, value in enumerate(raw) if value is None]
+def _check_crowds(found: _Annotations) -> BoolArray:
+    raw = found.values("iscrowd")
     numbers, good, _ = whole_numbers([int(value) if isinstance(value, bool) else value or 0 for value in raw])
-    wrong = np.flatnonzero(~good | (numbers < 0) | (numbers > 1))
-    kind = Fault.CROWD_FLAG
-    report.add(kind, wrong, lambda row: (describe(row)[0], f"iscrowd is {raw[row]!r:.40}"))
-    report.add(Fault.CROWD_ABSENT, absent, describe)
+    found.add(Fault.CROWD_FLAG, ~good | (numbers < 0) | (numbers > 1), "iscrowd")
+    found.add(Fault.CROWD_ABSENT, np.array([value is None for value in raw], np.bool_))
     iscrowd: BoolArray = numbers == 1
     return iscrowd
 
 
-def _check_annotation_ids(annotations: list[Entry], report: CheckReport, describe: Describe) -> IntArray:
-    ids, _, converted = whole_numbers([entry.get("id") for entry in annotations])
-    bad = np.flatnonzero((ids < 1) | repeats(ids))
-
-    def describe_id(row: int) -> tuple[str, str]:
-        return describe(row)[0], f"id is {annotations[row].get('id')!r:.40}"
-
-    report.add(Fault.ID_CONVERTED, np.flatnonzero(converted), describe_id)
-    report.add(Fault.ANNOTATION_ID, bad, describe_id)
-    return np.arange(1, len(ids) + 1) if len(bad) else ids
+def _check_annotation_ids(found: _Annotations) -> IntArray:
+    ids, _, converted = whole_numbers(found.values("id"))
+    bad = (ids < 1) | repeats(ids)
+    found.add(Fault.ID_CONVERTED, converted, "id")
+    found.add(Fault.ANNOTATION_ID, bad, "id")
+    return np.arange(1, len(ids) + 1) if bad.any() else ids
 
 
 def _check_geometry(
-    boxes: Floats, sizes: IntArray, sound: BoolArray, min_box_size: float, report: CheckReport, describe: Describe
+    found: _Annotations, boxes: Floats, sizes: IntArray, sound: BoolArray, min_box_size: float
 ) -> tuple[BoolArray, BoolArray]:
     """Clips ``boxes`` in place; returns which boxes to keep and which were clipped."""
     limits = sizes[:, ::-1].astype(np.float64)  # (M, 2) width, height
@@ -182,51 +183,36 @@ def _check_geometry(
     small = keep & (inner_high - inner_low < min_box_size).any(axis=1)
     keep &= ~small
     clipped = keep & (np.maximum(-low, high - limits) > CLIP_TOLERANCE).any(axis=1)
-
-    def describe_size(row: int) -> tuple[str, str]:
-        place, value = describe(row)
-        return place, f"{value} in {sizes[row][1]} x {sizes[row][0]} (width x height)"
-
-    report.add(Fault.BOX_FLAT, np.flatnonzero(flat), describe)
-    report.add(Fault.BOX_OUTSIDE, np.flatnonzero(outside), describe_size)
-    report.add(Fault.BOX_CLIPPED, np.flatnonzero(clipped), describe_size)
-    report.add(Fault.BOX_SMALL, np.flatnonzero(small), describe_size)
+    found.add(Fault.BOX_FLAT, flat)
+    for fault, wrong in ((Fault.BOX_OUTSIDE, outside), (Fault.BOX_CLIPPED, clipped), (Fault.BOX_SMALL, small)):
+        found.add(fault, wrong, more=lambda row: f" in {sizes[row][1]} x {sizes[row][0]} (width x height)")
     boxes[clipped] = np.concatenate([inner_low, inner_high - inner_low], axis=1)[clipped]
     return keep, clipped
 
 
-def _drop_duplicates(
-    keep: BoolArray, image_row: IntArray, category_row: IntArray, boxes: Floats, iscrowd: BoolArray,
-    report: CheckReport, describe: Describe,
-) -> BoolArray:  # fmt: skip
-    """Of boxes that agree in image, class, place and crowd flag only the first is kept."""
+def _duplicates(
+    keep: BoolArray, boxes: Floats, iscrowd: BoolArray, category_row: IntArray, image_row: IntArray
+) -> BoolArray:
+    """Of the boxes kept that agree in image, class, place and crowd flag, all but the first."""
     rows = np.flatnonzero(keep)
-    keys = [boxes[rows, 3], boxes[rows, 2], boxes[rows, 1], boxes[rows, 0], iscrowd[rows], category_row[rows]]
-    order = np.lexsort([*keys, image_row[rows]])  # stable, so the first of equals comes first
+    keys = [*boxes[rows, ::-1].T, iscrowd[rows], category_row[rows], image_row[rows]]
+    order = np.lexsort(keys)  # stable, so the first of equals comes first
     same = np.ones(max(0, len(rows) - 1), np.bool_)
-    for key in (*keys, image_row[rows]):
+    for key in keys:
         same &= key[order[1:]] == key[order[:-1]]
-    doubled = np.sort(rows[order[1:][same]])
-    report.add(Fault.BOX_DUPLICATE, doubled, describe)
-    keep = keep.copy()
-    keep[doubled] = False
-    return keep
+    doubled = np.zeros(len(keep), np.bool_)
+    doubled[rows[order[1:][same]]] = True
+    return doubled
 
 
-def _check_areas(
-    values: list[Any], boxes: Floats, keep: BoolArray, clipped: BoolArray, report: CheckReport, describe: Describe
-) -> Floats:
+def _check_areas(found: _Annotations, boxes: Floats, keep: BoolArray, clipped: BoolArray) -> Floats:
     """Areas as given (of the mask, often), at most that of a box which had to be clipped."""
-    good = [type(value) in (int, float) and 0 < value < 1e300 for value in values]
+    values = found.values("area")
+    good = np.array([type(value) in (int, float) and 0 < value < 1e300 for value in values], np.bool_)
     box_areas = boxes[:, 2] * boxes[:, 3]
     given = np.array([value if fits else 0 for value, fits in zip(values, good, strict=True)], np.float64)
-    computed = keep & ~np.array(good, np.bool_)
-
-    def describe_area(row: int) -> tuple[str, str]:
-        return describe(row)[0], f"area is {values[row]!r:.40}"
-
-    report.add(Fault.AREA_COMPUTED, np.flatnonzero(computed), describe_area)
-    return np.where(computed, box_areas, np.where(clipped, np.minimum(given, box_areas), given))
+    found.add(Fault.AREA_COMPUTED, keep & ~good, "area")
+    return np.where(keep & ~good, box_areas, np.where(clipped, np.minimum(given, box_areas), given))
 
 
 def whole_numbers(values: list[Any]) -> tuple[IntArray, BoolArray, BoolArray]:

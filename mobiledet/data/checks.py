@@ -46,15 +46,15 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mobiledet.data.annotation_checks import Entry, Floats, check_annotations, repeats, whole_numbers
+from mobiledet.data.annotation_checks import AnnotationColumns, Entry, check_annotations, repeats, whole_numbers
 from mobiledet.data.faults import CheckReport, Fault
 from mobiledet.data.images import ImageInfo, verify_images
 from mobiledet.errors import DataError, ImageError
-from mobiledet.structures import BoolArray, IntArray
+from mobiledet.structures import IntArray
 
 
 @dataclass(frozen=True)
-class CocoColumns:
+class CocoColumns(AnnotationColumns):
     """A checked and repaired COCO file as columns: N images, M boxes sorted by image, K classes sorted by id.
 
     Attributes:
@@ -64,13 +64,6 @@ class CocoColumns:
         file_names: N names relative to the image folder.
         sizes: ``(N, 2)`` heights and widths of the images as they are to be read.
         upright: ``(N,)`` int8: 1 read with EXIF rotation, 0 read as stored, -1 not looked at.
-        offsets: ``(N + 1,)``; image ``i`` has the boxes ``offsets[i]:offsets[i + 1]``.
-        boxes_xywh: ``(M, 4)`` float64, absolute pixels.
-        labels: ``(M,)`` in ``1..K``.
-        iscrowd: ``(M,)``.
-        ignore: ``(M,)``.
-        areas: ``(M,)`` float64, pixels.
-        annotation_ids: ``(M,)``, each 1 or more.
     """
 
     category_ids: IntArray
@@ -79,13 +72,6 @@ class CocoColumns:
     file_names: list[str]
     sizes: IntArray
     upright: NDArray[np.int8]
-    offsets: IntArray
-    boxes_xywh: Floats
-    labels: IntArray
-    iscrowd: BoolArray
-    ignore: BoolArray
-    areas: Floats
-    annotation_ids: IntArray
 
 
 @contextmanager
@@ -176,19 +162,23 @@ def check_coco(
         sizes=sizes,
         min_box_size=min_box_size,
     )
-    per_image = np.bincount(found.image_row, minlength=len(images))
-    offsets = np.concatenate([[0], np.cumsum(per_image)]).astype(np.int64)
+    boxes = len(found.labels)
     if not images:
         report.add(Fault.NO_IMAGES, [0], lambda _: ("", "the json's list of images is empty"))
-    if require_boxes and not len(found.ids):
+    if require_boxes and not boxes:
         report.add(Fault.NO_BOXES, [0], lambda _: ("", f"{len(annotations)} annotations, none of them usable"))
-    report.images, report.boxes, report.classes = len(images), len(found.ids), len(names)
-    report.note(Fault.BACKGROUND, int((per_image == 0).sum()))
-    report.note(Fault.CLASS_EMPTY, len(names) - len(np.unique(found.category_row)))
+    report.images, report.boxes, report.classes = len(images), boxes, len(names)
+    report.note(Fault.BACKGROUND, int((np.diff(found.offsets) == 0).sum()))
+    report.note(Fault.CLASS_EMPTY, len(names) - len(np.unique(found.labels)))
     return CocoColumns(
-        category_ids, names, image_ids, file_names, sizes, upright, offsets,
-        found.boxes_xywh, found.category_row + 1, found.iscrowd, found.ignore, found.areas, found.ids,
-    )  # fmt: skip
+        **vars(found),
+        category_ids=category_ids,
+        names=names,
+        image_ids=image_ids,
+        file_names=file_names,
+        sizes=sizes,
+        upright=upright,
+    )
 
 
 def _check_ids(entries: list[Entry], what: Literal["image", "category"], report: CheckReport) -> IntArray:
