@@ -6,7 +6,6 @@ a label ``k`` in ``1..K`` is ``categories[k - 1]``.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import re
@@ -22,8 +21,9 @@ from mobiledet.data.faults import CheckReport
 from mobiledet.data.images import verify_image
 from mobiledet.errors import DataError
 from mobiledet.structures import IntArray, Target
+from mobiledet.utils.text import did_you_mean, listing
 
-_OTHER_TASKS = ("captions_", "person_keypoints_", "stuff_", "panoptic_", "image_info_")
+OTHER_TASKS = ("captions_", "person_keypoints_", "stuff_", "panoptic_", "image_info_")
 
 
 @dataclass(frozen=True)
@@ -195,8 +195,8 @@ def load_coco(
     root: Path | None,
     split: str,
     *,
-    annotations: Path | None = None,
-    images: Path | None = None,
+    annotations: str | Path | None = None,
+    images: str | Path | None = None,
     check_images: bool = True,
     progress: bool = False,
     min_box_size: float = 1.0,
@@ -265,7 +265,7 @@ def split_names(root: Path) -> list[str]:
     return sorted(_splits(root))
 
 
-def _explicit(path: Path, root: Path | None, what: str) -> Path:
+def _explicit(path: str | Path, root: Path | None, what: str) -> Path:
     path = Path(path).expanduser()
     tried = [root / path, path] if root is not None and not path.is_absolute() else [path]
     for candidate in tried:
@@ -288,23 +288,21 @@ def _find_annotations(root: Path, split: str) -> Path:
             if key in present:
                 return present[key]
     known = sorted({re.sub(r"(?<=[a-z])\d{4}$", "", key) for key in present})
-    close = difflib.get_close_matches(split, known, n=1)
-    guess = f"; did you mean {close[0]!r}?" if close else ""
-    listing = _listing(root)
-    there = f"there is only {listing}" if listing else "the folder is empty"
+    guess = did_you_mean(split, known)
+    there = f"there is only {_listing(root)}" if any(root.iterdir()) else "the folder is empty"
     if known:
         there = f"there is {', '.join(map(repr, known))}"
     raise DataError(
         f"{root} has no annotations for split {split!r}: looked for annotations/instances_{split}2017.json, "
         f"annotations/instances_{split}.json, annotations/{split}.json and {split}/_annotations.coco.json; "
-        f"{there}{guess}"
+        f"{there}{guess and '; ' + guess}"
     )
 
 
 def _splits(root: Path) -> dict[str, Path]:
     """Name of each split, with its year if it carries one -> annotation file."""
     found = {file.parent.name: file for file in sorted(root.glob("*/_annotations.coco.json"))}
-    files = [f for f in sorted(root.glob("annotations/*.json")) if not f.name.startswith(_OTHER_TASKS)]
+    files = [f for f in sorted(root.glob("annotations/*.json")) if not f.name.startswith(OTHER_TASKS)]
     instances = [file for file in files if file.name.startswith("instances_")]
     found |= {file.stem: file for file in files if file not in instances}
     return found | {file.stem.removeprefix("instances_"): file for file in instances}
@@ -327,8 +325,7 @@ def _find_images(root: Path, split: str, annotation_file: Path) -> Path:
 
 
 def _listing(root: Path) -> str:
-    entries = sorted(entry.name + "/" * entry.is_dir() for entry in root.iterdir())
-    return ", ".join(entries[:12]) + (f" and {len(entries) - 12} more" if len(entries) > 12 else "")
+    return listing(sorted(entry.name + "/" * entry.is_dir() for entry in root.iterdir()), 12)
 
 
 def _is_labelled_upright(path: Path, size: tuple[int, int]) -> bool:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from mobiledet.config import Config
 from mobiledet.config.schema import DataConfig
 from mobiledet.data.coco import CocoDataset, load_coco, locate_split, split_names
-from mobiledet.data.formats.choose import Recognised, read_dataset, recognise
+from mobiledet.data.formats.choose import ImportedDataset, Recognised, read_dataset, recognise
 from mobiledet.data.holdout import hold_out
 from mobiledet.errors import DataError
 
@@ -36,20 +36,24 @@ def open_data(config: DataConfig, *, seed: int = 0) -> Splits:
     Raises:
         DataError: they can't be used, or name different classes.
     """
-    foreign = None if _names_files(config) else _foreign(Path(config.root), config.train_split)
-    splits = _as_it_is(config, foreign) if foreign is not None else _strictly(config)
-    train, val = splits
+    named = config.train_annotations is not None or config.train_images is not None
+    foreign = None if named else _foreign(Path(config.root), config.train_split)
+    train, val = _as_it_is(config, foreign) if foreign is not None else _strictly(config)
     if config.val_split is not None and val is None:
         train, val = _held_out(config, train, seed)
-    train, val = _limited(config, train), _limited(config, val) if val is not None else None
+    limited = ""
+    if config.limit is not None:
+        train, val = train.first(config.limit), val.first(config.limit) if val is not None else None
+        limited = f"data.limit={config.limit}: the first images of "
     if not len(train.labels()):
-        limited = f"data.limit={config.limit}: the first images of " if config.limit is not None else ""
         raise DataError(f"{limited}{train.annotation_file} have no boxes; training needs some")
-    _log("train", train)
-    if val is None:
-        logger.info("val: none; the last weights are kept as best.pt")
-    else:
-        _log("val", val)
+    for role, dataset in (("train", train), ("val", val)):
+        if dataset is None:
+            logger.info("val: none; the last weights are kept as best.pt")
+        else:
+            classes, file = dataset.num_classes, dataset.annotation_file
+            logger.info("%s: %d images, %d classes (%s)", role, len(dataset), classes, file)
+            logger.info("%s", dataset.report.summary())
     return Splits(train, val)
 
 
@@ -64,10 +68,7 @@ def open_split(
     foreign = _foreign(root, split) if annotations is None and images is None else None
     if foreign is None:
         return load_coco(root, split, annotations=annotations, images=images, progress=progress)
-    imported = read_dataset(foreign, progress=progress)
-    if split not in imported.splits:
-        raise DataError(f"{root} ({imported.format}) has no split {split!r}; it has {', '.join(imported.splits)}")
-    return imported.splits[split]
+    return _split(read_dataset(foreign, progress=progress), split)
 
 
 def open_recorded_split(config: Config, split: str) -> CocoDataset:
@@ -81,10 +82,6 @@ def open_recorded_split(config: Config, split: str) -> CocoDataset:
         if val is not None:
             return val
     return open_split(Path(config.data.root), split)
-
-
-def _names_files(config: DataConfig) -> bool:
-    return config.train_annotations is not None or config.train_images is not None
 
 
 def _foreign(root: Path, split: str) -> Recognised | None:
@@ -103,6 +100,13 @@ def _foreign(root: Path, split: str) -> Recognised | None:
     return None if mistake else found
 
 
+def _split(imported: ImportedDataset, split: str) -> CocoDataset:
+    if split not in imported.splits:
+        there = ", ".join(imported.splits)
+        raise DataError(f"{imported.root} ({imported.format}) has no split {split!r}; it has {there}")
+    return imported.splits[split]
+
+
 def _has_split(root: Path, split: str) -> bool:
     try:
         locate_split(root, split)
@@ -116,8 +120,8 @@ def _strictly(config: DataConfig) -> Splits:
     train = load_coco(
         root,
         config.train_split,
-        annotations=_path(config.train_annotations),
-        images=_path(config.train_images),
+        annotations=config.train_annotations,
+        images=config.train_images,
         require_boxes=True,
         progress=True,
     )
@@ -129,8 +133,8 @@ def _strictly(config: DataConfig) -> Splits:
     val = load_coco(
         root,
         config.val_split,
-        annotations=_path(config.val_annotations),
-        images=_path(config.val_images),
+        annotations=config.val_annotations,
+        images=config.val_images,
         progress=True,
     )
     if train.categories == val.categories:
@@ -141,9 +145,8 @@ def _strictly(config: DataConfig) -> Splits:
             f"{', '.join(sorted(set(train.names) ^ set(val.names))) or 'same names, other ids'}; "
             "give both the same list, or convert them: python tools/convert_dataset.py"
         )
-    return _as_it_is(
-        config, recognise(root)
-    )  # the same classes under other ids or in another order: the importer joins them by name
+    # The same classes under other ids or in another order: the importer joins them by name.
+    return _as_it_is(config, recognise(root))
 
 
 def _as_it_is(config: DataConfig, found: Recognised) -> Splits:
@@ -151,18 +154,13 @@ def _as_it_is(config: DataConfig, found: Recognised) -> Splits:
     imported = read_dataset(found, progress=True)
     for line in imported.log.lines():
         logger.info("%s", line)
-    if config.train_split not in imported.splits:
-        there = ", ".join(imported.splits)
-        raise DataError(f"{root} ({imported.format}) has no split {config.train_split!r}; it has {there}")
-    train = imported.splits[config.train_split]
-    if config.val_split is None or config.val_split in imported.splits:
-        return Splits(train, imported.splits[config.val_split] if config.val_split is not None else None)
-    if config.hold_out is None:
+    train, val = _split(imported, config.train_split), imported.splits.get(config.val_split or "")
+    if config.val_split is not None and val is None and config.hold_out is None:
         raise DataError(
             f"{root} ({imported.format}) has no split {config.val_split!r}, it has {', '.join(imported.splits)}; "
             "keep images apart for it with data.hold_out=0.15, or train without scoring: data.val_split=none"
         )
-    return Splits(train, None)
+    return Splits(train, val)
 
 
 def _held_out(config: DataConfig, train: CocoDataset, seed: int) -> Splits:
@@ -175,18 +173,3 @@ def _held_out(config: DataConfig, train: CocoDataset, seed: int) -> Splits:
         return Splits(train, None)
     logger.info("no split %r: %d of %d training images are held out for it", config.val_split, len(val), len(train))
     return Splits(rest, val)
-
-
-def _limited(config: DataConfig, dataset: CocoDataset) -> CocoDataset:
-    return dataset.first(config.limit) if config.limit is not None else dataset
-
-
-def _log(role: str, dataset: CocoDataset) -> None:
-    logger.info("%s: %d images, %d classes (%s)", role, len(dataset), dataset.num_classes, dataset.annotation_file)
-    summary = dataset.report.summary()
-    if summary:
-        logger.info("%s", summary)
-
-
-def _path(text: str | None) -> Path | None:
-    return Path(text) if text is not None else None

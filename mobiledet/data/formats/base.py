@@ -131,6 +131,13 @@ def clean_name(text: str) -> str:
     return " ".join(text.encode("utf-8", "replace").decode().split())
 
 
+def note_unlabelled(tree: Tree, used: set[Path], log: ImportLog) -> None:
+    """Record the images without labels."""
+    for image in tree.images:
+        if tree.root / image not in used:
+            log.add(Fault.IMAGE_UNLABELLED, image)
+
+
 class ClassNames:
     """Collects the names of classes while boxes are read; they are numbered in alphabetical order."""
 

@@ -6,17 +6,26 @@ import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+from posixpath import basename, dirname, join
 from typing import Any
 from urllib.parse import unquote
 
 from mobiledet.data.annotation_checks import repeats, whole_numbers
 from mobiledet.data.checks import coco_sections, read_json
+from mobiledet.data.coco import OTHER_TASKS
 from mobiledet.data.faults import Fault, ImportLog
-from mobiledet.data.formats.base import Evidence, Format, ImportedImages, SourceBox, SourceImage, clean_name, note_alike
-from mobiledet.data.formats.tree import Tree, join, parent, split_name, split_of, stem
+from mobiledet.data.formats.base import (
+    Evidence,
+    Format,
+    ImportedImages,
+    SourceBox,
+    SourceImage,
+    clean_name,
+    note_alike,
+    note_unlabelled,
+)
+from mobiledet.data.formats.tree import Tree, split_name, split_of, stem
 from mobiledet.errors import DataError
-
-_OTHER_TASKS = ("captions_", "person_keypoints_", "stuff_", "panoptic_", "image_info_")
 
 
 @dataclass
@@ -41,7 +50,7 @@ class COCO(Format):
 
     def recognises(self, tree: Tree) -> Evidence | None:
         """By a json that names all of COCO's sections."""
-        file = next((file for file in tree.with_suffix(".json") if looks_like_coco(tree.root / file)), None)
+        file = next((file for file in tree.with_suffix(".json") if _looks_like_coco(tree.root / file)), None)
         return Evidence(file) if file else None
 
     def read(self, tree: Tree, log: ImportLog, only: str | None) -> ImportedImages:
@@ -51,7 +60,7 @@ class COCO(Format):
             DataError: there are none, or none that can be used.
         """
         files = [_read(tree, name, log) for name in _choose(tree, log, only)]
-        categories = unify([(f.file, f.categories, f.heads) for f in files], _used_ids(files), log)
+        categories = _unify(files, log)
         note_alike(categories, log)
         images: list[SourceImage] = []
         for file in files:
@@ -63,12 +72,12 @@ class COCO(Format):
                 f"{first!r:.100}; put the images below this folder"
             )
         if only is None:
-            _note_unlisted(tree, {image.path for image in images}, log)
+            note_unlabelled(tree, {image.path for image in images}, log)
         where = tree.root / files[0].file if len(files) == 1 else tree.root
         return ImportedImages(self.name, images, categories, where, "annotations[{}]", own_entries=True)
 
 
-def looks_like_coco(path: Path) -> bool:
+def _looks_like_coco(path: Path) -> bool:
     """Whether a json names all of COCO's sections; without parsing it, which takes long for the real one."""
     try:
         data = path.read_bytes()
@@ -80,10 +89,10 @@ def looks_like_coco(path: Path) -> bool:
 def _choose(tree: Tree, log: ImportLog, only: str | None) -> list[str]:
     if only is not None:
         return [only]
-    found = [file for file in tree.with_suffix(".json") if looks_like_coco(tree.root / file)]
+    found = [file for file in tree.with_suffix(".json") if _looks_like_coco(tree.root / file)]
     if not found:
         raise DataError(f"{tree.root} holds no json with images, annotations and categories; name the COCO file")
-    main = [file for file in found if not file.rpartition("/")[2].startswith(_OTHER_TASKS)]
+    main = [file for file in found if not basename(file).startswith(OTHER_TASKS)]
     for file in sorted(set(found) - set(main or found)):
         log.add(Fault.LEFT_ASIDE, file, "annotations for another task")
     return main or found
@@ -93,24 +102,16 @@ def _read(tree: Tree, file: str, log: ImportLog) -> _File:
     path = tree.root / file
     images, annotations, raw = coco_sections(read_json(path), str(path))
     split = split_name(stem(file), loose=True) or split_of(file) or "train"
-    categories, heads = read_categories(raw, file, log)
+    categories, heads = _read_categories(raw, file, log)
     return _File(file, split, images, annotations, categories, heads)
-
-
-def _used_ids(files: list[_File]) -> list[set[int]]:
-    used = []
-    for file in files:
-        ids, good, _ = whole_numbers([entry.get("category_id") for entry in file.annotations])
-        used.append(set(ids[good].tolist()))
-    return used
 
 
 def _read_images(tree: Tree, file: _File, categories: dict[str, int], log: ImportLog) -> list[SourceImage]:
     ids, good, converted = whole_numbers([image.get("id") for image in file.images])
-    by_name = {(int(id_), image.get("file_name")) for id_, image in zip(ids, file.images, strict=True) if _named(image)}
-    named = Counter(id_ for id_, _ in by_name)
-    again = repeats(ids)
-    doubled = {id_ for id_ in ids[again & good].tolist() if named[id_] > 1}
+    names = [image.get("file_name") for image in file.images]
+    named = {(id_, name) for id_, name in zip(ids.tolist(), names, strict=True) if isinstance(name, str)}
+    counts = Counter(id_ for id_, _ in named)
+    doubled = {id_ for id_ in ids[repeats(ids) & good].tolist() if counts[id_] > 1}
     near = _near(file)
     by_id: dict[int, SourceImage | None] = {}
     for row, image in enumerate(file.images):
@@ -132,15 +133,11 @@ def _read_images(tree: Tree, file: _File, categories: dict[str, int], log: Impor
     return [image for image in by_id.values() if image is not None]
 
 
-def _named(image: dict[str, Any]) -> bool:
-    return isinstance(image.get("file_name"), str)
-
-
 def _near(file: _File) -> list[str]:
-    folder = parent(file.file)
+    folder = dirname(file.file)
     names = [stem(file.file).removeprefix("instances_"), file.split, f"{file.split}2017"]
     names += ["valid"] if file.split == "val" else []
-    bases = list(dict.fromkeys([folder, parent(folder), ""]))
+    bases = list(dict.fromkeys([folder, dirname(folder), ""]))
     inner = [*names, "images", *(f"images/{name}" for name in names)]
     return [*bases, *(join(base, name) for base in bases for name in inner)]
 
@@ -150,7 +147,7 @@ def _find(tree: Tree, name: Any, near: list[str], split: str, where: str, log: I
         log.add(Fault.FILE_NAME, where, f"file_name is {name!r:.60}")
         return None
     # Label Studio writes paths as its server knows them, and puts 8 characters before the name of an upload.
-    shorter = re.sub(r"^[0-9a-f]{8}-", "", name.replace("\\", "/").rpartition("/")[2])
+    shorter = re.sub(r"^[0-9a-f]{8}-", "", basename(name.replace("\\", "/")))
     for text in dict.fromkeys([name, unquote(name), shorter]):
         found = tree.find(text, near, split)
         if len(found) == 1:
@@ -231,18 +228,8 @@ def _outline_of_runs(runs: dict[str, Any]) -> list[float] | None:
         return None
 
 
-def _note_unlisted(tree: Tree, used: set[Path], log: ImportLog) -> None:
-    for image in tree.images:
-        if tree.root / image not in used:
-            log.add(Fault.IMAGE_UNLABELLED, image)
-
-
-def read_categories(raw: list[dict[str, Any]], file: str, log: ImportLog) -> tuple[dict[int, str], frozenset[str]]:
-    """Id -> name of one file's categories, and which names head other categories.
-
-    Raises:
-        DataError: two categories have the same id, so that the class of a box is unclear.
-    """
+def _read_categories(raw: list[dict[str, Any]], file: str, log: ImportLog) -> tuple[dict[int, str], frozenset[str]]:
+    """Id -> name of one file's categories, and which names head other categories."""
     ids, good, _ = whole_numbers([entry.get("id") for entry in raw])
     categories: dict[int, str] = {}
     for row, entry in enumerate(raw):
@@ -266,43 +253,28 @@ def read_categories(raw: list[dict[str, Any]], file: str, log: ImportLog) -> tup
         if name in categories.values():
             log.add(Fault.CLASSES_MERGED, where, f"{name!r}, id {id_}")
         categories[id_] = name
-    heads = set()
-    for entry in raw:
-        head = entry.get("supercategory")
-        if isinstance(head, str) and head != entry.get("name"):
-            heads.add(clean_name(head))
-    return categories, frozenset(heads)
+    named = [(entry.get("supercategory"), entry.get("name")) for entry in raw]
+    return categories, frozenset(clean_name(head) for head, name in named if isinstance(head, str) and head != name)
 
 
-def unify(
-    files: list[tuple[str, dict[int, str], frozenset[str]]], used: list[set[int]], log: ImportLog
-) -> dict[str, int]:
-    """One list of classes for all files, by name: name -> id in the order of the ids.
-
-    Args:
-        files: for each its name, its categories by id, and the names that head others.
-        used: for each the category ids that have boxes.
-        log: takes what is left out or renumbered.
-
-    Raises:
-        DataError: there is no category.
-    """
-    with_boxes = {
-        categories[id_] for (_, categories, _), ids in zip(files, used, strict=True) for id_ in ids if id_ in categories
-    }
-    heads = {head for _, _, heads in files for head in heads} - with_boxes
+def _unify(files: list[_File], log: ImportLog) -> dict[str, int]:
+    """One list of classes for all files, by name: name -> id in the order of the ids."""
+    with_boxes = set()
+    for file in files:
+        used, good, _ = whole_numbers([entry.get("category_id") for entry in file.annotations])
+        with_boxes |= {file.categories.get(id_) for id_ in set(used[good].tolist())}
+    heads = {head for file in files for head in file.heads} - with_boxes
     named: dict[str, list[int]] = {}
-    for file, categories, _ in files:
-        for id_, name in sorted(categories.items()):
+    for file in files:
+        for id_, name in sorted(file.categories.items()):
             if name in heads:
-                if name not in named:
-                    log.add(Fault.CATEGORY_HEAD, file, f"{name!r}, id {id_}")
+                log.add(Fault.CATEGORY_HEAD, file.file, f"{name!r}, id {id_}")
                 continue
             ids = named.setdefault(name, [])
             if id_ not in ids:
                 ids.append(id_)
     if not named:
-        raise DataError(f"{', '.join(file for file, _, _ in files)}: no category; a data set needs at least one class")
+        raise DataError(f"{', '.join(file.file for file in files)}: no category; a data set needs at least one class")
     conflict = len(files) > 1 and (
         any(len(ids) > 1 for ids in named.values()) or len({ids[0] for ids in named.values()}) < len(named)
     )
@@ -311,7 +283,5 @@ def unify(
     for name, ids in named.items():
         if len(ids) > 1:
             log.add(Fault.CATEGORY_UNIFIED, repr(name), f"ids {', '.join(map(str, ids))}")
-    first = [name for file, categories, _ in files[:1] for _, name in sorted(categories.items()) if name in named]
-    names = list(dict.fromkeys([*first, *named]))
-    log.add(Fault.CATEGORY_RENUMBERED, ", ".join(file for file, _, _ in files), f"1..{len(names)}")
-    return {name: number for number, name in enumerate(names, 1)}
+    log.add(Fault.CATEGORY_RENUMBERED, ", ".join(file.file for file in files), f"1..{len(named)}")
+    return {name: number for number, name in enumerate(named, 1)}

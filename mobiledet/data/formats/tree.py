@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
+from posixpath import basename, dirname, join, splitext
 
 from mobiledet.data.images import EXTENSIONS
 from mobiledet.errors import DataError
@@ -41,7 +42,7 @@ def split_name(text: str, *, loose: bool = False) -> str | None:
 
 def split_of(path: str) -> str | None:
     """The split that a path lies in, according to its folders; the innermost decides."""
-    return _split_of_folder(parent(path))
+    return _split_of_folder(dirname(path))
 
 
 @lru_cache(maxsize=4096)
@@ -57,27 +58,19 @@ def path_parts(name: str) -> list[str]:
     return parts[last_up + 1 :]
 
 
-def join(folder: str, name: str) -> str:
-    """``folder/name``; ``name`` alone for the root, which is the empty text."""
-    return f"{folder}/{name}" if folder else name
-
-
-def parent(path: str) -> str:
-    """The folder of a path; empty for the root."""
-    return path.rpartition("/")[0]
-
-
 def stem(path: str) -> str:
     """The file name without its last ending."""
-    name = path.rpartition("/")[2]
-    return name.rpartition(".")[0] or name
+    return splitext(basename(path))[0]
 
 
 def suffix(path: str) -> str:
     """The last ending in lower case, with its dot; empty without one."""
-    name = path.rpartition("/")[2]
-    dot = name.rfind(".")
-    return name[dot:].lower() if dot > 0 else ""
+    return splitext(path)[1].lower()
+
+
+def text_of(data: bytes) -> str:
+    """The text of a file in UTF-8 or, as Windows' PowerShell writes it, UTF-16; what isn't text is replaced."""
+    return data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig", "replace")
 
 
 def there(path: Path) -> bool:
@@ -112,11 +105,11 @@ class Tree:
         self.images = [file for file in self.files if suffix(file) in EXTENSIONS]
         self._names: dict[str, list[str]] = defaultdict(list)
         self._folded: dict[str, list[str]] = defaultdict(list)
-        self._splits = {_split_of_folder(folder) for folder in {parent(file) for file in self.images}}
+        self._splits = {_split_of_folder(folder) for folder in {dirname(file) for file in self.images}}
         self._stems: dict[str, list[str]] = defaultdict(list)
         for file in self.images:
-            self._names[file.rpartition("/")[2]].append(file)
-            self._folded[file.rpartition("/")[2].casefold()].append(file)
+            self._names[basename(file)].append(file)
+            self._folded[basename(file).casefold()].append(file)
             self._stems[stem(file)].append(file)
 
     def with_suffix(self, *endings: str) -> list[str]:
@@ -131,8 +124,7 @@ class Tree:
             near: folders to look in first.
             split: the split it belongs to, which decides between images of the same name.
         """
-        parts = path_parts(name)
-        if not parts:
+        if not (parts := path_parts(name)):
             return []
         for start in range(len(parts)):
             tail = "/".join(parts[start:])
@@ -150,7 +142,7 @@ class Tree:
         """The images of a name without its ending: those of the first of some folders, else those anywhere."""
         candidates = self._stems.get(name, [])
         for folder in near:
-            if inside := [file for file in candidates if parent(file) == folder]:
+            if inside := [file for file in candidates if dirname(file) == folder]:
                 return inside
         return _closest(candidates, [name], split)
 

@@ -16,15 +16,26 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from posixpath import basename, dirname, join
 from typing import Any
 
 from mobiledet.data.faults import Fault, ImportLog
-from mobiledet.data.formats.base import ClassNames, Evidence, Format, ImportedImages, SourceBox, SourceImage, head
-from mobiledet.data.formats.tree import Tree, join, parent, path_parts, split_name, split_of, stem, suffix
+from mobiledet.data.formats.base import (
+    ClassNames,
+    Evidence,
+    Format,
+    ImportedImages,
+    SourceBox,
+    SourceImage,
+    head,
+    note_unlabelled,
+)
+from mobiledet.data.formats.tree import Tree, path_parts, split_name, split_of, stem, suffix, text_of
 from mobiledet.data.images import EXTENSIONS
 from mobiledet.errors import DataError
 
 _IMAGE_FOLDERS = ("JPEGImages", "images", "Images", "imgs", "img", "pictures")
+_MASK_FOLDERS = {"SegmentationClass", "SegmentationObject"}
 _LABEL_FOLDERS = ("annotations", "annotation", "xml", "xmls", "labels")
 _LIST = re.compile(r"(train|training|trainval|val|valid|validation|dev|test|testing)[-_]?(\d{4})?", re.IGNORECASE)
 _COLUMNS = {
@@ -39,7 +50,7 @@ _COLUMNS = {
     "width": ("width", "image_width", "img_width"),
     "height": ("height", "image_height", "img_height"),
 }  # fmt: skip
-CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 _SAMPLE = 200
 """Files that are looked into before a folder is taken for something else."""
@@ -73,7 +84,7 @@ class VOC(Format):
         for file in tree.with_suffix(".xml")[:_SAMPLE]:
             if b"<annotation" in head(tree.root / file).replace(b"\0", b""):
                 return Evidence(file)
-        table = next((file for file in tree.with_suffix(".csv") if has_boxes(tree.root / file)), None)
+        table = next((file for file in tree.with_suffix(".csv") if _has_boxes(tree.root / file)), None)
         return Evidence(table, 1) if table else None
 
     def read(self, tree: Tree, log: ImportLog, only: str | None) -> ImportedImages:  # noqa: ARG002 - no single files
@@ -86,7 +97,7 @@ class VOC(Format):
         documents = [document for file in files if (document := _parse(tree, file, log)) is not None]
         names = ClassNames(log)
         if not documents:
-            images = read_csv_boxes(tree, names, log)
+            images = _read_csv_boxes(tree, names, log)
             row, where = "line {}", tree.root
             if not images:
                 raise DataError(
@@ -95,14 +106,16 @@ class VOC(Format):
                 )
         else:
             matched = _match(tree, documents, log)
-            row, where = "object {}", _annotation_folder(tree, documents)
-            images = []
+            folders = {dirname(document.file) for document in documents}
+            row, where = "object {}", tree.root / folders.pop() if len(folders) == 1 else tree.root
+            by_xml = {}
             for document, image in matched:
                 boxes = _boxes(document, names, log)
-                images.append(SourceImage(tree.root / image, "", document.file, document.size, boxes))
-            _note_unlabelled(tree, {image for _, image in matched}, log)
-            by_xml = {document.file: image for (document, _), image in zip(matched, images, strict=True)}
-            images = assign_splits(tree, by_xml, log)
+                by_xml[document.file] = SourceImage(tree.root / image, "", document.file, document.size, boxes)
+            # VOC's masks are images too, and nobody expects boxes for them.
+            masks = {tree.root / image for image in tree.images if _MASK_FOLDERS & set(image.split("/"))}
+            note_unlabelled(tree, masks | {image.path for image in by_xml.values()}, log)
+            images = _assign_splits(tree, by_xml, log)
         return ImportedImages(self.name, images, names.numbered(), where, row, check_sizes=True)
 
 
@@ -124,15 +137,11 @@ def box_of_corners(corners: list[float], where: str, log: ImportLog) -> list[flo
 
 
 def _parse(tree: Tree, file: str, log: ImportLog) -> _Xml | None:
-    kind = Fault.LABELS_UNREADABLE
     try:
         # With a byte order mark or none; ElementTree reads the encoding from the declaration.
         root = ET.fromstring((tree.root / file).read_bytes(), parser=ET.XMLParser(target=_Builder()))
-    except OSError as error:
-        log.add(kind, file, str(error.strerror))
-        return None
-    except (ET.ParseError, ValueError, LookupError, RecursionError) as error:
-        log.add(kind, file, str(error))
+    except (OSError, ET.ParseError, ValueError, LookupError, RecursionError) as error:
+        log.add(Fault.LABELS_UNREADABLE, file, str(error.strerror if isinstance(error, OSError) else error))
         return None
     if root.tag != "annotation":
         log.add(Fault.LEFT_ASIDE, file, f"an xml with <{root.tag[:40]}>, not <annotation>")
@@ -157,7 +166,7 @@ def _boxes(document: _Xml, names: ClassNames, log: ImportLog) -> list[SourceBox]
         name = names.take(element.findtext("name"), where)
         if name is None:
             continue
-        texts = [element.findtext(f"bndbox/{key}") for key in ("xmin", "ymin", "xmax", "ymax")]
+        texts = [element.findtext(f"bndbox/{corner}") for corner in _CORNERS]
         try:
             corners = [float(text) for text in texts if text is not None]
         except ValueError:
@@ -180,12 +189,12 @@ def _match(tree: Tree, documents: list[_Xml], log: ImportLog) -> list[tuple[_Xml
     claims: dict[str, list[_Xml]] = defaultdict(list)
     own: dict[str, list[str]] = {}
     for document in documents:
-        near = _near(parent(document.file))
+        near = _near(dirname(document.file))
         split = split_of(document.file)
         own[document.file] = tree.find_stem(stem(document.file), near, split)
         found = tree.find(document.filename, near, split) if suffix(document.filename) in EXTENSIONS else []
         if not found and document.filename and suffix(document.filename) not in EXTENSIONS:
-            found = tree.find_stem(document.filename.replace("\\", "/").rpartition("/")[2], near, split)
+            found = tree.find_stem(basename(document.filename.replace("\\", "/")), near, split)
         found = found if len(found) == 1 else own[document.file] or found
         if len(found) == 1:
             claims[found[0]].append(document)
@@ -199,13 +208,13 @@ def _match(tree: Tree, documents: list[_Xml], log: ImportLog) -> list[tuple[_Xml
             if mine == image:
                 continue
             # An xml copied or renamed by hand still names the old image.
-            kind = Fault.OTHER_NAME
             if len(claimants) > 1 and mine not in claims:
-                log.add(kind, document.file, f"it names {document.filename!r}, {mine} was taken")
+                log.add(Fault.OTHER_NAME, document.file, f"it names {document.filename!r}, {mine} was taken")
                 claimants.remove(document)
                 claims[mine] = [document]
             elif len(claimants) == 1:
-                log.add(kind, document.file, f"it names {document.filename!r}, which was taken; there is {mine}")
+                value = f"it names {document.filename!r}, which was taken; there is {mine}"
+                log.add(Fault.OTHER_NAME, document.file, value)
     matched = []
     for image, claimants in claims.items():
         for other in claimants[1:]:
@@ -222,30 +231,11 @@ def _near(folder: str) -> list[str]:
         for name in _IMAGE_FOLDERS:
             near.append("/".join([*parts[:place], name, *parts[place + 1 :]]))
         near.append("/".join([*parts[:place], *parts[place + 1 :]]))
-    above = parent(folder)
-    return [
-        *near,
-        *(join(folder, name) for name in _IMAGE_FOLDERS),
-        *(join(above, name) for name in _IMAGE_FOLDERS),
-    ]
-
-
-def _annotation_folder(tree: Tree, documents: list[_Xml]) -> Path:
-    folders = {parent(document.file) for document in documents}
-    return tree.root / folders.pop() if len(folders) == 1 else tree.root
-
-
-def _note_unlabelled(tree: Tree, used: set[str], log: ImportLog) -> None:
-    kind = Fault.IMAGE_UNLABELLED
-    # VOC's masks are images too, and nobody expects boxes for them.
-    masks = ("SegmentationClass", "SegmentationObject")
-    for image in tree.images:
-        if image not in used and not any(mask in image.split("/") for mask in masks):
-            log.add(kind, image)
+    return [*near, *(join(base, name) for base in (folder, dirname(folder)) for name in _IMAGE_FOLDERS)]
 
 
 @dataclass
-class CsvFile:
+class _CsvFile:
     """A csv: its path, which column is what, and its rows with their line numbers."""
 
     file: str
@@ -258,44 +248,40 @@ class CsvFile:
         return row[at].strip() if 0 <= at < len(row) else ""
 
 
-def has_boxes(path: Path) -> bool:
+def _has_boxes(path: Path) -> bool:
     """Whether a csv has columns of a file and of the four corners."""
-    columns = _columns(_text(head(path, 1 << 14)))
-    return all(what in columns for what in ("file", *CORNERS))
+    return {"file", *_CORNERS} <= _columns(text_of(head(path, 1 << 14))).keys()
 
 
-def read_csv(tree: Tree, file: str) -> CsvFile:
+def _read_csv(tree: Tree, file: str) -> _CsvFile:
     """Read a csv; one that can't be read has no columns and no rows."""
     try:
-        text = _text((tree.root / file).read_bytes())
+        text = text_of((tree.root / file).read_bytes())
         columns = _columns(text)
         rows = list(_rows(text))[1:] if columns else []
     except (OSError, csv.Error):
         columns, rows = {}, []
-    return CsvFile(file, columns, rows)
+    return _CsvFile(file, columns, rows)
 
 
-def read_csv_boxes(tree: Tree, names: ClassNames, log: ImportLog) -> list[SourceImage]:
+def _read_csv_boxes(tree: Tree, names: ClassNames, log: ImportLog) -> list[SourceImage]:
     """Images and boxes of all csv files that hold boxes; the split is a column, or in the name of the file."""
     found: dict[tuple[str, str], SourceImage] = {}
     for file in tree.with_suffix(".csv"):
-        if not has_boxes(tree.root / file):
+        if not _has_boxes(tree.root / file):
             log.add(Fault.LEFT_ASIDE, file, "a csv without xmin, ymin, xmax, ymax")
             continue
-        table = read_csv(tree, file)
+        table = _read_csv(tree, file)
         of_file = split_name(stem(file), loose=True) or split_of(file)
         for line, row in table.rows:
             _take_row(table, line, row, of_file, found, tree, names, log)
-    used = {image.path for image in found.values()}
-    if used:
-        for image in tree.images:
-            if tree.root / image not in used:
-                log.add(Fault.IMAGE_UNLABELLED, image)
+    if found:
+        note_unlabelled(tree, {image.path for image in found.values()}, log)
     return sorted(found.values(), key=lambda image: image.path)
 
 
 def _take_row(
-    table: CsvFile,
+    table: _CsvFile,
     line: int,
     row: list[str],
     of_file: str | None,
@@ -307,17 +293,16 @@ def _take_row(
     where = f"{table.file}, line {line}"
     name = table.cell(row, "file")
     split = split_name(table.cell(row, "split")) or of_file
-    near = [parent(table.file), "images", "JPEGImages", split or "", f"images/{split}", ""]
+    near = [dirname(table.file), "images", "JPEGImages", split or "", f"images/{split}", ""]
     images = tree.find(name, near, split) or tree.find_stem(name, near, split)
     if len(images) != 1:
-        kind = Fault.ENTRY_AMBIGUOUS if images else Fault.ENTRY_LONE
-        log.add(kind, where, repr(name))
+        log.add(Fault.ENTRY_AMBIGUOUS if images else Fault.ENTRY_LONE, where, repr(name))
         return
     split = split or split_of(images[0]) or "train"
-    size = _size(table.cell(row, "height"), table.cell(row, "width")) if "width" in table.columns else None
+    size = (_whole(table.cell(row, "height")), _whole(table.cell(row, "width"))) if "width" in table.columns else None
     fresh = SourceImage(tree.root / images[0], split, table.file, size)
     image = found.setdefault((split, images[0]), fresh)
-    texts = [table.cell(row, corner) for corner in CORNERS]
+    texts = [table.cell(row, corner) for corner in _CORNERS]
     if not any(texts):
         return  # an image without objects, as keras-retinanet writes it
     label = names.take(table.cell(row, "class") if "class" in table.columns else "object", where)
@@ -331,21 +316,6 @@ def _take_row(
     bbox = box_of_corners(corners, where, log)
     if bbox is not None:
         image.boxes.append(SourceBox(line, label, bbox))
-
-
-def _size(height: str, width: str) -> tuple[int, int]:
-    try:
-        sides = float(height), float(width)
-    except ValueError:
-        return 0, 0
-    good = all(side.is_integer() and 0 < side < 1e9 for side in sides)
-    return (int(sides[0]), int(sides[1])) if good else (0, 0)
-
-
-def _text(data: bytes) -> str:
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return data.decode("utf-16", "replace")
-    return data.decode("utf-8-sig", "replace")
 
 
 def _rows(text: str) -> Iterator[tuple[int, list[str]]]:
@@ -372,14 +342,8 @@ def _columns(text: str) -> dict[str, int]:
     return columns
 
 
-def assign_splits(tree: Tree, by_xml: dict[str, SourceImage], log: ImportLog) -> list[SourceImage]:
-    """Give every image its split; an image in several lists comes once for each.
-
-    Args:
-        tree: the folder.
-        by_xml: xml file -> its image.
-        log: takes what the lists leave out, and what they name in vain.
-    """
+def _assign_splits(tree: Tree, by_xml: dict[str, SourceImage], log: ImportLog) -> list[SourceImage]:
+    """The image of each xml with its split; an image in several lists comes once for each."""
     entries = [*_from_lists(tree, log)] or [*_from_csv(tree)]
     by_stem: dict[str, list[str]] = defaultdict(list)
     for xml, image in by_xml.items():
@@ -389,8 +353,7 @@ def assign_splits(tree: Tree, by_xml: dict[str, SourceImage], log: ImportLog) ->
     if not any(meant):
         for file in sorted({where.partition(",")[0] for _, where, _, _ in entries}):
             log.add(Fault.LEFT_ASIDE, file, "it names none of the labelled images")
-        named = {xml: split_of(xml) or split_of(_inside(tree, image)) for xml, image in by_xml.items()}
-        return _by_folder(named, by_xml, log)
+        return _by_folder(tree, by_xml, log)
     chosen: dict[str, list[tuple[str, SourceImage]]] = defaultdict(list)
     listed = set()
     for (split, where, name, _), found in zip(entries, meant, strict=True):
@@ -404,19 +367,17 @@ def assign_splits(tree: Tree, by_xml: dict[str, SourceImage], log: ImportLog) ->
     return [image for images in chosen.values() for _, image in sorted(images, key=lambda pair: pair[0])]
 
 
-def _inside(tree: Tree, image: SourceImage) -> str:
-    return image.path.relative_to(tree.root).as_posix()
-
-
-def _by_folder(named: dict[str, str | None], by_xml: dict[str, SourceImage], log: ImportLog) -> list[SourceImage]:
-    if not any(named.values()):
-        return [replace(image, split="train") for image in by_xml.values()]
+def _by_folder(tree: Tree, by_xml: dict[str, SourceImage], log: ImportLog) -> list[SourceImage]:
+    """Splits after the folder of the xml or of its image; without such folders everything is for training."""
+    named = {
+        xml: split_of(xml) or split_of(image.path.relative_to(tree.root).as_posix()) for xml, image in by_xml.items()
+    }
     images = []
     for xml, image in by_xml.items():
-        if folder_split := named[xml]:
-            images.append(replace(image, split=folder_split))
-        else:
+        if named[xml] is None and any(named.values()):
             log.add(Fault.NO_SPLIT_FOLDER, image.path.name, xml)
+        else:
+            images.append(replace(image, split=named[xml] or "train"))
     return images
 
 
@@ -426,16 +387,15 @@ def _from_lists(tree: Tree, log: ImportLog) -> Iterable[tuple[str, str, str, str
     Those of ImageSets/Main count; other folders have lists for other tasks, and dog_train.txt is about one class.
     """
     lists = [file for file in tree.with_suffix(".txt") if _LIST.fullmatch(stem(file))]
-    main = [file for file in lists if parent(file).rpartition("/")[2].casefold() == "main"]
-    sets = [file for file in lists if parent(file).rpartition("/")[2].casefold() == "imagesets"]
+    main, sets = (
+        [file for file in lists if basename(dirname(file)).casefold() == folder] for folder in ("main", "imagesets")
+    )
     depth = min((file.count("/") for file in lists), default=0)
-    used = main or sets or [file for file in lists if file.count("/") == depth]
-    for file in used:
+    for file in main or sets or [file for file in lists if file.count("/") == depth]:
         split = split_name(stem(file)) or ""
-        folder = parent(file)
-        base = re.sub(r"(^|/)(ImageSets/)?Main$|(^|/)ImageSets$", "", folder, flags=re.IGNORECASE)
+        base = re.sub(r"(^|/)(ImageSets/)?Main$|(^|/)ImageSets$", "", dirname(file), flags=re.IGNORECASE)
         try:
-            text = (tree.root / file).read_bytes().decode("utf-8-sig", "replace")
+            text = text_of((tree.root / file).read_bytes())
         except OSError as error:
             log.add(Fault.LEFT_ASIDE, file, str(error.strerror))
             continue
@@ -446,25 +406,22 @@ def _from_lists(tree: Tree, log: ImportLog) -> Iterable[tuple[str, str, str, str
 
 def _from_csv(tree: Tree) -> Iterable[tuple[str, str, str, str]]:
     """As `_from_lists`, of csv files that have a column for the split or are named after one."""
-    tables = [table for file in tree.with_suffix(".csv") if "file" in (table := read_csv(tree, file)).columns]
+    tables = [table for file in tree.with_suffix(".csv") if "file" in (table := _read_csv(tree, file)).columns]
     with_column = [table for table in tables if "split" in table.columns]
     for table in with_column or tables:
         of_file = split_name(stem(table.file), loose=True)
         for line, row in table.rows:
             split = split_name(table.cell(row, "split")) if with_column else of_file
             if split is not None:
-                yield split, f"{table.file}, line {line}", table.cell(row, "file"), parent(table.file)
+                yield split, f"{table.file}, line {line}", table.cell(row, "file"), dirname(table.file)
 
 
 def _resolve(name: str, base: str, by_stem: dict[str, list[str]]) -> str | None:
     """The xml that a line means: a stem, a file name or a path, perhaps followed by 1 or -1."""
     for text in (name, *re.findall(r"^(.+?)\s+-?[0-9]+$", name)):
-        parts = path_parts(text)
-        if not parts:
+        if not (parts := path_parts(text)):
             continue
-        last = parts[-1]
-        tries = [last, stem(last)] if suffix(last) else [last]
-        found = next((by_stem[key] for key in tries if key in by_stem), [])
+        found = next((by_stem[key] for key in (parts[-1], stem(parts[-1])) if key in by_stem), [])
         if len(found) > 1:
             # The same name in several folders: what lies below the list's own folder, then what fits the whole path.
             found = [xml for xml in found if not base or xml.startswith(f"{base}/")] or found

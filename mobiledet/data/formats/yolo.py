@@ -9,6 +9,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
+from posixpath import basename, normpath
 
 from mobiledet.data.faults import Fault, ImportLog
 from mobiledet.data.formats.base import (
@@ -21,7 +22,7 @@ from mobiledet.data.formats.base import (
     head,
     note_alike,
 )
-from mobiledet.data.formats.tree import Tree, split_name, split_of, stem, suffix, there
+from mobiledet.data.formats.tree import Tree, split_name, split_of, stem, suffix, text_of, there
 from mobiledet.data.formats.yolo_yaml import YoloYaml, find_yaml, read_yaml, resolve
 from mobiledet.data.images import EXTENSIONS
 from mobiledet.errors import DataError
@@ -120,7 +121,7 @@ def _images_in(tree: Tree, folder: Path) -> list[Path]:
 
 def _images_of_list(tree: Tree, file: Path, log: ImportLog, base: Path) -> list[Path]:
     try:
-        lines = file.read_bytes().decode("utf-8-sig", "replace").splitlines()
+        lines = text_of(file.read_bytes()).splitlines()
     except OSError as error:
         log.add(Fault.LEFT_ASIDE, file.name, str(error.strerror))
         return []
@@ -138,23 +139,15 @@ def _images_of_list(tree: Tree, file: Path, log: ImportLog, base: Path) -> list[
         if len(matches) == 1:
             found.append(tree.root / matches[0])
         else:
-            kind = Fault.ENTRY_AMBIGUOUS if matches else Fault.ENTRY_LONE
-            log.add(kind, f"{file.name}, line {number}", name[:100])
+            fault = Fault.ENTRY_AMBIGUOUS if matches else Fault.ENTRY_LONE
+            log.add(fault, f"{file.name}, line {number}", name[:100])
     return found
 
 
 def _inside(tree: Tree, path: Path) -> str | None:
-    parts: list[str] = []
-    if not path.is_relative_to(tree.root):
-        return None
-    for part in path.relative_to(tree.root).parts:
-        if part == ".." and not parts:
-            return None
-        if part == "..":
-            parts.pop()
-        else:
-            parts.append(part)
-    return "/".join(parts)
+    """A path as the tree has it, without steps upwards; None for one that leads out of it."""
+    inside = normpath(path.relative_to(tree.root).as_posix()) if path.is_relative_to(tree.root) else ".."
+    return None if inside.startswith("..") else inside
 
 
 def _by_lists(tree: Tree, log: ImportLog) -> dict[str, list[Path]]:
@@ -162,7 +155,7 @@ def _by_lists(tree: Tree, log: ImportLog) -> dict[str, list[Path]]:
     splits = {}
     for file in tree.with_suffix(".txt"):
         split = split_name(stem(file))
-        beginning = head(tree.root / file).decode("utf-8-sig", "replace").strip().splitlines()
+        beginning = text_of(head(tree.root / file)).strip().splitlines()
         if split and file.count("/") <= 1 and beginning and suffix(beginning[0].strip()) in EXTENSIONS:
             splits[split] = _images_of_list(tree, tree.root / file, log, tree.root)
     return {split: images for split, images in splits.items() if images}
@@ -182,11 +175,11 @@ def _by_folder(tree: Tree, log: ImportLog) -> dict[str, list[Path]]:
 
 def _names_beside(tree: Tree, log: ImportLog) -> dict[int, str]:
     for name in _NAME_FILES:
-        files = [file for file in tree.files if file.rpartition("/")[2] == name]
+        files = [file for file in tree.files if basename(file) == name]
         if not files:
             continue
         try:
-            lines = (tree.root / files[0]).read_bytes().decode("utf-8-sig", "replace").rstrip().splitlines()
+            lines = text_of((tree.root / files[0]).read_bytes()).rstrip().splitlines()
         except OSError as error:
             raise DataError(f"{tree.root / files[0]} can't be read: {error.strerror}") from error
         return {number: clean_name(line) or f"class_{number}" for number, line in enumerate(lines)}
@@ -238,8 +231,7 @@ def _read_labels(
                 images.append(SourceImage(path, split, _shown(tree, path), None))
             elif len(owners[label]) > 1:
                 others = " and ".join(sorted(other.name for other in owners[label]))
-                kind = Fault.LABELS_SHARED
-                log.add(kind, _shown(tree, path), f"{_shown(tree, label)} may belong to {others}")
+                log.add(Fault.LABELS_SHARED, _shown(tree, path), f"{_shown(tree, label)} may belong to {others}")
             else:
                 if label not in boxes:
                     boxes[label] = rows.read(label, _shown(tree, label))
@@ -285,19 +277,14 @@ class RowReader:
     def read(self, path: Path, shown: str) -> list[SourceBox]:
         """The boxes of a label file; ``shown`` is its name in the log."""
         try:
-            data = path.read_bytes()
+            lines = text_of(path.read_bytes()).splitlines()
         except OSError as error:
             self._log.add(Fault.LABELS_UNREADABLE, shown, str(error.strerror))
             return []
-        # Windows' PowerShell writes UTF-16 when a program's output is sent to a file.
-        encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-        lines = data.decode(encoding, "replace").splitlines()
         found = []
         for number, line in enumerate(lines, 1):
-            if words := line.split():
-                box = self._read_row(number, words, f"{shown}, line {number}")
-                if box is not None:
-                    found.append(box)
+            if (words := line.split()) and (box := self._read_row(number, words, f"{shown}, line {number}")):
+                found.append(box)
         self._boxes += len(found)
         return found
 
