@@ -38,24 +38,15 @@ class Fault(Enum):
     NO_IMAGES = _REFUSED, "images in all", "a data set needs images; check that this is the right file"
     NO_CATEGORIES = _REFUSED, "categories in all", "a data set needs at least one class"
     NO_BOXES = _REFUSED, "boxes in all", "training needs boxes; check that this is the right file"
-    IMAGE_ID = (
-        _REFUSED,
-        "image ids missing, duplicate or not whole numbers",
-        "give every image its own whole number",
-    )
+    IMAGE_ID = _REFUSED, "image ids missing, duplicate or not whole numbers", "give each its own whole number"
     IMAGE_SIZE = _REFUSED, "image sizes that are not whole numbers", "write height and width in pixels"
-    CATEGORY_ID = (
-        _REFUSED,
-        "category ids missing, duplicate or not whole numbers",
-        "give every category its own whole number",
-    )
+    CATEGORY_ID = _REFUSED, "category ids missing, duplicate or not whole numbers", "give each its own whole number"
     CATEGORY_NAME = _REFUSED, "category names missing or duplicate", "give every category its own name"
     FILE_NAME = _REFUSED, "file names missing or not text", "write the image's file name"
     FILE_OUTSIDE = (
         _REFUSED,
         "file names leading out of the image folder",
-        "put the images (not links to them) into the folder and name them relative to it; linking the whole folder "
-        "is fine",
+        "put the images (not links to them; linking the folder is fine) into it and name them relative to it",
     )
     IMAGE_MISSING = _REFUSED, "missing images", "put them there, correct file_name, or name another folder of images"
     IMAGE_UNREADABLE = _REFUSED, "unreadable images", "replace the files or remove them from the json"

@@ -39,9 +39,9 @@ EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff
 BROKEN = "copy or download it again, or take it out of the data"
 """The remedy for a damaged image, as error messages end."""
 
-
 _ORIENTATION_TAG = 0x0112
 
+_STARTS = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 """PNG's last chunk, which holds nothing, with its checksum."""
 
@@ -65,9 +65,14 @@ class ImageInfo:
     orientation: int = 1
 
     @property
+    def stored_size(self) -> Size:
+        """``(height, width)`` before any rotation."""
+        return self.height, self.width
+
+    @property
     def upright_size(self) -> Size:
         """``(height, width)`` once the EXIF rotation has been applied."""
-        return (self.width, self.height) if self.orientation >= 5 else (self.height, self.width)
+        return (self.width, self.height) if self.orientation >= 5 else self.stored_size
 
 
 _Found: TypeAlias = ImageInfo | ImageError
@@ -116,8 +121,8 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file())
-            inside = [p for p in inside if not p.name.startswith(".")]  # macOS leaves ._name.jpg beside name.jpg
+            files = sorted(p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file())
+            inside = [p for p in files if not p.name.startswith(".")]  # macOS leaves ._name.jpg beside name.jpg
             if not inside:
                 raise ImageError(
                     f"{path} holds no image; files ending in {', '.join(sorted(EXTENSIONS))} count", ImageFault.MISSING
@@ -139,19 +144,15 @@ def read_bytes(path: str | Path) -> bytes:
     try:
         data = Path(path).read_bytes()
     except FileNotFoundError as error:
-        raise ImageError(
-            f"{path} doesn't exist; correct the name or put the image there", ImageFault.MISSING
-        ) from error
-    except IsADirectoryError as error:
-        raise ImageError(f"{path} is a folder; name an image in it", ImageFault.UNREADABLE) from error
-    except PermissionError as error:
-        if Path(path).is_dir():  # what opening a folder gives on Windows
-            raise ImageError(f"{path} is a folder; name an image in it", ImageFault.UNREADABLE) from error
-        raise ImageError(
-            f"{path} may not be read; give yourself permission (chmod u+r)", ImageFault.UNREADABLE
-        ) from error
+        what = f"{path} doesn't exist; correct the name or put the image there"
+        raise ImageError(what, ImageFault.MISSING) from error
     except (OSError, ValueError) as error:
-        raise ImageError(f"{path} can't be read: {error}; correct the name", ImageFault.UNREADABLE) from error
+        what = f"can't be read: {error}; correct the name"
+        if isinstance(error, (IsADirectoryError, PermissionError)):
+            what = "may not be read; give yourself permission (chmod u+r)"
+            if Path(path).is_dir():  # which Windows doesn't permit to open
+                what = "is a folder; name an image in it"
+        raise ImageError(f"{path} {what}", ImageFault.UNREADABLE) from error
     if not data:
         raise ImageError(f"{path} is empty (0 bytes); {BROKEN}")
     return data
@@ -190,16 +191,9 @@ def check_container(path: str | Path, data: bytes) -> str:
 
 def image_format(data: bytes) -> str | None:
     """The format of an image file as Pillow calls it, by its first bytes; None if they aren't one's."""
-    starts = {
-        b"\xff\xd8\xff": "JPEG",
-        b"\x89PNG\r\n\x1a\n": "PNG",
-        b"BM": "BMP",
-        b"II*\0": "TIFF",
-        b"MM\0*": "TIFF",
-    }
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
-    return next((kind for start, kind in starts.items() if data.startswith(start)), None)
+    return next((kind for start, kind in _STARTS.items() if data.startswith(start)), None)
 
 
 def _jpeg_ends(data: bytes) -> bool:

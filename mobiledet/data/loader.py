@@ -141,7 +141,7 @@ class DetectionImages(Dataset[Sample | ImageError]):
 
 
 class EpochSampler:
-    """Batches of keys, epoch by epoch, starting anywhere.
+    """Batches of keys in a new order every epoch, starting anywhere.
 
     Every batch is full: the last one is filled up from the start of the epoch's order, so batch-norm never meets a
     batch of one and all processes do the same number of steps.
@@ -149,20 +149,16 @@ class EpochSampler:
     Args:
         length: Images in the data set.
         batch_size: Images of one batch of one process.
-        shuffle: A new order every epoch, or always the same.
         seed: Decides the orders.
         rank: This process among those training together.
         world_size: How many there are.
     """
 
-    def __init__(
-        self, length: int, *, batch_size: int, shuffle: bool, seed: int = 0, rank: int = 0, world_size: int = 1
-    ) -> None:
+    def __init__(self, length: int, *, batch_size: int, seed: int = 0, rank: int = 0, world_size: int = 1) -> None:
         if length < 1:
             raise DataError("the data set has no images")
         self.length = length
         self.batch_size = batch_size
-        self.shuffle = shuffle
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
@@ -182,28 +178,17 @@ class EpochSampler:
         self.epoch, self.first_batch = epoch, first_batch
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
-        order = np.arange(self.length)
-        if self.shuffle:
-            order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
         order = np.resize(order, self.batches_per_epoch * self.batch_size * self.world_size)
         mine = order[self.rank :: self.world_size].reshape(-1, self.batch_size)
         for batch in mine[self.first_batch :]:
             yield [SampleKey(self.epoch, int(index)) for index in batch]
 
 
-class PlainSampler:
-    """Every image once, in order; the last batch may be smaller."""
-
-    def __init__(self, length: int, *, batch_size: int) -> None:
-        self.length = length
-        self.batch_size = batch_size
-
-    def __len__(self) -> int:
-        return -(-self.length // self.batch_size)
-
-    def __iter__(self) -> Iterator[list[SampleKey]]:
-        for start in range(0, self.length, self.batch_size):
-            yield [SampleKey(0, index) for index in range(start, min(start + self.batch_size, self.length))]
+def in_order(length: int, batch_size: int) -> list[list[SampleKey]]:
+    """Every image once, in batches of which the last may be smaller."""
+    keys = [SampleKey(0, index) for index in range(length)]
+    return [keys[start : start + batch_size] for start in range(0, length, batch_size)]
 
 
 class Batches:
@@ -219,7 +204,7 @@ class Batches:
     def __init__(
         self,
         images: DetectionImages,
-        sampler: EpochSampler | PlainSampler,
+        sampler: EpochSampler | list[list[SampleKey]],
         *,
         workers: int = 0,
         pin_memory: bool = False,

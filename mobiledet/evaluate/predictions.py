@@ -129,7 +129,7 @@ def _read_by_workers(detector: Detector, dataset: CocoDataset, batch_size: int, 
     resize = detector.card.resize
     if not resize.fixed:
         batch_size = 1  # beside a larger image, a smaller one would be padded, and scored a little differently
-    sampler = loader.PlainSampler(len(dataset), batch_size=batch_size)
+    sampler = loader.in_order(len(dataset), batch_size)
     for batch in loader.Batches(loader.DetectionImages(dataset, resize=resize), sampler, workers=workers):
         pixels = batch.images.permute(0, 2, 3, 1).numpy()  # type: ignore[union-attr]  # all of one size
         yield batch.image_ids, detector.detect_fitted(pixels, batch.geometries)

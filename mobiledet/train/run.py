@@ -16,7 +16,7 @@ from torch import Tensor
 from mobiledet import __version__
 from mobiledet.config import Config
 from mobiledet.data.coco import CocoDataset
-from mobiledet.data.loader import Batch, Batches, DetectionImages, EpochSampler, ImageCache, PlainSampler
+from mobiledet.data.loader import Batch, Batches, DetectionImages, EpochSampler, ImageCache, in_order
 from mobiledet.data.transforms import TrainTransform
 from mobiledet.errors import CheckpointError, WorkerError
 from mobiledet.evaluate.metrics import Metrics, score_detections
@@ -87,7 +87,6 @@ class Run:
         self.sampler = EpochSampler(
             len(train),
             batch_size=config.schedule.batch_size,
-            shuffle=True,
             seed=config.seed,
             rank=self.rank,
             world_size=self.world_size,
@@ -113,7 +112,7 @@ class Run:
             if weights.folded:
                 two_stages = len(self.model.backbone_parts()) > 1
                 dataset = self.train.first(NORM_PICTURES_OF_PROPOSALS if two_stages else NORM_PICTURES)
-                sampler = PlainSampler(len(dataset), batch_size=1 if two_stages else 16)
+                sampler = in_order(len(dataset), 1 if two_stages else 16)
                 batches = Batches(DetectionImages(dataset, resize=self.config.model.resize_rule), sampler)
                 images = (batch.images_on(self.trainer.device) for batch in batches)
                 count = reinsert_norms(self.model, images, transfer.loaded)

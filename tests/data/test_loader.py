@@ -17,15 +17,7 @@ import torch
 
 from mobiledet.config import AugmentConfig
 from mobiledet.data.coco import load_coco
-from mobiledet.data.loader import (
-    Batches,
-    DetectionImages,
-    EpochSampler,
-    ImageCache,
-    PlainSampler,
-    SampleKey,
-    collate,
-)
+from mobiledet.data.loader import Batches, DetectionImages, EpochSampler, ImageCache, SampleKey, collate, in_order
 from mobiledet.data.transforms import TrainTransform
 from mobiledet.errors import DataError, ImageError, WorkerError
 from mobiledet.structures import ResizeRule
@@ -45,7 +37,7 @@ def digest(batch):
 
 
 def two_epochs(dataset, *, workers, cache=None, seed=7):
-    sampler = EpochSampler(len(dataset), batch_size=5, shuffle=True, seed=seed)
+    sampler = EpochSampler(len(dataset), batch_size=5, seed=seed)
     batches = Batches(images(dataset, cache=cache, seed=seed), sampler, workers=workers)
     found = []
     for epoch in range(2):
@@ -95,7 +87,7 @@ def test_the_cache_is_refused_when_memory_is_short(dataset, monkeypatch):
 
 
 def test_starting_in_the_middle_gives_the_tail(dataset, expected):
-    sampler = EpochSampler(len(dataset), batch_size=5, shuffle=True, seed=7)
+    sampler = EpochSampler(len(dataset), batch_size=5, seed=7)
     batches = Batches(images(dataset), sampler)
     for epoch in range(2):
         for first in range(4):
@@ -106,7 +98,7 @@ def test_starting_in_the_middle_gives_the_tail(dataset, expected):
 
 def test_the_rest_of_an_abandoned_epoch_never_appears(dataset, expected):
     """Persistent workers have read ahead when somebody leaves an epoch; the next one starts clean."""
-    sampler = EpochSampler(len(dataset), batch_size=5, shuffle=True, seed=7)
+    sampler = EpochSampler(len(dataset), batch_size=5, seed=7)
     batches = Batches(images(dataset), sampler, workers=2)
     sampler.start(0)
     for batch in batches:
@@ -121,7 +113,7 @@ def test_the_rest_of_an_abandoned_epoch_never_appears(dataset, expected):
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_every_picture_is_seen_and_every_batch_is_full(length, batch_size, world_size):
     samplers = [
-        EpochSampler(length, batch_size=batch_size, shuffle=True, seed=1, rank=rank, world_size=world_size)
+        EpochSampler(length, batch_size=batch_size, seed=1, rank=rank, world_size=world_size)
         for rank in range(world_size)
     ]
     for epoch in (0, 1, 5):
@@ -140,8 +132,8 @@ def test_every_picture_is_seen_and_every_batch_is_full(length, batch_size, world
 
 
 def test_processes_share_out_the_order_of_one():
-    alone = EpochSampler(24, batch_size=6, shuffle=True, seed=3)
-    both = [EpochSampler(24, batch_size=3, shuffle=True, seed=3, rank=rank, world_size=2) for rank in (0, 1)]
+    alone = EpochSampler(24, batch_size=6, seed=3)
+    both = [EpochSampler(24, batch_size=3, seed=3, rank=rank, world_size=2) for rank in (0, 1)]
     for sampler in (alone, *both):
         sampler.start(2)
     for whole, first, second in zip(alone, *both, strict=True):
@@ -155,23 +147,21 @@ def test_orders_differ_by_epoch_and_seed_and_stay_without_shuffling():
         sampler.start(epoch)
         return [key.image for batch in sampler for key in batch]
 
-    assert order(0, shuffle=False) == order(3, shuffle=False) == list(range(40))
-    assert order(0, shuffle=True, seed=1) == order(0, shuffle=True, seed=1)
-    orders = {tuple(order(epoch, shuffle=True, seed=seed)) for epoch in range(3) for seed in range(3)}
+    assert order(0, seed=1) == order(0, seed=1)
+    orders = {tuple(order(epoch, seed=seed)) for epoch in range(3) for seed in range(3)}
     assert len(orders) == 9
 
 
 @pytest.mark.parametrize(("length", "sizes"), [(1, [1]), (8, [4, 4]), (9, [4, 4, 1])])
-def test_the_plain_sampler_takes_every_picture_once_in_order(length, sizes):
-    batches = list(PlainSampler(length, batch_size=4))
+def test_in_order_every_image_comes_once(length, sizes):
+    batches = in_order(length, batch_size=4)
     assert [len(batch) for batch in batches] == sizes
-    assert len(PlainSampler(length, batch_size=4)) == len(sizes)
     assert [key.image for batch in batches for key in batch] == list(range(length))
 
 
 def test_no_pictures_is_an_error():
     with pytest.raises(DataError, match="no images"):
-        EpochSampler(0, batch_size=4, shuffle=True)
+        EpochSampler(0, batch_size=4)
 
 
 def test_batches_have_the_shapes_the_detector_takes(dataset):
@@ -209,7 +199,7 @@ def test_a_picture_that_vanishes_is_one_line_with_its_name(vanishing, workers, d
         path.unlink()
     else:
         path.write_bytes(path.read_bytes()[:-200])
-    sampler = EpochSampler(len(dataset), batch_size=4, shuffle=True)
+    sampler = EpochSampler(len(dataset), batch_size=4)
     with pytest.raises(DataError) as caught:
         list(Batches(images(dataset), sampler, workers=workers))
     message = str(caught.value)
@@ -267,7 +257,7 @@ def test_crowds_reach_the_batch(tmp_coco):
 
 
 def test_a_killed_worker_is_one_line(dataset):
-    batches = Batches(images(dataset), PlainSampler(len(dataset), batch_size=2), workers=1)
+    batches = Batches(images(dataset), in_order(len(dataset), batch_size=2), workers=1)
     iterator = iter(batches)
     next(iterator)
     os.kill(batches._loader._iterator._workers[0].pid, signal.SIGKILL)

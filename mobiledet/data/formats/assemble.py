@@ -78,7 +78,14 @@ def assemble(
         _refuse_useless({}, root, source, log, what="no object with a class")
     splits = _settle_splits(source.images, log)
     folder, names = _common_folder([p.path for images in splits.values() for p in images], root, log)
-    found = _look_at(list(names), source, splits, folder, check_images=check_images, progress=progress)
+    paths = list(names)
+    if check_images:
+        found = dict(zip(paths, verify_images(paths, folder, progress=progress), strict=True))
+    else:
+        if source.own_entries:  # only those whose size is wanted
+            paths = [p.path for images in splits.values() for p in images if not (p.size and all(p.size))]
+        with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+            found = dict(zip(paths, pool.map(_peek, paths), strict=True))
     datasets = {}
     with collector_paused():
         for split in sorted(splits, key=lambda name: SPLIT_ORDER.get(name, len(SPLIT_ORDER))):
@@ -98,7 +105,7 @@ def _settle_splits(images: list[SourceImage], log: ImportLog) -> dict[str, list[
         first = splits[image.split].setdefault(image.path, image)
         if first is image:
             continue
-        log.add(Fault.LISTED_TWICE, str(image.path.name), f"{image.split}, {image.labels}")
+        log.add(Fault.LISTED_TWICE, image.path.name, f"{image.split}, {image.labels}")
         if first.labels != image.labels or first.image_id != image.image_id:
             first.boxes = first.boxes + image.boxes  # some exporters write one entry for each box
     both = splits.pop("trainval", {})
@@ -142,25 +149,6 @@ def _common_folder(paths: list[Path], root: Path, log: ImportLog) -> tuple[Path,
     return common, {path: Path(target).relative_to(common).as_posix() for path, target in real.items()}
 
 
-def _look_at(
-    paths: list[Path],
-    source: ImportedImages,
-    splits: dict[str, list[SourceImage]],
-    folder: Path,
-    *,
-    check_images: bool,
-    progress: bool,
-) -> dict[Path, ImageInfo | ImageError]:
-    """What the images are, each decoded once; without decoding, only for those whose size is wanted."""
-    if check_images:
-        return dict(zip(paths, verify_images(paths, folder, progress=progress), strict=True))
-    if source.own_entries:
-        needed = {p.path for images in splits.values() for p in images if not (p.size and all(p.size))}
-        paths = [path for path in paths if path in needed]
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        return dict(zip(paths, pool.map(_peek, paths), strict=True))
-
-
 def _peek(path: Path) -> ImageInfo | ImageError:
     from PIL import Image
 
@@ -186,7 +174,7 @@ def _settle_sizes(
     for image in images:
         info = found.get(image.path)
         size = image.size
-        if isinstance(info, ImageInfo) and size and all(size) and size not in (info.upright_size, _stored(info)):
+        if isinstance(info, ImageInfo) and size and all(size) and size not in (info.upright_size, info.stored_size):
             actual = info.upright_size
             value = f"{size[1]} x {size[0]} (width x height), {image.path.name} has {actual[1]} x {actual[0]}"
             same_shape = abs(size[0] * actual[1] / (size[1] * actual[0]) - 1) < SAME_SHAPE
@@ -198,10 +186,6 @@ def _settle_sizes(
             image = replace(image, size=None)
         kept.append(image)
     return kept
-
-
-def _stored(info: ImageInfo) -> tuple[int, int]:
-    return info.height, info.width
 
 
 def _fits(image: SourceImage, size: tuple[int, int]) -> bool:
@@ -221,9 +205,9 @@ def _check_split(
     log: ImportLog,
 ) -> CocoDataset | None:
     """Check a split as any COCO file is, dropping what the checks refuse until they have nothing to say."""
-    ids = _image_ids(images, log, split)
+    images = _with_ids(images, log, split)
     while images:
-        parsed, places = _coco_dict(images, ids, source, names, found)
+        parsed, places = _coco_dict(images, source, names, found)
         image_places = [f"{p.labels} ({p.path.name})" for p in images]
         report = ImportReport(split, places={"images": image_places, "annotations": places})
         columns = check_coco(parsed, folder, report, known=[found.get(p.path) for p in images])
@@ -241,24 +225,22 @@ def _check_split(
             rows = [next(boxes) for _ in image.boxes]
             if row not in faulty_images:
                 left = [box for box, at in zip(image.boxes, rows, strict=True) if at not in faulty_rows]
-                kept.append(image if len(left) == len(rows) else replace(image, boxes=left))
-        ids = [id_ for row, id_ in enumerate(ids) if row not in faulty_images]
+                kept.append(replace(image, boxes=left))
         images = kept
     return None
 
 
-def _image_ids(images: list[SourceImage], log: ImportLog, split: str) -> list[int]:
-    given = [image.image_id for image in images]
-    if all(id_ is not None for id_ in given) and len(set(given)) == len(given):
-        return [id_ for id_ in given if id_ is not None]
-    if any(id_ is not None for id_ in given):
+def _with_ids(images: list[SourceImage], log: ImportLog, split: str) -> list[SourceImage]:
+    given = {image.image_id for image in images}
+    if None not in given and len(given) == len(images):
+        return images
+    if given != {None}:
         log.add(Fault.IMAGE_RENUMBERED, f"split {split}", "the same id for several images, or none")
-    return list(range(1, len(given) + 1))
+    return [replace(image, image_id=number) for number, image in enumerate(images, 1)]
 
 
 def _coco_dict(
     images: list[SourceImage],
-    ids: list[int],
     source: ImportedImages,
     names: dict[Path, str],
     found: dict[Path, ImageInfo | ImageError],
@@ -267,8 +249,8 @@ def _coco_dict(
     entries: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     places: list[str] = []
-    for id_, image in zip(ids, images, strict=True):
-        image_entry: dict[str, Any] = {"id": id_, "file_name": names[image.path]}
+    for image in images:
+        image_entry: dict[str, Any] = {"id": image.image_id, "file_name": names[image.path]}
         if image.size is not None:
             image_entry["height"], image_entry["width"] = image.size
         entries.append(image_entry)
@@ -282,7 +264,7 @@ def _coco_dict(
             entry = {"id": len(annotations) + 1, "iscrowd": 0} if not source.own_entries else {}
             if not source.own_entries and bbox[2] > 0 and bbox[3] > 0:
                 entry["area"] = bbox[2] * bbox[3]
-            entry |= {"image_id": id_, "category_id": source.categories[box.name], "bbox": bbox, **box.extra}
+            entry |= {"image_id": image.image_id, "category_id": source.categories[box.name], "bbox": bbox, **box.extra}
             annotations.append(entry)
             places.append(f"{image.labels}, {source.row.format(box.row)}")
     categories = [{"id": id_, "name": name} for name, id_ in source.categories.items()]
@@ -318,16 +300,9 @@ def _refuse_useless(
 
 
 def _note_classes(datasets: dict[str, CocoDataset], log: ImportLog) -> None:
-    used = {split: set(_labels(dataset)) for split, dataset in datasets.items()}
+    used = {split: set(np.unique(dataset.labels()).tolist()) for split, dataset in datasets.items()}
     anywhere: set[int] = set().union(*used.values())
     trained = used.get("train", anywhere)
     for label, name in enumerate(next(iter(datasets.values())).names, 1):
-        if label not in anywhere:
-            log.add(Fault.CLASS_EMPTY, repr(name), "in no split")
-        elif label not in trained:
-            log.add(Fault.CLASS_EMPTY, repr(name), "in train")
-
-
-def _labels(dataset: CocoDataset) -> list[int]:
-    found: list[int] = np.unique(dataset.labels()).tolist()
-    return found
+        if label not in trained:
+            log.add(Fault.CLASS_EMPTY, repr(name), "in train" if label in anywhere else "in no split")
