@@ -144,7 +144,7 @@ def _check_numbers(found: _Annotations) -> tuple[Floats, BoolArray]:
     else:
         rows = [four_floats(value) if fits else [0.0] * 4 for value, fits in zip(values, four, strict=True)]
         boxes = np.array(rows, np.float64).reshape(-1, 4)
-    finite = np.isfinite(boxes).all(axis=1)
+    finite: BoolArray = np.isfinite(boxes).all(axis=1)
     found.add(Fault.BOX_NOT_NUMBERS, ~four)
     found.add(Fault.BOX_NOT_FINITE, ~finite)
     boxes[~finite] = 0
@@ -162,7 +162,7 @@ def _check_crowds(found: _Annotations) -> BoolArray:
 
 def _check_annotation_ids(found: _Annotations) -> IntArray:
     ids, _, converted = whole_numbers(found.values("id"))
-    bad = (ids < 1) | repeats(ids)
+    bad: BoolArray = (ids < 1) | repeats(ids)
     found.add(Fault.ID_CONVERTED, converted, "id")
     found.add(Fault.ANNOTATION_ID, bad, "id")
     return np.arange(1, len(ids) + 1) if bad.any() else ids

@@ -261,9 +261,11 @@ def _coco_dict(
                 height, width = info.upright_size
                 # Labels have six digits at most; more than that would only be noise to read.
                 bbox = [round(n * side, 4) for n, side in zip(bbox, (width, height) * 2, strict=True)]
-            entry = {"id": len(annotations) + 1, "iscrowd": 0} if not source.own_entries else {}
-            if not source.own_entries and bbox[2] > 0 and bbox[3] > 0:
-                entry["area"] = bbox[2] * bbox[3]
+            entry: dict[str, Any] = {}
+            if not source.own_entries:
+                entry = {"id": len(annotations) + 1, "iscrowd": 0}
+                if bbox[2] > 0 and bbox[3] > 0:
+                    entry["area"] = bbox[2] * bbox[3]
             entry |= {"image_id": image.image_id, "category_id": source.categories[box.name], "bbox": bbox, **box.extra}
             annotations.append(entry)
             places.append(f"{image.labels}, {source.row.format(box.row)}")
