@@ -144,7 +144,7 @@ def _check_numbers(found: _Annotations) -> tuple[Floats, BoolArray]:
     else:
         rows = [four_floats(value) if fits else [0.0] * 4 for value, fits in zip(values, four, strict=True)]
         boxes = np.array(rows, np.float64).reshape(-1, 4)
-    finite: BoolArray = np.isfinite(boxes).all(axis=1)
+    finite = np.asarray(np.isfinite(boxes).all(axis=1))
     found.add(Fault.BOX_NOT_NUMBERS, ~four)
     found.add(Fault.BOX_NOT_FINITE, ~finite)
     boxes[~finite] = 0
