@@ -124,7 +124,7 @@ def python(code):
         ("mobiledet.evaluate.metrics", ["torch"]),
         ("mobiledet.evaluate.predictions", ["torch", "onnxruntime", "pydantic"]),
         ("mobiledet.draw.boxes", ["torch", "matplotlib"]),
-        ("mobiledet.draw.curves", ["torch", "matplotlib"]),
+        ("mobiledet.draw.figures", ["torch", "matplotlib"]),
         ("mobiledet.data.coco", ["torch"]),
         ("mobiledet.data.formats.choose", ["torch"]),
         ("mobiledet.download", ["torch", "cv2", "numpy", "requests"]),

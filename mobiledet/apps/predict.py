@@ -68,7 +68,9 @@ def write_predictions(
                 continue
             found = predict(image).above(threshold)
             write_image(target, draw_detections(image, found))
-            records.append(_record(path, target, image, found, category_ids))
+            height, width = image.shape[:2]
+            record = {"file": str(path), "drawn": str(target), "height": height, "width": width}
+            records.append({**record, "detections": _plain(found, category_ids)})
             summary.images += 1
             summary.detections += len(found)
     except BaseException:
@@ -82,25 +84,16 @@ def write_predictions(
     return summary
 
 
-def _record(
-    path: Path, drawn: Path, image: ImageArray, found: Detections, category_ids: Sequence[int]
-) -> dict[str, Any]:
-    """One image's entry; boxes are xyxy in its pixels."""
-    return {
-        "file": str(path),
-        "drawn": str(drawn),
-        "height": image.shape[0],
-        "width": image.shape[1],
-        "detections": [
-            {
-                "name": found.name(index),
-                "category_id": category_ids[int(found.labels[index]) - 1],
-                "score": round(float(found.scores[index]), 6),
-                "box_xyxy": [round(float(value), 2) for value in found.boxes[index]],
-            }
-            for index in range(len(found))
-        ],
-    }
+def _plain(found: Detections, category_ids: Sequence[int]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": found.name(index),
+            "category_id": category_ids[int(found.labels[index]) - 1],
+            "score": round(float(found.scores[index]), 6),
+            "box_xyxy": [round(float(value), 2) for value in found.boxes[index]],
+        }
+        for index in range(len(found))
+    ]
 
 
 def _output_names(paths: Sequence[Path], output: Path) -> list[Path]:

@@ -33,7 +33,6 @@ _FONT = cv2.FONT_HERSHEY_DUPLEX
 _WHITE: Color = (255, 255, 255)
 _BLACK: Color = (0, 0, 0)
 _BACKGROUND: Color = (58, 60, 64)
-_MATCH_IOU = 0.5
 _LEGEND_SCALE, _LEGEND_LINE = 0.6, 30  # size of a legend's text, and pixels from line to line
 
 
@@ -58,7 +57,8 @@ def draw_detections(image: ImageArray, detections: Detections, *, labels: bool =
     """
     canvas: ImageArray = image.copy()
     tags = _draw_detected(canvas, detections)
-    _draw_tags(canvas, tags if labels else [])
+    if labels:
+        _draw_tags(canvas, tags)
     return canvas
 
 
@@ -85,7 +85,7 @@ def draw_comparison(image: ImageArray, target: Target, detections: Detections, n
     truth_tags = _draw_truth(canvas, target, names)
     tags = _draw_detected(canvas, detections)
     overlap = pairwise_iou(target.boxes, detections.boxes) * (target.labels[:, None] == detections.labels[None])
-    missed = ~target.iscrowd & (overlap.max(axis=1, initial=0) < _MATCH_IOU)
+    missed = ~target.iscrowd & (overlap.max(axis=1, initial=0) < 0.5)
     tags += [(index, box, f"missed: {text}", color) for index, box, text, color in truth_tags if missed[index]]
     _draw_tags(canvas, tags)
     return canvas
@@ -194,11 +194,7 @@ def write_image(path: Path, image: ImageArray) -> None:
 
 
 def write_encoded(path: Path, data: bytes) -> None:
-    """Write an image that is encoded already, making its folder; a file of that name is replaced whole.
-
-    Raises:
-        ImageError: It can't be written.
-    """
+    """Write an image that is encoded already; the rest is as in `write_image`."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
@@ -225,15 +221,10 @@ def _corners(boxes: FloatArray, image: ImageArray) -> list[tuple[int, Corners]]:
 
 def _draw_detected(canvas: ImageArray, detections: Detections) -> list[Tag]:
     """Draw the boxes, and give their tags, best first."""
-    tags = [
-        (
-            index,
-            box,
-            f"{detections.name(index)} {detections.scores[index]:.2f}",
-            class_color(int(detections.labels[index])),
-        )
-        for index, box in _corners(detections.boxes, canvas)
-    ]
+    tags: list[Tag] = []
+    for index, box in _corners(detections.boxes, canvas):
+        text = f"{detections.name(index)} {detections.scores[index]:.2f}"
+        tags.append((index, box, text, class_color(int(detections.labels[index]))))
     tags.sort(key=lambda tag: -detections.scores[tag[0]])
     for _, box, _, color in reversed(tags):
         cv2.rectangle(canvas, box[:2], box[2:], color, _line_width(canvas))

@@ -79,7 +79,6 @@ _TABLE = """\
 </tbody></table></div>"""
 
 _BULLETS = "<ul>{% for line in lines %}<li>{{ line }}</li>{% endfor %}</ul>"
-
 _FACTS = "<dl>{% for key, value in facts.items() %}<dt>{{ key }}</dt><dd>{{ value }}</dd>{% endfor %}</dl>"
 
 
@@ -99,14 +98,7 @@ class Cell:
 
 
 def page(title: str, heading: str, parts: Sequence[Markup], *, style: str = "") -> str:
-    """A whole page.
-
-    Args:
-        title: For the browser's tab.
-        heading: Above all.
-        parts: Its sections.
-        style: CSS beyond that of every page.
-    """
+    """A whole page; ``title`` is for the browser's tab, ``style`` is CSS beyond that of every page."""
     return str(render(_PAGE, title=title, heading=heading, parts=parts, style=Markup(style), theme=THEME)) + "\n"
 
 
@@ -116,13 +108,7 @@ def section(title: str, *blocks: str) -> Markup:
 
 
 def table(head: Sequence[Cell], rows: Sequence[Sequence[Cell]], *, kind: str = "") -> Markup:
-    """A table that scrolls by itself where the page is too narrow for it.
-
-    Args:
-        head: The headings.
-        rows: Its rows, each as long as ``head``.
-        kind: Its CSS class.
-    """
+    """A table, of CSS class ``kind``, that scrolls by itself where the page is too narrow for it."""
     return render(_TABLE, head=head, rows=rows, kind=kind)
 
 

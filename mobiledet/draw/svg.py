@@ -210,9 +210,7 @@ def line_chart(lines: Sequence[Line], *, unit: str, title: str, floor: bool = Tr
     axes.set_xlabel("minutes" if scale > 1 else "seconds", loc="right", **_SOFT)
     axes.set_title(unit, loc="left", pad=4, **_SOFT)
     if legend:
-        handles = [
-            Line2D([], [], label=name, **_line_style(line.series)) for name, line in zip(names, lines, strict=True)
-        ]
+        handles = [Line2D([], [], label=n, **_line_style(line.series)) for n, line in zip(names, lines, strict=True)]
         _legend(axes, handles, columns=columns, above=14)
     return _element(figure, title)
 
@@ -226,14 +224,8 @@ def _axes(height: float, *, left: float, right: float, top: float, bottom: float
     axes = figure.add_axes((left / WIDTH, bottom / whole, 1 - (left + right) / WIDTH, height / whole))
     for spine in axes.spines.values():
         spine.set_visible(False)
-    axes.tick_params(
-        bottom=False,
-        left=False,
-        labelsize=_SIZE,
-        labelcolor=_color("soft"),
-        grid_color=_color("line"),
-        grid_linewidth=0.7,
-    )
+    axes.tick_params(bottom=False, left=False, labelsize=_SIZE, labelcolor=_color("soft"))
+    axes.tick_params(grid_color=_color("line"), grid_linewidth=0.7)
     axes.set_axisbelow(True)
     return figure, axes
 
@@ -257,7 +249,7 @@ def _legend(axes: Axes, handles: Sequence[object], *, columns: int, above: float
 
 def _line_style(series: int) -> dict[str, Any]:
     round_ = series // len(SERIES)
-    dash = "-" if round_ == 0 else (0, (1 + 3 * round_, 2))
+    dash = (0, (1 + 3 * round_, 2)) if round_ else "-"
     return {"color": _color(SERIES[series % len(SERIES)]), "lw": 1.2, "linestyle": dash}
 
 
@@ -297,12 +289,8 @@ def _element(figure: Figure, title: str) -> Markup:
     # Nothing reaches beyond the plot that may not, so that nothing need be cut off.
     svg = re.sub(r' clip-path="[^"]*"|<clipPath.*?</clipPath>', "", svg, flags=re.DOTALL)
     svg = re.sub(r"<g id=(?:\"([^\"]*)\"|'([^']*)')>", lambda match: _group(match[1] or match[2]), svg)
-    names = {light: name for name, (light, _) in THEME.items()}
-    svg = re.sub(
-        r"\b(fill|stroke): (#[0-9a-f]{6})\b",
-        lambda match: f"{match[1]}: var(--{names[match[2]]})" if match[2] in names else match[0],
-        svg,
-    )
+    for name, (light, _) in THEME.items():
+        svg = re.sub(rf"\b(fill|stroke): {light}\b", rf"\1: var(--{name})", svg)
     size = f"{WIDTH:g} {figure.get_figheight() * 72:g}"
     namespaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
     about = f'role="img" aria-label="{escape(title)}" style="stroke-linejoin: round"'

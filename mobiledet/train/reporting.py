@@ -17,7 +17,7 @@ from mobiledet.data.coco import CocoDataset
 from mobiledet.data.images import read_image
 from mobiledet.data.loader import Batch
 from mobiledet.draw.boxes import draw_comparison, draw_target, image_grid, write_image
-from mobiledet.draw.curves import plot_history
+from mobiledet.draw.figures import plot_history
 from mobiledet.errors import MissingDependencyError
 from mobiledet.runtime.detector import Detector
 from mobiledet.train.progress import Progress, Row

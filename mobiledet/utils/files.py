@@ -20,11 +20,8 @@ from mobiledet.errors import DownloadError, MobiledetError, TrainingError
 
 logger = logging.getLogger(__name__)
 
-_BLOCK = 1 << 20
-"""Bytes read at a time for a digest."""
-
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-"""What some network drives answer when asked for a lock."""
+_BLOCK = 1 << 20  # bytes read at a time for a digest
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # answers of some network drives, asked for a lock
 
 
 @contextmanager
@@ -54,11 +51,7 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file's content, or the names in a folder, are on the disk.
-
-    Raises:
-        OSError: They can't be written there.
-    """
+    """Wait until a file's content, or the names in a folder, are on the disk."""
     is_folder = path.is_dir()
     if is_folder and os.name == "nt":  # folders can't be opened there
         return
@@ -83,20 +76,12 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a text file (UTF-8) as a whole.
-
-    Raises:
-        MobiledetError: It can't be written.
-    """
+    """Replace a text file (UTF-8) as a whole; raises as `write_bytes` does."""
     write_bytes(path, text.encode("utf-8"))
 
 
 def write_json(path: Path, value: Mapping[str, Any] | Sequence[Any]) -> None:
-    """Replace a JSON file as a whole.
-
-    Raises:
-        MobiledetError: It can't be written.
-    """
+    """Replace a JSON file as a whole; raises as `write_bytes` does."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
@@ -109,11 +94,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Replace a CSV file as a whole; columns are those of all rows, in order of first appearance.
-
-    Raises:
-        MobiledetError: It can't be written.
-    """
+    """Replace a CSV file as a whole; columns are those of all rows, in order of first appearance."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -123,15 +104,7 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def file_digest(path: Path, name: str = "sha256") -> str:
-    """Checksum of a file in hexadecimal.
-
-    Args:
-        path: The file.
-        name: Algorithm, as `hashlib` calls it.
-
-    Raises:
-        OSError: It can't be read.
-    """
+    """Checksum of a file in hexadecimal, by the algorithm that `hashlib` calls ``name``."""
     digest = hashlib.new(name, usedforsecurity=False)  # else MD5 is refused where FIPS is on
     with path.open("rb") as stream:
         while block := stream.read(_BLOCK):
@@ -170,13 +143,8 @@ def refuse_existing(path: Path | None) -> None:
 def create_run_folder(output: Path, name: str, *, remedy: str = "name another with train.output=FOLDER") -> Path:
     """Make the next free ``<output>/<name>/<number>``.
 
-    Args:
-        output: Where runs are kept.
-        name: Of this kind of run.
-        remedy: What the user can do where it can't be made.
-
     Raises:
-        TrainingError: The folder can't be made.
+        TrainingError: The folder can't be made; ``remedy`` says what the user can do.
     """
     parent = output / name
     try:
@@ -184,13 +152,10 @@ def create_run_folder(output: Path, name: str, *, remedy: str = "name another wi
         taken = [int(p.name) for p in parent.iterdir() if p.name.isdigit()]
         number = max(taken, default=0) + 1
         while True:
-            folder = parent / str(number)
-            try:
-                folder.mkdir()
-            except FileExistsError:  # another run took it a moment ago
-                number += 1
-                continue
-            return folder
+            with suppress(FileExistsError):  # another run took it a moment ago
+                (parent / str(number)).mkdir()
+                return parent / str(number)
+            number += 1
     except OSError as error:
         raise TrainingError(f"can't make a run folder in {str(parent)!r}: {error.strerror}; {remedy}") from None
 
@@ -261,12 +226,7 @@ def _holder(lock: Path) -> str:
 
 
 def check_space(folder: Path, needed: int, what: str) -> None:
-    """Make sure that bytes fit on a folder's disk.
-
-    Args:
-        folder: An existing folder.
-        needed: How many bytes.
-        what: What needs them, for the message.
+    """Make sure that ``needed`` bytes, of ``what``, fit on the disk of an existing folder.
 
     Raises:
         DownloadError: They don't; says how many are missing.

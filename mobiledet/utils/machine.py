@@ -31,7 +31,7 @@ def describe_machine() -> dict[str, Any]:
         "memory_gib": _memory_gib(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
-        "packages": package_versions(),
+        "packages": {name: version for name in PACKAGES if (version := package_version(name))},
         "load_average": load_average(),
     }
 
@@ -59,12 +59,6 @@ def load_average() -> float | None:
         return round(os.getloadavg()[0], 2)
     except (OSError, AttributeError):
         return None
-
-
-def package_versions() -> dict[str, str]:
-    """Versions of the packages in `PACKAGES` that are installed."""
-    found = {name: package_version(name) for name in PACKAGES}
-    return {name: version for name, version in found.items() if version}
 
 
 def package_version(name: str) -> str:

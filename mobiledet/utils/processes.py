@@ -70,9 +70,6 @@ def handling(numbers: Iterable[int], handler: Callable[[int, FrameType | None], 
 class StopSignals:
     """A context in which signals ask to stop instead of ending the process; to be entered in the main thread.
 
-    Args:
-        numbers: The signals.
-
     Attributes:
         signal: The first signal that arrived; 0 before.
     """

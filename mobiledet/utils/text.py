@@ -21,10 +21,7 @@ def listing(items: Iterable[object], most: int = 5, separator: str = ", ") -> st
 def nearest(word: str, choices: Iterable[str], cutoff: float = 0.6) -> str | None:
     """The choice that was probably meant by ``word``, upper and lower case being alike; None if none is near.
 
-    Args:
-        word: What somebody typed.
-        choices: What is valid.
-        cutoff: Smallest similarity, 0..1.
+    ``cutoff`` is the smallest similarity that counts, 0..1.
     """
     folded = {choice.casefold(): choice for choice in choices}
     near = difflib.get_close_matches(word.casefold(), folded, n=1, cutoff=cutoff)
@@ -60,11 +57,8 @@ def readable_size(size: int) -> str:
     """Bytes for people: ``"778 MiB"``; exact below a KiB."""
     if size < 1024:
         return f"{size} bytes"
-    value, units = size / 1024, ["TiB", "GiB", "MiB", "KiB"]
-    while value >= 1000 and len(units) > 1:
-        value /= 1024
-        units.pop()
-    return f"{value:.3g} {units[-1]}"
+    power = next((power for power in (1, 2, 3) if size / 1024**power < 1000), 4)
+    return f"{size / 1024**power:.3g} {'KMGT'[power - 1]}iB"
 
 
 def table(rows: Sequence[Sequence[str]], left: Iterable[int] = (0,)) -> list[str]:

@@ -12,10 +12,7 @@ from typing import Any
 from mobiledet.errors import MobiledetError, ModelFileError
 from mobiledet.utils.text import did_you_mean
 
-PEERS = {"litert": "ai_edge_litert", "torchvision": "torchvision", "ultralytics": "ultralytics"}
-"""Name of each peer to the module that must be installed."""
-
-INSTALL = {"litert": "ai-edge-litert", "torchvision": "torchvision", "ultralytics": "ultralytics"}
+PEERS = {"litert": "ai-edge-litert", "torchvision": "torchvision", "ultralytics": "ultralytics"}
 """Name of each peer to the package that pip installs."""
 
 
@@ -52,10 +49,9 @@ class CertificateSummary:
 
 def choose_candidates(models: Sequence[str], peers: Sequence[str]) -> list[Candidate]:
     """Rows for models and peers, in the order given; the same model twice shows how far its figures can be trusted."""
-    names = _short_names(models)
     rows = [
         Candidate(name, "litert" if Path(model).suffix == ".tflite" else "model", model)
-        for name, model in zip(names, models, strict=True)
+        for name, model in zip(_short_names(models), models, strict=True)
     ]
     return rows + [Candidate(peer, peer) for peer in peers if peer != "litert"]
 
@@ -82,8 +78,8 @@ def parse_peers(text: str | None, models: Sequence[str]) -> tuple[list[str], lis
     if "litert" in words and not has_tflite:
         raise MobiledetError("--peers litert: none of the models ends in .tflite; name one beside the others")
     wanted = [peer for peer in PEERS if peer in words or ("all" in words and (peer != "litert" or has_tflite))]
-    missing = [peer for peer in wanted if importlib.util.find_spec(PEERS[peer]) is None]
-    lines = [f"{peer} is skipped: it is not installed; pip install {INSTALL[peer]}" for peer in missing]
+    missing = [peer for peer in wanted if importlib.util.find_spec(PEERS[peer].replace("-", "_")) is None]
+    lines = [f"{peer} is skipped: it is not installed; pip install {PEERS[peer]}" for peer in missing]
     return [peer for peer in wanted if peer not in missing], lines
 
 

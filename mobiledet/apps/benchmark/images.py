@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,11 +16,8 @@ from mobiledet.structures import ImageArray, Size
 if TYPE_CHECKING:
     from mobiledet.data.coco import CocoDataset
 
-COUNT = 4
-"""Images of each size; the calls of a turn use one after the other."""
-
+COUNT = 4  # images of each size; the calls of a turn use one after the other
 MOST_SIZES, LONGEST_SIDE = 8, 8192  # sizes of one benchmark; pixels of an image's side
-
 DEFAULT_SIZES = "480x640,720x1280,own"
 
 
@@ -30,18 +28,15 @@ def parse_sizes(text: str) -> tuple[Size | None, ...]:
         MobiledetError: Anything else, too large, too many, or one of them twice.
     """
     sizes: list[Size | None] = []
-    for word in text.split(","):
-        height, _, width = word.strip().lower().partition("x")
-        if word.strip().lower() == "own":
-            size = None
-        elif height.isascii() and height.isdigit() and width.isascii() and width.isdigit():
-            size = (int(height), int(width))
-            if min(size) < 1 or max(size) > LONGEST_SIDE:
-                raise MobiledetError(f"--sizes: {word.strip()!r} is outside 1 to {LONGEST_SIDE} pixels a side")
-        else:
-            raise MobiledetError(f"--sizes: {word.strip()!r} is neither HEIGHTxWIDTH, such as 480x640, nor 'own'")
+    for word in map(str.strip, text.lower().split(",")):
+        sides = re.fullmatch("([0-9]+)x([0-9]+)", word)
+        size = (int(sides[1]), int(sides[2])) if sides else None
+        if size is None and word != "own":
+            raise MobiledetError(f"--sizes: {word!r} is neither HEIGHTxWIDTH, such as 480x640, nor 'own'")
+        if size is not None and not 1 <= min(size) <= max(size) <= LONGEST_SIDE:
+            raise MobiledetError(f"--sizes: {word!r} is outside 1 to {LONGEST_SIDE} pixels a side")
         if size in sizes:
-            raise MobiledetError(f"--sizes: {word.strip()!r} is given twice; remove one")
+            raise MobiledetError(f"--sizes: {word!r} is given twice; remove one")
         sizes.append(size)
     if len(sizes) > MOST_SIZES:
         raise MobiledetError(f"--sizes: {len(sizes)} sizes are too many; give {MOST_SIZES} at most")
@@ -63,12 +58,7 @@ def read_sources(folder: Path | None) -> list[ImageArray]:
 
 
 def load_eval_split(root: Path, split: str, limit: int | None) -> CocoDataset:
-    """The data that AP is measured on.
-
-    Args:
-        root: A data set.
-        split: Its part, such as ``"val"``.
-        limit: Only its first images; None for all.
+    """The split that AP is measured on, or its first ``limit`` images.
 
     Raises:
         DataError: It isn't there or can't be used.

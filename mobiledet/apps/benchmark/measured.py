@@ -51,7 +51,7 @@ class MeasuredModel(ABC):
 
     @abstractmethod
     def call(self, image: ImageArray) -> object:
-        """All steps, from an image to detections in its pixels; for a whole batch of it where the model takes one."""
+        """All steps from an image to detections in its pixels; for a whole batch of it where the model takes one."""
 
     @abstractmethod
     def stages(self, image: ImageArray, rounds: int) -> dict[str, float | None]:
@@ -61,11 +61,7 @@ class MeasuredModel(ABC):
         """
 
     def detect(self, images: Sequence[ImageArray]) -> list[Detections]:
-        """Detections, to be scored.
-
-        Raises:
-            MobiledetError: It has random weights, or is no detector.
-        """
+        """Detections, to be scored; a `MobiledetError` where its weights are random, or it is no detector."""
         raise MobiledetError(f"{self.about.runtime}: there is nothing to score in {len(images)} images")
 
     def count(self) -> float | None:
@@ -74,12 +70,7 @@ class MeasuredModel(ABC):
 
 
 class DetectorModel(MeasuredModel):
-    """A model of ours, through the same calls that a user makes.
-
-    Args:
-        target: Anything that the Detector takes.
-        threads: Processor threads.
-    """
+    """A model of ours, anything that the Detector takes, through the same calls that a user makes."""
 
     def __init__(self, target: str, threads: int) -> None:
         from mobiledet.runtime.choose import find_runtime

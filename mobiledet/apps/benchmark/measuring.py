@@ -74,12 +74,12 @@ class Outcome:
         about: What it says about itself; None where it could not be opened.
         certificate: The one beside it.
         file_bytes: Its size on disk.
-        starts: Milliseconds from the start of its process to its first detection, each time.
+        starts_ms: Milliseconds from the start of its process to its first detection, each time.
         before_mib: Memory of the worker before the model and its runtime were loaded.
-        peak_mib: The most memory it held during the timed calls.
-        cores: Cores its calls kept busy, round by round.
-        times: Size of the images to rounds of milliseconds.
-        stages: Blocks of milliseconds by stage, for the first size.
+        peak_mib: The most memory it held during the timed calls; None where the system doesn't report it.
+        busy: Cores its calls kept busy, round by round.
+        rounds: Size of the images to rounds of milliseconds.
+        stage_blocks: Milliseconds by stage and of the ``whole``, for the first size.
         ap: In points of 100.
         problem: Why it is incomplete.
     """
@@ -88,14 +88,19 @@ class Outcome:
     about: About | None = None
     certificate: CertificateSummary = field(default_factory=CertificateSummary)
     file_bytes: int | None = None
-    starts: list[float] = field(default_factory=list)
+    starts_ms: list[float] = field(default_factory=list)
     before_mib: float | None = None
     peak_mib: float | None = None
-    cores: list[float] = field(default_factory=list)
-    times: dict[str, list[list[float]]] = field(default_factory=dict)
-    stages: list[dict[str, float | None]] = field(default_factory=list)
+    busy: list[float] = field(default_factory=list)
+    rounds: dict[str, list[list[float]]] = field(default_factory=dict)
+    stage_blocks: list[dict[str, float | None]] = field(default_factory=list)
     ap: float | None = None
     problem: str | None = None
+
+    @property
+    def label(self) -> str:
+        """The candidate's name."""
+        return self.candidate.label
 
 
 class Bench:
@@ -134,11 +139,6 @@ class Bench:
             worker.close()
         self._folder.cleanup()
 
-    @property
-    def running(self) -> list[Outcome]:
-        """Those whose worker is alive."""
-        return [outcome for outcome in self.outcomes if outcome.candidate.label in self._workers]
-
     def open_all(self) -> None:
         """Start every worker, one after the other, ``starts`` times; the last one stays.
 
@@ -146,21 +146,20 @@ class Bench:
             MobiledetError: A model can't be opened; peers that can't are skipped.
         """
         for number in range(1, self.settings.starts + 1):
-            for outcome in list(self.outcomes):
-                if outcome.problem is None and (
-                    outcome.candidate is not MATRIX_BASELINE or number == self.settings.starts
-                ):
-                    self._on_step(f"start {number} of {self.settings.starts}: {outcome.candidate.label}")
-                    self._open(outcome, keep=number == self.settings.starts)
+            last = number == self.settings.starts
+            for outcome in self.outcomes:
+                if outcome.problem is None and (last or outcome.candidate is not MATRIX_BASELINE):
+                    self._on_step(f"start {number} of {self.settings.starts}: {outcome.label}")
+                    self._open(outcome, keep=last)
 
     def time_all(self) -> None:
         """The rounds: whole calls, all candidates in turn, in another order each time."""
         order = random.Random(self.settings.seed)
         for number in range(self.settings.rounds + 1):
             self._on_step(f"round {number} of {self.settings.rounds}")
-            for outcome in self._shuffled(order):
+            for outcome in self._running(order):
                 self._time(outcome, counts=number > 0)
-        for outcome in self.running:
+        for outcome in self._running():
             if (answer := self._ask(outcome, {"do": "memory"})) is not None:
                 outcome.peak_mib = answer["peak_mib"]
 
@@ -169,18 +168,17 @@ class Bench:
         order = random.Random(self.settings.seed + 1)
         for number in range(1, self.settings.stage_rounds + 1):
             self._on_step(f"stages, round {number} of {self.settings.stage_rounds}")
-            for outcome in self._shuffled(order):
+            for outcome in self._running(order):
                 if outcome.candidate is MATRIX_BASELINE:
                     continue
                 image = self._images(outcome, self.settings.sizes[0])[0]
                 request = {"do": "stages", "image": image, "rounds": self.settings.calls}
                 if (answer := self._ask(outcome, request)) is not None:
-                    outcome.stages.append(answer["ms"])
-        for outcome in self.running:
-            if outcome.about is not None and outcome.about.gmacs is None:
-                answer = self._ask(outcome, {"do": "count"})
-                if answer is not None and answer["gmacs"] is not None:
-                    outcome.about = replace(outcome.about, gmacs=answer["gmacs"])
+                    outcome.stage_blocks.append(answer["ms"])
+        for outcome in self._running():
+            about = outcome.about
+            if about and about.gmacs is None and (answer := self._ask(outcome, {"do": "count"})) is not None:
+                outcome.about = replace(about, gmacs=answer["gmacs"])
 
     def check_classes(self, dataset: CocoDataset) -> None:
         """Make sure, before the long part, that some model knows some of the data's classes.
@@ -207,18 +205,22 @@ class Bench:
             dataset: What is detected in.
             data: ``root``, ``split`` and ``limit``, for the workers.
         """
-        for outcome in self.running:
+        from mobiledet.evaluate.metrics import score_detections
+
+        for outcome in self._running():
             if outcome.about is None or not outcome.about.names:
                 continue
-            self._on_step(f"AP on {count(len(dataset), 'image')}: {outcome.candidate.label}")
+            self._on_step(f"AP on {count(len(dataset), 'image')}: {outcome.label}")
             results = Path(self._folder.name) / "results.json"
             request = {"do": "score", "data": data, "names": outcome.about.names, "results": str(results)}
             if self._ask(outcome, request) is None:
                 continue
             try:
-                outcome.ap = _average_precision(dataset, results)
+                ap = score_detections(dataset.coco_json(), json.loads(results.read_text(encoding="utf-8"))).AP
             except MobiledetError as error:  # what was measured is kept
-                outcome.problem = f"{outcome.candidate.label}: no AP: {error}"
+                outcome.problem = f"{outcome.label}: no AP: {error}"
+            else:
+                outcome.ap = None if ap is None else round(100 * ap, 3)
 
     def _open(self, outcome: Outcome, *, keep: bool) -> None:
         candidate = outcome.candidate
@@ -235,21 +237,22 @@ class Bench:
         request = {"do": "load", "kind": candidate.kind, "target": candidate.target, "threads": self.settings.threads}
         try:
             answer = worker.ask({**request, "image": image}, timeout=self.settings.timeout)
-        except ModelRefusedError as error:
-            if candidate.kind == "model" or (candidate.target and not error.missing):
+        except (ModelRefusedError, WorkerFailedError) as error:
+            if isinstance(error, ModelRefusedError) and (
+                candidate.kind == "model" or (candidate.target and not error.missing)
+            ):
                 raise
             self._give_up(outcome, error)
             return
-        except WorkerFailedError as error:
-            self._give_up(outcome, error)
-            return
-        outcome.starts.append(round(1e3 * (worker.answered - worker.started), 2))
-        outcome.about, outcome.before_mib = _about(answer["about"]), answer["before_mib"]
+        outcome.starts_ms.append(round(1e3 * (worker.answered - worker.started), 2))
+        plain = answer["about"]  # from JSON, where tuples are lists
+        height, width = plain["input_size"]
+        outcome.about = About(**{**plain, "input_size": (height, width), "names": tuple(plain["names"])})
+        outcome.before_mib = answer["before_mib"]
         if keep:
             self._describe(outcome)
         else:
-            worker.close()
-            del self._workers[candidate.label]
+            self._workers.pop(candidate.label).close()
 
     def _describe(self, outcome: Outcome) -> None:
         """Find out what needs no worker: size on disk, certificate, what a TensorFlow Lite file holds."""
@@ -272,33 +275,33 @@ class Bench:
             if answer is None:
                 return
             if counts:
-                outcome.times.setdefault(size_name(size), []).append(answer["ms"])
-                outcome.cores.append(round(answer["cores"], 3))
+                outcome.rounds.setdefault(size_name(size), []).append(answer["ms"])
+                outcome.busy.append(round(answer["cores"], 3))
 
     def _ask(self, outcome: Outcome, request: dict[str, Any]) -> dict[str, Any] | None:
         """An answer; None when the candidate has failed, now or before."""
-        worker = self._workers.get(outcome.candidate.label)
+        worker = self._workers.get(outcome.label)
         if worker is None:
             return None
         try:
             return worker.ask(request, timeout=self.settings.timeout)
-        except ModelRefusedError as error:
-            if request["do"] != "score":
-                self._give_up(outcome, error)
+        except (ModelRefusedError, WorkerFailedError) as error:
+            if isinstance(error, ModelRefusedError) and request["do"] == "score":
+                outcome.problem = f"{outcome.label}: no AP: {error}"
             else:
-                outcome.problem = f"{outcome.candidate.label}: no AP: {error}"
-        except WorkerFailedError as error:
-            self._give_up(outcome, error)
+                self._give_up(outcome, error)
         return None
 
     def _give_up(self, outcome: Outcome, error: MobiledetError) -> None:
         outcome.problem = " ".join(str(error).split())
         logger.warning("%s", outcome.problem)
-        self._workers.pop(outcome.candidate.label).close()
+        self._workers.pop(outcome.label).close()
 
-    def _shuffled(self, order: random.Random) -> list[Outcome]:
-        running = self.running
-        order.shuffle(running)
+    def _running(self, order: random.Random | None = None) -> list[Outcome]:
+        """Those whose worker is alive, in another order each time where there is an ``order``."""
+        running = [outcome for outcome in self.outcomes if outcome.label in self._workers]
+        if order is not None:
+            order.shuffle(running)
         return running
 
     def _images(self, outcome: Outcome, size: Size | None) -> list[str]:
@@ -317,21 +320,3 @@ class Bench:
                 np.save(path, image)
                 self._saved[name].append(str(path))
         return self._saved[name]
-
-
-def _average_precision(dataset: CocoDataset, results: Path) -> float | None:
-    """COCO's AP in points of 100 of a file of COCO results; None where the data defines none.
-
-    Raises:
-        MissingDependencyError: No package that scores is installed.
-    """
-    from mobiledet.evaluate.metrics import score_detections
-
-    score = score_detections(dataset.coco_json(), json.loads(results.read_text(encoding="utf-8"))).AP
-    return None if score is None else round(100 * score, 3)
-
-
-def _about(plain: dict[str, Any]) -> About:
-    """From JSON, where tuples are lists."""
-    height, width = plain.pop("input_size")
-    return About(**{**plain, "input_size": (height, width), "names": tuple(plain.pop("names"))})

@@ -28,12 +28,13 @@ _STATES = {"passed": "good", "failed": "bad", "damaged": "bad", "forced": "bad",
 
 
 def report_page(report: BenchmarkReport) -> str:
-    """The page."""
-    ranges = Column(
-        "80 % of rounds", lambda row: f"{row.versus.low:.2f} to {row.versus.high:.2f}" if row.versus else "-"
-    )
+    """The page, as HTML."""
+
+    def ranges(row: Row) -> str:
+        return f"{row.versus.low:.2f} to {row.versus.high:.2f}" if row.versus else "-"
+
     times = time_columns(report)
-    times.insert(4, ranges)  # after "vs first"
+    times.insert(4, Column("80 % of rounds", ranges))  # after "vs first"
     sections = [
         section(
             f"Latency, images of {size_name(report.settings.sizes[0])}",
@@ -57,10 +58,9 @@ def report_page(report: BenchmarkReport) -> str:
 
 
 def latency_chart(report: BenchmarkReport) -> Markup:
-    """A bar for each model, as long as its median, divided as its stages are; a thin line goes to p95.
+    """An ``<svg>`` of a bar for each model, as long as its median, divided as its stages are; a thin line goes to p95.
 
-    Returns:
-        An ``<svg>`` element, or nothing when nothing was measured.
+    Empty when nothing was measured.
     """
     rows = []
     for row in report.rows:
@@ -83,11 +83,7 @@ def latency_chart(report: BenchmarkReport) -> Markup:
 
 
 def accuracy_chart(report: BenchmarkReport) -> Markup:
-    """AP over latency, a point for each model that has both.
-
-    Returns:
-        An ``<svg>`` element, or nothing when there is no such model.
-    """
+    """An ``<svg>`` of AP over latency, a point for each model that has both; empty when there is none."""
     points = [
         (f"{shorten(row.label, 30)} ({row.ap:.1f})", row.latency.median, row.ap)
         for row in report.rows
@@ -104,14 +100,10 @@ def _table(rows: Sequence[Row], columns: Sequence[Column]) -> Markup:
         color = _STATES.get(text, "") if column.title == "certificate" else ""
         return Cell(text, " ".join(filter(None, ["text" if column.text else "", color])))
 
+    names = [Cell(shorten(row.label, LONGEST_NAME), tip=row.label) for row in rows]
     head = [Cell("model"), *(Cell(column.title, "text" if column.text else "") for column in columns)]
-    return table(
-        head,
-        [
-            [Cell(shorten(row.label, LONGEST_NAME), tip=row.label), *(cell(column, row) for column in columns)]
-            for row in rows
-        ],
-    )
+    body = [[name, *(cell(column, row) for column in columns)] for name, row in zip(names, rows, strict=True)]
+    return table(head, body)
 
 
 def _certificates(report: BenchmarkReport) -> list[Markup]:

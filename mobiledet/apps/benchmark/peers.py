@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from mobiledet.apps.benchmark.candidates import PEERS
 from mobiledet.apps.benchmark.measured import About, MeasuredModel, median_ms
 from mobiledet.errors import MissingDependencyError, MobiledetError, ModelFileError
 from mobiledet.preprocess import check_image, fit_image
-from mobiledet.structures import Detections, ImageArray, ImageGeometry, ResizeRule
+from mobiledet.structures import Detections, ImageArray, ImageGeometry, ResizeRule, Size
 from mobiledet.utils.machine import package_version
 
 RANDOM = "random weights: speed only"
-
 POSTPROCESS = "TFLite_Detection_PostProcess"
 
 YOLO_YEARS = ("26", "12", "11", "v8")
@@ -37,17 +37,14 @@ def open_peer(kind: str, target: str, threads: int) -> MeasuredModel:
     Raises:
         MobiledetError: It isn't installed, or its file can't be used.
     """
-    makers: dict[str, Callable[[], MeasuredModel]] = {
-        "litert": lambda: LiteRt(Path(target), threads),
-        "torchvision": lambda: TorchvisionSsdlite(threads),
-        "ultralytics": lambda: UltralyticsNano(threads),
-    }
     try:
-        return makers[kind]()
+        if kind == "litert":
+            return LiteRt(Path(target), threads)
+        return TorchvisionSsdlite(threads) if kind == "torchvision" else UltralyticsNano(threads)
     except ImportError as error:
         raise MissingDependencyError(
             f"{target or kind} is skipped: the package {error.name or kind} can't be imported ({error}); "
-            f"pip install {'ai-edge-litert' if kind == 'litert' else kind}"
+            f"pip install {PEERS[kind]}"
         ) from None
 
 
@@ -132,11 +129,7 @@ def read_outputs(outputs: Sequence[Any], geometry: ImageGeometry) -> Detections:
 
 
 class TorchvisionSsdlite(MeasuredModel):
-    """torchvision's smallest detector, ``ssdlite320_mobilenet_v3_large``, unchanged, with random weights.
-
-    Args:
-        threads: Of PyTorch.
-    """
+    """torchvision's smallest detector, ``ssdlite320_mobilenet_v3_large``, unchanged, with random weights."""
 
     def __init__(self, threads: int) -> None:
         import torch
@@ -176,21 +169,14 @@ class TorchvisionSsdlite(MeasuredModel):
 
     def count(self) -> float | None:
         """See :class:`MeasuredModel`."""
-        from mobiledet.models.cost import count_layers
-
-        layers = count_layers(self._model, lambda pixels: self._model(list(pixels)), self.about.input_size)
-        return round(sum(layer.mult_adds for layer in layers) / 1e9, 4)
+        return _count(self._model, lambda pixels: self._model(list(pixels)), self.about.input_size)
 
     def _tensor(self, image: ImageArray) -> Any:
         return self._torch.from_numpy(image).permute(2, 0, 1).float() / 255
 
 
 class UltralyticsNano(MeasuredModel):
-    """Ultralytics' newest nano detector, with random weights; nothing is fetched and nothing is sent.
-
-    Args:
-        threads: Of PyTorch.
-    """
+    """Ultralytics' newest nano detector, with random weights; nothing is fetched and nothing is sent."""
 
     def __init__(self, threads: int) -> None:
         # Before its import: it would look for a network, install packages and send statistics.
@@ -238,11 +224,13 @@ class UltralyticsNano(MeasuredModel):
 
     def count(self) -> float | None:
         """See :class:`MeasuredModel`."""
-        from mobiledet.models.cost import count_layers
+        return _count(self._model.model, self._model.model, self._input)
 
-        network = self._model.model
-        layers = count_layers(network, network, self._input)
-        return round(sum(layer.mult_adds for layer in layers) / 1e9, 4)
+
+def _count(model: Any, run: Callable[[Any], object], size: Size) -> float:
+    from mobiledet.models.cost import count_layers
+
+    return round(sum(layer.mult_adds for layer in count_layers(model, run, size)) / 1e9, 4)
 
 
 def describe_tflite(about: About, path: Path) -> About:

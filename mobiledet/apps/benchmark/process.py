@@ -48,6 +48,10 @@ class Worker:
         threads: Processor threads it may use.
         command: What is started.
         environment: Variables in addition to this process's own.
+
+    Attributes:
+        started: When, on the clock of ``time.perf_counter``.
+        answered: When the last answer came, on the same clock.
     """
 
     def __init__(
@@ -76,7 +80,6 @@ class Worker:
         self.pid = self._process.pid
         self.alive = True
         self.answered = 0.0
-        """When the last answer came, on the clock of ``time.perf_counter``."""
 
     def ask(self, request: Mapping[str, Any], *, timeout: float) -> dict[str, Any]:
         """Have a request answered.
@@ -143,20 +146,15 @@ class Worker:
 
     def _exit_reason(self) -> str:
         status = self._process.wait()
-        how = f"was ended by {_signal_name(-status)}" if status < 0 else f"ended with status {status}"
+        how = f"ended with status {status}"
+        if status < 0:
+            names = {number.value: number.name for number in signal.Signals}
+            how = f"was ended by {names.get(-status, f'signal {-status}')}"
         self._stderr.seek(0)
         lines = self._stderr.read().decode("utf-8", "replace").split("\n")
         last = next((line.strip() for line in reversed(lines) if line.strip()), "")
         return f"{how}: {last[:300]}" if last else how
 
     def _signal(self, name: str) -> None:
-        """Stop it or have it go on, where the system has these signals."""
         if hasattr(signal, name) and self._process.poll() is None:
             self._process.send_signal(getattr(signal, name))
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

@@ -11,9 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mobiledet.apps.benchmark.candidates import CertificateSummary
 from mobiledet.apps.benchmark.images import size_name
-from mobiledet.apps.benchmark.measured import About
 from mobiledet.apps.benchmark.measuring import MATRIX_BASELINE, Outcome, Settings
 from mobiledet.utils.text import count
 
@@ -60,58 +58,42 @@ class Ratio:
     high: float
 
 
-@dataclass(frozen=True)
-class Row:
-    """The figures of one candidate.
+@dataclass(kw_only=True)
+class Row(Outcome):
+    """What was measured of one candidate, and the figures made of it.
 
     Attributes:
-        label: Its name.
-        kind: What runs it; see :class:`mobiledet.apps.benchmark.candidates.Candidate`.
-        target: Path or name as given.
-        about: What it says about itself; None where it could not be opened.
-        certificate: The one beside it.
         times: Size of the images to the milliseconds of a call; only the sizes that were measured.
         first_size: Of ``times``, the size that stages and comparisons are for.
         versus: Its time relative to the first row's.
         stages: Milliseconds by stage; None marks one that is part of the one before it.
-        stage_blocks: The measurements behind them, each with its ``whole``.
         gmacs_per_s: Billions of multiply-adds a second in the network stage.
         matrix_share: The same as a share of the float32 matrix product's.
         start_ms: Median milliseconds from the start of a process to its first detection.
-        starts_ms: All of them.
-        peak_mib: The most memory of the worker; None where the system doesn't report it.
-        grown_mib: Of that, what the runtime and the model added.
-        file_bytes: Size on disk.
+        grown_mib: Of the peak memory, what the runtime and the model added.
         cores: Cores kept busy, median.
-        ap: COCO's AP in points of 100.
-        problem: Why it is incomplete.
     """
 
-    label: str
-    kind: str
-    target: str
-    about: About | None
-    certificate: CertificateSummary
     times: dict[str, Spread]
     first_size: str
     versus: Ratio | None
     stages: dict[str, float | None]
-    stage_blocks: tuple[dict[str, float | None], ...]
     gmacs_per_s: float | None
     matrix_share: float | None
     start_ms: float | None
-    starts_ms: tuple[float, ...]
-    peak_mib: float | None
     grown_mib: float | None
-    file_bytes: int | None
     cores: float | None
-    ap: float | None
-    problem: str | None
 
     @property
     def latency(self) -> Spread | None:
         """Milliseconds of a call for the first size."""
         return self.times.get(self.first_size)
+
+    def to_json_dict(self) -> dict[str, Any]:
+        """As plain types, without the measurements that figures stand for."""
+        plain = asdict(self)
+        candidate = plain.pop("candidate")
+        return candidate | {key: plain[key] for key in plain if key not in ("rounds", "busy", "before_mib")}
 
 
 @dataclass(frozen=True)
@@ -141,7 +123,7 @@ class BenchmarkReport:
     @property
     def failed(self) -> bool:
         """Whether a model (not a peer) is incomplete."""
-        return any(row.problem and row.kind not in ("torchvision", "ultralytics") for row in self.rows)
+        return any(row.problem and row.candidate.kind not in ("torchvision", "ultralytics") for row in self.rows)
 
     def to_json_dict(self) -> dict[str, Any]:
         """As plain types."""
@@ -157,7 +139,7 @@ class BenchmarkReport:
             "pictures": self.images,
             "data": self.data,
             "matrix_product": self.matrix,
-            "models": [asdict(row) for row in self.rows],
+            "models": [row.to_json_dict() for row in self.rows],
             "left_out": list(self.skipped),
             "caveats": self.caveats(),
         }
@@ -221,7 +203,7 @@ def make_report(
     matrix = _matrix(measured) if measured is not None else None
     outcomes = [outcome for outcome in outcomes if outcome.candidate is not MATRIX_BASELINE]
     first = size_name(settings.sizes[0])
-    base = next((outcome.times[first] for outcome in outcomes if first in outcome.times), [])
+    base = next((outcome.rounds[first] for outcome in outcomes if first in outcome.rounds), [])
     rows = tuple(_row(outcome, first, base, matrix) for outcome in outcomes)
     return BenchmarkReport(rows, settings, machine, matrix, images, data, tuple(skipped))
 
@@ -272,43 +254,31 @@ def divide(whole: float, blocks: Sequence[dict[str, float | None]]) -> dict[str,
 
 
 def _row(outcome: Outcome, first: str, base: list[list[float]], matrix: dict[str, Any] | None) -> Row:
-    times = {size: found for size, rounds in outcome.times.items() if (found := spread(rounds)) is not None}
+    times = {size: found for size, rounds in outcome.rounds.items() if (found := spread(rounds)) is not None}
     basis, own = spread(base), times.get(first)
-    stages = divide(own.median, outcome.stages) if own else {}
+    stages = divide(own.median, outcome.stage_blocks) if own else {}
     gmacs, network = outcome.about and outcome.about.gmacs, stages.get("network")
     rate = round(1e3 * gmacs / network, 3) if gmacs and network else None
-    starts = outcome.starts[1:] or outcome.starts
-    start = spread([starts])
+    start, cores = spread([outcome.starts_ms[1:] or outcome.starts_ms]), spread([outcome.busy])
     grown = None
     if outcome.peak_mib is not None and outcome.before_mib is not None:
         grown = round(outcome.peak_mib - outcome.before_mib, 1)
-    cores = spread([outcome.cores])
     return Row(
-        label=outcome.candidate.label,
-        kind=outcome.candidate.kind,
-        target=outcome.candidate.target,
-        about=outcome.about,
-        certificate=outcome.certificate,
+        **vars(outcome),
         times=times,
         first_size=first,
         versus=ratio(own.round_medians, basis.round_medians) if own and basis else None,
         stages=stages,
-        stage_blocks=tuple(outcome.stages),
         gmacs_per_s=rate,
         matrix_share=round(rate / matrix["gmacs_per_s"], 4) if rate and matrix else None,
         start_ms=start.median if start else None,
-        starts_ms=tuple(outcome.starts),
-        peak_mib=outcome.peak_mib,
         grown_mib=grown,
-        file_bytes=outcome.file_bytes,
         cores=cores.median if cores else None,
-        ap=outcome.ap,
-        problem=outcome.problem,
     )
 
 
 def _matrix(outcome: Outcome) -> dict[str, Any] | None:
-    found = spread(next(iter(outcome.times.values()), []))
+    found = spread(next(iter(outcome.rounds.values()), []))
     if found is None or outcome.about is None or outcome.about.gmacs is None:
         return None
     return {

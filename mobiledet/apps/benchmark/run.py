@@ -6,7 +6,6 @@ import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from mobiledet.apps.benchmark.candidates import choose_candidates, parse_peers
 from mobiledet.apps.benchmark.images import load_eval_split, read_sources
@@ -49,7 +48,7 @@ def run_benchmark(
     Raises:
         MobiledetError: An argument makes no sense, a model can't be opened, or a file exists already.
     """
-    check_settings(settings, limit)
+    _check_numbers(settings, limit)
     if data is None and (limit is not None or split != "val"):
         raise MobiledetError("--limit and --split choose from a data set; name it with --data ROOT")
     for path in (json, html):
@@ -86,22 +85,16 @@ def run_benchmark(
     )
 
 
-def check_settings(settings: Settings, limit: int | None = None) -> None:
-    """Refuse numbers that nothing can be measured with.
-
-    Raises:
-        MobiledetError: A number is out of its range.
-    """
-    numbers: dict[str, tuple[Any, int, int]] = {
-        "--threads": (settings.threads, 1, 1024),
-        "--rounds": (settings.rounds, 1, 10_000),
-        "--calls": (settings.calls, 1, 10_000),
-        "--starts": (settings.starts, 1, 100),
-        "--limit": (1 if limit is None else limit, 1, 10**9),
-    }
-    for name, (value, low, high) in numbers.items():
-        if not low <= value <= high:
-            raise MobiledetError(f"{name} is {value}; give a number from {low} to {high}")
+def _check_numbers(settings: Settings, limit: int | None) -> None:
+    for name, value, most in (
+        ("--threads", settings.threads, 1024),
+        ("--rounds", settings.rounds, 10_000),
+        ("--calls", settings.calls, 10_000),
+        ("--starts", settings.starts, 100),
+        ("--limit", 1 if limit is None else limit, 10**9),
+    ):
+        if not 1 <= value <= most:
+            raise MobiledetError(f"{name} is {value}; give a number from 1 to {most}")
     if not (math.isfinite(settings.timeout) and settings.timeout > 0):
         raise MobiledetError(f"--timeout is {settings.timeout:g}; give seconds, more than 0")
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from mobiledet.apps.benchmark.images import size_name
 from mobiledet.apps.benchmark.report import STAGES, BenchmarkReport, Row
 from mobiledet.utils.text import count, readable_ms, shorten, table
 
 WIDTH = 120
-
 LONGEST_NAME = 26
 
 
@@ -32,8 +32,7 @@ def report_text(report: BenchmarkReport) -> str:
         f"{run_size(report)}",
         f"milliseconds, {report.images}; stages are for {size_name(settings.sizes[0])}",
     ]
-    head, about = (textwrap.fill(line, WIDTH, break_long_words=False) for line in paragraphs)
-    lines = [head, "", about]
+    lines = "\n\n".join(textwrap.fill(line, WIDTH, break_long_words=False) for line in paragraphs).split("\n")
     for columns in (time_columns(report), cost_columns(), model_columns(report)):
         lines += [*table_lines(report.rows, columns), ""]
     for caveat in report.caveats():
@@ -50,26 +49,23 @@ def run_size(report: BenchmarkReport) -> str:
 def time_columns(report: BenchmarkReport) -> list[Column]:
     """End to end, then by stage, then the other sizes."""
 
-    def stage(name: str) -> Column:
-        return Column(name, lambda row: stage_text(row, name))
-
-    def other_size(size: str) -> Column:
+    def size_column(size: str) -> Column:
         return Column(size, lambda row: readable_ms(row.times[size].median if size in row.times else None))
 
     return [
-        Column("median", lambda row: readable_ms(row.latency.median if row.latency else None)),
-        Column("p90", lambda row: readable_ms(row.latency.p90 if row.latency else None)),
-        Column("p95", lambda row: readable_ms(row.latency.p95 if row.latency else None)),
+        Column("median", lambda row: readable_ms(row.latency and row.latency.median)),
+        Column("p90", lambda row: readable_ms(row.latency and row.latency.p90)),
+        Column("p95", lambda row: readable_ms(row.latency and row.latency.p95)),
         Column("vs first", lambda row: f"{row.versus.median:.2f}x" if row.versus else "-"),
-        *map(stage, STAGES),
-        *map(other_size, map(size_name, report.settings.sizes[1:])),
+        *(Column(name, partial(stage_text, name=name)) for name in STAGES),
+        *map(size_column, map(size_name, report.settings.sizes[1:])),
     ]
 
 
 def cost_columns() -> list[Column]:
     """Work, memory and size."""
     return [
-        Column("GMACs", lambda row: _number(row.about.gmacs if row.about else None, ".3f")),
+        Column("GMACs", lambda row: _number(row.about and row.about.gmacs, ".3f")),
         Column("GMAC/s", lambda row: _number(row.gmacs_per_s, ".1f")),
         Column("% of peak", lambda row: _number(row.matrix_share, ".0%")),
         Column("cores", lambda row: _number(row.cores, ".2f")),
@@ -113,10 +109,8 @@ def table_lines(rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:
 
 def stage_text(row: Row, name: str) -> str:
     """Milliseconds of a stage; ``in net`` where it can't be separated from the network."""
-    if name not in row.stages:
-        return "-"
-    value = row.stages[name]
-    return "in net" if value is None else readable_ms(value)
+    value = row.stages.get(name)
+    return "in net" if value is None and name in row.stages else readable_ms(value)
 
 
 def _number(value: float | None, form: str) -> str:

@@ -26,20 +26,11 @@ if TYPE_CHECKING:
     from mobiledet.structures import ImageArray
 
 Opener = Callable[[str, str, int], "MeasuredModel"]
-"""Kind, target and threads to a loaded model."""
+"""Kind and target, as in `mobiledet.apps.benchmark.candidates.Candidate`, and threads to a loaded model."""
 
 
 def open_model(kind: str, target: str, threads: int) -> MeasuredModel:
-    """Load what is measured.
-
-    Args:
-        kind: See :class:`mobiledet.apps.benchmark.candidates.Candidate`.
-        target: The path or name; empty for peers without one.
-        threads: Processor threads.
-
-    Raises:
-        MobiledetError: It can't be opened.
-    """
+    """Load what is measured; a `MobiledetError` says why it can't be opened."""
     from mobiledet.apps.benchmark.measured import DetectorModel, MatrixProduct
 
     if kind == "model":
@@ -52,20 +43,21 @@ def open_model(kind: str, target: str, threads: int) -> MeasuredModel:
 
 
 def serve(opener: Opener = open_model) -> None:
-    """Answer requests until the parent closes the pipe.
-
-    Args:
-        opener: Loads the model.
-    """
+    """Answer requests until the parent closes the pipe."""
     end_with_parent()
     if hasattr(signal, "SIGINT"):
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, too, and it ends us
     # Libraries print to standard output; only answers may go through the pipe.
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    requests = _Requests(opener, lambda answer: _send(channel, answer))
+
+    def send(answer: dict[str, Any]) -> None:
+        channel.write(json.dumps(answer) + "\n")
+        channel.flush()
+
+    requests = _Requests(opener, send)
     for line in sys.stdin:
-        _send(channel, _answer(requests, json.loads(line)))
+        send(_answer(requests, json.loads(line)))
 
 
 def _answer(requests: _Requests, request: dict[str, Any]) -> dict[str, Any]:
@@ -147,17 +139,11 @@ class _Requests:
         return {"detections": len(found)}
 
     def _image(self, path: str) -> ImageArray:
-        """An image as the parent saved it."""
         import numpy as np
 
         if path not in self._images:
             self._images[path] = np.load(path, allow_pickle=False)
         return self._images[path]
-
-
-def _send(channel: Any, answer: dict[str, Any]) -> None:
-    channel.write(json.dumps(answer) + "\n")
-    channel.flush()
 
 
 if __name__ == "__main__":

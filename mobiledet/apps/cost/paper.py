@@ -21,12 +21,8 @@ from mobiledet.models.mobilenet_v1 import TABLE_1
 from mobiledet.structures import Size
 from mobiledet.utils.text import table
 
-COCO_CLASSES = 90
-"""The paper's detectors have 91 outputs: one for each COCO id, gaps included, and background."""
-
-PROPOSALS = 300
-"""Of an image, in the paper's Faster R-CNN."""
-
+COCO_CLASSES = 90  # the paper's detectors have 91 outputs: one for each COCO id, gaps included, and background
+PROPOSALS = 300  # of an image, in the paper's Faster R-CNN
 _NO_NETWORK = "torchvision has no Inception V2"
 _NO_CLASSES = "the paper doesn't say how many outputs it has"
 
@@ -91,13 +87,8 @@ def _stack(rows: tuple[tuple[str, int, int], ...]) -> nn.Module:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 1000))
 
 
-def _full_convolutions() -> nn.Module:
-    return _stack(tuple(("conv", stride, channels) for _, stride, channels in TABLE_1))
-
-
-def _shallow() -> nn.Module:
-    """Without the five layers of 14x14x512 (section 4.1)."""
-    return _stack(TABLE_1[:7] + TABLE_1[12:])
+_FULL_CONVOLUTIONS = tuple(("conv", stride, channels) for _, stride, channels in TABLE_1)
+_SHALLOW = TABLE_1[:7] + TABLE_1[12:]  # without the five layers of 14x14x512 (section 4.1)
 
 
 def _detector(size: int, head: SSDConfig | FasterRCNNConfig) -> Callable[[], Cost]:
@@ -137,10 +128,7 @@ class _FasterRCNNVGG(nn.Module):
             predictor(judged)
 
 
-def _faster_rcnn_vgg(size: int) -> Callable[[], Cost]:
-    return _layers(_FasterRCNNVGG, (size, size), 3)
-
-
+_VGG_300, _VGG_600 = (_layers(_FasterRCNNVGG, (size, size), 3) for size in (300, 600))
 _FULL_224 = _mobilenet("1.0 MobileNet-224", 569, 4.2, 1.0)
 _GOOGLENET = _torchvision("googlenet", 224, aux_logits=False, init_weights=False)
 _INCEPTION = _torchvision("inception_v3", 299, aux_logits=False, init_weights=False, num_classes=120)
@@ -154,12 +142,12 @@ PAPER_TABLES: dict[str, tuple[PaperRow, ...]] = {
         PaperRow("rho 0.714", 15.1, 0.15, _layers(lambda: DepthwiseSeparable(384, 384), (10, 10), 384)),
     ),
     "Table 4: separable or full convolutions": (
-        PaperRow("Conv MobileNet", 4866, 29.3, _layers(_full_convolutions, (224, 224), 3)),
+        PaperRow("Conv MobileNet", 4866, 29.3, _layers(lambda: _stack(_FULL_CONVOLUTIONS), (224, 224), 3)),
         _FULL_224,
     ),
     "Table 5: narrow or shallow": (
         _mobilenet("0.75 MobileNet", 325, 2.6, 0.75),
-        PaperRow("Shallow MobileNet", 307, 2.9, _layers(_shallow, (224, 224), 3)),
+        PaperRow("Shallow MobileNet", 307, 2.9, _layers(lambda: _stack(_SHALLOW), (224, 224), 3)),
     ),
     "Table 6: width multiplier": (
         _FULL_224,
@@ -198,10 +186,16 @@ PAPER_TABLES: dict[str, tuple[PaperRow, ...]] = {
         PaperRow("SSD 300 deeplab-VGG", 34900, 33.1, _ssd_vgg, "torchvision's ssd300_vgg16"),
         PaperRow("SSD 300 Inception V2", 3800, 13.7, note=_NO_NETWORK),
         PaperRow("SSD 300 MobileNet", 1200, 6.8, _detector(300, SSDConfig(scores="softmax"))),
-        PaperRow("Faster-RCNN 300 VGG", 64300, 138.5, _faster_rcnn_vgg(300), "torchvision's VGG 16, 7x7 crops"),
+        PaperRow(
+            "Faster-RCNN 300 VGG",
+            64300,
+            138.5,
+            _VGG_300,
+            "torchvision's VGG 16, 7x7 crops",
+        ),
         PaperRow("Faster-RCNN 300 Inception V2", 118200, 13.3, note=_NO_NETWORK),
         PaperRow("Faster-RCNN 300 MobileNet", 25200, 6.1, _detector(300, FasterRCNNConfig())),
-        PaperRow("Faster-RCNN 600 VGG", 149600, 138.5, _faster_rcnn_vgg(600), "the same"),
+        PaperRow("Faster-RCNN 600 VGG", 149600, 138.5, _VGG_600, "the same"),
         PaperRow("Faster-RCNN 600 Inception V2", 129600, 13.3, note=_NO_NETWORK),
         PaperRow("Faster-RCNN 600 Mobilenet", 30500, 6.1, _detector(600, FasterRCNNConfig())),
     ),
@@ -229,20 +223,15 @@ def paper_costs() -> list[dict[str, Any]]:
         Dicts with ``table``, ``name``, ``note``, and for ``mult_adds_m`` and ``params_m`` a dict of ``paper``, ``ours``
         and ``ratio``; the last two None where a row can't be derived.
     """
-    rows = []
-    for title, table_rows in PAPER_TABLES.items():
-        for row in table_rows:
+    costs: list[dict[str, Any]] = []
+    for title, rows in PAPER_TABLES.items():
+        for row in rows:
             cost = row.network() if row.network is not None else None
-            rows.append(
-                {
-                    "table": title,
-                    "name": row.name,
-                    "mult_adds_m": _cell(row.mult_adds_m, cost.gmacs * 1e3 if cost else None),
-                    "params_m": _cell(row.params_m, cost.params_m if cost else None),
-                    "note": row.note,
-                }
-            )
-    return rows
+            mult_adds = _cell(row.mult_adds_m, cost.gmacs * 1e3 if cost else None)
+            params = _cell(row.params_m, cost.params_m if cost else None)
+            plain = {"table": title, "name": row.name, "mult_adds_m": mult_adds, "params_m": params, "note": row.note}
+            costs.append(plain)
+    return costs
 
 
 def _cell(paper: float, ours: float | None) -> dict[str, float | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,10 +49,11 @@ def stages(cost: Cost) -> list[StageCost]:
     found: dict[tuple[str, int], list[LayerCost]] = {}
     for layer in cost.layers:
         found.setdefault((_stage(layer.name), layer.runs), []).append(layer)
-    return [
-        StageCost(name, sum(layer.mult_adds for layer in layers), sum(layer.params for layer in layers), runs)
-        for (name, runs), layers in found.items()
-    ]
+    return [StageCost(name, *_totals(layers), runs) for (name, runs), layers in found.items()]
+
+
+def _totals(layers: Sequence[LayerCost]) -> tuple[int, int]:
+    return sum(layer.mult_adds for layer in layers), sum(layer.params for layer in layers)
 
 
 def cost_table(costs: Mapping[str, Cost]) -> str:
@@ -65,7 +66,7 @@ def cost_table(costs: Mapping[str, Cost]) -> str:
 
 def stage_table(cost: Cost) -> str:
     """A line per stage: what it costs, and its share."""
-    total, params = max(1, sum(s.mult_adds for s in stages(cost))), max(1, sum(s.params for s in stages(cost)))
+    total, params = (max(1, number) for number in _totals(cost.layers))
     rows = [("stage", "runs", "M mult-adds", "share", "parameters", "share")]
     for stage in stages(cost):
         work = f"{stage.mult_adds / 1e6:.2f}", f"{stage.mult_adds / total:.1%}"
@@ -105,16 +106,12 @@ def separable_ratios(cost: Cost) -> dict[str, float]:
 
 def shares_by_kind(cost: Cost) -> dict[str, tuple[float, float]]:
     """Share of the mult-adds and of the parameters in each kind of layer, ``"conv 1x1"`` for instance."""
-    total = max(1, sum(layer.mult_adds for layer in cost.layers))
-    params = max(1, sum(layer.params for layer in cost.layers))
-    kinds = dict.fromkeys(layer.kind for layer in cost.layers)
-    return {
-        kind: (
-            sum(layer.mult_adds for layer in cost.layers if layer.kind == kind) / total,
-            sum(layer.params for layer in cost.layers if layer.kind == kind) / params,
-        )
-        for kind in kinds
-    }
+    shares = {}
+    mult_adds, params = _totals(cost.layers)
+    for kind in dict.fromkeys(layer.kind for layer in cost.layers):
+        own = _totals([layer for layer in cost.layers if layer.kind == kind])
+        shares[kind] = own[0] / max(1, mult_adds), own[1] / max(1, params)
+    return shares
 
 
 def layer_rows(costs: Mapping[str, Cost]) -> list[dict[str, str | int]]:
@@ -150,12 +147,8 @@ def _stage(name: str) -> str:
 def plot_costs(costs: Mapping[str, Cost], path: Path) -> None:
     """Draw multiply-adds and parameters of every stage, a row of two panels per network.
 
-    Args:
-        costs: Networks by name.
-        path: File to write; ``.png``, ``.svg`` or ``.pdf``.
-
     Raises:
-        ImageError: It can't be written.
+        ImageError: ``path`` isn't a ``.png``, ``.svg`` or ``.pdf``, or can't be written.
     """
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
@@ -182,9 +175,6 @@ def plot_costs(costs: Mapping[str, Cost], path: Path) -> None:
             panel.grid(axis="x", alpha=0.3)
             panel.set_axisbelow(True)
         if _PER_PROPOSAL in colors:
-            left.legend(
-                handles=[Patch(color=_ONCE, label="once"), Patch(color=_PER_PROPOSAL, label="once per proposal")],
-                fontsize=8,
-                loc="center right",
-            )
+            handles = [Patch(color=_ONCE, label="once"), Patch(color=_PER_PROPOSAL, label="once per proposal")]
+            left.legend(handles=handles, fontsize=8, loc="center right")
     save_figure(figure, path)

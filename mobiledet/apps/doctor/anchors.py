@@ -21,15 +21,9 @@ from mobiledet.ops.anchors import AnchorSetting, grid_anchors
 from mobiledet.structures import BoolArray, FloatArray, IntArray, Size
 from mobiledet.utils.text import count
 
-ACCEPTED = 0.05
-"""Share of boxes that may stay without a matching anchor, or tiny, before that counts as too many."""
-
-TINY = 8
-"""A box narrower or lower than this many network pixels is hard to detect."""
-
-SIDES = (160, 224, 300, 384, 448, 512)
-"""Sides of the square inputs that are tried; the other inputs have the same areas."""
-
+ACCEPTED = 0.05  # share of boxes that may stay without a matching anchor, or tiny
+TINY = 8  # a box narrower or lower than this many network pixels is hard to detect
+SIDES = (160, 224, 300, 384, 448, 512)  # of the square inputs that are tried; the other inputs have the same areas
 _SQUARE_ENOUGH = 1.15  # no input of its own for a median image nearer to a square than this
 _SAMPLE = 8000  # boxes that a search looks at
 _SCALES = (0.04, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2, 0.25, 0.3)
@@ -85,15 +79,9 @@ def anchor_grids(setting: AnchorSetting, network_size: Size) -> list[AnchorGrid]
     grids = []
     for shapes, (rows, columns) in zip(setting.shapes(), setting.map_sizes(network_size), strict=True):
         anchors = grid_anchors(shapes, (rows, columns), network_size).numpy().reshape(rows, columns, len(shapes), 4)
-        corner = anchors[0, 0]
-        grids.append(
-            AnchorGrid(
-                centre_x=(anchors[0, :, 0, 0] + anchors[0, :, 0, 2]) / 2,
-                centre_y=(anchors[:, 0, 0, 1] + anchors[:, 0, 0, 3]) / 2,
-                widths=corner[:, 2] - corner[:, 0],
-                heights=corner[:, 3] - corner[:, 1],
-            )
-        )
+        centres = (anchors[..., 0, :2] + anchors[..., 0, 2:]) / 2
+        widths, heights = (anchors[0, 0, :, 2:] - anchors[0, 0, :, :2]).T
+        grids.append(AnchorGrid(centres[0, :, 0], centres[:, 0, 1], widths, heights))
     return grids
 
 
@@ -211,12 +199,8 @@ def better_anchors(boxes: FloatArray, size: Size, setting: AnchorSetting) -> Anc
     best, least = setting, missed(setting)
     pool = [value for ratio in _RATIOS for value in (ratio, 1 / ratio)]
     while least > ACCEPTED / 2:
-        trials = [
-            replace(best, scale_min=scale, reduce_lowest=reduce)
-            for scale in _SCALES
-            if scale < best.scale_max
-            for reduce in (True, False)
-        ]
+        scales = [scale for scale in _SCALES if scale < best.scale_max]
+        trials = [replace(best, scale_min=s, reduce_lowest=reduce) for s in scales for reduce in (True, False)]
         if len(best.aspect_ratios) < _MOST_RATIOS:
             new = [r for r in pool if all(abs(r / known - 1) > 0.05 for known in best.aspect_ratios)]
             trials += [replace(best, aspect_ratios=(*best.aspect_ratios, ratio)) for ratio in new]
@@ -266,16 +250,16 @@ def describe_inputs(collection: Collection, setting: AnchorSetting, chosen: Size
 
 def _by_size(section: Section, boxes: FloatArray, unmatched: BoolArray) -> None:
     extent = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
-    rows, data = [], []
+    rows = []
+    section.data["by_size"] = []
     for low, high in pairwise(_GROUPS):
         inside = (extent >= low) & (extent < high)
         name = f"{low:g} to {high:g}" if np.isfinite(high) else f"{low:g} and more"
         if inside.any():
             share = float(unmatched[inside].mean())
             rows.append((name, f"{inside.sum():,}", percent(float(inside.mean())), percent(share)))
-            data.append({"size": name, "boxes": int(inside.sum()), "unmatched": share})
+            section.data["by_size"].append({"size": name, "boxes": int(inside.sum()), "unmatched": share})
     section.show(("size (square root of area, network pixels)", "boxes", "of all", "without anchor"), rows)
-    section.data["by_size"] = data
 
 
 def _by_class(section: Section, collection: Collection, boxes: FloatArray, unmatched: BoolArray) -> None:
@@ -293,38 +277,31 @@ def _by_class(section: Section, collection: Collection, boxes: FloatArray, unmat
     rows.sort(key=lambda row: -row[0])
     worst = [cells for _, cells in rows[:15]]
     section.show(("class", "boxes", "median width x height", "without anchor"), worst)
-    if len(rows) > len(worst):
-        section.say(f"and {len(rows) - len(worst)} classes with fewer boxes without anchor; report.json has all")
+    if rest := rows[15:]:
+        section.say(f"and {len(rest)} classes with fewer boxes without anchor; report.json has all")
 
 
 def _other_inputs(section: Section, fits: Sequence[Fit], others: Sequence[Fit], here: Fit) -> None:
     """A table of the inputs with the configured anchors and, where these differ, with better ones."""
-    header = ["input", "cost", "without anchor", "wrong shape", f"under {TINY} pixels"]
-    if others is not fits:
-        header.insert(3, "better anchors")
-    rows = []
+    rows = [["input", "cost", "without anchor", "better anchors", "wrong shape", f"under {TINY} pixels"]]
+    section.data["inputs"] = []
     for fit, other in zip(fits, others, strict=True):
         mark = " (configured)" if fit.size == here.size else ""
-        cells = [f"{_size(fit.size)}{mark}", f"{fit.cost:.2f}", *map(percent, (fit.unmatched, fit.misshapen, fit.tiny))]
-        if others is not fits:
-            cells.insert(3, percent(other.unmatched))
-        rows.append(cells)
-    section.say(
-        "Other inputs; cost is the number of input pixels, to which multiply-adds are proportional. A box of the wrong "
-        "shape matches none of these anchors wherever they stand, so that more pixels alone don't help it:"
-    )
-    section.show(header, rows)
-    section.data["inputs"] = [
-        {
-            "size": list(fit.size),
-            "cost": round(fit.cost, 4),
+        shares = {
             "unmatched": fit.unmatched,
             "unmatched_better_anchors": other.unmatched,
             "misshapen": fit.misshapen,
             "tiny": fit.tiny,
         }
-        for fit, other in zip(fits, others, strict=True)
-    ]
+        rows.append([f"{_size(fit.size)}{mark}", f"{fit.cost:.2f}", *map(percent, shares.values())])
+        section.data["inputs"].append({"size": list(fit.size), "cost": round(fit.cost, 4), **shares})
+    if others is fits:
+        rows = [[*row[:3], *row[4:]] for row in rows]
+    section.say(
+        "Other inputs; cost is the number of input pixels, to which multiply-adds are proportional. A box of the wrong "
+        "shape matches none of these anchors wherever they stand, so that more pixels alone don't help it:"
+    )
+    section.show(rows[0], rows[1:])
 
 
 def _advise_input(section: Section, fits: Sequence[Fit], others: Sequence[Fit], words: str, here: Fit) -> None:
@@ -335,8 +312,7 @@ def _advise_input(section: Section, fits: Sequence[Fit], others: Sequence[Fit], 
     if enough is not None:
         section.data["recommended_input"] = list(enough.size)
         if enough.size == here.size:
-            text = f"{_size(here.size)} is the smallest input tried that leaves {usual}"
-            section.find(Code.INPUT_SIZE_SUITS, text)
+            section.find(Code.INPUT_SIZE_SUITS, f"{_size(here.size)} is the smallest input tried that leaves {usual}")
             return
         text = f"the smallest input tried that leaves {usual} is {_size(enough.size)}, {_cost(enough, here)}"
         remedy = f"{_setting(enough)}{'; more pixels still show more detail' if enough.cost < 1 else ''}"
@@ -347,8 +323,7 @@ def _advise_input(section: Section, fits: Sequence[Fit], others: Sequence[Fit], 
     left = f"{percent(best.unmatched)} of the boxes without an anchor and {percent(best.tiny)} under {TINY} pixels"
     with_these = f"with these anchors no input tried leaves {usual}"
     if best.size == here.size:
-        text = f"{with_these}, and none does much better than {_size(here.size)}"
-        section.find(Code.INPUT_SIZE, text)
+        section.find(Code.INPUT_SIZE, f"{with_these}, and none does much better than {_size(here.size)}")
         return
     text = f"{with_these}; {_size(best.size)}{' with better ones' if words else ''}, {_cost(best, here)}, leaves {left}"
     section.find(Code.INPUT_SIZE, text, f"{_setting(best)} {words}".strip())
@@ -364,11 +339,13 @@ def _worthwhile(fits: Sequence[Fit], here: Fit) -> Fit:
 
 def _advise_anchors(section: Section, boxes: FloatArray, here: Fit, words: str, better: Fit) -> None:
     """Whether anchors or pixels are the cause, and anchors that match more boxes at the same input."""
-    mostly = here.misshapen >= here.unmatched / 2
+    wide, high = (boxes[:, 2:] - boxes[:, :2]).T
+    long = float(((wide > 3.5 * high) | (high > 3.5 * wide)).mean())
+    shapes = f" ({percent(long)} have one side more than 3.5 times as long as the other)" if long > ACCEPTED else ""
     cause = (
         f"the anchors are the problem rather than the pixels: {percent(here.misshapen)} of the boxes have a size or "
-        f"shape that none of the anchors has{_shapes(boxes)}"
-        if mostly
+        f"shape that none of the anchors has{shapes}"
+        if here.misshapen >= here.unmatched / 2
         else f"the grid is too coarse for {percent(here.unmatched - here.misshapen)} of the boxes: more pixels help"
     )
     section.data["anchors"] = {"overrides": words, "unmatched": better.unmatched} if words else None
@@ -377,12 +354,6 @@ def _advise_anchors(section: Section, boxes: FloatArray, here: Fit, words: str, 
         f"{words} would leave {percent(better.unmatched)} unmatched" if words else "no other anchors tried match more"
     )
     section.find(Code.ANCHORS, text, remedy)
-
-
-def _shapes(boxes: FloatArray) -> str:
-    wide, high = (boxes[:, 2:] - boxes[:, :2]).T
-    long = float(((wide > 3.5 * high) | (high > 3.5 * wide)).mean())
-    return f" ({percent(long)} have one side more than 3.5 times as long as the other)" if long > ACCEPTED else ""
 
 
 def _cost(fit: Fit, here: Fit) -> str:

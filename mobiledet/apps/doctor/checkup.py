@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from mobiledet.apps.doctor.anchors import boxes_in_network, describe_inputs, setting_of
-from mobiledet.apps.doctor.collection import Collection, collect
-from mobiledet.apps.doctor.duplicates import Pair, describe_duplicates, find_duplicates
+from mobiledet.apps.doctor.collection import collect
+from mobiledet.apps.doctor.duplicates import describe_duplicates, find_duplicates
 from mobiledet.apps.doctor.image_facts import describe_images, read_facts
 from mobiledet.apps.doctor.plot import plot_boxes
 from mobiledet.apps.doctor.report import Code, DoctorReport, Section
 from mobiledet.apps.doctor.sheets import duplicate_sheet, sample_sheet, suspect_sheet
 from mobiledet.apps.doctor.statistics import describe_classes, describe_sizes, describe_splits
-from mobiledet.apps.doctor.suspects import Suspect, find_suspects, find_unlabelled, shared_classes
+from mobiledet.apps.doctor.suspects import find_suspects, find_unlabelled, shared_classes
 from mobiledet.config import ModelConfig
 from mobiledet.data.coco import CocoDataset
 from mobiledet.data.faults import ImportLog, Severity
@@ -86,8 +86,19 @@ def examine(
         unlabelled = find_unlabelled(collection, detect, detected_names, progress=progress)
         report.sections.append(unlabelled.section)
         suspicious = unlabelled.images + suspicious
-    _make_folder(folder)
-    _write_images(report, folder, collection, duplicates.pairs, suspicious)
+    refuse_filled(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MobiledetError(f"{folder}: this folder can't be made: {error.strerror}; name another") from None
+    for name, sheet, what in (
+        ("samples.jpg", sample_sheet(collection), "images with their labels: all classes if possible, small and large"),
+        ("suspects.jpg", suspect_sheet(collection, suspicious), "images that look wrong"),
+        ("duplicates.jpg", duplicate_sheet(collection, duplicates.pairs), "pairs of duplicates, side by side"),
+    ):
+        if sheet is not None:
+            write_image(folder / name, sheet)
+            report.files[name] = what
     boxes = boxes_in_network(collection, size)
     if len(boxes):
         heading = f"{title}: {count(len(boxes), 'box', 'boxes')} and the anchors"
@@ -111,14 +122,6 @@ def refuse_filled(folder: Path) -> None:
     if filled:
         what = "is not empty" if folder.is_dir() else "is a file"
         raise MobiledetError(f"{folder} {what}; name a new folder, nothing is overwritten")
-
-
-def _make_folder(folder: Path) -> None:
-    refuse_filled(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MobiledetError(f"{folder}: this folder can't be made: {error.strerror}; name another") from None
 
 
 def free_folder(name: str) -> Path:
@@ -148,16 +151,3 @@ def _describe_reading(log: ImportLog | None, limited: int | None) -> list[Sectio
         if not log.records:
             section.say("Nothing had to be dropped or repaired.")
     return [section] if section.parts or section.findings else []
-
-
-def _write_images(
-    report: DoctorReport, folder: Path, collection: Collection, pairs: Sequence[Pair], suspects: Sequence[Suspect]
-) -> None:
-    for name, sheet, what in (
-        ("samples.jpg", sample_sheet(collection), "images with their labels: all classes if possible, small and large"),
-        ("suspects.jpg", suspect_sheet(collection, suspects), "images that look wrong"),
-        ("duplicates.jpg", duplicate_sheet(collection, pairs), "pairs of duplicates, side by side"),
-    ):
-        if sheet is not None:
-            write_image(folder / name, sheet)
-            report.files[name] = what

@@ -68,9 +68,7 @@ class Collection:
 
     def rows(self, split: str) -> IntArray:
         """The rows of a split's images; none for a split that isn't there."""
-        if split not in self.datasets:
-            return np.zeros(0, np.int64)
-        return np.flatnonzero(self.split == self.splits.index(split))
+        return np.flatnonzero(np.array(self.splits)[self.split] == split)
 
     def class_counts(self) -> IntArray:
         """``(splits, K)`` boxes of each class in each split, without crowds."""

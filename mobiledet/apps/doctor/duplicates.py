@@ -78,7 +78,11 @@ class Duplicates:
 
 def find_duplicates(collection: Collection, facts: ImageFacts) -> Duplicates:
     """Pairs of the same content, near-duplicates, and groups by file name."""
-    pairs = [Pair(a, b, True, 0.0) for a, b in _same_content(facts.digests)]
+    first_with: dict[bytes, int] = {}
+    pairs = []
+    for row, digest in enumerate(facts.digests):
+        if digest and (first := first_with.setdefault(digest, row)) != row:
+            pairs.append(Pair(first, row, True, 0.0))
     known = {(pair.first, pair.second) for pair in pairs}
     candidates, seen = _candidates(collection, facts)
     for first, second in candidates:
@@ -121,15 +125,9 @@ def _with_levels_of(wanted: FloatArray, thumb: FloatArray) -> FloatArray:
     return mean[levels].reshape(thumb.shape).astype(np.float32)
 
 
-def _same_content(digests: Sequence[bytes]) -> list[tuple[int, int]]:
-    """Each image with the first of the same content."""
-    first: dict[bytes, int] = {}
-    return [(first[d], row) for row, d in enumerate(digests) if d and first.setdefault(d, row) != row]
-
-
 def _candidates(collection: Collection, facts: ImageFacts) -> tuple[list[tuple[int, int]], BoolArray]:
     """Pairs of rows with near hashes, and which images outside of train have one in train."""
-    bits = len(facts.hashes[0]) if len(facts.hashes) else 0
+    bits = facts.hashes.shape[1]
     signs = facts.hashes.astype(np.float32) * 2 - 1
     signs[~facts.readable] = 0  # at half of all bits from everything
     train = np.zeros(len(collection), np.bool_)
@@ -180,21 +178,17 @@ def groups_of(pairs: Sequence[Pair]) -> list[list[int]]:
     return list(groups.values())
 
 
-_KINDS = {
-    (True, True): Code.SAME_FILE_ACROSS,
-    (True, False): Code.SAME_FILE_WITHIN,
-    (False, True): Code.NEARLY_SAME_ACROSS,
-    (False, False): Code.NEARLY_SAME_WITHIN,
-}
-"""Kind of finding by whether the files are the same, and whether they are in two splits."""
-
-
 def describe_duplicates(collection: Collection, found: Duplicates) -> Section:
     """Duplicate images within and between splits."""
     section = Section("Duplicate images", key="The same picture twice")
     split = collection.split
     crosses = [bool(split[p.first] != split[p.second]) for p in found.pairs]
-    for (same_file, across), kind in _KINDS.items():
+    for kind, same_file, across in (
+        (Code.SAME_FILE_ACROSS, True, True),
+        (Code.SAME_FILE_WITHIN, True, False),
+        (Code.NEARLY_SAME_ACROSS, False, True),
+        (Code.NEARLY_SAME_WITHIN, False, False),
+    ):
         pairs = [p for p, c in zip(found.pairs, crosses, strict=True) if (p.same_file, c) == (same_file, across)]
         if pairs:
             what = "the same file" if same_file else "nearly the same image"
@@ -223,7 +217,8 @@ def describe_duplicates(collection: Collection, found: Duplicates) -> Section:
             for p in found.pairs
         ],
     }
-    _describe_augmented(section, collection, found)
+    if found.augmented:
+        _describe_augmented(section, collection, found)
     for name in collection.splits:
         rows = collection.rows(name)
         seen = int(found.seen_in_train[rows].sum())
@@ -239,8 +234,6 @@ def describe_duplicates(collection: Collection, found: Duplicates) -> Section:
 
 
 def _describe_augmented(section: Section, collection: Collection, found: Duplicates) -> None:
-    if not found.augmented:
-        return
     across = [group for group in found.augmented if len(set(collection.split[group].tolist())) > 1]
     section.data["augmented_groups"] = len(found.augmented)
     text = (

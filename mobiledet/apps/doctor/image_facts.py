@@ -22,14 +22,9 @@ from mobiledet.structures import BoolArray, FloatArray, IntArray
 from mobiledet.utils.progress import progress_bar
 from mobiledet.utils.text import count
 
-HASH_SIDE = 16
-"""The difference hash compares neighbours on a grid of this side: 256 bits."""
-
+HASH_SIDE = 16  # the difference hash compares neighbours on a grid of this side: 256 bits
 THUMB_SIDE = 64
-
-PLAIN = 4
-"""An image whose grey levels have a smaller standard deviation than this is plain: of one colour, nearly."""
-
+PLAIN = 4  # an image whose grey levels have a smaller standard deviation is plain: of one colour, nearly
 _SHARPNESS_SIDE = 256  # sharpness is measured on images scaled to this shorter side
 _ENOUGH = 256  # decode at a half, quarter or eighth as long as the shorter side stays this long
 _AHEAD = 64  # images read ahead of the one asked for
@@ -66,12 +61,7 @@ _Facts = tuple[bytes, BoolArray, NDArray[np.uint8], float, float, float]
 
 
 def read_facts(collection: Collection, *, progress: bool = False) -> ImageFacts:
-    """Read every image once.
-
-    Args:
-        collection: the images.
-        progress: show a bar, if standard error is a terminal.
-    """
+    """Read every image once; ``progress`` shows a bar, if standard error is a terminal."""
     number = len(collection)
     facts = ImageFacts(
         np.zeros(number, np.bool_),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -46,37 +48,22 @@ def plot_boxes(path: Path, title: str, boxes: FloatArray, setting: AnchorSetting
         (~matched, _UNMATCHED, "unmatched", 1 - total),
     ):
         label = f"box, {word}: {100 * share:.1f} %"
-        scatter.scatter(
-            wide[mask], high[mask], s=9, color=color, alpha=alpha, linewidths=0, label=label, rasterized=True
-        )
-    markers = "oDs^v<>pP*"
-    for number, grid in enumerate(grids):
-        cells = f"{len(grid.centre_y)} x {len(grid.centre_x)}"
-        scatter.scatter(
-            grid.widths,
-            grid.heights,
-            s=46,
-            marker=markers[number % len(markers)],
-            facecolors="none",
-            edgecolors=_ANCHOR,
-            linewidths=1.3,
-            label=f"anchors of map {number + 1} ({cells})",
-        )
+        dots: dict[str, Any] = {"s": 9, "linewidths": 0, "alpha": alpha, "rasterized": True}
+        scatter.scatter(wide[mask], high[mask], color=color, label=label, **dots)
+    style: dict[str, Any] = {"s": 46, "facecolors": "none", "edgecolors": _ANCHOR, "linewidths": 1.3}
+    for number, (grid, marker) in enumerate(zip(grids, cycle("oDs^v<>pP*"), strict=False), 1):
+        label = f"anchors of map {number} ({len(grid.centre_y)} x {len(grid.centre_x)})"
+        scatter.scatter(grid.widths, grid.heights, marker=marker, label=label, **style)
     every = np.concatenate([wide, high, *(grid.widths for grid in grids), *(grid.heights for grid in grids)])
     low, top = min(4.0, 0.8 * float(every.min())), 1.25 * float(every.max())
     scatter.axvspan(low, TINY, color="0.88", zorder=0, label=f"under {TINY} pixels")
     scatter.axhspan(low, TINY, color="0.88", zorder=0)
     scatter.plot([low, top], [low, top], color="0.6", linewidth=0.8, linestyle=":", zorder=1)
     ticks = [t for t in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048) if low <= t <= top]
-    for axis, set_scale, limits in (
-        (scatter.xaxis, scatter.set_xscale, scatter.set_xlim),
-        (scatter.yaxis, scatter.set_yscale, scatter.set_ylim),
-    ):
-        set_scale("log")
-        limits(low, top)
+    scatter.set(xscale="log", yscale="log", xlim=(low, top), ylim=(low, top), aspect="equal")
+    for axis in (scatter.xaxis, scatter.yaxis):
         axis.set_ticks(ticks, labels=[str(t) for t in ticks])
         axis.set_minor_formatter(NullFormatter())
-    scatter.set_aspect("equal")
     scatter.set_xlabel(f"width in network pixels (input {size[0]} x {size[1]})")
     scatter.set_ylabel("height in network pixels")
     legend = scatter.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)
@@ -88,8 +75,6 @@ def plot_boxes(path: Path, title: str, boxes: FloatArray, setting: AnchorSetting
     histogram.hist(overlaps[overlaps >= match_iou], bins=bins.tolist(), color=_MATCHED, label="matched")
     histogram.hist(overlaps[overlaps < match_iou], bins=bins.tolist(), color=_UNMATCHED, label="unmatched")
     histogram.axvline(match_iou, color=_ANCHOR, linewidth=1, linestyle="--", label=f"match_iou {match_iou:g}")
-    histogram.set_xlabel("best IoU of a box with any anchor")
-    histogram.set_ylabel("boxes")
-    histogram.set_xlim(0, 1)
+    histogram.set(xlabel="best IoU of a box with any anchor", ylabel="boxes", xlim=(0, 1))
     histogram.legend(fontsize=8, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, frameon=False)
     save_figure(figure, path)

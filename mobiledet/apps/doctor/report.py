@@ -13,9 +13,6 @@ from mobiledet.utils.text import count, listing, table
 EXIT_READY, EXIT_FAULTS = 0, 3
 """Exit status of a report without faults, and of one with some."""
 
-EXAMPLES = 5
-"""Places that the text names for one finding; the JSON has all."""
-
 _WIDTH = 110
 
 
@@ -104,19 +101,14 @@ class Finding:
         """A short name that stays the same between versions, such as ``"same-view-val"``."""
         return f"{self.kind.code}-{self.split}" if self.split else self.kind.code
 
-    @property
-    def level(self) -> Level:
-        """How much it matters."""
-        return self.kind.level
-
     def sentence(self) -> str:
         """The finding in one line, with its first places and its remedy."""
-        where = f": {listing(self.places, EXAMPLES)}" if self.places else ""
+        where = f": {listing(self.places)}" if self.places else ""
         return f"{self.text}{where}" + (f"; {self.remedy}" if self.remedy else "")
 
     def to_json(self) -> dict[str, Any]:
         """The finding as plain values, with all its places."""
-        plain = {"level": self.level.code, "code": self.code, "text": self.text, "remedy": self.remedy}
+        plain = {"level": self.kind.level.code, "code": self.code, "text": self.text, "remedy": self.remedy}
         return {**plain, "places": list(self.places)}
 
 
@@ -167,7 +159,7 @@ class DoctorReport:
 
     def findings(self, level: Level | None = None) -> list[Finding]:
         """The findings of one level, or all, in reading order."""
-        return [f for section in self.sections for f in section.findings if level in (None, f.level)]
+        return [f for section in self.sections for f in section.findings if level in (None, f.kind.level)]
 
     @property
     def exit_status(self) -> int:
@@ -226,11 +218,5 @@ def percent(share: float) -> str:
 
 
 def _wrap(text: str, first: str = "") -> list[str]:
-    return textwrap.wrap(
-        text,
-        _WIDTH,
-        initial_indent=first,
-        subsequent_indent=" " * len(first),
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    indents = {"initial_indent": first, "subsequent_indent": " " * len(first)}
+    return textwrap.wrap(text, _WIDTH, **indents, break_long_words=False, break_on_hyphens=False)

@@ -28,18 +28,12 @@ from mobiledet.errors import ImageError
 from mobiledet.structures import FloatArray, ImageArray, Size, Target
 from mobiledet.utils.text import count, shorten
 
-SAMPLES, SUSPECTS, PAIRS = 24, 24, 16
-"""Most images, or pairs, of a sheet."""
-
+SAMPLES, SUSPECTS, PAIRS = 24, 24, 16  # most images, or pairs, of a sheet
 CELL: Size = (430, 540)
 COLUMNS = 4
-
-MOST_COLORS = 16
-"""Up to this many classes have a colour each; with more, every box is labelled with its name."""
-
+MOST_COLORS = 16  # up to this many classes have a colour each; with more, every box is labelled with its name
 MARK: Color = (255, 96, 0)
 WHITE: Color = (255, 255, 255)
-
 _HUES = (0, 215, 55, 125, 290, 28, 180, 325)  # degrees; neighbours in the list far apart
 _INNER: Size = (395, 526)  # what `image_grid` leaves of a cell for its image
 _CAPTION = 42  # letters that fit under an image
@@ -67,13 +61,8 @@ class LabelStyle:
         dashed: list[LegendEntry] = [(None, text)] if self.crowds else []
         if not self.by_color:
             return [(WHITE, "label, under its class name"), *dashed]
-        return [
-            (
-                _color(label),
-                shorten(f"{printable_text(self.names[label - 1]) or f'class {label}'} ({number:,})", 40),
-            )
-            for label, number in self.used
-        ] + dashed
+        shown = {label: printable_text(self.names[label - 1]) or f"class {label}" for label, _ in self.used}
+        return [(_color(label), shorten(f"{shown[label]} ({number:,})", 40)) for label, number in self.used] + dashed
 
     def draw(self, image: ImageArray, target: Target) -> ImageArray:
         """A copy of the image with its labels on it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Callable
 from itertools import combinations
 
 import numpy as np
@@ -14,18 +15,10 @@ from mobiledet.apps.doctor.report import Code, Section, percent
 from mobiledet.structures import BoolArray, IntArray, Size
 from mobiledet.utils.text import count
 
-FEW_BOXES = 10
-"""A class with fewer boxes than this to train on is hardly learned."""
-
-FEW_IMAGES = 20
-"""A score over fewer images than this says little."""
-
-IMBALANCE = 20
-"""A class with this many times the boxes of another is reported."""
-
-SQUEEZE = 1.5
-"""An image whose proportions change by more than this factor looks squeezed to the network."""
-
+FEW_BOXES = 10  # a class with fewer boxes than this to train on is hardly learned
+FEW_IMAGES = 20  # a score over fewer images than this says little
+IMBALANCE = 20  # a class with this many times the boxes of another is reported
+SQUEEZE = 1.5  # an image whose proportions change by more than this factor looks squeezed to the network
 _CLASSES_LISTED = 100
 
 
@@ -99,38 +92,31 @@ def _judge_classes(section: Section, collection: Collection) -> None:
     zero = np.zeros(len(names), np.int64)
     train, val = counts.get("train", zero), counts.get("val", zero)
 
-    def classes(mask: BoolArray) -> str:
-        return count(int(mask.sum()), "class", "classes")
+    def find(kind: Code, mask: BoolArray, what: str, remedy: str, place: Callable[[int], str], split: str = "") -> None:
+        if mask.any():
+            text = f"{count(int(mask.sum()), 'class', 'classes')} {what}"
+            section.find(kind, text, remedy, list(map(place, np.flatnonzero(mask).tolist())), split=split)
 
-    def listed(mask: BoolArray, of: IntArray) -> list[str]:
-        return [f"{names[k]} ({of[k]:,})" for k in np.flatnonzero(mask).tolist()]
+    def with_boxes(of: IntArray) -> Callable[[int], str]:
+        return lambda k: f"{names[k]} ({of[k]:,})"
 
-    unused = totals == 0
-    if unused.any():
-        text = f"{classes(unused)} of {len(names)} without a single box"
-        places = [names[k] for k in np.flatnonzero(unused).tolist()]
-        section.find(Code.CLASS_UNUSED, text, "take them out of the list, or label some", places)
+    remedy = "take them out of the list, or label some"
+    find(Code.CLASS_UNUSED, totals == 0, f"of {len(names)} without a single box", remedy, names.__getitem__)
     if not train.any():
         return
     for split in collection.splits:
-        foreign = (counts[split] > 0) & (train == 0)
-        if foreign.any():
-            text = f"{classes(foreign)} in {split} but not in train (boxes in {split})"
-            remedy = "a detector can't learn them: move images to train, or leave the classes out"
-            kind = Code.CLASS_ONLY_IN_VAL if split == "val" else Code.CLASS_NOT_IN_TRAIN
-            section.find(kind, text, remedy, listed(foreign, counts[split]), split=split)
-    unscored = (train > 0) & (val == 0)
-    if val.any() and unscored.any():
-        text = f"{classes(unscored)} in train but not in val (boxes in train)"
+        kind = Code.CLASS_ONLY_IN_VAL if split == "val" else Code.CLASS_NOT_IN_TRAIN
+        what = f"in {split} but not in train (boxes in {split})"
+        remedy = "a detector can't learn them: move images to train, or leave the classes out"
+        find(kind, (counts[split] > 0) & (train == 0), what, remedy, with_boxes(counts[split]), split)
+    if val.any():
         remedy = "without boxes in val they aren't scored; move some images there"
-        section.find(Code.CLASS_NOT_IN_VAL, text, remedy, listed(unscored, train))
-    few = (train > 0) & (train < FEW_BOXES)
-    if few.any():
-        meant = [_possibly_meant(k, collection, totals) for k in np.flatnonzero(few).tolist()]
-        places = [place + typo for place, typo in zip(listed(few, train), meant, strict=True)]
-        text = f"{classes(few)} with fewer than {FEW_BOXES} boxes in train (boxes)"
-        remedy = "too few to learn from: label more, merge them with other classes or leave them out"
-        section.find(Code.CLASS_RARE, text, remedy, places)
+        what = "in train but not in val (boxes in train)"
+        find(Code.CLASS_NOT_IN_VAL, (train > 0) & (val == 0), what, remedy, with_boxes(train))
+    what = f"with fewer than {FEW_BOXES} boxes in train (boxes)"
+    remedy = "too few to learn from: label more, merge them with other classes or leave them out"
+    rare = (train > 0) & (train < FEW_BOXES)
+    find(Code.CLASS_RARE, rare, what, remedy, lambda k: with_boxes(train)(k) + _possibly_meant(k, collection, totals))
     enough = np.flatnonzero(train >= FEW_BOXES)
     if len(enough) > 1:
         most, least = enough[np.argmax(train[enough])], enough[np.argmin(train[enough])]

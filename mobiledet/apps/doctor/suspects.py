@@ -18,18 +18,10 @@ from mobiledet.structures import BoolArray, Detections, FloatArray, ImageArray, 
 from mobiledet.utils.progress import progress_bar
 from mobiledet.utils.text import count, listing
 
-LABELLED_SHARE = 0.95
-"""From this share of images with boxes on, one without is suspect rather than background."""
-
-WHOLE_SHARE = 0.95
-"""A box over this share of its image covers nearly all of it."""
-
-SAME_BOX = 0.9
-"""IoU from which two boxes are the same object labelled twice."""
-
-MIN_SCORE, MAX_OVERLAP = 0.5, 0.3
-"""A detection with this score or more that overlaps every label by less than this IoU may be an unlabelled object."""
-
+LABELLED_SHARE = 0.95  # from this share of images with boxes on, one without is suspect rather than background
+WHOLE_SHARE = 0.95  # a box over this share of its image covers nearly all of it
+SAME_BOX = 0.9  # IoU from which two boxes are the same object labelled twice
+MIN_SCORE, MAX_OVERLAP = 0.5, 0.3  # a detection this sure, overlapping every label by less: an unlabelled object?
 _PLACEHOLDERS = 10  # boxes of one class, all of one size, from which on it is odd
 _CHUNK = 512
 
@@ -68,7 +60,7 @@ def find_suspects(collection: Collection, duplicates: Duplicates) -> Suspects:
     _copies_with_more(collection, duplicates, suspects)
     _labelled_twice(collection, suspects)
     _whole_image(collection, suspects)
-    _placeholders(collection, suspects)
+    _placeholders(collection, suspects.section)
     return suspects
 
 
@@ -91,7 +83,6 @@ def find_unlabelled(
         DataError: model and data have no class in common.
     """
     section = Section("Unlabelled objects, by a model", key="What a model finds unlabelled")
-    suspects = Suspects(section)
     shared = shared_classes(names, collection.names)
     wanted = np.array([name in shared for name in names], np.bool_)
     unlabelled: list[tuple[int, Detections]] = []
@@ -109,7 +100,6 @@ def find_unlabelled(
         if len(found):
             unlabelled.append((row, found))
     unlabelled.sort(key=lambda item: -float(item[1].scores.sum()))
-    suspects.images = [Suspect(r, Code.UNLABELLED, f"{len(d)} unlabelled?", detections=d) for r, d in unlabelled]
     missed = Counter(found.name(index) for _, found in unlabelled for index in range(len(found)))
     total = missed.total()
     section.say(
@@ -126,7 +116,8 @@ def find_unlabelled(
         text = f"{count(total, 'object')} that a model is sure of and no label covers ({kinds})"
         places = [collection.place(row) for row, _ in unlabelled]
         section.find(Code.UNLABELLED, text, "label them, or see that the model is wrong", places)
-    return suspects
+    images = [Suspect(row, Code.UNLABELLED, f"{len(d)} unlabelled?", detections=d) for row, d in unlabelled]
+    return Suspects(section, images)
 
 
 def shared_classes(names: Sequence[str], data_names: Sequence[str]) -> list[str]:
@@ -165,13 +156,11 @@ def _copies_with_more(collection: Collection, duplicates: Duplicates, suspects: 
     places, seen = [], set()
     for pair in duplicates.pairs:
         fewer, more = sorted((pair.first, pair.second), key=lambda row: int(counts[row]))
-        if counts[fewer] < counts[more]:
-            places.append(
-                f"{collection.place(fewer)} ({counts[fewer]}, its copy {collection.place(more)} {counts[more]})"
-            )
+        if (few := counts[fewer]) < counts[more]:
+            places.append(f"{collection.place(fewer)} ({few}, its copy {collection.place(more)} {counts[more]})")
             if fewer not in seen:
                 seen.add(fewer)
-                why = f"{counts[fewer]} boxes, a copy has {counts[more]}"
+                why = f"{few} boxes, a copy has {counts[more]}"
                 suspects.images.append(Suspect(fewer, Code.COPY_WITH_MORE, why))
     if places:
         text = f"{count(len(places), 'pair')} of the same image with more boxes in one than in the other (boxes)"
@@ -231,7 +220,7 @@ def _whole_image(collection: Collection, suspects: Suspects) -> None:
     ]
 
 
-def _placeholders(collection: Collection, suspects: Suspects) -> None:
+def _placeholders(collection: Collection, section: Section) -> None:
     """Classes of which every box has one and the same size."""
     sides = np.round(collection.boxes[:, 2:] - collection.boxes[:, :2], 1)
     places = []
@@ -243,7 +232,7 @@ def _placeholders(collection: Collection, suspects: Suspects) -> None:
     if places:
         text = f"{count(len(places), 'class', 'classes')} whose boxes are all of exactly the same size in pixels"
         remedy = "if these are placeholders around points, draw the real boxes"
-        suspects.section.find(Code.PLACEHOLDERS, text, remedy, places)
+        section.find(Code.PLACEHOLDERS, text, remedy, places)
 
 
 def _objects(found: Detections) -> list[dict[str, object]]:

@@ -40,21 +40,21 @@ def test_candidates_take_turns_in_changing_order(tmp_path, quick):
     assert len(rounds) == 7
     assert all(sorted(round_) == ["a", "b", "c"] for round_ in rounds)
     assert len({tuple(round_) for round_ in rounds}) > 1, "the order never changes"
-    assert all(len(found[name].times["48x64"]) == 6 for name in "abc"), "the first round doesn't count"
+    assert all(len(found[name].rounds["48x64"]) == 6 for name in "abc"), "the first round doesn't count"
 
 
 def test_all_sizes_are_measured_and_own_is_the_networks(tmp_path, quick):
     log = tmp_path / "log"
     found = run(candidates(a=f"steady:{log}"), quick(starts=2))["a"]
     assert {line.split()[1] for line in log.read_text().splitlines()} == {"48x64", "40x60"}
-    assert {size: [len(calls) for calls in rounds] for size, rounds in found.times.items()} == {
+    assert {size: [len(calls) for calls in rounds] for size, rounds in found.rounds.items()} == {
         "48x64": [2, 2],
         "own": [2, 2],
     }
-    assert all(1 <= time < 100 for rounds in found.times.values() for calls in rounds for time in calls)
-    assert len(found.starts) == 2
-    assert min(found.starts) > 20
-    assert found.stages == [{"whole": 4.0, "resize": 1.0, "network": 2.0, "decode+nms": None}]
+    assert all(1 <= time < 100 for rounds in found.rounds.values() for calls in rounds for time in calls)
+    assert len(found.starts_ms) == 2
+    assert min(found.starts_ms) > 20
+    assert found.stage_blocks == [{"whole": 4.0, "resize": 1.0, "network": 2.0, "decode+nms": None}]
     if sys.platform == "linux":
         assert 10 < found.before_mib <= found.peak_mib
 
@@ -76,8 +76,8 @@ def test_those_that_fail_are_named_and_the_others_go_on(quick, caplog):
         assert found[word].problem in caplog.text
     for name in ("good", "last"):
         assert found[name].problem is None
-        assert len(found[name].times["own"]) == 2
-        assert found[name].stages
+        assert len(found[name].rounds["own"]) == 2
+        assert found[name].stage_blocks
     report = make_report(list(found.values()), settings, {}, images="drawn images")
     assert report.failed
     assert [row.label for row in report.rows if not row.problem] == ["good", "last"]
@@ -103,7 +103,7 @@ def test_a_peer_that_is_not_installed_is_skipped(quick):
     rows = [Candidate("good", "model", "steady"), Candidate("torchvision", "torchvision", "missing")]
     found = run(rows, quick(rounds=1))
     assert "nothing is not installed" in found["torchvision"].problem
-    assert found["good"].times
+    assert found["good"].rounds
     assert not make_report(list(found.values()), quick(), {}, images="").failed
 
 
@@ -134,4 +134,4 @@ def request(target):
 def test_a_command_that_cannot_run_is_a_failure_not_a_traceback(quick):
     found = run(candidates(a="steady"), quick(command=(sys.executable, "-c", "raise SystemExit('no such thing')")))
     assert found["a"].problem == "a: its process ended with status 1: no such thing"
-    assert not found["a"].times
+    assert not found["a"].rounds

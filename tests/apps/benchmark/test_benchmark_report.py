@@ -26,15 +26,15 @@ MACHINE = {
 
 def outcome(label, ms, *, kind="model", ap=None, share=0.8, **changes):
     about = About("onnxruntime 1.31.1", input_size=(300, 400), gmacs=0.5, names=("a",))
-    times = {size: [[ms, ms * 1.1], [ms, ms * 1.2]] for size in ("480x640", "720x1280", "own")}
+    rounds = {size: [[ms, ms * 1.1], [ms, ms * 1.2]] for size in ("480x640", "720x1280", "own")}
     stages = [{"whole": ms, "resize": 0.05 * ms, "network": share * ms, "decode+nms": 0.1 * ms}]
-    usual = {"about": about, "times": times, "stages": stages, "starts": [900.0, 200.0, 210.0], "ap": ap}
-    memory = {"before_mib": 50.0, "peak_mib": 170.0, "file_bytes": 4_000_000, "cores": [1.0]}
+    usual = {"about": about, "rounds": rounds, "stage_blocks": stages, "starts_ms": [900.0, 200.0, 210.0], "ap": ap}
+    memory = {"before_mib": 50.0, "peak_mib": 170.0, "file_bytes": 4_000_000, "busy": [1.0]}
     return Outcome(Candidate(label, kind, label), **{**usual, **memory, **changes})
 
 
 def matrix(ms=20.0):
-    return Outcome(MATRIX_BASELINE, About("numpy 2", gmacs=1.0), times={"480x640": [[ms], [ms * 1.1]]}, starts=[1.0])
+    return Outcome(MATRIX_BASELINE, About("numpy 2", gmacs=1.0), rounds={"480x640": [[ms], [ms * 1.1]]})
 
 
 def report(*outcomes, data=None, machine=MACHINE, **settings):
@@ -58,7 +58,7 @@ def odd_report():
             ),
         ),
         outcome("x" * 200, 6.5, ap=19.7, certificate=CertificateSummary("other model")),
-        outcome("peer.tflite", 14.0, kind="litert", about=quant, stages=merged, ap=18.0),
+        outcome("peer.tflite", 14.0, kind="litert", about=quant, stage_blocks=merged, ap=18.0),
         outcome("torchvision", 64.0, kind="torchvision", about=random, file_bytes=None),
         Outcome(Candidate("broken.onnx", "model", "broken.onnx"), problem="broken.onnx: its <process> ended"),
         data="a <folder>",
@@ -82,7 +82,7 @@ def test_the_figures():
 
 
 def test_a_single_start_counts():
-    assert report(outcome("a", 1.0, starts=[300.0])).rows[0].start_ms == 300.0
+    assert report(outcome("a", 1.0, starts_ms=[300.0])).rows[0].start_ms == 300.0
 
 
 def test_what_was_not_measured_stays_empty():
@@ -103,15 +103,15 @@ def test_the_table_fits_and_says_what_must_be_said():
 
 def test_many_sizes_go_into_a_second_table():
     sizes = tuple((height, 1000 + height) for height in range(100, 108))
-    times = {f"{h}x{w}": [[5.0 + h]] for h, w in sizes}
-    lines = report_text(report(outcome("a", 1.0, times=times), sizes=sizes)).splitlines()
+    rounds = {f"{h}x{w}": [[5.0 + h]] for h, w in sizes}
+    lines = report_text(report(outcome("a", 1.0, rounds=rounds), sizes=sizes)).splitlines()
     assert max(map(len, lines)) <= 120
     assert all(f"{h}x{w}" in "\n".join(lines) for h, w in sizes[1:])
     assert sum(line.startswith("model ") for line in lines) > 3
 
 
 def test_threads_taken_beyond_those_given_are_reported():
-    assert any("kept 1.9 cores busy" in line for line in report(outcome("a", 1.0, cores=[1.9, 1.9])).caveats())
+    assert any("kept 1.9 cores busy" in line for line in report(outcome("a", 1.0, busy=[1.9, 1.9])).caveats())
     assert not any("cores busy" in line for line in report(outcome("a", 1.0)).caveats())
 
 
@@ -133,7 +133,7 @@ def test_without_ap_there_is_one_chart():
 
 
 def test_the_bars_have_the_stages_and_the_points_those_with_ap():
-    chart = latency_chart(report(outcome("slow", 40.0, ap=10.0), outcome("fast", 10.0, stages=[])))
+    chart = latency_chart(report(outcome("slow", 40.0, ap=10.0), outcome("fast", 10.0, stage_blocks=[])))
     assert "slow: network 33.6 ms (80%)" in chart
     assert "fast: whole call 10.5 ms (100%)" in chart
     assert "42.0, p95" in chart

@@ -115,7 +115,7 @@ def describe(make, boxes, size=(300, 300)):
 def test_the_smallest_input_that_will_do_is_named(make):
     section, codes = describe(make, [(1, 30, 40, 180, 175), (2, 100, 90, 150, 160)])
     assert section.data["recommended_input"] == [160, 160]
-    assert codes["input-size"].level is Level.NOTE
+    assert codes["input-size"].kind.level is Level.NOTE
     assert codes["input-size"].remedy.startswith("model.input_size=160,160")
     assert "anchors" not in codes
 

@@ -68,7 +68,7 @@ def test_a_changed_copy_is_found(make, how):
         (2, 4, False),
     ]
     section = describe_duplicates(collection, duplicates)
-    assert make.findings(section)["same-near-across"].level is Level.FAULT
+    assert make.findings(section)["same-near-across"].kind.level is Level.FAULT
     assert make.findings(section)["same-near-across"].places == ("train/b.png = val/c.png", "train/s.png = val/t.png")
     assert len(section.data["groups"]) == 2
 
@@ -79,7 +79,7 @@ def test_a_piece_moved_is_another_image_of_the_same_view(make):
     collection, facts, duplicates = search(make, "train", "val")
     assert duplicates.pairs == []
     assert duplicates.seen_in_train.tolist() == [False, False, True, False]
-    assert make.findings(describe_duplicates(collection, duplicates))["same-view-val"].level is Level.NOTE
+    assert make.findings(describe_duplicates(collection, duplicates))["same-view-val"].kind.level is Level.NOTE
     difference = thumb_difference(facts.thumbs[0], facts.thumbs[2])
     assert difference > MAX_DIFFERENCE
     assert difference == pytest.approx(thumb_difference(facts.thumbs[2], facts.thumbs[0]), rel=0.2)
@@ -100,8 +100,8 @@ def test_the_same_file_within_and_between_splits(make):
         (0, 2, True),
     ]
     codes = make.findings(describe_duplicates(collection, duplicates))
-    assert codes["same-content-across"].level is Level.FAULT
-    assert codes["same-content-within"].level is Level.ADVICE
+    assert codes["same-content-across"].kind.level is Level.FAULT
+    assert codes["same-content-within"].kind.level is Level.ADVICE
     assert groups_of(duplicates.pairs) == [[0, 1, 2]]
 
 
@@ -125,7 +125,7 @@ def test_augmented_copies_of_one_photograph_must_not_cross(make):
     collection, _, duplicates = search(make, "train", "val")
     assert duplicates.augmented == [[0, 1, 3]]
     assert duplicates.pairs == []
-    assert make.findings(describe_duplicates(collection, duplicates))["augmented-across"].level is Level.FAULT
+    assert make.findings(describe_duplicates(collection, duplicates))["augmented-across"].kind.level is Level.FAULT
     collection, _, duplicates = search(make, "train")
     codes = make.findings(describe_duplicates(collection, duplicates))
     assert codes["augmented"].text.startswith("2 images are augmented copies of 1 photograph")
@@ -157,7 +157,7 @@ def test_odd_images_are_read_and_broken_ones_reported(make):
     facts = read_facts(collection)
     assert facts.readable.tolist() == [False] + [True] * 6
     codes = make.findings(describe_images(collection, facts))
-    assert codes["unreadable"].level is Level.FAULT
+    assert codes["unreadable"].kind.level is Level.FAULT
     assert "0.png can't be decoded" in codes["unreadable"].places[0]
     assert codes["picture-blurred"].places == ("train/blurred.png", "train/grey.png", "train/huge.jpg")
     assert find_duplicates(collection, facts).pairs == []

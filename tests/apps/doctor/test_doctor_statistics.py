@@ -41,12 +41,12 @@ def test_a_val_split_without_boxes_is_a_fault_and_a_missing_one_only_advice(make
     one = [("a.jpg", make.image(40, 60, 1), [(1, 0, 0, 20, 10)])]
     make({"train": one, "val": [("b.jpg", make.image(40, 60, 2), [])], "test": one})
     codes = make.findings(describe_splits(make.collect("train", "val", "test")))
-    assert codes["no-boxes-val"].level is Level.FAULT
+    assert codes["no-boxes-val"].kind.level is Level.FAULT
     assert "no-boxes-train" not in codes
     codes = make.findings(describe_splits(make.collect("train", "test")))
     assert codes["no-val"].text == "there is no split 'val', only train, test"
-    assert codes["no-val"].level is Level.ADVICE
-    assert make.findings(describe_splits(make.collect("val", "test")))["no-train"].level is Level.FAULT
+    assert codes["no-val"].kind.level is Level.ADVICE
+    assert make.findings(describe_splits(make.collect("val", "test")))["no-train"].kind.level is Level.FAULT
 
 
 def test_classes_that_splits_lack(make):
@@ -56,9 +56,9 @@ def test_classes_that_splits_lack(make):
     make({"train": train, "val": val, "test": val}, names=["black-bishop", "pawn", "bishop", "king"])
     codes = make.findings(describe_classes(make.collect("train", "val", "test")))
     assert codes["class-unused"].places == ("king",)
-    assert codes["class-not-in-train-val"].level is Level.FAULT
+    assert codes["class-not-in-train-val"].kind.level is Level.FAULT
     assert codes["class-not-in-train-val"].places == ("pawn (1)",)
-    assert codes["class-not-in-train-test"].level is Level.ADVICE
+    assert codes["class-not-in-train-test"].kind.level is Level.ADVICE
     assert codes["class-not-in-val"].places == ("bishop (1)",)
     assert codes["class-rare"].places == ("bishop (1) [a typo for black-bishop?]",)
     assert "class-names-alike" not in codes
@@ -68,7 +68,7 @@ def test_names_that_differ_by_case_or_by_a_typo(make):
     names = ["Hard Hat", "hard_hat", "helmet", "helmt", "猫", "собака"]
     make({"train": [("a.jpg", make.image(40, 60, 1), [(1, 0, 0, 20, 10)])]}, names=names)
     codes = make.findings(describe_classes(make.collect("train")))
-    assert codes["class-names-same"].level is Level.FAULT
+    assert codes["class-names-same"].kind.level is Level.FAULT
     assert codes["class-names-same"].places == ("'Hard Hat' (1) and 'hard_hat' (0)",)
     assert codes["class-names-alike"].places == ("'helmet' (0) and 'helmt' (0)",)
 

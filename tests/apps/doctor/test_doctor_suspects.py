@@ -60,7 +60,7 @@ def test_boxes_over_the_whole_image(make, tmp_path):
         }
     )
     found, codes = suspects_of(make.collect("train"))
-    assert codes["whole-picture"].level is Level.NOTE
+    assert codes["whole-picture"].kind.level is Level.NOTE
     assert [suspect.row for suspect in found.images] == [0]
     np.testing.assert_array_equal(found.images[0].marked, [[0, 0, 60, 40]])
     other = type(make)(tmp_path / "other")
@@ -96,7 +96,7 @@ def test_a_model_finds_what_no_label_covers(make):
     [suspect] = found.images
     np.testing.assert_array_equal(suspect.detections.boxes, [[22, 20, 38, 38]])
     [finding] = found.section.findings
-    assert (finding.level, finding.places) == (Level.ADVICE, ("train/a.png",))
+    assert (finding.kind.level, finding.places) == (Level.ADVICE, ("train/a.png",))
 
 
 def test_a_model_with_other_classes_is_refused(make):

@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from mobiledet.draw.curves import plot_history
+from mobiledet.draw.figures import plot_history
 from mobiledet.errors import DataError, ImageError
 
 
