@@ -92,8 +92,9 @@ class Row(Outcome):
     def to_json_dict(self) -> dict[str, Any]:
         """As plain types, without the measurements that figures stand for."""
         plain = asdict(self)
-        candidate = plain.pop("candidate")
-        return candidate | {key: plain[key] for key in plain if key not in ("rounds", "busy", "before_mib")}
+        for measurements in ("rounds", "busy", "before_mib"):
+            del plain[measurements]
+        return {**plain.pop("candidate"), **plain}
 
 
 @dataclass(frozen=True)

@@ -49,13 +49,14 @@ def run_size(report: BenchmarkReport) -> str:
 def time_columns(report: BenchmarkReport) -> list[Column]:
     """End to end, then by stage, then the other sizes."""
 
+    def latency(name: str) -> Column:
+        return Column(name, lambda row: readable_ms(getattr(row.latency, name, None)))
+
     def size_column(size: str) -> Column:
         return Column(size, lambda row: readable_ms(row.times[size].median if size in row.times else None))
 
     return [
-        Column("median", lambda row: readable_ms(row.latency and row.latency.median)),
-        Column("p90", lambda row: readable_ms(row.latency and row.latency.p90)),
-        Column("p95", lambda row: readable_ms(row.latency and row.latency.p95)),
+        *map(latency, ("median", "p90", "p95")),
         Column("vs first", lambda row: f"{row.versus.median:.2f}x" if row.versus else "-"),
         *(Column(name, partial(stage_text, name=name)) for name in STAGES),
         *map(size_column, map(size_name, report.settings.sizes[1:])),
@@ -65,7 +66,7 @@ def time_columns(report: BenchmarkReport) -> list[Column]:
 def cost_columns() -> list[Column]:
     """Work, memory and size."""
     return [
-        Column("GMACs", lambda row: _number(row.about and row.about.gmacs, ".3f")),
+        Column("GMACs", lambda row: _number(row.about.gmacs if row.about else None, ".3f")),
         Column("GMAC/s", lambda row: _number(row.gmacs_per_s, ".1f")),
         Column("% of peak", lambda row: _number(row.matrix_share, ".0%")),
         Column("cores", lambda row: _number(row.cores, ".2f")),

@@ -218,5 +218,5 @@ def percent(share: float) -> str:
 
 
 def _wrap(text: str, first: str = "") -> list[str]:
-    indents = {"initial_indent": first, "subsequent_indent": " " * len(first)}
-    return textwrap.wrap(text, _WIDTH, **indents, break_long_words=False, break_on_hyphens=False)
+    lines = textwrap.wrap(text, _WIDTH - len(first), break_long_words=False, break_on_hyphens=False)
+    return [(" " * len(first) if number else first) + line for number, line in enumerate(lines)]
