@@ -18,7 +18,7 @@ $(VENV)/installed: setup.py pyproject.toml
 	touch $@
 
 quickstart: $(VENV)/installed
-	$(BIN)/python tools/quickstart.py
+	$(BIN)/mobiledet quickstart
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -n auto

@@ -24,7 +24,7 @@ RUN = [
     "tqdm>=4.66",
 ]
 
-# What the browser view of demo/webcam.py needs beyond RUN.
+# What the browser view of webcam needs beyond RUN.
 SERVE = ["aiohttp>=3.10"]
 
 # What training, scoring and running checkpoints need. albumentations 2.0.8 is its last MIT release.
@@ -41,10 +41,10 @@ TRAIN = [
     "tflite>=2.18",
 ]
 
-# What tools/eval.py needs beyond RUN to score an exported model, on a Raspberry Pi for instance.
+# What eval needs beyond RUN to score an exported model, on a Raspberry Pi for instance.
 SCORE = ["pycocotools>=2.0.8", "pydantic>=2.10", "pyyaml>=6.0"]
 
-# What tools/export.py needs beyond TRAIN.
+# What export needs beyond TRAIN.
 EXPORT = ["onnx>=1.17", "onnxscript>=0.5"]
 OPENVINO = ["openvino>=2025.0"]
 NCNN = ["ncnn>=1.0.20240820"]
@@ -69,7 +69,10 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
-    packages=find_packages(include=["mobiledet", "mobiledet.*"]),
+    # The recipes lie beside the package, where a reader looks for them; in the wheel they are inside it.
+    packages=[*find_packages(include=["mobiledet", "mobiledet.*"]), "mobiledet.configs"],
+    package_dir={"mobiledet.configs": "configs"},
+    entry_points={"console_scripts": ["mobiledet = mobiledet.cli.main:main"]},
     package_data={"mobiledet": ["py.typed"], "mobiledet.apps.live.web": ["page/*"]},
     install_requires=RUN,
     extras_require={

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mobiledet.cli.common import run_tool
+from mobiledet.cli.common import run_and_exit
 from mobiledet.errors import DataError
 from mobiledet.utils.files import refuse_existing
 
@@ -71,4 +71,4 @@ def draw(path: Path, labels: list[str], curves: list[list[tuple[float, float]]])
 
 
 if __name__ == "__main__":
-    run_tool(main)
+    run_and_exit(main)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from mobiledet.cli.common import run_tool
+from mobiledet.cli.common import run_and_exit
 
 
 def main() -> None:
@@ -125,4 +125,4 @@ def _differences(what: str, pairs: list[tuple[Any, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    run_tool(main)
+    run_and_exit(main)

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from mobiledet.cli.common import run_tool
+from mobiledet.cli.common import run_and_exit
 from mobiledet.utils.files import refuse_existing
 
 
@@ -180,4 +180,4 @@ def table(result: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    run_tool(main)
+    run_and_exit(main)

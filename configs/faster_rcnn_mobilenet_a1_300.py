@@ -1,6 +1,6 @@
 """Faster R-CNN on MobileNetV1 1.0 at 300x300: the paper's COCO detector (Howard et al. 2017, table 13).
 
-Command:  python tools/train.py configs/faster_rcnn_mobilenet_a1_300.py data.root=path/to/coco \
+Command:  mobiledet train faster_rcnn_mobilenet_a1_300 data.root=path/to/coco \
               model.init=mobilenet_v1_1.0_224
 Cost:     25.2 GMACs, 6.07 M parameters with 90 classes (paper: 25.2 billion, 6.1 million); 23.5 of them judge 300 crops
 AP:       not yet trained on COCO by us (paper: 16.4 on COCO, from ImageNet weights)

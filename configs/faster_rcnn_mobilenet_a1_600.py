@@ -1,6 +1,6 @@
 """Faster R-CNN on MobileNetV1 1.0 at 600 pixels: the paper's COCO detector (Howard et al. 2017, table 13).
 
-Command:  python tools/train.py configs/faster_rcnn_mobilenet_a1_600.py data.root=path/to/coco \
+Command:  mobiledet train faster_rcnn_mobilenet_a1_600 data.root=path/to/coco \
               model.init=mobilenet_v1_1.0_224
 Cost:     30.5 GMACs of a square image, 6.07 M parameters with 90 classes (paper: 30.5 billion, 6.1 million)
 AP:       not yet trained on COCO by us (paper: 19.8 on COCO, from ImageNet weights)

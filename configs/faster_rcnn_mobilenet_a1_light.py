@@ -1,6 +1,6 @@
 """Faster R-CNN on MobileNetV1 1.0 that a laptop can train: smaller crops, fewer proposals.
 
-Command:  python tools/train.py configs/faster_rcnn_mobilenet_a1_light.py data.root=path/to/data \
+Command:  mobiledet train faster_rcnn_mobilenet_a1_light data.root=path/to/data \
               model.init=mobilenet_v1_1.0_224
 Hardware: 2 CPU cores; 205 images took 25.5 minutes beside other work, reading and scoring included
 Cost:     6.4 GMACs with 90 classes (the full one at 300x300: 25.2)

@@ -1,6 +1,6 @@
 """A detector for your own images, from one that knows COCO: a few hundred images, a laptop, minutes.
 
-Command:  python tools/train.py configs/finetune_ssd.py data.root=path/to/data     (COCO, Pascal VOC or YOLO)
+Command:  mobiledet train finetune_ssd data.root=path/to/data     (COCO, Pascal VOC or YOLO)
 Hardware: 2 CPU cores; 205 images took 6.8 minutes, reading and scoring included
 Cost:     1.0 GMACs with 3 classes; model.input_size=(300,300) has 0.64
 AP:       blood cells (BCCD) test 0.603, AP50 0.900; see the README for how it was measured

@@ -1,6 +1,6 @@
 """SSD-300 on MobileNetV1 0.25: the smallest of the paper's widths.
 
-Command:  python tools/train.py configs/ssd_mobilenet_a025.py data.root=path/to/coco
+Command:  mobiledet train ssd_mobilenet_a025 data.root=path/to/coco
 Cost:     0.109 GMACs, 0.70 M parameters with 90 classes
 AP:       not yet trained on COCO by us
 """

@@ -1,6 +1,6 @@
 """SSD-300 on MobileNetV1 0.5: about a third of the cost of alpha 1, for a Raspberry Pi.
 
-Command:  python tools/train.py configs/ssd_mobilenet_a05.py data.root=path/to/coco
+Command:  mobiledet train ssd_mobilenet_a05 data.root=path/to/coco
 Cost:     0.352 GMACs, 2.06 M parameters with 90 classes
 AP:       not yet trained on COCO by us
 """

@@ -1,6 +1,6 @@
 """SSD-300 on MobileNetV1 1.0: the paper's COCO detector (Howard et al. 2017, table 13).
 
-Command:  python tools/train.py configs/ssd_mobilenet_a1.py data.root=path/to/coco
+Command:  mobiledet train ssd_mobilenet_a1 data.root=path/to/coco
 Cost:     1.236 GMACs, 6.81 M parameters with 90 classes (paper: 1.2 billion, 6.8 million)
 AP:       not yet trained on COCO by us (paper: 19.3 on COCO test-dev, from ImageNet weights)
 """

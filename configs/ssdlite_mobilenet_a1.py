@@ -1,7 +1,7 @@
 """SSDLite-300 on MobileNetV1 1.0: depthwise-separable predictors with a 3x3 view, fewer parameters than SSD.
 
 Source:   Sandler et al. 2018, section 6.2, on the backbone of Howard et al. 2017
-Command:  python tools/train.py configs/ssdlite_mobilenet_a1.py data.root=path/to/coco
+Command:  mobiledet train ssdlite_mobilenet_a1 data.root=path/to/coco
 Cost:     1.212 GMACs, 5.23 M parameters with 90 classes
 AP:       not yet trained on COCO by us
 """

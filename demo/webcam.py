@@ -1,10 +1,9 @@
 """Live detection from a camera, a stream, a video or images, with honest numbers.
 
-See :mod:`mobiledet.cli.webcam`.
+The same as ``mobiledet webcam``, see :mod:`mobiledet.cli.commands.webcam`.
 """
 
-from mobiledet.cli import webcam
-from mobiledet.cli.common import run_tool
+from mobiledet.cli.main import run_command
 
 if __name__ == "__main__":
-    run_tool(webcam.main)
+    run_command("webcam")

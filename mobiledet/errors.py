@@ -1,7 +1,7 @@
 """Exceptions raised by the package.
 
 Every message is one sentence a user can act on: it names the value, the place and the remedy. Library code
-raises these; only the programs in ``tools/`` turn them into an exit status.
+raises these; only :mod:`mobiledet.cli` turns them into an exit status.
 """
 
 from __future__ import annotations
@@ -72,5 +72,5 @@ class SourceError(MobiledetError):
 
 
 def install_extra(extra: str) -> str:
-    """What to type for the packages of an extra of ``setup.py``, for the end of a message; PyPI has no mobiledet."""
-    return f'pip install -e ".[{extra}]", in the folder of mobiledet'
+    """What to type for the packages of an extra of ``setup.py``, for the end of a message."""
+    return f'pip install "mobiledet[{extra}]"'

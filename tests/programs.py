@@ -1,4 +1,4 @@
-"""Running the programs in ``tools/`` as a user does."""
+"""Running ``mobiledet COMMAND`` as a user does."""
 
 from __future__ import annotations
 
@@ -6,18 +6,16 @@ import contextlib
 import io
 import logging
 import random
-import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
 
-TOOLS = Path(__file__).resolve().parents[1] / "tools"
+from mobiledet.cli.main import main
 
 
 class Finished(NamedTuple):
@@ -49,19 +47,18 @@ def process_state_kept() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def run_tool_in_process(tool: str, *arguments: object) -> Finished:
-    """Run ``tools/<tool>.py`` as its own program would, without the seconds that importing torch takes."""
+def mobiledet_in_process(*words: object) -> Finished:
+    """Run ``mobiledet`` as its own program would, without the seconds that importing torch takes."""
     stdout, stderr = io.StringIO(), io.StringIO()
-    path = str(TOOLS / f"{tool}.py")
     with process_state_kept(), contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
-        sys.argv[:] = [path, *map(str, arguments)]
+        sys.argv[:] = ["mobiledet", *map(str, words)]
         with pytest.raises(SystemExit) as ended:
-            runpy.run_path(path, run_name="__main__")
+            main()
     return Finished(int(ended.value.code or 0), stdout.getvalue(), stderr.getvalue())
 
 
-def run_tool(tool: str, *arguments: object) -> Finished:
-    """Run ``tools/<tool>.py`` as a process of its own."""
-    command = [sys.executable, str(TOOLS / f"{tool}.py"), *map(str, arguments)]
+def mobiledet(*words: object) -> Finished:
+    """Run ``mobiledet`` as a process of its own."""
+    command = [sys.executable, "-m", "mobiledet", *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     return Finished(done.returncode, done.stdout, done.stderr)

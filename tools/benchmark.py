@@ -1,10 +1,9 @@
 """Measure how fast detectors are on this machine, side by side, whole and by stage.
 
-See :mod:`mobiledet.cli.benchmark`.
+The same as ``mobiledet benchmark``, see :mod:`mobiledet.cli.commands.benchmark`.
 """
 
-from mobiledet.cli import benchmark
-from mobiledet.cli.common import run_tool
+from mobiledet.cli.main import run_command
 
 if __name__ == "__main__":
-    run_tool(benchmark.main)
+    run_command("benchmark")

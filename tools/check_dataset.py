@@ -1,10 +1,9 @@
 """Look at a data set before training on it: what there is, what fits the anchors, what is twice, what looks wrong.
 
-See :mod:`mobiledet.cli.check`.
+The same as ``mobiledet check``, see :mod:`mobiledet.cli.commands.check`.
 """
 
-from mobiledet.cli import check
-from mobiledet.cli.common import run_tool
+from mobiledet.cli.main import run_command
 
 if __name__ == "__main__":
-    run_tool(check.main)
+    run_command("check")

@@ -1,10 +1,9 @@
 """Write a data set in Pascal VOC, YOLO or unusual COCO format as a COCO folder that training reads.
 
-See :mod:`mobiledet.cli.convert`.
+The same as ``mobiledet convert``, see :mod:`mobiledet.cli.commands.convert`.
 """
 
-from mobiledet.cli import convert
-from mobiledet.cli.common import run_tool
+from mobiledet.cli.main import run_command
 
 if __name__ == "__main__":
-    run_tool(convert.main)
+    run_command("convert")

@@ -1,10 +1,9 @@
 """What a model costs: multiply-adds (GMACs) of one image, and parameters.
 
-See :mod:`mobiledet.cli.cost`.
+The same as ``mobiledet cost``, see :mod:`mobiledet.cli.commands.cost`.
 """
 
-from mobiledet.cli import cost
-from mobiledet.cli.common import run_tool
+from mobiledet.cli.main import run_command
 
 if __name__ == "__main__":
-    run_tool(cost.main)
+    run_command("cost")

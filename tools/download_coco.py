@@ -1,10 +1,9 @@
 """Fetch COCO 2017 (train 118,287 and val 5,000 images, 20 GB) into the layout that training reads.
 
-See :mod:`mobiledet.cli.download_coco`.
+The same as ``mobiledet download-coco``, see :mod:`mobiledet.cli.commands.download_coco`.
 """
 
-from mobiledet.cli import download_coco
-from mobiledet.cli.common import run_tool
+from mobiledet.cli.main import run_command
 
 if __name__ == "__main__":
-    run_tool(download_coco.main)
+    run_command("download-coco")

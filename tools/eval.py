@@ -1,10 +1,9 @@
 """Score a checkpoint or an exported model on a COCO-format data set: the twelve COCO figures and AP by class.
 
-See :mod:`mobiledet.cli.eval`.
+The same as ``mobiledet eval``, see :mod:`mobiledet.cli.commands.eval`.
 """
 
-from mobiledet.cli import eval
-from mobiledet.cli.common import run_tool
+from mobiledet.cli.main import run_command
 
 if __name__ == "__main__":
-    run_tool(eval.main, extra="score")
+    run_command("eval")

@@ -1,10 +1,9 @@
 """Write a detector as a file that runs without PyTorch, and prove that it finds the same.
 
-See :mod:`mobiledet.cli.export`.
+The same as ``mobiledet export``, see :mod:`mobiledet.cli.commands.export`.
 """
 
-from mobiledet.cli import export
-from mobiledet.cli.common import run_tool
+from mobiledet.cli.main import run_command
 
 if __name__ == "__main__":
-    run_tool(export.main, extra="export")
+    run_command("export")

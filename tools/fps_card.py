@@ -1,10 +1,9 @@
 """Make one page of the reports of live runs, to look at a board or to compare several.
 
-See :mod:`mobiledet.cli.fps_card`.
+The same as ``mobiledet fps-card``, see :mod:`mobiledet.cli.commands.fps_card`.
 """
 
-from mobiledet.cli import fps_card
-from mobiledet.cli.common import run_tool
+from mobiledet.cli.main import run_command
 
 if __name__ == "__main__":
-    run_tool(fps_card.main)
+    run_command("fps-card")

@@ -1,10 +1,9 @@
 """Make a small detection data set of generated shapes, to try training without downloading anything.
 
-See :mod:`mobiledet.cli.make_shapes`.
+The same as ``mobiledet make-shapes``, see :mod:`mobiledet.cli.commands.make_shapes`.
 """
 
-from mobiledet.cli import make_shapes
-from mobiledet.cli.common import run_tool
+from mobiledet.cli.main import run_command
 
 if __name__ == "__main__":
-    run_tool(make_shapes.main)
+    run_command("make-shapes")

@@ -1,10 +1,9 @@
 """Detect objects in images: writes drawn copies of them and one detections.json.
 
-See :mod:`mobiledet.cli.predict`.
+The same as ``mobiledet predict``, see :mod:`mobiledet.cli.commands.predict`.
 """
 
-from mobiledet.cli import predict
-from mobiledet.cli.common import run_tool
+from mobiledet.cli.main import run_command
 
 if __name__ == "__main__":
-    run_tool(predict.main)
+    run_command("predict")

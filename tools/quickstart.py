@@ -1,10 +1,9 @@
 """From nothing to a detector: generate images, train, score, draw. What `make quickstart` runs.
 
-See :mod:`mobiledet.cli.quickstart`.
+The same as ``mobiledet quickstart``, see :mod:`mobiledet.cli.commands.quickstart`.
 """
 
-from mobiledet.cli import quickstart
-from mobiledet.cli.common import run_tool
+from mobiledet.cli.main import run_command
 
 if __name__ == "__main__":
-    run_tool(quickstart.main)
+    run_command("quickstart")

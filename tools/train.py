@@ -1,10 +1,9 @@
 """Train a detector, or go on with an interrupted run.
 
-See :mod:`mobiledet.cli.train`.
+The same as ``mobiledet train``, see :mod:`mobiledet.cli.commands.train`.
 """
 
-from mobiledet.cli import train
-from mobiledet.cli.common import run_tool
+from mobiledet.cli.main import run_command
 
 if __name__ == "__main__":
-    run_tool(train.main)
+    run_command("train")

@@ -1,10 +1,9 @@
 """Pretrained weights: see which there are, fetch them, or convert your own file.
 
-See :mod:`mobiledet.cli.weights`.
+The same as ``mobiledet weights``, see :mod:`mobiledet.cli.commands.weights`.
 """
 
-from mobiledet.cli import weights
-from mobiledet.cli.common import run_tool
+from mobiledet.cli.main import run_command
 
 if __name__ == "__main__":
-    run_tool(weights.main)
+    run_command("weights")

@@ -1,4 +1,4 @@
-"""Shared by all commands: logging, and the exit status; an error of the user's is reported in one line."""
+"""Shared by all commands: the parser, kinds of arguments, logging, and how a command ends."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable
-from typing import NoReturn
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
 
 from mobiledet.errors import MobiledetError, install_extra
 from mobiledet.utils.processes import EXIT_SIGNAL
+from mobiledet.utils.text import did_you_mean
 
 EXIT_ERROR = 1
 """Exit status when the input is at fault (argparse itself uses 2)."""
@@ -19,11 +21,62 @@ MOST_THREADS = 256
 """More would take minutes to start, and no machine this is made for has as many cores."""
 
 
+class UsageError(Exception):
+    """Arguments that don't go together; ends a command like argparse's own errors, with status 2."""
+
+
+class Parser(argparse.ArgumentParser):
+    """The parser of every command: shows the command's docstring as it stands, and guesses what a typo was meant as."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+
+    def parse(self, words: Sequence[str]) -> argparse.Namespace:
+        """Read the words, options and others in any order; exits with status 2 where they can't be understood."""
+        if self._subparsers is not None:
+            return self.parse_args(words)
+        arguments, unknown = self.parse_known_intermixed_args(words)
+        if unknown:
+            near = did_you_mean(unknown[0].partition("=")[0], self._option_string_actions)
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{near and f'; {near}'}")
+        return arguments
+
+
 def thread_count(text: str) -> int:
     """For ``argparse``: a number of processor threads, 0 for all cores."""
     if not text.isdecimal() or int(text) > MOST_THREADS:
         raise argparse.ArgumentTypeError(f"{text} is not a valid thread count; give 0 (all cores) to {MOST_THREADS}")
     return int(text)
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """For ``argparse``: a whole number that is not below ``least``."""
+
+    def number(text: str) -> int:
+        if not text.removeprefix("-").isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least {least}")
+        return int(text)
+
+    return number
+
+
+def fraction(text: str) -> float:
+    """For ``argparse``: a number from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a fraction between 0 and 1")
+    return value
+
+
+def image_size(text: str) -> tuple[int, int]:
+    """For ``argparse``: height and width in pixels, such as 480x640; one number stands for both."""
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a HEIGHTxWIDTH, for example 160x200")
+    return int(parts[0]), int(parts[-1])
 
 
 def data_format(text: str) -> str:
@@ -35,11 +88,43 @@ def data_format(text: str) -> str:
     return text
 
 
-def setup_logging(*, quiet: bool = False) -> None:
-    """Send the package's log to stderr, plain lines for people."""
-    # Libraries only warn: some of them report every step they take.
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("mobiledet").setLevel(logging.WARNING if quiet else logging.INFO)
+def model(text: str) -> str:
+    """For ``argparse``: an exported file, a checkpoint, a run folder or a name; looked for before torch is loaded.
+
+    Raises:
+        MobiledetError: There is none; says what is nearby.
+    """
+    from mobiledet.weights.catalogue import find_source, no_such_model
+
+    if not Path(text).exists() and find_source(text) is None:
+        raise no_such_model(text)
+    return text
+
+
+def recipe(text: str) -> str:
+    """For ``argparse``: a recipe's name or a config file.
+
+    Raises:
+        ConfigError: There is neither.
+    """
+    from mobiledet.utils.recipes import recipe_path
+
+    recipe_path(text)
+    return text
+
+
+def existing(text: str) -> Path:
+    """For ``argparse``: a file or folder that is there.
+
+    Raises:
+        MobiledetError: It isn't; says what is nearby.
+    """
+    from mobiledet.utils.files import nearby
+
+    path = Path(text)
+    if not path.exists():
+        raise MobiledetError(f"{path} doesn't exist{nearby(path)}")
+    return path
 
 
 def print_lines(lines: Iterable[str]) -> None:
@@ -58,8 +143,15 @@ def _silence() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def run_tool(main: Callable[[], int | None], *, extra: str = "train") -> NoReturn:
-    """Run a command's ``main`` and exit with its status, or with 1 and one line on stderr for a mistake of the user's.
+def setup_logging() -> None:
+    """Send the package's log to stderr, plain lines for people."""
+    # Libraries only warn: some of them report every step they take.
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("mobiledet").setLevel(logging.INFO)
+
+
+def run_and_exit(main: Callable[[], int | None], *, extra: str = "train") -> NoReturn:
+    """Run a command and exit with its status, or with 1 and one line on stderr for a mistake of the user's.
 
     A bug still shows its traceback, so that it can be reported.
 
@@ -73,32 +165,30 @@ def run_tool(main: Callable[[], int | None], *, extra: str = "train") -> NoRetur
         if sys.stdout is not None:  # closed by whoever started it
             sys.stdout.flush()
     except MobiledetError as error:
-        print(f"error: {error}", file=sys.stderr)
-        status = EXIT_ERROR
+        status = _report(error)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         status = EXIT_SIGNAL + 2
     except BrokenPipeError:
-        # `tools/cost.py ... | head` closes our output early; that is not an error.
+        # `mobiledet cost ... | head` closes our output early; that is not an error.
         _silence()
         status = 0
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package == "mobiledet":
             raise
-        print(
-            f"error: the package {package!r} is not installed; get it with: {install_extra(extra)}",
-            file=sys.stderr,
-        )
-        status = EXIT_ERROR
+        status = _report(f"the package {package!r} is not installed; get it with: {install_extra(extra)}")
     except ImportError as error:
         # Usually OpenCV on a system without the libraries of a desktop.
         if "libGL" not in str(error) and "libgthread" not in str(error):
             raise
-        print(
-            f"error: OpenCV can't be loaded ({error}); on Debian: apt install libgl1 libglib2.0-0, "
-            "or without windows: pip install --force-reinstall --no-deps opencv-python-headless",
-            file=sys.stderr,
+        status = _report(
+            f"OpenCV can't be loaded ({error}); on Debian: apt install libgl1 libglib2.0-0, "
+            "or without windows: pip install --force-reinstall --no-deps opencv-python-headless"
         )
-        status = EXIT_ERROR
     sys.exit(status)
+
+
+def _report(error: object) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return EXIT_ERROR

@@ -16,11 +16,12 @@ from pydantic import BaseModel, ValidationError
 from mobiledet.config.schema import AugmentConfig, Config
 from mobiledet.errors import ConfigError
 from mobiledet.models import model_config
-from mobiledet.utils.text import listing, nearest
+from mobiledet.utils.recipes import recipe_path
+from mobiledet.utils.text import nearest
 
 
 def load_config(path: str | Path) -> Config:
-    """Run a config file and return its ``config``.
+    """Run a config file, or a recipe by name, and return its ``config``.
 
     Config files are Python and are run; only name files you trust. A config that doesn't name itself takes the
     file's name.
@@ -28,11 +29,11 @@ def load_config(path: str | Path) -> Config:
     Raises:
         ConfigError: the file is missing, fails to run, or holds no valid ``config``.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ConfigError(f"no config file {str(path)!r}{_nearest_file(path)}")
+    path = recipe_path(path)
     if path.suffix != ".py":
-        raise ConfigError(f"config file {str(path)!r} is not Python; see configs/ssd_mobilenet_a1.py for an example")
+        raise ConfigError(
+            f"config file {str(path)!r} is not Python; mobiledet configs ssd_mobilenet_a1 prints an example"
+        )
     try:
         found = runpy.run_path(str(path)).get("config")
     except ValidationError as error:
@@ -204,14 +205,6 @@ def _default(key: str) -> str:
     for part in key.split("."):
         value = value.get(part) if isinstance(value, dict) else None
     return str(tuple(value)) if isinstance(value, list) else str(value)
-
-
-def _nearest_file(path: Path) -> str:
-    folder = path.parent if path.parent.is_dir() else Path("configs")
-    names = sorted(str(p) for p in folder.glob("*.py")) if folder.is_dir() else []
-    if near := nearest(str(path), names, cutoff=0.5):
-        return f": did you mean {near!r}?"
-    return f"; there are {listing(names, 20)}" if names else ""
 
 
 def _line_in(error: BaseException, path: Path) -> str:

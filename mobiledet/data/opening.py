@@ -143,7 +143,7 @@ def _strictly(config: DataConfig) -> Splits:
         raise DataError(
             f"{train.annotation_file} and {val.annotation_file} list different categories: "
             f"{', '.join(sorted(set(train.names) ^ set(val.names))) or 'same names, other ids'}; "
-            "give both the same list, or convert them: python tools/convert_dataset.py"
+            "give both the same list, or convert them: mobiledet convert"
         )
     # The same classes under other ids or in another order: the importer joins them by name.
     return _as_it_is(config, recognise(root))

@@ -49,7 +49,7 @@ def prepare_model(model: str, *, threads: int = 0) -> str | Path:
     if find_spec("torch") is None:
         raise MissingDependencyError(
             f"{model}: fetching and converting it needs PyTorch, which is not installed; on a computer with it, run "
-            f"python tools/export.py {model} -o coco.onnx, copy the file here and name it: --model coco.onnx"
+            f"mobiledet export {model} -o coco.onnx, copy the file here and name it: --model coco.onnx"
         )
     if find_spec("onnx") is None or find_spec("onnxscript") is None:
         logger.info(

@@ -97,7 +97,7 @@ class ModelConfig(Strict):
     num_classes: PositiveInt | None = None
     """Object classes without background; filled in from the data set."""
     init: str | None = None
-    """Weights to start from: a checkpoint, a run folder, or a name from tools/weights.py list. They decide width,
+    """Weights to start from: a checkpoint, a run folder, or a name from mobiledet weights list. They decide width,
     padding and image scale, and for the same kind of head its layers and anchors, where these are left alone here."""
 
     @property

@@ -40,7 +40,7 @@ def open_backend(path: str | Path, *, threads: int = 0, provider: str | None = N
     place, provider = Path(path), None if provider == "auto" else provider
     if (runtime := find_runtime(place)) is not None:
         if not place.exists():
-            raise ModelFileError(f"no model {str(place)!r}; python tools/export.py best.pt -o {place} makes one")
+            raise ModelFileError(f"no model {str(place)!r}; mobiledet export best.pt -o {place} makes one")
         return runtime.open(place, threads=threads, provider=provider, spin=spin)
     if place.suffix == ".bin":
         raise ModelFileError(f"{place}: only the weights of a model; name the folder that holds it")
@@ -53,11 +53,11 @@ def open_backend(path: str | Path, *, threads: int = 0, provider: str | None = N
             raise no_such_model(str(path)) from None
         if place.suffix == ".tflite":
             raise ModelFileError(
-                f"{place}: a TensorFlow Lite file is imported first (python tools/weights.py import) and then exported "
-                "(python tools/export.py), on a computer with PyTorch"
+                f"{place}: a TensorFlow Lite file is imported first (mobiledet weights import) and then exported "
+                "(mobiledet export), on a computer with PyTorch"
             ) from None
         raise MissingDependencyError(
             f"{path}: a checkpoint needs {error.name}, which is not installed; export it where it was trained "
-            f"(python tools/export.py best.pt -o model.onnx), or {install_extra('train')}"
+            f"(mobiledet export best.pt -o model.onnx), or {install_extra('train')}"
         ) from None
     return open_checkpoint(path, threads=threads, provider=provider)

@@ -31,7 +31,7 @@ def read_folder_card(folder: Path, files: tuple[str, ...]) -> ModelCard:
         card, sums = json.dumps(content["card"]), dict(content["files"])
     except FileNotFoundError:
         raise ModelFileError(
-            f"{folder}: has no {CARD_FILE}, so it isn't a model that tools/export.py wrote; name one that is"
+            f"{folder}: has no {CARD_FILE}, so it isn't a model that mobiledet export wrote; name one that is"
         ) from None
     except (OSError, ValueError, TypeError, KeyError):
         raise ModelFileError(f"{place}: damaged or unreadable; copy or export the folder again") from None

@@ -56,7 +56,7 @@ class OnnxBackend:
         properties = self._session.get_modelmeta().custom_metadata_map
         if KEY not in properties:
             raise ModelFileError(
-                f"{path}: an ONNX file, but not one that tools/export.py wrote; it doesn't say what its numbers mean"
+                f"{path}: an ONNX file, but not one that mobiledet export wrote; it doesn't say what its numbers mean"
             )
         if _is_whole(content) is False:
             raise ModelFileError(f"{path}: damaged, its checksum doesn't match its content; copy or export it again")

@@ -81,7 +81,7 @@ def open_checkpoint(path: str | Path, *, threads: int = 0, provider: str | None 
     if "config" not in content:
         raise CheckpointError(
             f"{path}: a backbone without a detection head, it finds nothing yet; "
-            f"train from it: python tools/train.py configs/finetune_ssd.py model.init={path}"
+            f"train from it: mobiledet train finetune_ssd model.init={path}"
         )
     config = config_from_plain(content["config"])
     model = build_detector(config.model)

@@ -134,7 +134,7 @@ def _run(
                 return 0
         if run.fit():
             return 0
-        logger.info("stopped and saved; continue with: python tools/train.py --resume %s", folder)
+        logger.info("stopped and saved; continue with: mobiledet train --resume %s", folder)
         return stop.exit_status
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mobiledet.errors import DownloadError, MobiledetError, TrainingError
+from mobiledet.utils.text import listing, nearest
 
 logger = logging.getLogger(__name__)
 
@@ -122,6 +123,17 @@ def cache_folder() -> Path:
         return Path(os.environ.get("MOBILEDET_CACHE") or Path.home() / ".cache" / "mobiledet")
     except RuntimeError as error:
         raise MobiledetError("there is no home folder for the cache; set MOBILEDET_CACHE to a folder") from error
+
+
+def nearby(path: Path) -> str:
+    """What lies where a missing file or folder was looked for, as the end of a message."""
+    folder = path.parent
+    if not folder.is_dir():
+        return f": there is no folder {str(folder)!r}"
+    names = sorted(item.name for item in folder.iterdir() if not item.name.startswith("."))
+    there = f"in {str(folder)!r} there are {listing(names)}" if names else f"{str(folder)!r} is empty"
+    near = nearest(path.name, names)
+    return f": did you mean {str(folder / near)!r}?" if near else f"; {there}"
 
 
 def refuse_existing(path: Path | None) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from mobiledet.errors import ModelFileError
+from mobiledet.utils.files import nearby
 from mobiledet.utils.text import did_you_mean
 
 if TYPE_CHECKING:
@@ -143,4 +145,7 @@ def suggest_name(name: str, otherwise: str = "") -> str:
 
 def no_such_model(model: str) -> ModelFileError:
     """The error for what is neither a file nor a name."""
+    path = Path(model)
+    if path.suffix or path.parent.name:
+        return ModelFileError(f"no model {model!r}{nearby(path)}")
     return ModelFileError(f"no model {model!r}: {suggest_name(model, 'name an exported file or folder')}")

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 FORMAT = "mobiledet checkpoint"
 VERSION = 1
 
-_REMEDY = "copy it again, or name one that tools/train.py wrote, such as best.pt"
+_REMEDY = "copy it again, or name one that mobiledet train wrote, such as best.pt"
 
 
 def previous_path(path: Path) -> Path:

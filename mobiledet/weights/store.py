@@ -38,7 +38,7 @@ def resolve_weights(path_or_name: str | Path) -> Path:
     if path.exists():
         if path.suffix in (".tflite", ".safetensors"):
             raise CheckpointError(
-                f"{path}: not a checkpoint yet; convert it first: python tools/weights.py import {path} -o weights.pt"
+                f"{path}: not a checkpoint yet; convert it first: mobiledet weights import {path} -o weights.pt"
             )
         return path
     source = find_source(text)

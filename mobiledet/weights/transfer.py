@@ -84,7 +84,7 @@ def read_initial_weights(content: Mapping[str, Any], name: str) -> InitialWeight
         return InitialWeights(name, config, state, (), backbone.folded)
     if "config" not in content:
         raise CheckpointError(
-            f"{name}: neither a detector nor a backbone; name a checkpoint, or see tools/weights.py list"
+            f"{name}: neither a detector nor a backbone; name a checkpoint, or see mobiledet weights list"
         )
     return InitialWeights(
         name,

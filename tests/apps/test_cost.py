@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from programs import run_tool_in_process
+from programs import mobiledet_in_process
 
 from mobiledet.apps.cost.paper import PAPER_TABLES, paper_costs, paper_text
 from mobiledet.apps.cost.tables import (
@@ -159,10 +159,10 @@ def test_the_tool(monkeypatch, checkout, tmp_path):
     files = [tmp_path / name for name in ("c.json", "c.csv", "c.png")]
     config = "configs/ssd_mobilenet_a025.py"
     words = [config, "--classes", 90, "-v", "--json", files[0], "--csv", files[1], "--chart", files[2]]
-    done = run_tool_in_process("cost", *words)
+    done = mobiledet_in_process("cost", *words)
     assert done.status == 0, done.stderr
     assert json.loads(files[0].read_text())[config]["gmacs"] > 0
     assert files[1].read_text().startswith("network,input,stage,layer,kind,output,runs,mult_adds,params")
     assert files[2].stat().st_size > 1000
-    assert run_tool_in_process("cost", "--csv", "x.csv", "--paper").status == 2
-    assert run_tool_in_process("cost", config, "--json", files[0]).status == 1, "nothing is overwritten"
+    assert mobiledet_in_process("cost", "--csv", "x.csv", "--paper").status == 2
+    assert mobiledet_in_process("cost", config, "--json", files[0]).status == 1, "nothing is overwritten"

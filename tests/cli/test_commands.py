@@ -6,34 +6,93 @@ import subprocess
 import sys
 
 import pytest
-from programs import TOOLS, process_state_kept
+from programs import process_state_kept
 
-from mobiledet import cli
-from mobiledet.cli.common import run_tool
+from mobiledet.cli import commands
+from mobiledet.cli.common import run_and_exit
+from mobiledet.cli.main import COMMANDS
 from mobiledet.errors import DataError
 
-COMMANDS = {module.name for module in pkgutil.iter_modules(cli.__path__)} - {"common"}
+NAMES = [command.name for command in COMMANDS]
+HEAVY = {"torch", "cv2", "numpy", "pydantic"}
 
-HELP = """
-import contextlib, importlib, io, sys
-sys.argv = ["tool", "--help"]
-with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.suppress(SystemExit):
-    importlib.import_module("mobiledet.cli." + "{}").main()
-assert out.getvalue().startswith("usage: tool")
-print(*({{"torch", "cv2", "numpy", "pydantic"}} & set(sys.modules)))
+# The process's own answer, and what it has loaded to give it.
+PROGRAM = """
+import sys
+from mobiledet.cli.main import main
+try:
+    main(sys.argv[1:])
+finally:
+    print(sorted({"torch", "cv2", "numpy", "pydantic"} & set(sys.modules)), file=sys.stderr)
 """
 
 
-@pytest.mark.parametrize("command", sorted(COMMANDS))
-def test_help_loads_nothing_heavy(command):
-    done = subprocess.run([sys.executable, "-c", HELP.format(command)], capture_output=True, text=True, check=False)
-    assert (done.stdout, done.stderr) == ("\n", "")
+def answer(*words):
+    """Exit status, output and messages of a command that must answer without loading what is heavy."""
+    done = subprocess.run([sys.executable, "-c", PROGRAM, *words], capture_output=True, text=True, check=False)
+    messages, _, loaded = done.stderr.rstrip("\n").rpartition("\n")
+    assert loaded == "[]", messages
+    return done.returncode, done.stdout, messages
 
 
-def test_every_command_has_one_program():
-    programs = [*TOOLS.glob("*.py"), TOOLS.parent / "demo" / "webcam.py"]
-    called = re.findall(r"run_tool\((\w+)\.main", "".join(path.read_text(encoding="utf-8") for path in programs))
-    assert sorted(called) == sorted(COMMANDS)
+@pytest.mark.parametrize("name", NAMES)
+def test_help_is_quick_and_has_examples(name):
+    status, out, err = answer(name, "--help")
+    assert (status, err) == (0, "")
+    assert out.startswith(f"usage: mobiledet {name}")
+    assert len(re.findall(rf"^ *mobiledet {name}\b", out, re.MULTILINE)) >= 2
+
+
+def test_every_module_is_a_command_and_the_overview_lists_it():
+    modules = {module.name.replace("_", "-") for module in pkgutil.iter_modules(commands.__path__)}
+    assert modules == set(NAMES)
+    status, out, err = answer("--help")
+    assert (status, err) == (0, "")
+    assert all(f"  {command.name} " in out and command.summary in out for command in COMMANDS)
+
+
+def test_every_program_runs_a_command(checkout):
+    programs = [*(checkout / "tools").glob("*.py"), checkout / "demo" / "webcam.py"]
+    called = re.findall(r'run_command\("([\w-]+)"', "".join(path.read_text(encoding="utf-8") for path in programs))
+    assert set(called) == set(NAMES) - {"configs"}
+    assert len(called) == len(programs)
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "expected"),
+    [
+        ("trian x", 2, "no command 'trian'; did you mean 'train'?"),
+        ("train finetune_sd", 1, "neither a file nor a recipe: did you mean 'finetune_ssd'?"),
+        ("train configs/finetune_sd.py", 1, "did you mean 'configs/finetune_ssd.py'?"),
+        ("train nowhere/finetune_ssd.py", 1, "did you mean 'finetune_ssd'?"),
+        ("train --resume runs/nothing", 1, "runs/nothing doesn't exist"),
+        ("eval ssd_mobilenet_v1_75_coco", 1, "did you mean 'ssd_mobilenet_v1_075_coco'?"),
+        ("eval README.mb", 1, "no model 'README.mb': did you mean 'README.md'?"),
+        ("eval README.md --data tets", 1, "tets doesn't exist: did you mean 'tests'?"),
+        (
+            "predict README.md a.jpg --thresold 0.3",
+            2,
+            "unrecognized arguments: --thresold 0.3; did you mean '--threshold'?",
+        ),
+        ("predict README.md a.jpg --threshold 3", 2, "'3' is not a fraction between 0 and 1"),
+        ("webcam --modle x", 2, "did you mean '--model'?"),
+        ("cost ssd_mobilenet_a2", 1, "did you mean 'ssd_mobilenet_a"),
+        ("benchmark --data nowhere", 1, "nowhere doesn't exist"),
+    ],
+)
+def test_a_typo_is_answered_before_anything_heavy_is_loaded(checkout, monkeypatch, words, status, expected):
+    monkeypatch.chdir(checkout)
+    done = answer(*words.split())
+    assert done[0] == status
+    assert expected in done[2]
+
+
+def test_recipes_are_listed_and_printed(checkout):
+    _, out, _ = answer("configs")
+    assert "finetune_ssd " in out
+    assert len(out.splitlines()) == len(list((checkout / "configs").glob("*.py")))
+    _, out, _ = answer("configs", "finetune_ssd")
+    assert out == (checkout / "configs" / "finetune_ssd.py").read_text(encoding="utf-8")
 
 
 def fail(error):
@@ -53,11 +112,11 @@ def fail(error):
 )
 def test_how_a_command_ended_becomes_the_exit_status(capsys, main, status, words):
     with process_state_kept(), pytest.raises(SystemExit) as ended:
-        run_tool(main)
+        run_and_exit(main)
     assert ended.value.code == status
     assert words in capsys.readouterr().err
 
 
 def test_a_bug_shows_its_traceback():
     with process_state_kept(), pytest.raises(ZeroDivisionError):
-        run_tool(lambda: 1 // 0)
+        run_and_exit(lambda: 1 // 0)

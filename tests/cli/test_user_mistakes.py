@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 import torch
-from programs import Finished, process_state_kept, run_tool, run_tool_in_process
+from programs import Finished, mobiledet, mobiledet_in_process, process_state_kept
 
 from mobiledet.data.faults import Fault
 
@@ -296,12 +296,12 @@ PREDICTING: dict[str, Mistake] = {
     "swapped": ("predict", nothing, f"images/a.jpg run/best.pt {DETECT}"),
     "threshold 7": ("predict", nothing, f"run images {DETECT} --threshold 7"),
     "run without best": ("predict", gone("run/best.pt"), f"run images {DETECT}"),
-    "shapes among files": ("make_shapes", nothing, "images"),
-    "shapes of 12": ("make_shapes", nothing, "new --size 12"),
-    "shapes too small": ("make_shapes", nothing, "new --size 12x12"),
-    "no shapes": ("make_shapes", nothing, "new --train 0"),
-    "other shapes": ("make_shapes", nothing, "data --train 9"),
-    "shapes in a file": ("make_shapes", file("a", "mine"), "a/b"),
+    "shapes among files": ("make-shapes", nothing, "images"),
+    "shapes of 12": ("make-shapes", nothing, "new --size 12"),
+    "shapes too small": ("make-shapes", nothing, "new --size 12x12"),
+    "no shapes": ("make-shapes", nothing, "new --train 0"),
+    "other shapes": ("make-shapes", nothing, "data --train 9"),
+    "shapes in a file": ("make-shapes", file("a", "mine"), "a/b"),
 }  # fmt: skip
 
 INIT = f"{ON_DATA} model.init="
@@ -331,15 +331,15 @@ WEIGHTS: dict[str, Mistake] = {
 HEAD = "head=FasterRCNNConfig(), input_size"
 
 CHECKING: dict[str, Mistake] = {
-    "no data": ("check_dataset", empty_folder("none"), "none"),
-    "data missing": ("check_dataset", nothing, "dta"),
-    "output filled": ("check_dataset", nothing, "data -o images"),
-    "output a file": ("check_dataset", file("a.json", "mine"), "data -o a.json"),
-    "figures over a file": ("check_dataset", file("a.json", "mine"), "data --json a.json"),
-    "recipe missing": ("check_dataset", nothing, "data --config tiyn.py"),
-    "head without such anchors": ("check_dataset", recipe("input_size", HEAD), "data --config wrong.py -o out"),
-    "model missing": ("check_dataset", nothing, "data --model run/bset.pt"),
-    "no images": ("check_dataset", nothing, "data --limit 0"),
+    "no data": ("check", empty_folder("none"), "none"),
+    "data missing": ("check", nothing, "dta"),
+    "output filled": ("check", nothing, "data -o images"),
+    "output a file": ("check", file("a.json", "mine"), "data -o a.json"),
+    "figures over a file": ("check", file("a.json", "mine"), "data --json a.json"),
+    "recipe missing": ("check", nothing, "data --config tiyn.py"),
+    "head without such anchors": ("check", recipe("input_size", HEAD), "data --config wrong.py -o out"),
+    "model missing": ("check", nothing, "data --model run/bset.pt"),
+    "no images": ("check", nothing, "data --limit 0"),
 }  # fmt: skip
 
 CASES = {
@@ -368,7 +368,7 @@ def test_mistake_is_explained(bench: Bench, case: str) -> None:
         pytest.skip("there is a GPU")
     prepare(bench)
     before = bench.snapshot()
-    finished = run_tool_in_process(tool, *arguments.split())
+    finished = mobiledet_in_process(tool, *arguments.split())
     message = comparable(reported(finished), bench)
     if os.environ.get("UPDATE_MESSAGES"):
         MESSAGES[case] = message
@@ -383,13 +383,13 @@ def test_every_message_belongs_to_a_mistake() -> None:
     assert list(json.loads(FILE.read_text(encoding="utf-8"))) == list(CASES)
 
 
-@pytest.mark.parametrize("case", ["train: misspelt override", "predict: no images", "make_shapes: shapes of 12"])
+@pytest.mark.parametrize("case", ["train: misspelt override", "predict: no images", "make-shapes: shapes of 12"])
 def test_a_process_of_its_own_ends_the_same(bench: Bench, case: str) -> None:
     tool, prepare, arguments = CASES[case]
     prepare(bench)
-    finished = run_tool(tool, *arguments.split())
+    finished = mobiledet(tool, *arguments.split())
     assert comparable(reported(finished), bench) == MESSAGES[case]
-    assert finished == run_tool_in_process(tool, *arguments.split())
+    assert finished == mobiledet_in_process(tool, *arguments.split())
 
 
 def test_ids_of_zero_are_reported_and_trained_on(bench: Bench) -> None:
@@ -404,7 +404,7 @@ def test_ids_of_zero_are_reported_and_trained_on(bench: Bench) -> None:
 
     bench.change(start_at_zero, "train")
     bench.change(start_at_zero, "val")
-    finished = run_tool_in_process("train", *ON_DATA.split())
+    finished = mobiledet_in_process("train", *ON_DATA.split())
     assert finished.status == 0, finished.stderr
     assert finished.stderr.count(f"repaired: 1 {Fault.ANNOTATION_ID.text} (first: annotations[0] (image 0, ") == 2
     assert "run folder: runs/tiny/1" in finished.stdout
@@ -414,7 +414,7 @@ def test_ids_of_zero_are_reported_and_trained_on(bench: Bench) -> None:
 
 def test_a_bad_image_among_good_ones_is_named_and_the_others_are_done(bench: Bench) -> None:
     bench.write("images/b.jpg", "hello")
-    finished = run_tool_in_process("predict", "run", "images", "--threads", 1, "-o", "out")
+    finished = mobiledet_in_process("predict", "run", "images", "--threads", 1, "-o", "out")
     assert finished.status == 1
     assert "images/b.jpg is not a JPEG" in reported(finished)
     assert sorted(path.name for path in (bench.folder / "out").iterdir()) == ["a.jpg", "detections.json"]
@@ -431,8 +431,8 @@ def test_the_good_bench_is_good(bench: Bench) -> None:
         ("eval", f"{SCORE} --json a.json"),
         ("predict", f"run images {DETECT}"),
         ("cost", "tiny.py"),
-        ("make_shapes", "data --train 4 --val 2 --size 64x80 --seed 5"),
+        ("make-shapes", "data --train 4 --val 2 --size 64x80 --seed 5"),
     ]:
-        finished = run_tool_in_process(tool, *arguments.split())
+        finished = mobiledet_in_process(tool, *arguments.split())
         assert finished.status == 0, finished.stderr
         assert "error" not in finished.stderr

@@ -416,13 +416,12 @@ def test_the_program(server: Loopback, root: Path) -> None:
     status, out, err = run(root, server.url, "--split", "val")
     assert status == 0, err
     assert out == (
-        f"{root}: 3 val images, complete; next: python tools/eval.py runs/ssd_mobilenet_a1/1/best.pt --data '{root}'\n"
+        f"{root}: 3 val images, complete; next: mobiledet eval runs/ssd_mobilenet_a1/1/best.pt --data '{root}'\n"
     )
     status, out, err = run(root, server.url)
     assert status == 0, err
     assert out == (
-        f"{root}: 3 val and 5 train images, complete; next: "
-        f"python tools/train.py configs/ssd_mobilenet_a1.py data.root='{root}'\n"
+        f"{root}: 3 val and 5 train images, complete; next: mobiledet train ssd_mobilenet_a1 data.root='{root}'\n"
     )
     count = len(server.asked)
     status, out, err = run(root, server.url)

@@ -71,9 +71,9 @@ class Weights:
 
     def program(self) -> subprocess.Popen:
         code = (
-            "import sys; from pathlib import Path; from mobiledet.cli.common import run_tool;"
+            "import sys; from pathlib import Path; from mobiledet.cli.common import run_and_exit;"
             "from mobiledet.download.fetch import Remote, fetch;"
-            f"run_tool(lambda: print(fetch(Remote({self.url!r}), Path({str(self.target)!r}), what='the weights')))"
+            f"run_and_exit(lambda: print(fetch(Remote({self.url!r}), Path({str(self.target)!r}), what='the weights')))"
         )
         return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 

@@ -80,7 +80,7 @@ def test_where_nothing_can_be_kept_pytorch_runs_it(monkeypatch, tmp_path, caplog
 
 def test_without_pytorch_the_remedy_is_named(cache, without):
     without("torch")
-    with pytest.raises(MissingDependencyError, match=f"tools/export.py {NAME} -o coco.onnx"):
+    with pytest.raises(MissingDependencyError, match=f"mobiledet export {NAME} -o coco.onnx"):
         prepare_model(NAME)
 
 

@@ -102,7 +102,7 @@ def test_a_folder_is_named_by_its_file_too_and_needs_its_card(exported, tmp_path
     assert runtime.model_path(file) == folder
     assert_same(open_backend(file, threads=1).run(make_images(1), 0.01, 0.6), expected(MODEL, make_images(1)))
     (folder / "card.json").unlink()
-    with pytest.raises(ModelFileError, match=r"has no card\.json, so it isn't a model that tools/export\.py wrote"):
+    with pytest.raises(ModelFileError, match=r"has no card\.json, so it isn't a model that mobiledet export wrote"):
         open_backend(folder)
 
 

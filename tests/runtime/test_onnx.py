@@ -184,7 +184,7 @@ def test_foreign_files_are_refused(sigmoid, tmp_path):
     graph = onnx.load(sigmoid[2])
     del graph.metadata_props[:]
     onnx.save(graph, tmp_path / "foreign.onnx")
-    with pytest.raises(ModelFileError, match=r"not one that tools/export\.py wrote"):
+    with pytest.raises(ModelFileError, match=r"not one that mobiledet export wrote"):
         Detector(tmp_path / "foreign.onnx")
 
 
@@ -216,7 +216,7 @@ def test_no_images_no_detections(sigmoid):
 
 
 def test_wrong_settings_are_refused(sigmoid, tmp_path):
-    with pytest.raises(ModelFileError, match=r"no model .*tools/export.py"):
+    with pytest.raises(ModelFileError, match=r"no model .*mobiledet export"):
         Detector(tmp_path / "missing.onnx")
     with pytest.raises(ModelFileError, match=r"no provider 'TPU'.*CPUExecutionProvider"):
         Detector(sigmoid[2], provider="TPU")

@@ -183,7 +183,7 @@ sys.exit(128 + asked[0])
 
 QUICKSTART = """
 import sys
-from mobiledet.cli.quickstart import run_step
+from mobiledet.cli.commands.quickstart import run_step
 sys.exit(run_step(sys.executable, *sys.argv[1:]))
 """
 

@@ -47,7 +47,7 @@ def describe_splits(collection: Collection) -> Section:
     present = ", ".join(collection.splits)
     for split, kind, remedy in (
         ("train", Code.NO_TRAIN, "name the split to train on `train`, or set data.train_split"),
-        ("val", Code.NO_VAL, "tools/convert_dataset.py and configs/finetune_ssd.py hold out 15 % of the images for it"),
+        ("val", Code.NO_VAL, "mobiledet convert and the recipe finetune_ssd hold out 15 % of the images for it"),
     ):
         images = collection.rows(split)
         if not len(images):

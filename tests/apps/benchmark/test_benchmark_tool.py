@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from programs import run_tool, run_tool_in_process
+from programs import mobiledet, mobiledet_in_process
 
 from mobiledet.apps.benchmark.measured import MATRIX_SIDE, DetectorModel, MatrixProduct
 from mobiledet.apps.benchmark.measuring import Settings
@@ -24,9 +24,9 @@ PARENT = """
 import sys
 from mobiledet.apps.benchmark.measuring import Settings
 from mobiledet.apps.benchmark.run import run_benchmark
-from mobiledet.cli.common import run_tool
+from mobiledet.cli.common import run_and_exit
 settings = Settings(rounds=9999, starts=1, command=(sys.executable, sys.argv[1]))
-run_tool(lambda: run_benchmark(["steady:" + sys.argv[2], "steady"], settings) and 0)
+run_and_exit(lambda: run_benchmark(["steady:" + sys.argv[2], "steady"], settings) and 0)
 """
 
 
@@ -56,7 +56,7 @@ def test_no_worker_outlives_its_parent(tmp_path, number):
 
 def test_a_real_model(tmp_path, tiny_onnx):
     arguments = (tiny_onnx, tiny_onnx, *QUICK, "--json", tmp_path / "a.json", "--html", tmp_path / "a.html")
-    done = run_tool("benchmark", *arguments)
+    done = mobiledet("benchmark", *arguments)
     assert done.status == 0, done.stderr
     assert "tiny.onnx (2)" in done.stdout
     plain = json.loads((tmp_path / "a.json").read_text())
@@ -106,7 +106,7 @@ def test_mistakes_end_before_the_measuring(tmp_path, monkeypatch, arguments, wor
     (tmp_path / "a.onnx").write_text("hello")
     monkeypatch.setattr("signal.signal", lambda *_: None)
     monkeypatch.setattr("subprocess.Popen", None)  # nothing may be started
-    done = run_tool_in_process("benchmark", *arguments.split())
+    done = mobiledet_in_process("benchmark", *arguments.split())
     assert done.status == 1
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1

@@ -8,7 +8,7 @@ from functools import partial
 import cv2
 import numpy as np
 import pytest
-from programs import run_tool_in_process
+from programs import mobiledet_in_process
 
 from mobiledet.apps.doctor.checkup import examine, free_folder
 from mobiledet.apps.doctor.report import Code, Level
@@ -26,7 +26,7 @@ def check(monkeypatch, tmp_path):
     """Run the program in a folder of its own: status, output, errors."""
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
-    return partial(run_tool_in_process, "check_dataset")
+    return partial(mobiledet_in_process, "check")
 
 
 def test_generated_shapes_are_ready(check, tiny_shapes, tmp_path):

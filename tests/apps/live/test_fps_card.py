@@ -3,7 +3,7 @@ import json
 
 import pytest
 from pages import Page
-from programs import run_tool
+from programs import mobiledet
 
 from mobiledet.apps.live.card.fps_card import read_card, read_cards
 from mobiledet.apps.live.card.fps_page import cards_page, caveats, stage_parts, timeline_chart
@@ -14,7 +14,7 @@ FULL = {
     "version": 1,
     "mobiledet": "0.1.0",
     "made": "2026-03-01T15:00:00Z",
-    "command": "python demo/webcam.py --report <card>.json",
+    "command": "mobiledet webcam --report <card>.json",
     "label": "Pi 4",
     "machine": {
         "processor": "Raspberry Pi 4 Model B",
@@ -78,7 +78,7 @@ def test_the_figures_are_on_the_page(save):
         "slowed down in this run: under-voltage",
         "It became slower: 11.6 FPS in the last minute after 13.7",
         "Exposure isn't in the age.",
-        "python demo/webcam.py --report <card>.json",
+        "mobiledet webcam --report <card>.json",
         "onnxruntime 1.27.0",
         "84.2, 95 % below 99.1, max 180",
     ):
@@ -205,12 +205,12 @@ def test_what_cannot_be_read_is_refused(tmp_path, name):
 
 def test_the_tool(save, tmp_path):
     page = tmp_path / "out.html"
-    done = run_tool("fps_card", save("a.json"), save("b.json", label="Laptop", fps=None), "-o", page)
+    done = mobiledet("fps-card", save("a.json"), save("b.json", label="Laptop", fps=None), "-o", page)
     assert (done.status, done.stderr) == (0, "")
     assert done.stdout.splitlines() == ["Pi 4: 11.6 FPS", "Laptop: FPS unknown", str(page)]
     assert "2 boards in live detection" in Page(page.read_text(encoding="utf-8")).text
     before = page.read_bytes()
-    done = run_tool("fps_card", save(), "-o", page)
+    done = mobiledet("fps-card", save(), "-o", page)
     assert done.status == 1
     assert "exists already" in done.stderr
     assert page.read_bytes() == before

@@ -6,8 +6,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from programs import mobiledet_in_process
 
-from mobiledet.cli.check import main
 from mobiledet.config import DataConfig
 from mobiledet.data.faults import Fault
 from mobiledet.data.formats import choose
@@ -43,10 +43,9 @@ def test_it_can_be_trained_on_and_scored(root: Path) -> None:
     assert len(open_split(root, "train", progress=False)) == 3
 
 
-def test_the_programs_take_it(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    monkeypatch.setattr("sys.argv", ["check", str(root), "--format", "lines", "-o", str(tmp_path / "out")])
-    main()
-    assert "LINES, 3 images" in capsys.readouterr().out
+def test_the_programs_take_it(root: Path, tmp_path: Path) -> None:
+    done = mobiledet_in_process("check", root, "--format", "lines", "-o", tmp_path / "out")
+    assert "LINES, 3 images" in done.stdout
     assert json.loads((tmp_path / "out" / "report.json").read_text())["verdict"]
 
 

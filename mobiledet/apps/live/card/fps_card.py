@@ -95,12 +95,12 @@ class Card:
 
 
 def read_card(path: Path) -> Card:
-    """Read a report that ``demo/webcam.py --report`` has written; figures may be missing.
+    """Read a report that ``mobiledet webcam --report`` has written; figures may be missing.
 
     Raises:
         MobiledetError: There is no such file, or it is damaged, something else, or of a newer version.
     """
-    remedy = "name a JSON file that demo/webcam.py --report has written"
+    remedy = "name a JSON file that mobiledet webcam --report has written"
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise MobiledetError(f"{path} is too large for a report; {remedy}")
@@ -133,7 +133,9 @@ def read_cards(paths: Sequence[Path]) -> list[Card]:
         MobiledetError: As `read_card`, or there are none.
     """
     if not paths:
-        raise MobiledetError("no report given; name one or several JSON files that demo/webcam.py --report has written")
+        raise MobiledetError(
+            "no report given; name one or several JSON files that mobiledet webcam --report has written"
+        )
     cards = [read_card(path) for path in paths]
     for group in ("model", "source"):
         counts = Counter(card.label for card in cards)

@@ -20,7 +20,7 @@ SYSFS = Path("/sys/class/video4linux")
 
 DEVICES = Path("/dev")
 
-PROGRAM = "python demo/webcam.py --source"
+PROGRAM = "mobiledet webcam --source"
 
 _QUERY_CAPABILITIES = 0x80685600
 """``VIDIOC_QUERYCAP`` of linux/videodev2.h: ``_IOR('V', 0, struct v4l2_capability)``, 104 bytes."""

@@ -71,7 +71,7 @@ def test_a_raspberry_pi_camera_needs_libcamera(machine):
     found = list_cameras(*machine({"video0": ("unicam-image", 0), "video1": ("bcm2835-isp-output0", 0)}))
     assert all("libcamera" in camera.problem for camera in found)
     message = no_camera_message("/dev/video7", found)
-    assert "python demo/webcam.py --source picamera2" in message
+    assert "mobiledet webcam --source picamera2" in message
     assert "\n" not in message
 
 
@@ -101,16 +101,14 @@ def test_capabilities_decide(machine, monkeypatch, everything, of_device, listed
 
 def test_the_message_names_what_will_work():
     message = no_camera_message("/dev/video0", [Camera("/dev/video2", "USB Webcam")])
-    assert message == (
-        "/dev/video0 is not a camera; what will work: python demo/webcam.py --source camera:2 (USB Webcam)"
-    )
+    assert message == ("/dev/video0 is not a camera; what will work: mobiledet webcam --source camera:2 (USB Webcam)")
 
 
 def test_the_message_on_a_machine_without_cameras(machine):
     machine({})
     message = no_camera_message("/dev/video0", [])
     assert "has no camera" in message
-    assert "python demo/webcam.py --source clip.mp4" in message
+    assert "mobiledet webcam --source clip.mp4" in message
 
 
 @linux

@@ -1,8 +1,8 @@
 """Look at a data set before training on it: what there is, what fits the anchors, what is twice, what looks wrong.
 
-    python tools/check_dataset.py path/to/data
-    python tools/check_dataset.py path/to/data -o check --config configs/ssd_mobilenet_a1.py
-    python tools/check_dataset.py path/to/data --model runs/ssd_mobilenet_a1/1      # finds unlabelled objects too
+    mobiledet check path/to/data
+    mobiledet check path/to/data -o check --config ssd_mobilenet_a1
+    mobiledet check path/to/data --model runs/ssd_mobilenet_a1/1      # finds unlabelled objects too
 
 COCO, Pascal VOC and YOLO are recognised. Writes report.txt, report.json, samples.jpg, boxes.png and,
 where there is something to show, suspects.jpg and duplicates.jpg. Changes nothing in the data.
@@ -18,27 +18,29 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from mobiledet.cli.common import data_format, thread_count
+from mobiledet.cli.common import at_least, data_format, existing, model, recipe, thread_count
 from mobiledet.utils.files import refuse_existing
 
 
-def main() -> int:
-    """Parse arguments, read, examine, print the report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, help="folder of the data set")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.add_argument("data", type=existing, help="folder of the data set")
     parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="new folder (default: check_<name>)")
-    parser.add_argument("--config", metavar="FILE", help="recipe whose input and anchors count (default: SSD-300)")
-    parser.add_argument("--model", metavar="CHECKPOINT", help="detector that looks for unlabelled objects")
+    parser.add_argument(
+        "--config", type=recipe, metavar="CONFIG", help="recipe whose input and anchors count (default: SSD-300)"
+    )
+    parser.add_argument("--model", type=model, metavar="CHECKPOINT", help="detector that looks for unlabelled objects")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
     parser.add_argument("--format", type=data_format, help="format of the data, such as yolo (default: recognised)")
-    parser.add_argument("--limit", type=int, metavar="N", help="look only at the first N images of each split")
+    parser.add_argument("--limit", type=at_least(1), metavar="N", help="look only at the first N images of each split")
     parser.add_argument(
         "--threads", type=thread_count, default=0, help="processor threads of --model; 0 takes all cores"
     )
     parser.add_argument("--device", default="auto", help="where --model runs")
-    arguments = parser.parse_args()
-    if arguments.limit is not None and arguments.limit < 1:
-        parser.error("--limit must be at least 1")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Read, examine, print the report."""
     refuse_existing(arguments.json)
 
     from mobiledet.apps.doctor.checkup import examine, free_folder, refuse_filled
@@ -48,7 +50,7 @@ def main() -> int:
 
     if arguments.output is not None:
         refuse_filled(arguments.output)
-    model = load_config(arguments.config).model if arguments.config else ModelConfig()
+    wanted = load_config(arguments.config).model if arguments.config else ModelConfig()
     finder: dict[str, Any] = _finder(arguments) if arguments.model else {}
     found = read_dataset(arguments.data, format=arguments.format, progress=True)
     splits = found.splits
@@ -60,7 +62,7 @@ def main() -> int:
         splits,
         folder,
         title=name,
-        model=model,
+        model=wanted,
         format=found.format,
         log=found.log,
         limited=arguments.limit,

@@ -1,8 +1,8 @@
 """Pretrained weights: see which there are, fetch them, or convert your own file.
 
-    python tools/weights.py list
-    python tools/weights.py fetch ssd_mobilenet_v1_075_coco
-    python tools/weights.py import detect.tflite -o coco.pt [--labels labels.txt]
+    mobiledet weights list
+    mobiledet weights fetch ssd_mobilenet_v1_075_coco
+    mobiledet weights import detect.tflite -o coco.pt [--labels labels.txt]
 
 A name works wherever a checkpoint path does. `import` reads TensorFlow Object Detection API SSD MobileNetV1 detectors
 and ImageNet MobileNetV1 classifiers (.tflite), and timm's mobilenetv1_* (.safetensors).
@@ -16,9 +16,8 @@ from pathlib import Path
 from mobiledet.utils.files import refuse_existing
 
 
-def main() -> None:
-    """Parse arguments, list, fetch or convert."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="names, what they are, size, licence, scores")
     fetch = commands.add_parser("fetch", help="download and convert, for later use without a network")
@@ -27,8 +26,10 @@ def main() -> None:
     convert.add_argument("file", type=Path)
     convert.add_argument("-o", "--output", type=Path, required=True, help="checkpoint to write, such as coco.pt")
     convert.add_argument("--labels", type=Path, help="text file with a detector's class names, one a line")
-    arguments = parser.parse_args()
 
+
+def run(arguments: argparse.Namespace) -> None:
+    """List, fetch or convert."""
     if arguments.command == "list":
         _list()
     elif arguments.command == "fetch":

@@ -1,9 +1,9 @@
 """Write a detector as a file that runs without PyTorch, and prove that it finds the same.
 
-    python tools/export.py runs/mine/1/best.pt -o model.onnx
-    python tools/export.py runs/mine/1/best.pt -o model_int8.onnx --int8 --calibration data/mine/train2017
-    python tools/export.py runs/mine/1/best.pt -o model_openvino --format openvino
-    python tools/export.py runs/mine/1/best.pt -o model_ncnn --format ncnn
+    mobiledet export runs/mine/1/best.pt -o model.onnx
+    mobiledet export runs/mine/1/best.pt -o model_int8.onnx --int8 --calibration data/mine/train2017
+    mobiledet export runs/mine/1/best.pt -o model_openvino --format openvino
+    mobiledet export runs/mine/1/best.pt -o model_ncnn --format ncnn
 
 Both are run on the same images (--images, --data, or generated ones); the result is written beside the file as
 MODEL.certificate.json. A file that finds too little is refused unless --force.
@@ -14,28 +14,30 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mobiledet.cli.common import thread_count
+from mobiledet.cli.common import UsageError, at_least, existing, image_size, model, thread_count
 
 
-def main() -> None:
-    """Parse arguments, export, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", help="best.pt, a run folder, or pretrained weights by name")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.add_argument("checkpoint", type=model, help="best.pt, a run folder, or pretrained weights by name")
     parser.add_argument("-o", "--output", type=Path, required=True, help="model.onnx, or a folder; must not exist")
     parser.add_argument(
         "--format", type=_format, default="onnx", help="what runs it (default: onnx); a wrong name lists them"
     )
-    parser.add_argument("--batch", type=int, default=1, help="images at once (default: 1)")
+    parser.add_argument("--batch", type=at_least(1), default=1, help="images at once (default: 1)")
     parser.add_argument(
-        "--input-size", metavar="HxW", help="for models whose images keep their shape (default: 4:3, as trained)"
+        "--input-size",
+        type=image_size,
+        metavar="HxW",
+        help="for models whose images keep their shape (default: 4:3, as trained)",
     )
     quantised = parser.add_argument_group("INT8")
     quantised.add_argument("--int8", action="store_true", help="quantise: smaller and about twice as fast")
-    quantised.add_argument("--calibration", type=Path, nargs="+", default=[], help="real images, files or folders")
+    quantised.add_argument("--calibration", type=existing, nargs="+", default=[], help="real images, files or folders")
     quantised.add_argument(
         "--calibration-images",
         "--calibration-pictures",
-        type=int,
+        type=at_least(1),
         default=60,
         metavar="N",
         help="how many (default: 60)",
@@ -48,22 +50,24 @@ def main() -> None:
     )
     proof = parser.add_argument_group("comparison with the checkpoint")
     proof.add_argument(
-        "--images", "--pictures", type=Path, nargs="+", default=[], help="files or folders (default: generated)"
+        "--images", "--pictures", type=existing, nargs="+", default=[], help="files or folders (default: generated)"
     )
-    proof.add_argument("--data", type=Path, metavar="ROOT", help="score both on this data set, too")
+    proof.add_argument("--data", type=existing, metavar="ROOT", help="score both on this data set, too")
     proof.add_argument("--split", default="val", help="its split (default: val)")
-    proof.add_argument("--limit", type=int, metavar="N", help="only the first N images of it")
+    proof.add_argument("--limit", type=at_least(1), metavar="N", help="only the first N images of it")
     proof.add_argument("--max-ap-loss", type=float, metavar="POINTS", help="default: 0.5, with --int8 1.5")
     proof.add_argument("--force", action="store_true", help="keep the file even if it finds too little")
     parser.add_argument("--threads", type=thread_count, default=0, help="processor threads; 0 takes all cores")
-    arguments = parser.parse_args()
-    if arguments.batch < 1 or arguments.calibration_images < 1 or (arguments.limit or 1) < 1:
-        parser.error("--batch, --calibration-images and --limit must be at least 1")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Export, compare and print."""
     if (arguments.max_ap_loss or 0) < 0:
-        parser.error("--max-ap-loss must be at least 0")
+        raise UsageError("--max-ap-loss must be at least 0")
     if not arguments.int8 and (arguments.calibration or arguments.keep_float):
-        parser.error("--calibration and --keep-float are for --int8")
-    size = _size(parser, arguments.input_size)
+        raise UsageError("--calibration and --keep-float are for --int8")
+    if arguments.input_size is not None and min(arguments.input_size) < 32:
+        raise UsageError("--input-size must be at least 32x32")
 
     from mobiledet.data.opening import open_split
     from mobiledet.export.agreement import report_path
@@ -83,7 +87,7 @@ def main() -> None:
         method=arguments.method,
         keep_float=arguments.keep_float,
         batch=arguments.batch,
-        input_size=size,
+        input_size=arguments.input_size,
         images=arguments.images,
         dataset=dataset,
         max_ap_loss=arguments.max_ap_loss,
@@ -103,12 +107,3 @@ def _format(name: str) -> str:
         return find_exporter(name).name
     except ModelFileError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _size(parser: argparse.ArgumentParser, text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    parts = text.lower().split("x")
-    if len(parts) != 2 or not all(part.isdigit() and int(part) >= 32 for part in parts):
-        parser.error(f"--input-size {text!r}: give height and width, at least 32 each, such as 480x640")
-    return int(parts[0]), int(parts[1])

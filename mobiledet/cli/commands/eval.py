@@ -1,6 +1,7 @@
 """Score a checkpoint or an exported model on a COCO-format data set: the twelve COCO figures and AP by class.
 
-python tools/eval.py runs/ssd_mobilenet_a1/1/best.pt --data path/to/coco --split val --json metrics.json
+mobiledet eval runs/mine/1                                      # on the validation images it was trained with
+mobiledet eval model.onnx --data "my photos" --json metrics.json
 """
 
 from __future__ import annotations
@@ -9,28 +10,32 @@ import argparse
 import sys
 from pathlib import Path
 
-from mobiledet.cli.common import thread_count
+from mobiledet.cli.common import at_least, existing, model, thread_count
 from mobiledet.utils.files import refuse_existing
 
 
-def main() -> None:
-    """Parse arguments, score, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="best.pt, a run folder, a name, or an exported file or folder")
-    parser.add_argument("--data", type=Path, metavar="ROOT", help="COCO-format folder (default: what it trained on)")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.add_argument("model", type=model, help="best.pt, a run folder, a name, or an exported file or folder")
+    parser.add_argument(
+        "--data", type=existing, metavar="ROOT", help="COCO-format folder (default: what it trained on)"
+    )
     parser.add_argument("--split", default="val", help="split to score (default: val)")
-    parser.add_argument("--annotations", type=Path, help="annotation file, if not where COCO has it")
-    parser.add_argument("--images", type=Path, help="image folder, if not where COCO has it")
-    parser.add_argument("--limit", type=int, metavar="N", help="score only the first N images")
+    parser.add_argument("--annotations", type=existing, help="annotation file, if not where COCO has it")
+    parser.add_argument("--images", type=existing, help="image folder, if not where COCO has it")
+    parser.add_argument("--limit", type=at_least(1), metavar="N", help="score only the first N images")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
     parser.add_argument("--results", type=Path, metavar="FILE", help="write the detections here, as COCO results")
-    parser.add_argument("--batch-size", type=int, default=16, help="of checkpoints; exported models have their own")
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument(
+        "--batch-size", type=at_least(1), default=16, help="of checkpoints; exported models have their own"
+    )
+    parser.add_argument("--workers", type=at_least(0), default=2)
     parser.add_argument("--threads", type=thread_count, default=0, help="processor threads; 0 takes all cores")
     parser.add_argument("--device", default="auto", help="of PyTorch, or a provider of the exported model's runtime")
-    arguments = parser.parse_args()
-    if arguments.batch_size < 1 or arguments.workers < 0 or (arguments.limit or 1) < 1:
-        parser.error("--batch-size must be at least 1, --limit likewise; --workers at least 0")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Score and print."""
     for path in (arguments.json, arguments.results):
         refuse_existing(path)
 

@@ -1,8 +1,8 @@
 """Detect objects in images: writes drawn copies of them and one detections.json.
 
-    python tools/predict.py ssd_mobilenet_v1_075_coco image.jpg
-    python tools/predict.py runs/ssd_mobilenet_a1/1/best.pt image.jpg folder/ -o out/
-    python tools/predict.py model_int8.onnx image.jpg                # exported models need no PyTorch
+    mobiledet predict ssd_mobilenet_v1_075_coco image.jpg
+    mobiledet predict runs/ssd_mobilenet_a1/1/best.pt image.jpg folder/ -o out/
+    mobiledet predict model_int8.onnx image.jpg                # exported models need no PyTorch
 
 Exit status: 0; 1 when something is wrong with the input. An image that can't be read is reported, and the others are
 still done.
@@ -14,26 +14,25 @@ import argparse
 import sys
 from pathlib import Path
 
-from mobiledet.cli.common import EXIT_ERROR, thread_count
+from mobiledet.cli.common import EXIT_ERROR, fraction, model, thread_count
 
 
-def main() -> int:
-    """Parse arguments, detect, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="best.pt, a run folder, a name, or an exported file or folder")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.add_argument("model", type=model, help="best.pt, a run folder, a name, or an exported file or folder")
     parser.add_argument("images", type=Path, nargs="+", help="images or folders of images")
     parser.add_argument(
         "-o", "--output", type=Path, help="folder for the results; must not hold any (default: runs/predict/<number>)"
     )
     parser.add_argument(
-        "--threshold", type=float, help="minimum score shown (default: what suits the model best, or 0.3)"
+        "--threshold", type=fraction, help="minimum score shown (default: what suits the model best, or 0.3)"
     )
     parser.add_argument("--threads", type=thread_count, default=0, help="processor threads; 0 takes all cores")
     parser.add_argument("--device", default="auto", help="of PyTorch, or a provider of the exported model's runtime")
-    arguments = parser.parse_args()
-    if arguments.threshold is not None and not 0 <= arguments.threshold <= 1:
-        parser.error("--threshold must lie between 0 and 1")
 
+
+def run(arguments: argparse.Namespace) -> int:
+    """Detect and write."""
     from mobiledet.apps.predict import write_predictions
     from mobiledet.data.images import find_images
     from mobiledet.evaluate.thresholds import DEFAULT_THRESHOLD

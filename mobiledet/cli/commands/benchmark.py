@@ -1,7 +1,7 @@
 """Measure how fast detectors are on this machine, side by side, whole and by stage.
 
-    python tools/benchmark.py best.pt model.onnx model_openvino/ peer.tflite --json bench.json --html bench.html
-    python tools/benchmark.py model.onnx --peers all --threads 2 --data path/to/coco --limit 500
+    mobiledet benchmark best.pt model.onnx model_openvino/ peer.tflite --json bench.json --html bench.html
+    mobiledet benchmark model.onnx --peers all --threads 2 --data path/to/coco --limit 500
 
 Each model runs in a process of its own; all take turns, so that slow moments of the machine affect all of them.
 Exit status: 0; 1 when a model can't be opened or something else is wrong with the input, and also when a model failed
@@ -15,40 +15,48 @@ import signal
 import sys
 from pathlib import Path
 
-from mobiledet.cli.common import EXIT_ERROR
+from mobiledet.cli.common import EXIT_ERROR, at_least, existing, thread_count
 from mobiledet.utils.processes import EXIT_SIGNAL
 
 
-def main() -> int:
-    """Parse arguments, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
     parser.add_argument("models", nargs="*", metavar="model", help="exported file or folder, checkpoint, name, .tflite")
     parser.add_argument("--peers", metavar="NAMES", help="also litert, torchvision, ultralytics (commas), or all")
-    parser.add_argument("--threads", type=int, default=1, help="processor threads of each (default: %(default)s)")
+    parser.add_argument(
+        "--threads", type=thread_count, default=1, help="processor threads of each (default: %(default)s)"
+    )
     parser.add_argument("--sizes", metavar="HxW,...", help="of the images; own: the network's (480x640,720x1280,own)")
     parser.add_argument(
         "--images",
         "--pictures",
         dest="images",
-        type=Path,
+        type=existing,
         metavar="FOLDER",
         help="detect in these images (default: drawn ones)",
     )
-    parser.add_argument("--rounds", type=int, default=10, help="turns of each model (default: %(default)s)")
-    parser.add_argument("--calls", type=int, default=5, help="calls of a turn and size (default: %(default)s)")
-    parser.add_argument("--starts", type=int, default=3, help="cold starts of each model (default: %(default)s)")
+    parser.add_argument("--rounds", type=at_least(1), default=10, help="turns of each model (default: %(default)s)")
+    parser.add_argument("--calls", type=at_least(1), default=5, help="calls of a turn and size (default: %(default)s)")
+    parser.add_argument(
+        "--starts", type=at_least(1), default=3, help="cold starts of each model (default: %(default)s)"
+    )
     parser.add_argument(
         "--timeout",
         type=float,
         default=60,
         help="seconds until a model that doesn't answer is skipped (default: %(default)s)",
     )
-    parser.add_argument("--data", type=Path, metavar="ROOT", help="data set with the models' classes, to measure AP on")
+    parser.add_argument(
+        "--data", type=existing, metavar="ROOT", help="data set with the models' classes, to measure AP on"
+    )
     parser.add_argument("--split", default="val", help="which part of it (default: %(default)s)")
-    parser.add_argument("--limit", type=int, metavar="N", help="only its first N images")
+    parser.add_argument("--limit", type=at_least(1), metavar="N", help="only its first N images")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures here")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with charts here")
-    arguments = parser.parse_args()
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure and print."""
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(EXIT_SIGNAL + number))  # ends the workers on the way out
 
     from mobiledet.apps.benchmark.images import DEFAULT_SIZES, parse_sizes

@@ -1,6 +1,9 @@
 """From nothing to a detector: generate images, train, score, draw. What `make quickstart` runs.
 
-Every step is one of the other programs in tools/, called as you would call it; the commands are printed.
+    mobiledet quickstart
+    mobiledet quickstart schedule.epochs=2       # only to see that it works
+
+Every step is one of the other commands, called as you would call it; what is called is printed.
 """
 
 from __future__ import annotations
@@ -13,36 +16,34 @@ from pathlib import Path
 
 from mobiledet.utils.processes import EXIT_SIGNAL, handling, unignored
 
-CHECKOUT = Path(__file__).resolve().parents[2]
-
 SHOWN = 24
 """Validation images that are drawn at the end."""
 
 
-def main() -> int:
-    """Run the steps up to the first that fails; gives its exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
     parser.add_argument(
         "--data", type=Path, default=Path("data/shapes"), help="folder for the generated images (default: %(default)s)"
     )
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change, as for tools/train.py")
-    arguments = parser.parse_args()
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change, as for train")
 
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the steps up to the first that fails; gives its exit status."""
     from mobiledet.config import apply_overrides, load_config
 
-    recipe = CHECKOUT / "configs" / "quickstart.py"
     overrides = [f"data.root={arguments.data}", *arguments.overrides]
-    config = apply_overrides(load_config(recipe), overrides)
+    config = apply_overrides(load_config("quickstart"), overrides)
     runs = Path(config.train.output) / config.name
     before = set(runs.glob("*"))
-    status = _call("make_shapes.py", str(arguments.data)) or _call("train.py", str(recipe), *overrides)
+    status = _call("make-shapes", str(arguments.data)) or _call("train", "quickstart", *overrides)
     if status:
         return status
     (run,) = set(runs.glob("*")) - before
     images = sorted((arguments.data / "val").iterdir())[:SHOWN]
     metrics, drawn = run / "metrics.json", run / "pictures"
-    status = _call("eval.py", str(run / "best.pt"), "--data", str(arguments.data))
-    status = status or _call("predict.py", str(run / "best.pt"), *map(str, images), "-o", str(drawn))
+    status = _call("eval", str(run / "best.pt"), "--data", str(arguments.data))
+    status = status or _call("predict", str(run / "best.pt"), *map(str, images), "-o", str(drawn))
     if status == 0:
         print(f"\nscores:      {metrics}\ndetections:  {drawn}/\noverview:    {run / 'val_predictions.jpg'}")
         print(f"curves:      {run / 'curves.png'}\nfirst batch: {run / 'train_batch.jpg'}")
@@ -51,10 +52,10 @@ def main() -> int:
     return status
 
 
-def _call(tool: str, *words: str) -> int:
-    shown = words if len(words) < 8 else (*words[:2], "...", *words[-2:])
-    print(f"\n$ python tools/{tool} {' '.join(shown)}", flush=True)
-    return run_step(sys.executable, str(CHECKOUT / "tools" / tool), *words)
+def _call(*words: str) -> int:
+    shown = words if len(words) < 8 else (*words[:3], "...", *words[-2:])
+    print(f"\n$ mobiledet {' '.join(shown)}", flush=True)
+    return run_step(sys.executable, "-m", "mobiledet", *words)
 
 
 def run_step(*command: str) -> int:

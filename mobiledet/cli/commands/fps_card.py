@@ -1,7 +1,8 @@
 """Make one page of the reports of live runs, to look at a board or to compare several.
 
-    python demo/webcam.py --report card_pi.json                      # on each board; run five minutes or more
-    python tools/fps_card.py card_pi.json card_laptop.json -o compare.html
+    mobiledet webcam --report card_pi.json                      # on each board; run five minutes or more
+    mobiledet fps-card card_pi.json -o fps.html
+    mobiledet fps-card card_pi.json card_laptop.json -o compare.html
 
 The page holds everything: it needs no network and no scripts. Exit status: 0; 1 when something is wrong with the
 input.
@@ -12,15 +13,20 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from mobiledet.cli.common import existing
 from mobiledet.utils.files import refuse_existing
 
 
-def main() -> None:
-    """Parse arguments, read, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cards", type=Path, nargs="+", metavar="card.json", help="what demo/webcam.py --report wrote")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.add_argument(
+        "cards", type=existing, nargs="+", metavar="card.json", help="what mobiledet webcam --report wrote"
+    )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the page, such as fps.html")
-    arguments = parser.parse_args()
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Read and write."""
     refuse_existing(arguments.output)
 
     from mobiledet.apps.live.card.fps_card import read_cards

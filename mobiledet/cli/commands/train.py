@@ -1,8 +1,8 @@
 """Train a detector, or resume an interrupted run.
 
-    python tools/train.py configs/ssd_mobilenet_a1.py
-    python tools/train.py configs/ssd_mobilenet_a1.py data.root=path/to/coco schedule.epochs=2
-    python tools/train.py --resume runs/ssd_mobilenet_a1/1
+    mobiledet train ssd_mobilenet_a1
+    mobiledet train ssd_mobilenet_a1 data.root=path/to/coco schedule.epochs=2
+    mobiledet train --resume runs/ssd_mobilenet_a1/1
 
 Exit status: 0 trained to the end; 1 something is wrong with the input; 130 or 143 stopped by Ctrl-C or SIGTERM,
 saved, ready for --resume.
@@ -11,19 +11,24 @@ saved, ready for --resume.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+
+from mobiledet.cli.common import UsageError, existing, recipe
 
 
-def main() -> int:
-    """Parse arguments, train, print the result."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", nargs="?", help="config file, such as configs/ssd_mobilenet_a1.py")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.add_argument("config", nargs="?", help="recipe by name, such as finetune_ssd, or a config file")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change")
-    parser.add_argument("--resume", metavar="RUN", type=Path, help="run folder to resume")
-    arguments = parser.parse_intermixed_args()
+    parser.add_argument("--resume", metavar="RUN", type=existing, help="run folder to resume")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train and print the result."""
     words = [word for word in [arguments.config, *arguments.overrides] if word is not None]
     if arguments.resume is None and not words:
-        parser.error("name a config file, or --resume a run folder")
+        raise UsageError("name a recipe, or --resume a run folder")
+    if arguments.resume is None:
+        recipe(words[0])
 
     from mobiledet.config import apply_overrides, load_config
     from mobiledet.train.start import resume_run, start_run

@@ -1,8 +1,8 @@
 """What a model costs: multiply-adds (GMACs) of one image, and parameters.
 
-python tools/cost.py configs/*.py --classes 90 --json costs.json --csv layers.csv --chart costs.png
-python tools/cost.py configs/ssd_mobilenet_a1.py --classes 90 -v        # layer by layer
-python tools/cost.py --paper                                            # the paper's tables beside ours, cell by cell
+mobiledet cost ssd_mobilenet_a1 ssdlite_mobilenet_a1 --classes 90 --json costs.json --csv layers.csv --chart costs.png
+mobiledet cost ssd_mobilenet_a1 --classes 90 -v        # layer by layer
+mobiledet cost --paper                                            # the paper's tables beside ours, cell by cell
 """
 
 from __future__ import annotations
@@ -10,26 +10,29 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from mobiledet.cli.common import UsageError, at_least, recipe
 from mobiledet.utils.files import refuse_existing
 
 
-def main() -> None:
-    """Parse arguments, count, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("configs", nargs="*", help="config files")
-    parser.add_argument("--classes", type=int, default=80, help="object classes without background (default: 80)")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.add_argument("configs", nargs="*", type=recipe, metavar="CONFIG", help="recipes by name, or config files")
+    parser.add_argument(
+        "--classes", type=at_least(1), default=80, help="object classes without background (default: 80)"
+    )
     parser.add_argument("--paper", action="store_true", help="the paper's tables beside our figures")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write a row per layer here")
     parser.add_argument("--chart", type=Path, metavar="FILE", help="draw a bar per stage: .png, .svg or .pdf")
     parser.add_argument("-v", "--verbose", action="store_true", help="also every stage and every layer")
-    arguments = parser.parse_args()
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Count and print."""
     if not arguments.configs and not arguments.paper:
-        parser.error("name config files, or --paper")
+        raise UsageError("name recipes, or --paper")
     if not arguments.configs and (arguments.csv or arguments.chart or arguments.verbose):
-        parser.error("--csv, --chart and --verbose are about config files: name some")
-    if arguments.classes < 1:
-        parser.error("--classes must be at least 1")
+        raise UsageError("--csv, --chart and --verbose are about recipes: name some")
     for path in (arguments.json, arguments.csv, arguments.chart):
         refuse_existing(path)
 

@@ -1,0 +1,161 @@
+"""Live detection from a camera, a stream, a video or images, with measured speed and delay.
+
+    mobiledet webcam                                              # camera 0, a COCO detector, a window
+    mobiledet webcam --model model_int8.onnx --source video.mp4   # or rtsp://..., images/, camera:1, picamera2
+    mobiledet webcam --no-window --serve 8080                     # no screen: watch in a browser
+    mobiledet webcam --save out.mp4 --report card.json --max-frames 500
+
+Keys in the window: q quit, space pause, s snapshot, + - threshold, l labels, p panel, f full screen, h help.
+Exit status: 0; 1 for wrong input; 130 after Ctrl-C and 143 after SIGTERM, with all files complete.
+"""
+
+from __future__ import annotations
+
+import time
+
+STARTED = time.monotonic()
+
+import argparse  # noqa: E402 - the clock of "start to first boxes" starts before anything is loaded
+import sys  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+from mobiledet.apps.live.sources.opening import source_examples  # noqa: E402
+from mobiledet.cli.common import UsageError, fraction, model, print_lines, thread_count  # noqa: E402
+
+DEFAULT_MODEL = "ssd_mobilenet_v1_075_coco"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.add_argument(
+        "--model",
+        type=model,
+        default=DEFAULT_MODEL,
+        help=f"exported file or folder, best.pt, or a name ({DEFAULT_MODEL})",
+    )
+    parser.add_argument(
+        "--source",
+        default="camera:0",
+        help=f"{source_examples()} (default: camera:0)",
+    )
+    parser.add_argument(
+        "--threads", type=thread_count, default=0, help="processor threads of the network; 0 takes all cores"
+    )
+    parser.add_argument("--device", default="auto", help="where the network runs, as in predict")
+    seen = parser.add_argument_group("what is shown")
+    seen.add_argument("--threshold", type=fraction, help="minimum score (default: the model's best, or 0.3)")
+    seen.add_argument("--classes", nargs="+", default=[], metavar="NAME", help="only these classes")
+    seen.add_argument("--no-labels", action="store_true", help="boxes without names and scores")
+    seen.add_argument("--no-window", action="store_true", help="do not open a window")
+    seen.add_argument(
+        "--serve",
+        type=int,
+        nargs="?",
+        const=8080,
+        metavar="PORT",
+        help="show a page in the browser, at this port (8080)",
+    )
+    seen.add_argument(
+        "--host", default="127.0.0.1", help="address of the page; 0.0.0.0 opens it to the network, with a token"
+    )
+    camera = parser.add_argument_group("how the source is read")
+    camera.add_argument("--width", type=int, help="asked of the camera, pixels")
+    camera.add_argument("--height", type=int, help="asked of the camera, pixels")
+    camera.add_argument("--fps", type=float, help="asked of the camera; images per second of a folder with --realtime")
+    camera.add_argument(
+        "--mjpg", action="store_true", help="ask the camera for compressed frames (MJPG): more per second over USB"
+    )
+    camera.add_argument(
+        "--realtime", action="store_true", help="read a file at its own speed, dropping frames that come too late"
+    )
+    camera.add_argument("--loop", action="store_true", help="repeat a file for ever")
+    camera.add_argument(
+        "--stall", type=float, metavar="SECONDS", help="reconnect after so long without a frame (camera 3, stream 6)"
+    )
+    kept = parser.add_argument_group("what is saved")
+    kept.add_argument(
+        "--save",
+        type=Path,
+        metavar="VIDEO",
+        help="annotated video: .mp4 (fast), .webm (browsers play it, slower), .avi (large)",
+    )
+    kept.add_argument("--detections", type=Path, metavar="FILE", help="detections of every frame, as JSON lines")
+    kept.add_argument("--report", type=Path, metavar="FILE", help="all figures as JSON, for fps-card")
+    kept.add_argument("--label", default="", help="name of this board in the report")
+    kept.add_argument("--snapshots", type=Path, default=Path("runs/snapshots"), help="folder (default: runs/snapshots)")
+    kept.add_argument("--max-frames", type=int, metavar="N", help="stop after N frames")
+    kept.add_argument("--max-seconds", type=float, metavar="S", help="stop S seconds after the first boxes")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Detect until the end, print a summary."""
+    check(arguments)
+
+    from mobiledet.apps.live.card.report import summary_lines
+    from mobiledet.apps.live.session import LiveOptions, LiveRun
+    from mobiledet.apps.live.sources.base import SourceOptions
+    from mobiledet.apps.live.stopping import LiveStop
+    from mobiledet.errors import MobiledetError
+    from mobiledet.export.prepare_model import prepare_model
+
+    options = LiveOptions(
+        model_name=model_name(arguments.model),
+        source=arguments.source,
+        source_options=SourceOptions(
+            width=arguments.width,
+            height=arguments.height,
+            fps=arguments.fps,
+            mjpg=arguments.mjpg,
+            realtime=arguments.realtime,
+            loop=arguments.loop,
+            stall_s=arguments.stall,
+        ),
+        threads=arguments.threads,
+        provider=None if arguments.device == "auto" else arguments.device,
+        threshold=arguments.threshold,
+        classes=arguments.classes,
+        labels=not arguments.no_labels,
+        window=not arguments.no_window,
+        serve=arguments.serve,
+        host=arguments.host,
+        save=arguments.save,
+        detections=arguments.detections,
+        report=arguments.report,
+        label=arguments.label,
+        snapshots=arguments.snapshots,
+        max_frames=arguments.max_frames,
+        max_seconds=arguments.max_seconds,
+        started=STARTED,
+        command=["python", *sys.argv],
+    )
+    live = LiveRun(options)
+    runnable: str | Path = arguments.model
+    if arguments.device in ("auto", "cpu"):  # elsewhere a name runs in PyTorch, which knows other devices
+        runnable = prepare_model(arguments.model, threads=arguments.threads)
+    with LiveStop() as stop:
+        report = live.run(runnable, stop)
+    print_lines(summary_lines(report))
+    if live.problems:
+        raise MobiledetError("; ".join(live.problems))
+    return stop.exit_status
+
+
+def model_name(text: str) -> str:
+    """A model's name in titles and reports; a run folder's number alone would say too little."""
+    path = Path(text)
+    return f"{path.parent.name}/{path.name}" if path.name.isdigit() and path.parent.name else path.name
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Refuse values that are not valid."""
+    for name in ("width", "height", "fps", "stall", "max_frames", "max_seconds"):
+        value = getattr(arguments, name)
+        if value is not None and not 0 < value < 1e9:
+            raise UsageError(f"--{name.replace('_', '-')} must be more than 0")
+    if arguments.serve is not None and not 0 <= arguments.serve <= 65535:
+        raise UsageError("--serve must be a port, 1 to 65535, or 0 for any free one")
+    if arguments.serve is None and arguments.host != "127.0.0.1":
+        raise UsageError("--host needs --serve")
+    files = [path.resolve() for path in (arguments.save, arguments.detections, arguments.report) if path is not None]
+    if len(set(files)) < len(files):
+        raise UsageError("--save, --detections and --report must name different files")
