@@ -25,6 +25,7 @@ LAYERS = [
     ["export", "train"],
     ["apps.live", "apps.doctor", "apps.benchmark", "apps.cost", "apps.predict"],
     ["cli"],
+    ["__main__"],
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 MAX_LINES = 500

@@ -96,7 +96,7 @@ def model(text: str) -> str:
     """
     from mobiledet.weights.catalogue import find_source, no_such_model
 
-    if not Path(text).exists() and find_source(text) is None:
+    if not _exists(text) and find_source(text) is None:
         raise no_such_model(text)
     return text
 
@@ -122,9 +122,16 @@ def existing(text: str) -> Path:
     from mobiledet.utils.files import nearby
 
     path = Path(text)
-    if not path.exists():
+    if not _exists(text):
         raise MobiledetError(f"{path} doesn't exist{nearby(path)}")
     return path
+
+
+def _exists(text: str) -> bool:
+    try:
+        return Path(text).exists()
+    except OSError:  # a name too long for the file system
+        return False
 
 
 def print_lines(lines: Iterable[str]) -> None:

@@ -53,7 +53,7 @@ def prepare_model(model: str, *, threads: int = 0) -> str | Path:
         )
     if find_spec("onnx") is None or find_spec("onnxscript") is None:
         logger.info(
-            '%s runs in PyTorch; with pip install -e ".[export]" it is exported once and runs three times as fast',
+            '%s runs in PyTorch; with pip install "mobiledet[export]" it is exported once and runs three times as fast',
             model,
         )
         return model

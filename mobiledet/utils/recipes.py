@@ -32,7 +32,7 @@ def recipe_path(path_or_name: str | Path) -> Path:
         return known[str(path_or_name)]
     if path.is_dir():
         raise ConfigError(
-            f"{path} is a folder; name a recipe, and the folder as its data: mobiledet train finetune_ssd data.root={path}"
+            f"{path} is a folder; name a recipe and give it as its data: mobiledet train finetune_ssd data.root={path}"
         )
     if path.parent.is_dir() and path.parent.name:  # a file of the user's was meant
         raise ConfigError(f"no config {str(path)!r}{nearby(path)}")

@@ -191,7 +191,7 @@ def test_missing_files_name_the_nearest(tmp_path):
     write(tmp_path, HEADER + "config = Config()")
     with pytest.raises(ConfigError, match=r"did you mean .*recipe\.py"):
         load_config(tmp_path / "recipes.py")
-    with pytest.raises(ConfigError, match="no config file"):
+    with pytest.raises(ConfigError, match="is a folder"):
         load_config(tmp_path)
     with pytest.raises(ConfigError, match="not Python"):
         load_config(write(tmp_path, "config: 1", "recipe.yaml"))

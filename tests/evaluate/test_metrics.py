@@ -180,7 +180,7 @@ def test_missing_backend_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> No
         raise ImportError(name)
 
     monkeypatch.setattr("mobiledet.evaluate.metrics.importlib.import_module", missing)
-    with pytest.raises(MissingDependencyError, match=r'pip install -e "\.\[score\]"'):
+    with pytest.raises(MissingDependencyError, match=r'pip install "mobiledet\[score\]"'):
         score_detections(truth(), [])
 
 

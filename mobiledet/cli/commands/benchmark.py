@@ -15,7 +15,7 @@ import signal
 import sys
 from pathlib import Path
 
-from mobiledet.cli.common import EXIT_ERROR, at_least, existing, thread_count
+from mobiledet.cli.common import EXIT_ERROR, existing
 from mobiledet.utils.processes import EXIT_SIGNAL
 
 
@@ -23,9 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument("models", nargs="*", metavar="model", help="exported file or folder, checkpoint, name, .tflite")
     parser.add_argument("--peers", metavar="NAMES", help="also litert, torchvision, ultralytics (commas), or all")
-    parser.add_argument(
-        "--threads", type=thread_count, default=1, help="processor threads of each (default: %(default)s)"
-    )
+    parser.add_argument("--threads", type=int, default=1, help="processor threads of each (default: %(default)s)")
     parser.add_argument("--sizes", metavar="HxW,...", help="of the images; own: the network's (480x640,720x1280,own)")
     parser.add_argument(
         "--images",
@@ -35,11 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="detect in these images (default: drawn ones)",
     )
-    parser.add_argument("--rounds", type=at_least(1), default=10, help="turns of each model (default: %(default)s)")
-    parser.add_argument("--calls", type=at_least(1), default=5, help="calls of a turn and size (default: %(default)s)")
-    parser.add_argument(
-        "--starts", type=at_least(1), default=3, help="cold starts of each model (default: %(default)s)"
-    )
+    parser.add_argument("--rounds", type=int, default=10, help="turns of each model (default: %(default)s)")
+    parser.add_argument("--calls", type=int, default=5, help="calls of a turn and size (default: %(default)s)")
+    parser.add_argument("--starts", type=int, default=3, help="cold starts of each model (default: %(default)s)")
     parser.add_argument(
         "--timeout",
         type=float,
@@ -50,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data", type=existing, metavar="ROOT", help="data set with the models' classes, to measure AP on"
     )
     parser.add_argument("--split", default="val", help="which part of it (default: %(default)s)")
-    parser.add_argument("--limit", type=at_least(1), metavar="N", help="only its first N images")
+    parser.add_argument("--limit", type=int, metavar="N", help="only its first N images")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures here")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with charts here")
 

@@ -13,7 +13,7 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
-from mobiledet.cli.common import data_format, existing, fraction
+from mobiledet.cli.common import UsageError, data_format, existing, fraction
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Read the data set, write it, say what happened."""
+    if arguments.val_share == 1:
+        raise UsageError("--val-share 1 leaves nothing to train on")
     from mobiledet.data.formats.choose import read_dataset
     from mobiledet.data.formats.write import RECORD, check_output, write_coco
 
