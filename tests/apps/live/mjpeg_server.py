@@ -24,12 +24,11 @@ class MjpegServer:
     Attributes:
         stalled: while set, connections stay open and nothing comes.
         status: anything but 200 is answered instead of images.
-        connections: how many there have been.
     """
 
-    def __init__(self, *, fps: float = 30.0, size: tuple[int, int] = (48, 64), length: int | None = None) -> None:
-        self.fps, self.size, self.length = fps, size, length
-        self.stalled, self.status, self.connections, self.sent = False, 200, 0, 0
+    def __init__(self, *, fps: float = 30.0) -> None:
+        self.fps = fps
+        self.stalled, self.status, self.sent = False, 200, 0
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._port = 0
@@ -77,17 +76,15 @@ class MjpegServer:
     def stream(self, connection: socket.socket, write) -> None:
         with self._lock:
             self._open.add(connection)
-            self.connections += 1
         try:
-            number, due = 0, time.monotonic()
-            while self.length is None or number < self.length:
+            due = time.monotonic()
+            while True:
                 if not self.stalled:
-                    image = np.zeros((*self.size, 3), np.uint8)
+                    image = np.zeros((48, 64, 3), np.uint8)
                     image[..., 2] = 8 * (self.sent % 32)
                     data = cv2.imencode(".jpg", image)[1].tobytes()
                     write(b"--b\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%s\r\n" % (len(data), data))
                     self.sent += 1
-                number += 1
                 due = max(due + 1 / self.fps, time.monotonic() - 0.1)
                 time.sleep(max(0.0, due - time.monotonic()))
                 if self.stalled and connection.fileno() >= 0:  # notice when the other side hangs up

@@ -14,6 +14,7 @@ import itertools
 import shutil
 import subprocess
 import time
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +62,15 @@ class Browser:
             stderr=self._complaints,
         )
         self._numbers = itertools.count(1)
-        self._session: aiohttp.ClientSession | None = None
-        self._socket: aiohttp.ClientWebSocketResponse | None = None
-        self._reader: asyncio.Task[None] | None = None
-        self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
-        self._arrived = asyncio.Event()
+        self._arrived = False
+        self._session = self._socket = None
         self._loop = asyncio.new_event_loop()
         try:
-            self._loop.run_until_complete(self._connect(size))
+            self._run(self._connect(self._port()))
+            for domain in ("Page", "Runtime", "Log", "Network"):
+                self.call(f"{domain}.enable")
+            self.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(self.downloads))
+            self.device(*size)
         except BaseException:
             self.close()
             raise
@@ -81,9 +83,10 @@ class Browser:
 
     def open(self, url: str) -> None:
         """Go to an address, and wait until its document is there."""
-        self._arrived.clear()
+        self._arrived = False
         self.call("Page.navigate", url=url)
-        self._loop.run_until_complete(asyncio.wait_for(self._arrived.wait(), PATIENCE))
+        while not self._arrived:
+            self._run(self._receive())
 
     def evaluate(self, script: str) -> Any:
         """The value of an expression in the page; promises are waited for."""
@@ -101,16 +104,12 @@ class Browser:
         return value
 
     def rest(self, seconds: float) -> None:
-        self._loop.run_until_complete(asyncio.sleep(seconds))
+        self._run(asyncio.sleep(seconds))
 
-    def screenshot(self, selector: str | None = None, *, whole: bool = False) -> bytes:
-        """PNG of the window, of an element, or of the whole page."""
-        options: dict[str, Any] = {}
-        if selector is not None:
-            x, y, width, height = self.place(selector)
-            options = {"clip": {"x": x, "y": y, "width": width, "height": height, "scale": 1}}
-        answer = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole, **options)
-        return base64.b64decode(answer["data"])
+    def screenshot(self, selector: str) -> bytes:
+        """PNG of an element."""
+        clip = dict(zip(("x", "y", "width", "height"), self.place(selector), strict=True), scale=1)
+        return base64.b64decode(self.call("Page.captureScreenshot", format="png", clip=clip)["data"])
 
     def place(self, selector: str) -> tuple[float, float, float, float]:
         """Left, top, width and height of an element in the window, after scrolling it there."""
@@ -154,78 +153,52 @@ class Browser:
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         """One command of the protocol."""
-        return self._loop.run_until_complete(self._call(method, **params))
+        number = next(self._numbers)
+        self._run(self._socket.send_json({"id": number, "method": method, "params": params}))
+        while (answer := self._run(self._receive())).get("id") != number:
+            pass
+        assert "error" not in answer, f"{method}: {answer['error']}"
+        return answer["result"]
 
     def close(self) -> None:
         with contextlib.suppress(Exception):
-            if self._process.poll() is None:
-                self.call("Browser.close")
-        try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._loop.run_until_complete(self._disconnect())
+            self.call("Browser.close")
+        self._process.terminate()
+        self._process.wait(10)
+        if self._session is not None:
+            self._run(self._session.close())
+            self.rest(0)  # its connections close one round of the loop later
         self._loop.close()
         self._complaints.close()
 
-    async def _connect(self, size: tuple[int, int]) -> None:
-        port = await self._port()
+    def _run(self, job: Awaitable[Any]) -> Any:
+        return self._loop.run_until_complete(asyncio.wait_for(job, PATIENCE))
+
+    async def _connect(self, port: int) -> None:
         self._session = aiohttp.ClientSession()
         async with self._session.get(f"http://127.0.0.1:{port}/json/list") as response:
             target = next(each for each in await response.json() if each["type"] == "page")
         self._socket = await self._session.ws_connect(target["webSocketDebuggerUrl"], max_msg_size=0)
-        self._reader = asyncio.create_task(self._read())
-        for domain in ("Page", "Runtime", "Log", "Network"):
-            await self._call(f"{domain}.enable")
-        await self._call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(self.downloads))
-        await self._call(
-            "Emulation.setDeviceMetricsOverride", width=size[0], height=size[1], deviceScaleFactor=1, mobile=False
-        )
 
-    async def _disconnect(self) -> None:
-        if self._reader is not None:
-            self._reader.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._reader
-        if self._socket is not None:
-            await self._socket.close()
-        if self._session is not None:
-            await self._session.close()
-            await asyncio.sleep(0)  # its connections close one round of the loop later
-
-    async def _port(self) -> int:
+    def _port(self) -> int:
         file = self._profile / "DevToolsActivePort"
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline and self._process.poll() is None:
             with contextlib.suppress(OSError, IndexError, ValueError):
                 return int(file.read_text().splitlines()[0])
-            await asyncio.sleep(0.05)
+            time.sleep(0.05)
         raise AssertionError(f"Chromium didn't start; see {self._complaints.name}")
 
-    async def _call(self, method: str, **params: Any) -> dict[str, Any]:
-        number = next(self._numbers)
-        self._answers[number] = self._loop.create_future()
-        await self._socket.send_json({"id": number, "method": method, "params": params})
-        answer = await asyncio.wait_for(self._answers[number], PATIENCE)
-        del self._answers[number]
-        if "error" in answer:
-            raise AssertionError(f"{method}: {answer['error']}")
-        return answer["result"]
-
-    async def _read(self) -> None:
-        async for event in self._socket:
-            message = event.json()
-            if "id" in message:
-                if message["id"] in self._answers and not self._answers[message["id"]].done():
-                    self._answers[message["id"]].set_result(message)
-            elif message["method"] == "Page.domContentEventFired":
-                self._arrived.set()
-            elif message["method"] == "Runtime.exceptionThrown":
-                self.problems.append(str(message["params"]["exceptionDetails"]))
-            elif message["method"] == "Runtime.consoleAPICalled" and message["params"]["type"] in ("error", "warning"):
-                self.problems.append(str(message["params"]["args"]))
-            elif message["method"] == "Log.entryAdded" and message["params"]["entry"]["level"] in ("error", "warning"):
-                self.problems.append(
-                    f"{message['params']['entry']['text']} {message['params']['entry'].get('url', '')}"
-                )
+    async def _receive(self) -> dict[str, Any]:
+        """The next message; what it says of the page is noted."""
+        message = await self._socket.receive_json()
+        method, params = message.get("method"), message.get("params", {})
+        if method == "Page.domContentEventFired":
+            self._arrived = True
+        elif method == "Runtime.exceptionThrown":
+            self.problems.append(str(params["exceptionDetails"]))
+        elif method == "Runtime.consoleAPICalled" and params["type"] in ("error", "warning"):
+            self.problems.append(str(params["args"]))
+        elif method == "Log.entryAdded" and params["entry"]["level"] in ("error", "warning"):
+            self.problems.append(f"{params['entry']['text']} {params['entry'].get('url', '')}")
+        return message
