@@ -87,9 +87,6 @@ class LiveRun:
 
     What is known to fail is refused when this is made: a model may take half a minute to load.
 
-    Args:
-        options: What is asked for.
-
     Raises:
         MobiledetError: There is no such source, a file can't be written, or serving needs a package.
     """
@@ -110,10 +107,6 @@ class LiveRun:
 
     def run(self, model: str | Path, stop: LiveStop) -> dict[str, Any]:
         """Run until the source ends, a limit is reached or somebody stops it; in the main thread.
-
-        Args:
-            model: What `mobiledet.Detector` takes.
-            stop: Signals that ask to stop.
 
         Returns:
             The report, which has been written too where that was asked for.
@@ -160,8 +153,8 @@ class LiveRun:
         self._stack.callback(board.close)
         self.meter = Meter(started=options.started, source=self.source.state, board=board.reading)
         painter = Painter(self.settings, on_draw=self.meter.drawn)
-        self.window, serve, save = self._outputs(probe.result() if probe is not None else None)
-        self.screen = probe.screen() if probe is not None and self.window else None
+        problem, self.screen = (None, None) if probe is None else probe.result()
+        self.window, serve, save = self._outputs(problem)
         recorders: list[Recorder] = []
         self.log = self.saver = None
         if options.detections is not None:

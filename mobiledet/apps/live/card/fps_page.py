@@ -51,10 +51,12 @@ def cards_page(cards: Sequence[Card]) -> str:
         timeline_chart(cards, "memory_mib", "MiB"),
     ]
     stages = "Medians. They overlap in time: grabbing and drawing run beside the network, so the sum is not the age."
+    named = {name: f"{'of it ' if name == 'nms' else ''}{name}, ms" for name in STAGES}
+    stage_figures = [(title, _spread("stages_ms", name)) for name, title in named.items()]
     sections = [
         render(_BOARDS, boards=[_board(card) for card in cards]),
         section("Frames per second", fps_chart(cards) or "Not measured."),
-        section("Stages of a frame", stages_chart(cards) or "Not measured.", stages, _table(cards, _stage_figures())),
+        section("Stages of a frame", stages_chart(cards) or "Not measured.", stages, _table(cards, stage_figures)),
     ]
     if any(timelines):
         sections.append(section("Over the run", *timelines))
@@ -149,17 +151,9 @@ def stage_parts(card: Card) -> dict[str, float]:
 def timeline_chart(
     cards: Sequence[Card], series: str, unit: str, *, floor: bool = True, legend: bool = False
 ) -> Markup:
-    """A line for each board over the time of its run.
+    """A line for each board over the time of its run, in its colour; nothing when no board measured it.
 
-    Args:
-        cards: All boards of the page, so that each keeps its colour.
-        series: Which line of the timeline.
-        unit: What it is measured in.
-        floor: Whether the axis begins at 0.
-        legend: Write the boards' names above.
-
-    Returns:
-        An ``<svg>`` element, or nothing when no board measured it.
+    ``series`` is the line of the timeline, in ``unit``; ``floor`` begins the axis at 0, ``legend`` names the boards.
     """
     lines = []
     for place, card in enumerate(cards):
@@ -211,32 +205,24 @@ def _table(cards: Sequence[Card], figures: Sequence[Figure]) -> Markup:
     return table(head, rows, kind="figures") if rows else Markup()
 
 
-def _stage_figures() -> list[Figure]:
-    def figure(stage: str) -> Figure:
-        return (f"{stage}, ms" if stage != "nms" else "of it nms, ms", lambda card: _spread(card, "stages_ms", stage))
-
-    return [figure(stage) for stage in STAGES]
-
-
 def _run_figures() -> list[Figure]:
     frames = ("captured", "processed", "dropped", "skipped", "paused", "shown", "saved", "not_saved")
-    memory = {"first_minute": "first minute", "last_minute": "last minute", "peak": "max"}
     return [
-        ("processor", lambda card: card.text("machine", "processor")),
+        ("processor", _text("machine", "processor")),
         ("cores", _number("machine", "cores")),
         ("memory, GiB", _number("machine", "memory_gib")),
-        ("system", lambda card: card.text("machine", "system")),
-        ("model", lambda card: card.text("model", "name")),
-        ("runtime", lambda card: card.text("model", "runtime")),
-        ("precision", lambda card: card.text("model", "precision")),
+        ("system", _text("machine", "system")),
+        ("model", _text("model", "name")),
+        ("runtime", _text("model", "runtime")),
+        ("precision", _text("model", "precision")),
         ("network's input", lambda card: _size(card, "model", "input_size")),
         ("classes", _number("model", "classes")),
         ("GMACs", _number("model", "gmacs", form=".3g")),
         ("threads", _number("settings", "threads")),
         ("threshold", _number("settings", "threshold")),
         ("window, browser view", _shown),
-        ("saved as", lambda card: card.text("settings", "save")),
-        ("source", lambda card: card.text("source", "name")),
+        ("saved as", _text("settings", "save")),
+        ("source", _text("source", "name")),
         ("size of its frames", lambda card: _size(card, "source", "size")),
         ("its FPS", _number("source", "fps", form=".4g")),
         ("seconds", _number("seconds", form=",.0f")),
@@ -248,14 +234,11 @@ def _run_figures() -> list[Figure]:
         ("FPS, first minute", _number("fps", "first_minute", form=".1f")),
         ("FPS, last minute", _number("fps", "last_minute", form=".1f")),
         ("FPS, worst second", _number("fps", "worst_second", form=".1f")),
-        ("age, ms", lambda card: _spread(card, "age_ms")),
-        ("age on the screen, ms", lambda card: _spread(card, "shown_age_ms")),
-        ("processor used, %", lambda card: _several(card, "cpu_percent", {"mean": "mean", "max": "max"})),
-        ("memory, MiB", lambda card: _several(card, "memory_mib", memory)),
-        (
-            "temperature, °C",
-            lambda card: _several(card, "temperature_c", {"start": "start", "end": "end", "max": "max"}),
-        ),
+        ("age, ms", _spread("age_ms")),
+        ("age on the screen, ms", _spread("shown_age_ms")),
+        ("processor used, %", _several("cpu_percent", mean="mean", max="max")),
+        ("memory, MiB", _several("memory_mib", first_minute="first minute", last_minute="last minute", peak="max")),
+        ("temperature, °C", _several("temperature_c", start="start", end="end", max="max")),
         ("slowed down by", lambda card: ", ".join(card.words("throttled"))),
     ]
 
@@ -283,22 +266,29 @@ def _number(*keys: str, form: str = "g") -> Callable[[Card], str]:
     return read
 
 
-def _spread(card: Card, *keys: str) -> str:
+def _text(*keys: str) -> Callable[[Card], str]:
+    return lambda card: card.text(*keys)
+
+
+def _spread(*keys: str) -> Callable[[Card], str]:
     """Median, 95th percentile, and maximum where that is known."""
-    half, late, most = (card.number(*keys, key) for key in ("p50", "p95", "max"))
-    if half is None:
-        return "-"
-    texts = [readable_ms(half)]
-    if late is not None:
-        texts.append(f"95 % below {readable_ms(late)}")
-    if most is not None:
-        texts.append(f"max {readable_ms(most)}")
-    return ", ".join(texts)
+
+    def read(card: Card) -> str:
+        half, late, most = (card.number(*keys, key) for key in ("p50", "p95", "max"))
+        if half is None:
+            return "-"
+        more = [f"95 % below {readable_ms(late)}"] if late is not None else []
+        return ", ".join([readable_ms(half), *more, *([f"max {readable_ms(most)}"] if most is not None else [])])
+
+    return read
 
 
-def _several(card: Card, group: str, names: Mapping[str, str]) -> str:
-    values = [(name, card.number(group, key)) for key, name in names.items()]
-    return ", ".join(f"{name} {value:,.0f}" for name, value in values if value is not None) or "-"
+def _several(group: str, **names: str) -> Callable[[Card], str]:
+    def read(card: Card) -> str:
+        values = [(name, card.number(group, key)) for key, name in names.items()]
+        return ", ".join(f"{name} {value:,.0f}" for name, value in values if value is not None) or "-"
+
+    return read
 
 
 def _size(card: Card, *keys: str) -> str:

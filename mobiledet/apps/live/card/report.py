@@ -46,17 +46,8 @@ def make_report(
 ) -> dict[str, Any]:
     """All that is known of a run, as plain types.
 
-    Args:
-        figures: What :meth:`mobiledet.apps.live.measure.meter.Meter.figures` gives.
-        detector: What ran; profiled once more for the share of NMS.
-        source: Where the frames came from.
-        model_name: What the user called the model.
-        settings: How it was run, as plain types.
-        last: The last result, whose frame is profiled; None leaves the share unknown.
-        label: What the user calls the board.
-        command: The command line.
-        address: The source in that command; a stream's, which may hold a password, is replaced by its name.
-        load: Load average of the machine before the run.
+    ``figures`` are `Meter.figures`. The frame of the ``last`` result is profiled once more for the share of NMS, which
+    None leaves unknown. A stream's ``address`` may hold a password, so its name replaces it in the ``command``.
     """
     card, state = detector.card, source.state()
     stages = dict(figures["stages_ms"])

@@ -97,7 +97,6 @@ class Meter:
         self._timeline = Timeline()
         self._numbers: tuple[float, LiveNumbers] | None = None
         self._cpu = Percentiles()
-        self._cpu_sum = 0.0
         self._temperature: dict[str, float] = {}
         self._before = 0
         self._final: tuple[float, SourceState] | None = None
@@ -212,7 +211,7 @@ class Meter:
             seconds = self._second(now) if self._lost_at is not None else self._seconds
             overall = round((self.processed - 1) / seconds, 2) if self.processed > 1 and seconds > 0 else None
             started = None if self._first is None else round((self._first - self._started) * 1e3, 1)
-            cpu = {"mean": round(self._cpu_sum / self._cpu.count, 1)} if self._cpu.count else None
+            cpu = {"mean": round(self._cpu.total / self._cpu.count, 1)} if self._cpu.count else None
             return {
                 "seconds": round(seconds, 3),
                 "start_to_first_boxes_ms": started,
@@ -248,7 +247,6 @@ class Meter:
     def _note(self, reading: BoardReading) -> None:
         if reading.cpu_percent is not None:
             self._cpu.add(reading.cpu_percent)
-            self._cpu_sum += reading.cpu_percent
         if reading.temperature_c is not None:
             known = self._temperature
             known.setdefault("start", reading.temperature_c)

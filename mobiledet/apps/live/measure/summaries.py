@@ -28,13 +28,14 @@ class Percentiles:
     def __init__(self) -> None:
         self._counts = [0] * _BINS
         self.count = 0
-        self.max = 0.0
+        self.max = self.total = 0.0
 
     def add(self, value: float) -> None:
         """Count a value; those below a thousandth count as that."""
         place = int(math.log(max(value, _LEAST) / _LEAST) / _STEP)
         self._counts[min(place, _BINS - 1)] += 1
         self.count += 1
+        self.total += value
         self.max = max(self.max, value)
 
     def at(self, share: float) -> float | None:

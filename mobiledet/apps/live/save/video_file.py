@@ -23,7 +23,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,20 +123,11 @@ class VideoFile:
             MobiledetError: it can't be encoded.
         """
         size = video_size(image.shape[:2])
-        fitted = [fit(np.roll(image, 3 * index, axis=1), size) for index in range(_TRIAL_FRAMES)]
-        try:
-            writer = _open(self._trial, self.codec, 30.0, size)
-            if writer is None:
-                raise MobiledetError(
-                    f"{self.path}: {self.codec.name} doesn't take frames of {size[1]}x{size[0]} pixels"
-                )
-            start = time.monotonic()
-            for frame in fitted:
-                writer.write(frame)
-            writer.release()
-            return (time.monotonic() - start) * 1e3 / _TRIAL_FRAMES
-        finally:
-            _remove(self._trial)
+        moving = [fit(np.roll(image, 3 * index, axis=1), size) for index in range(_TRIAL_FRAMES)]
+        took = self._try(self.codec, moving, size)
+        if took is None:
+            raise MobiledetError(f"{self.path}: {self.codec.name} doesn't take frames of {size[1]}x{size[0]} pixels")
+        return took
 
     def open(self, size: Size, fps: float) -> None:
         """Begin a video of frames of ``size``, ``fps`` per second.
@@ -209,21 +200,28 @@ class VideoFile:
         return self.path
 
     def _choose_codec(self, codecs: tuple[Codec, ...]) -> Codec:
-        """The first that really writes; that one opens proves too little."""
         black = np.zeros((48, 64, 3), np.uint8)
-        try:
-            for codec in codecs:
-                writer = _open(self._trial, codec, 30.0, (48, 64))
-                if writer is not None:
-                    done = writer.write(black)
-                    writer.release()
-                    if done is not False and self._trial.exists() and self._trial.stat().st_size > 0:
-                        return codec
-        finally:
-            _remove(self._trial)
+        for codec in codecs:
+            if self._try(codec, [black], (48, 64)) is not None:
+                return codec
         names = " or ".join(codec.name for codec in codecs)
         others = " or ".join(ending for ending in CODECS if ending != self.path.suffix.lower())
         raise MobiledetError(f"{self.path}: this OpenCV can't write {names} there; try {others}")
+
+    def _try(self, codec: Codec, frames: Sequence[ImageArray], size: Size) -> float | None:
+        """Milliseconds a frame; None for a codec that doesn't really write: that one opens proves too little."""
+        try:
+            writer = _open(self._trial, codec, 30.0, size)
+            if writer is None:
+                return None
+            start = time.monotonic()
+            done = [writer.write(frame) for frame in frames]
+            writer.release()
+            took = (time.monotonic() - start) * 1e3 / len(frames)
+            whole = False not in done and self._trial.exists() and self._trial.stat().st_size > 0
+            return took if whole else None
+        finally:
+            _remove(self._trial)
 
 
 def video_size(size: Size) -> Size:

@@ -55,15 +55,13 @@ class DisplayProbe:
         self._thread = threading.Thread(target=self._look, name="display probe", daemon=True)
         self._thread.start()
 
-    def result(self) -> str | None:
-        """Why no window can be opened, in one line with a remedy; None if one can. Waits a few seconds at most."""
-        self._thread.join()
-        return self._found[0]
+    def result(self) -> tuple[str | None, Size | None]:
+        """Why no window can be opened, in one line with a remedy, or None; and ``(height, width)`` of the screen.
 
-    def screen(self) -> Size | None:
-        """``(height, width)`` of the screen, all monitors together, where that could be learned."""
+        The size is that of all monitors together, None where it couldn't be learned. Waits a few seconds at most.
+        """
         self._thread.join()
-        return self._found[1]
+        return self._found
 
     def _look(self) -> None:
         has_server = sys.platform.startswith(("linux", "freebsd"))

@@ -57,11 +57,7 @@ def draw_enlarged(result: Result, settings: ViewSettings, factor: int) -> ImageA
 def draw_panel(image: ImageArray, numbers: LiveNumbers, settings: ViewSettings, *, detail: bool) -> ImageArray:
     """Write the current numbers into the upper left corner; lines that don't fit are left out.
 
-    Args:
-        image: ``(height, width, 3)`` uint8 RGB; written to.
-        numbers: What is written; unknown ones are left out.
-        settings: For threshold and classes.
-        detail: All numbers, instead of speed and age alone.
+    ``detail`` gives all that are known, instead of speed and age alone.
     """
     scale = _scale(image)
     pad = _pad(scale)

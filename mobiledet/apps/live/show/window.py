@@ -93,14 +93,9 @@ class Window:
         self._seen = False
 
     def run(self, stop: StopFlag, ended: Callable[[], bool]) -> StopReason:
-        """Show results until something ends it. Opens the window and closes it; to be called in the main thread.
+        """Show results until something ends it: what that was. Opens the window and closes it; in the main thread.
 
-        Args:
-            stop: Ends it when set.
-            ended: Whether the last result has arrived; it is still shown.
-
-        Returns:
-            What ended it.
+        ``ended`` is whether the last result has arrived; it is still shown.
 
         Raises:
             RuntimeError: called in another thread, where windows don't work.
@@ -294,14 +289,7 @@ def key_name(code: int) -> str:
 
 
 def save_snapshot(folder: Path, image: ImageArray) -> Path:
-    """Save a frame as a JPEG named after the current time; the folder is made if needed, and nothing is overwritten.
-
-    Args:
-        folder: Where it is saved.
-        image: ``(height, width, 3)`` uint8 RGB.
-
-    Returns:
-        The file.
+    """Save a frame ``(H, W, 3)`` uint8 RGB as a JPEG named after the current time; nothing is overwritten.
 
     Raises:
         ImageError: It can't be written.

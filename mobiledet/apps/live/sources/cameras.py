@@ -61,11 +61,8 @@ class Camera:
 def list_cameras(sysfs: Path = SYSFS, devices: Path = DEVICES) -> list[Camera]:
     """The cameras of a Linux machine, in the order of their numbers, without devices that aren't cameras.
 
-    Empty on other systems, which offer no list.
-
-    Args:
-        sysfs: Folder in which the system lists video devices.
-        devices: Folder of the devices themselves.
+    Empty on other systems, which offer no list. ``sysfs`` is where the system lists video devices, ``devices`` where
+    these are.
     """
     from mobiledet.utils.machine import read_text
 
@@ -91,9 +88,7 @@ def list_cameras(sysfs: Path = SYSFS, devices: Path = DEVICES) -> list[Camera]:
 def no_camera_message(wanted: str, cameras: Sequence[Camera] | None = None) -> str:
     """The message for a missing camera: the cameras that there are, and commands that will work.
 
-    Args:
-        wanted: Path of the chosen device.
-        cameras: The machine's cameras; None to look for them.
+    ``wanted`` is the path of the chosen device; without ``cameras`` the machine's are looked for.
     """
     cameras = list_cameras() if cameras is None else cameras
     this = next((camera for camera in cameras if camera.path == wanted), None)

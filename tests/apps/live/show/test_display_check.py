@@ -16,9 +16,7 @@ from mobiledet.apps.live.show.display_check import DisplayProbe, quiet_qt
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks for X11")
 
-CHECK = (
-    "from mobiledet.apps.live.show.display_check import *; p = DisplayProbe(); print(p.result(), p.screen(), sep='\\n')"
-)
+CHECK = "from mobiledet.apps.live.show.display_check import *; print(*DisplayProbe().result(), sep='\\n')"
 
 
 @pytest.fixture(autouse=True)
@@ -61,14 +59,14 @@ def test_without_a_server(monkeypatch, display, words):
         monkeypatch.delenv("DISPLAY", raising=False)
     else:
         monkeypatch.setenv("DISPLAY", display)
-    assert words in one_line(DisplayProbe().result())
+    assert words in one_line(DisplayProbe().result()[0])
 
 
 def test_an_opencv_without_windows(monkeypatch):
     monkeypatch.setattr(cv2, "currentUIFramework", lambda: "")
     with x_server_stub() as (number, _):
         monkeypatch.setenv("DISPLAY", f"localhost:{number}")
-        problem = one_line(DisplayProbe().result())
+        problem = one_line(DisplayProbe().result()[0])
     assert "pip install --force-reinstall --no-deps opencv-python" in problem
 
 
@@ -76,7 +74,7 @@ def test_an_opencv_without_windows(monkeypatch):
 def test_a_missing_screen_is_reported_before_an_opencv_without_windows(monkeypatch):
     monkeypatch.setattr(cv2, "currentUIFramework", lambda: "")
     monkeypatch.delenv("DISPLAY", raising=False)
-    assert "DISPLAY isn't set" in one_line(DisplayProbe().result())
+    assert "DISPLAY isn't set" in one_line(DisplayProbe().result()[0])
 
 
 def test_an_opencv_that_does_not_load(tmp_path):
@@ -117,7 +115,7 @@ def test_a_server_that_does_not_answer_is_given_up(monkeypatch):
     with x_server_stub() as (number, _):
         monkeypatch.setenv("DISPLAY", f"127.0.0.1:{number}")
         start = time.monotonic()
-        assert "within 1 s" in one_line(DisplayProbe().result())
+        assert "within 1 s" in one_line(DisplayProbe().result()[0])
         assert time.monotonic() - start < 20
 
 
