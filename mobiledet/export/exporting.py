@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -29,6 +28,7 @@ from mobiledet.runtime.card import ModelCard
 from mobiledet.runtime.choose import RUNTIMES
 from mobiledet.runtime.detector import Detector
 from mobiledet.structures import ImageArray, ResizeRule
+from mobiledet.utils.files import sync
 from mobiledet.utils.text import count
 
 if TYPE_CHECKING:
@@ -76,7 +76,8 @@ def export_model(source: str | Path, output: Path, options: ExportOptions) -> Ag
     calibration = _calibration(card, options) if options.int8 else []
     with temporary_output(output) as path:
         exporter.write(model, card, path, options, calibration)
-        _sync(path)
+        for file in path.iterdir() if path.is_dir() else [path]:
+            sync(file)
         report = _compare(reference, path, output, options)
         if report.problems and options.int8 and exporter.layer_errors is not None:
             logger.info("looking for the layers that lose most ...")
@@ -186,13 +187,6 @@ def _calibration(card: ModelCard, options: ExportOptions) -> list[ImageArray]:
     if not whole:
         raise ModelFileError(f"--calibration holds {count(len(images), 'image')}, fewer than --batch {card.batch}")
     return [np.stack(images[start : start + card.batch]) for start in range(0, whole, card.batch)]
-
-
-def _sync(path: Path) -> None:
-    """Wait until what was written is on the disk."""
-    for file in path.iterdir() if path.is_dir() else [path]:
-        with file.open("rb") as stream:
-            os.fsync(stream.fileno())
 
 
 def _compare(reference: Detector, path: Path, output: Path, options: ExportOptions) -> AgreementReport:

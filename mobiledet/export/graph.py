@@ -11,16 +11,17 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from mobiledet.models.detection_model import DetectionModel
 
 
-class DetectionGraph(nn.Module):
-    """A detector with its normalisation, decoding and suppression inside; what is exported is traced from here.
-
-    Args:
-        model: Trained; it is copied, and batch-norm is folded into the copy's convolutions.
-    """
+class _Folded(nn.Module):
+    """Holds a copy of a trained model, with batch-norm folded into its convolutions."""
 
     def __init__(self, model: DetectionModel) -> None:
         super().__init__()
-        self.model = _folded(model)
+        self.model = copy.deepcopy(model).cpu().float().eval()
+        fold_norms(self.model)
+
+
+class DetectionGraph(_Folded):
+    """A detector with its normalisation, decoding and suppression inside; what is exported is traced from here."""
 
     def forward(self, images: Tensor, score_threshold: Tensor, iou_threshold: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Detections in network pixels.
@@ -37,27 +38,13 @@ class DetectionGraph(nn.Module):
         return self.model.postprocess.fixed(candidates, score_threshold, iou_threshold)
 
 
-class CandidateGraph(nn.Module):
-    """The same up to decoded boxes and scores, for runtimes without suppression.
-
-    Args:
-        model: As for :class:`DetectionGraph`.
-    """
-
-    def __init__(self, model: DetectionModel) -> None:
-        super().__init__()
-        self.model = _folded(model)
+class CandidateGraph(_Folded):
+    """The same up to decoded boxes and scores, for runtimes without suppression."""
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """RGB pixels 0..255 ``(B, 3, H, W)`` float32 to boxes ``(B, A, 4)`` and scores ``(B, A, K)``."""
         candidates = self.model.candidates(pixels)
         return candidates.boxes, candidates.scores
-
-
-def _folded(model: DetectionModel) -> DetectionModel:
-    copied = copy.deepcopy(model).cpu().float().eval()
-    fold_norms(copied)
-    return copied
 
 
 def fold_norms(model: nn.Module) -> None:

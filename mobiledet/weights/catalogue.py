@@ -13,9 +13,6 @@ from mobiledet.utils.text import did_you_mean
 if TYPE_CHECKING:
     from mobiledet.config import ModelConfig
 
-_GOOGLE = "http://download.tensorflow.org/models/mobilenet_v1_2018_02_22"
-_SLIM_TABLE = "TensorFlow's table of hosted models"
-
 
 @dataclass(frozen=True)
 class PretrainedSource:
@@ -23,14 +20,14 @@ class PretrainedSource:
 
     Attributes:
         name: What users call it.
-        what: A whole detector, or an ImageNet backbone.
         alpha: Width multiplier; what is read is taken from the file, this is for the list.
-        input_size: Side of the square input it was trained at, in pixels.
         url: Where the file, or the archive with it, is.
         file_name: The weights file, as kept in the cache.
         megabytes: About how much is downloaded.
-        licence: As the publisher states it.
         published: Accuracy as published, and by whom.
+        what: A whole detector, or an ImageNet backbone.
+        input_size: Side of the square input it was trained at, in pixels.
+        licence: As the publisher states it.
         measured: What we measured ourselves, or that we didn't.
         archive_member: Name of the file inside the archive; None when the address is the file itself.
         sha256: Of the file that ``measured`` is about. Other conversions of the same weights differ in bytes and
@@ -39,80 +36,59 @@ class PretrainedSource:
     """
 
     name: str
-    what: Literal["detector", "backbone"]
     alpha: float
-    input_size: int
     url: str
     file_name: str
     megabytes: float
-    licence: str
     published: str
-    measured: str
+    what: Literal["detector", "backbone"] = "backbone"
+    input_size: int = 224
+    licence: str = "Apache-2.0"
+    measured: str = "not measured"
     archive_member: str | None = None
     sha256: str | None = None
     threshold: float | None = None
 
 
 def _google(alpha: str, megabytes: float, accuracy: str) -> PretrainedSource:
-    return PretrainedSource(
-        name=f"mobilenet_v1_{alpha}_224",
-        what="backbone",
-        alpha=float(alpha),
-        input_size=224,
-        url=f"{_GOOGLE}/mobilenet_v1_{alpha}_224.tgz",
-        file_name=f"mobilenet_v1_{alpha}_224.tflite",
-        megabytes=megabytes,
-        licence="Apache-2.0",
-        published=f"ImageNet top-1 {accuracy} % ({_SLIM_TABLE})",
-        measured="not measured",
-        archive_member=f"mobilenet_v1_{alpha}_224.tflite",
-    )
+    name = f"mobilenet_v1_{alpha}_224"
+    published = f"ImageNet top-1 {accuracy} % (TensorFlow's table of hosted models)"
+    url, file = f"http://download.tensorflow.org/models/mobilenet_v1_2018_02_22/{name}.tgz", f"{name}.tflite"
+    return PretrainedSource(name, float(alpha), url, file, megabytes, published, archive_member=file)
 
 
 def _timm(width: str, megabytes: float, accuracy: str) -> PretrainedSource:
-    model = f"mobilenetv1_{width}"
-    return PretrainedSource(
-        name=model,
-        what="backbone",
-        alpha=int(width) / 100,
-        input_size=224,
-        url=f"https://huggingface.co/timm/{model}.ra4_e3600_r224_in1k/resolve/main/model.safetensors",
-        file_name=f"{model}.ra4_e3600_r224_in1k.safetensors",
-        megabytes=megabytes,
-        licence="Apache-2.0",
-        published=f"ImageNet top-1 {accuracy} % (timm)",
-        measured="not measured",
-    )
+    name = f"mobilenetv1_{width}"
+    url = f"https://huggingface.co/timm/{name}.ra4_e3600_r224_in1k/resolve/main/model.safetensors"
+    file, published = f"{name}.ra4_e3600_r224_in1k.safetensors", f"ImageNet top-1 {accuracy} % (timm)"
+    return PretrainedSource(name, int(width) / 100, url, file, megabytes, published)
 
 
 SOURCES: tuple[PretrainedSource, ...] = (
     PretrainedSource(
-        name="ssd_mobilenet_v1_075_coco",
-        what="detector",
+        "ssd_mobilenet_v1_075_coco",
         alpha=0.75,
-        input_size=300,
         url="https://raw.githubusercontent.com/apivovarov/ssd-tflite/master/"
         "ssd_mobilenet_v1_0.75_depth_quantized_300x300_coco14_sync_2018_07_18.tflite",
         file_name="ssd_mobilenet_v1_0.75_300_coco_quant.tflite",
         megabytes=4.2,
-        licence="Apache-2.0",
         published="COCO mAP 16 (TensorFlow detection model zoo)",
+        what="detector",
+        input_size=300,
         measured="AP 19.9 on 188 images picked from COCO val2017",
         sha256="e4b118e5e4531945de2e659742c7c590f7536f8d0ed26d135abcfe83b4779d13",
         threshold=0.49,
     ),
     PretrainedSource(
-        name="ssd_mobilenet_v1_100_coco",
-        what="detector",
+        "ssd_mobilenet_v1_100_coco",
         alpha=1.0,
-        input_size=300,
         url="https://storage.googleapis.com/download.tensorflow.org/models/tflite/"
         "coco_ssd_mobilenet_v1_1.0_quant_2018_06_29.zip",
         file_name="ssd_mobilenet_v1_1.0_300_coco_quant.tflite",
         megabytes=2.7,
-        licence="Apache-2.0",
         published="COCO mAP 18 (TensorFlow detection model zoo)",
-        measured="not measured",
+        what="detector",
+        input_size=300,
         archive_member="detect.tflite",
         threshold=0.49,  # of the detector above, trained with the same loss
     ),

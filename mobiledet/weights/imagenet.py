@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,12 +62,11 @@ class ImageNetBackbone:
     @classmethod
     def from_payload(cls, content: Mapping[str, Any]) -> ImageNetBackbone:
         """Undo :meth:`payload`."""
-        height, width = content["input_size"]
         return cls(
             config=BackboneConfig.model_validate(content["backbone"]),
-            input_size=(height, width),
-            mean=_three(content["mean"]),
-            std=_three(content["std"]),
+            input_size=tuple(content["input_size"]),
+            mean=tuple(content["mean"]),
+            std=tuple(content["std"]),
             state=content["model"],
             classifier=content["classifier"],
             folded=content["folded"],
@@ -133,13 +132,13 @@ def import_timm(path: Path) -> ImageNetBackbone:
         raise CheckpointError(f"{path}: can't be read: {error.strerror or error}") from None
     except SafetensorError as error:
         raise CheckpointError(f"{path}: not a safetensors file, or damaged ({error}); copy it again") from None
-    state = {_timm_name(name): tensor.clone() for name, tensor in tensors.items()}
-    classifier = {part: state.pop(f"classifier.{part}", None) for part in ("weight", "bias")}
+    odd = next((name for name in tensors if _timm_name(name) is None), "no stem or no last layer")
+    state = {ours: tensor.clone() for name, tensor in tensors.items() if (ours := _timm_name(name)) is not None}
     stem = state.get("layers.conv0.conv.weight")
     last = state.get(f"layers.{LAYERS[-1]}.pointwise.conv.weight")
-    if stem is None or last is None or any(name.startswith("unknown ") for name in state):
-        odd = next((name for name in state if name.startswith("unknown ")), "no stem or no last layer")
-        raise CheckpointError(f"{path}: not timm's MobileNetV1: {odd.removeprefix('unknown ')}")
+    if stem is None or last is None or len(state) < len(tensors):
+        raise CheckpointError(f"{path}: not timm's MobileNetV1: {odd}")
+    classifier = {part: state.pop(f"classifier.{part}") for part in ("weight", "bias") if f"classifier.{part}" in state}
     alpha = round(len(last) / TABLE_1[-1][2], 4)
     config = BackboneConfig(alpha=alpha, padding="symmetric", norm_epsilon=TIMM_NORM_EPSILON)
     if len(stem) != scale_channels(TABLE_1[0][2], alpha):
@@ -150,7 +149,7 @@ def import_timm(path: Path) -> ImageNetBackbone:
         mean=(127.5,) * 3,
         std=(127.5,) * 3,
         state=state,
-        classifier={k: v for k, v in classifier.items() if v is not None} or None,
+        classifier=classifier or None,
         folded=False,
     )
     try:
@@ -160,8 +159,8 @@ def import_timm(path: Path) -> ImageNetBackbone:
     return found
 
 
-def _timm_name(name: str) -> str:
-    """Our name of one of timm's tensors."""
+def _timm_name(name: str) -> str | None:
+    """Our name of one of timm's tensors; None for one that MobileNetV1 doesn't have."""
     if name.startswith("classifier."):
         return name
     stem = re.fullmatch(r"(conv_stem|bn1)\.(\w+)", name)
@@ -169,12 +168,7 @@ def _timm_name(name: str) -> str:
         return f"layers.conv0.{'conv' if stem[1] == 'conv_stem' else 'norm'}.{stem[2]}"
     block = re.fullmatch(r"blocks\.(\d+)\.(\d+)\.(conv_dw|bn1|conv_pw|bn2)\.(\w+)", name)
     if not block or int(block[1]) >= len(TIMM_BLOCKS) or int(block[2]) >= TIMM_BLOCKS[int(block[1])]:
-        return f"unknown {name}"
+        return None
     index = 1 + sum(TIMM_BLOCKS[: int(block[1])]) + int(block[2])
     part = {"conv_dw": "depthwise.conv", "bn1": "depthwise.norm", "conv_pw": "pointwise.conv", "bn2": "pointwise.norm"}
     return f"layers.conv{index}.{part[block[3]]}.{block[4]}"
-
-
-def _three(values: Sequence[float]) -> tuple[float, float, float]:
-    a, b, c = values
-    return a, b, c

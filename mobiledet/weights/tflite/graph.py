@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -109,6 +109,10 @@ class TFLiteGraph:
         index = op.inputs[place] if place < len(op.inputs) else -1
         return self.tensors[index].values if index >= 0 else None
 
+    def weight_shape(self, op: TFLiteOp) -> tuple[int, ...]:
+        """Dimensions of a convolution's weights; empty where it has none."""
+        return self.tensors[op.inputs[1]].shape if len(op.inputs) > 1 and op.inputs[1] >= 0 else ()
+
     def producer(self, tensor: int) -> TFLiteOp | None:
         """The operation that computes a tensor."""
         return next((op for op in self.ops if tensor in op.outputs), None)
@@ -167,14 +171,13 @@ def _read_graph(tflite: Any, model: Any, labels: tuple[str, ...] | None) -> TFLi
     alias: dict[int, int] = {}
     for index in range(graph.OperatorsLength()):
         op = _read_op(tflite, model, graph.Operators(index))
-        op = TFLiteOp(**{**vars(op), "inputs": tuple(alias.get(i, i) for i in op.inputs)})
+        op = replace(op, inputs=tuple(alias.get(i, i) for i in op.inputs))
         if any(not -1 <= i < len(tensors) for i in op.inputs) or any(not 0 <= i < len(tensors) for i in op.outputs):
             raise CheckpointError(f"a damaged TensorFlow Lite file: operation {index} uses tensors that don't exist")
         if op.kind in _STORAGE_ONLY:
-            source, target = op.inputs[0], op.outputs[0]
-            alias[target] = source
-            continue
-        ops.append(op)
+            alias[op.outputs[0]] = op.inputs[0]
+        else:
+            ops.append(op)
     inputs = tuple(int(i) for i in graph.InputsAsNumpy()) if graph.InputsLength() else ()
     if any(not 0 <= i < len(tensors) for i in inputs):
         raise CheckpointError("a damaged TensorFlow Lite file: its inputs are tensors that don't exist")

@@ -190,21 +190,14 @@ def _image_input(graph: TFLiteGraph) -> tuple[tuple[int, int], float, float]:
 def _next_conv(graph: TFLiteGraph, tensor: int, kind: str, kernel: int, stride: int, name: str) -> TFLiteOp:
     users = graph.consumers(tensor)
     for op in users:
-        if op.kind == kind and op.stride == (stride, stride) and _kernel(graph, op) == (kernel, kernel):
+        if op.kind == kind and op.stride == (stride, stride) and graph.weight_shape(op)[1:3] == (kernel, kernel):
             return op
-    found = ", ".join(f"{op.kind} {_shape(graph, op)} stride {op.stride[0]}" for op in users[:3]) or "the end"
+    shapes = ["x".join(map(str, graph.weight_shape(op))) for op in users[:3]]
+    found = ", ".join(f"{op.kind} {shape} stride {op.stride[0]}" for op, shape in zip(users, shapes, strict=False))
     raise CheckpointError(
         f"not a MobileNetV1: at {name} it should have a {kernel}x{kernel} {kind} of stride {stride}, "
-        f"but has {found} ({graph.describe()})"
+        f"but has {found or 'the end'} ({graph.describe()})"
     )
-
-
-def _kernel(graph: TFLiteGraph, op: TFLiteOp) -> tuple[int, ...]:
-    return graph.tensors[op.inputs[1]].shape[1:3] if len(op.inputs) > 1 and op.inputs[1] >= 0 else ()
-
-
-def _shape(graph: TFLiteGraph, op: TFLiteOp) -> str:
-    return "x".join(map(str, graph.tensors[op.inputs[1]].shape)) if len(op.inputs) > 1 and op.inputs[1] >= 0 else ""
 
 
 def _activation(graph: TFLiteGraph, op: TFLiteOp) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,13 +35,6 @@ _UNUSED = ("-", "???", "n/a")
 """How label files mark an output without a class."""
 
 
-class _Slot(NamedTuple):
-    """A column of the scores (0 is background), which is also the class's id, and the class's name."""
-
-    id: int
-    name: str
-
-
 def is_ssd(graph: TFLiteGraph) -> bool:
     """Whether the graph ends as TensorFlow's detectors do."""
     return any(op.kind == POSTPROCESS for op in graph.ops)
@@ -64,7 +57,7 @@ def import_ssd(
     _check_box_coder(end)
     backbone = find_backbone(graph)
     boxes = _predictors(graph, end.inputs[0], "boxes")
-    logits = _only_producer(graph, end.inputs[1], "scores")
+    logits = _producer(graph, end.inputs[1], "scores")
     if logits.kind != "LOGISTIC":
         raise CheckpointError(f"its scores come from {logits.kind}; only sigmoid scores (LOGISTIC) can be imported")
     scores = _predictors(graph, logits.inputs[0], "scores")
@@ -76,7 +69,7 @@ def import_ssd(
     _check_predictors(graph, end, boxes, scores, slots)
     anchors = _anchor_settings(graph, end, boxes, backbone.input_size)
     extra = _extra_layers(graph, maps[1:])
-    categories = _categories(slots, _without_background(labels or graph.labels, slots))
+    categories = _categories(slots, labels or graph.labels)
     config = ModelConfig(
         backbone=backbone.config,
         head=SSDConfig(extra_channels=_extra_channels(extra, backbone.config.alpha), **anchors),
@@ -92,13 +85,13 @@ def import_ssd(
     for index, pair in enumerate(extra):
         for part, layer in enumerate(pair):
             state |= folded_state(f"head.extra_layers.pairs.{index}.{part}", layer, epsilon)
-    columns = [category.id for category in categories]
+    columns = [category["id"] for category in categories]  # of the scores, of which 0 is background
     for index, (box_op, class_op) in enumerate(zip(boxes, scores, strict=True)):
         box, score = (folded_conv(graph, op, f"predictor {index}", relu6=False) for op in (box_op, class_op))
         # TensorFlow predicts (dy, dx, dh, dw), we (dx, dy, dw, dh).
         state |= _pick_rows(f"head.bbox_predictors.{index}", box, 4, [1, 0, 3, 2])
         state |= _pick_rows(f"head.cls_predictors.{index}", score, slots + 1, columns)
-    return config, state, [{"id": category.id, "name": category.name} for category in categories]
+    return config, state, categories
 
 
 def stored_anchors(graph: TFLiteGraph) -> Reals:
@@ -120,8 +113,11 @@ def _check_box_coder(end: TFLiteOp) -> None:
         raise CheckpointError(f"its box coder has scales {found}; only 10, 10, 5, 5 can be imported")
 
 
-def _only_producer(graph: TFLiteGraph, tensor: int, what: str) -> TFLiteOp:
+def _producer(graph: TFLiteGraph, tensor: int, what: str) -> TFLiteOp:
+    """What computes a tensor, whatever shape it is given afterwards."""
     op = graph.producer(tensor)
+    while op is not None and op.kind in ("RESHAPE", "SQUEEZE"):
+        op = graph.producer(op.inputs[0])
     if op is None:
         raise CheckpointError(f"its {what} are not computed by the file")
     return op
@@ -129,17 +125,13 @@ def _only_producer(graph: TFLiteGraph, tensor: int, what: str) -> TFLiteOp:
 
 def _predictors(graph: TFLiteGraph, tensor: int, what: str) -> list[TFLiteOp]:
     """The 1x1 convolutions whose reshaped outputs are concatenated to a tensor, in that order."""
-    op = _only_producer(graph, tensor, what)
-    while op.kind in ("RESHAPE", "SQUEEZE"):
-        op = _only_producer(graph, op.inputs[0], what)
+    op = _producer(graph, tensor, what)
     if op.kind != "CONCATENATION":
         raise CheckpointError(f"its {what} come from {op.kind}, not from several concatenated maps as SSD's")
     found = []
     for part in op.inputs:
-        conv = _only_producer(graph, part, what)
-        while conv.kind in ("RESHAPE", "SQUEEZE"):
-            conv = _only_producer(graph, conv.inputs[0], what)
-        kernel = graph.tensors[conv.inputs[1]].shape[1:3] if len(conv.inputs) > 1 else ()
+        conv = _producer(graph, part, what)
+        kernel = graph.weight_shape(conv)[1:3]
         if conv.kind != "CONV_2D" or kernel != (1, 1) or conv.stride != (1, 1):
             raise CheckpointError(f"its {what} are predicted by {conv.kind} {kernel}, not by a 1x1 CONV_2D")
         found.append(conv)
@@ -167,19 +159,14 @@ def _extra_layers(graph: TFLiteGraph, maps: list[int]) -> list[tuple[FoldedConv,
     for index, (source, target) in enumerate(itertools.pairwise(maps)):
         halve = graph.producer(target)
         reduce = graph.producer(halve.inputs[0]) if halve is not None else None
-        if (
-            halve is None
-            or reduce is None
-            or (halve.kind, reduce.kind) != ("CONV_2D", "CONV_2D")
-            or (halve.stride, reduce.stride) != ((2, 2), (1, 1))
-            or reduce.inputs[0] != source
-        ):
+        ops = [op for op in (reduce, halve) if op is not None]
+        found = [(op.kind, graph.weight_shape(op)[1:3], op.stride) for op in ops]
+        if found != [("CONV_2D", (1, 1), (1, 1)), ("CONV_2D", (3, 3), (2, 2))] or ops[0].inputs[0] != source:
             raise CheckpointError(f"extra map {index + 1} isn't made by a 1x1 and a 3x3 stride 2 convolution, as SSD's")
-        pairs.append(
-            (folded_conv(graph, reduce, f"extra {index} 1x1"), folded_conv(graph, halve, f"extra {index} 3x3"))
-        )
-        if tuple(pairs[-1][0].weight.shape[2:]) != (1, 1) or tuple(pairs[-1][1].weight.shape[2:]) != (3, 3):
-            raise CheckpointError(f"extra map {index + 1} has kernels unlike SSD's 1x1 and 3x3")
+        pair = [
+            folded_conv(graph, op, f"extra {index} {kernel}") for op, kernel in zip(ops, ("1x1", "3x3"), strict=True)
+        ]
+        pairs.append((pair[0], pair[1]))
     return pairs
 
 
@@ -187,19 +174,11 @@ def _extra_channels(pairs: list[tuple[FoldedConv, FoldedConv]], alpha: float) ->
     """Channels before scaling by alpha: SSD's own where they fit, else any that give what is there."""
     found = [(len(reduce.bias), len(halve.bias)) for reduce, halve in pairs]
 
-    def scaled(channels: tuple[int, int]) -> tuple[int, int]:
-        return (
-            scale_channels(channels[0], alpha, MIN_EXTRA_CHANNELS),
-            scale_channels(channels[1], alpha, MIN_EXTRA_CHANNELS),
-        )
-
-    standard = SSDConfig().extra_channels
-    if [scaled(channels) for channels in standard] == found:
-        return standard
     unscaled = tuple((math.ceil(a / alpha), math.ceil(b / alpha)) for a, b in found)
-    if [scaled(channels) for channels in unscaled] != found:
-        raise CheckpointError(f"its extra layers have channels {found}, fewer than {MIN_EXTRA_CHANNELS}")
-    return unscaled
+    for channels in (SSDConfig().extra_channels, unscaled):
+        if [tuple(scale_channels(n, alpha, MIN_EXTRA_CHANNELS) for n in pair) for pair in channels] == found:
+            return channels
+    raise CheckpointError(f"its extra layers have channels {found}, fewer than {MIN_EXTRA_CHANNELS}")
 
 
 def _anchor_settings(
@@ -294,26 +273,23 @@ def _simple_ratio(ratio: float) -> float:
     return min(candidates, key=lambda candidate: abs(math.log(candidate / ratio)))
 
 
-def _without_background(labels: tuple[str, ...] | None, slots: int) -> tuple[str, ...] | None:
-    """Class names, less the line for background that some files begin with."""
-    return labels[1:] if labels is not None and len(labels) == slots + 1 else labels
-
-
-def _categories(slots: int, labels: tuple[str, ...] | None) -> list[_Slot]:
-    """Every class that is used; outputs without a class are left out."""
-    coco = [_Slot(category["id"], category["name"]) for category in coco_categories()]
+def _categories(slots: int, labels: tuple[str, ...] | None) -> list[dict[str, Any]]:
+    """Every class that is used, its column as its id; outputs without a class are left out."""
+    coco = coco_categories()
     if labels is None:
-        return coco if slots == COCO_SLOTS else [_Slot(slot, f"class_{slot}") for slot in range(1, slots + 1)]
+        return coco if slots == COCO_SLOTS else [{"id": slot, "name": f"class_{slot}"} for slot in range(1, slots + 1)]
+    if len(labels) == slots + 1:  # some files begin with a line for background
+        labels = labels[1:]
     if slots == COCO_SLOTS and len(labels) == len(coco):
         # Label files of COCO often list its 80 classes without the gaps between their ids.
-        used = [_Slot(slot.id, name) for slot, name in zip(coco, labels, strict=True)]
+        used = [{"id": category["id"], "name": name} for category, name in zip(coco, labels, strict=True)]
     elif len(labels) == slots:
-        used = [_Slot(slot, name) for slot, name in enumerate(labels, 1) if name.casefold() not in _UNUSED]
+        used = [{"id": slot, "name": name} for slot, name in enumerate(labels, 1) if name.casefold() not in _UNUSED]
     else:
         raise CheckpointError(
             f"it has {slots} classes, but there are {len(labels)} names; give --labels a text file of {slots} lines"
         )
-    names = [slot.name for slot in used]
+    names = [category["name"] for category in used]
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled or not used:
         raise CheckpointError(f"its class names must exist and differ; repeated: {', '.join(doubled) or 'none'}")
