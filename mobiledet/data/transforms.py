@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mobiledet.config import AugmentConfig
 from mobiledet.preprocess import resize_image
 from mobiledet.structures import ImageArray, ResizeRule, Size, Target
 
@@ -32,34 +33,6 @@ MIN_BOX_SIDE = 0.5
 """A box thinner than this many network pixels is dropped; it can't be learned or found."""
 
 
-class AugmentSettings(Protocol):
-    """The numbers :class:`TrainTransform` reads; :class:`mobiledet.config.AugmentConfig` has them."""
-
-    @property
-    def crop(self) -> float:
-        """Chance of a random crop."""
-
-    @property
-    def expand(self) -> float:
-        """Chance of shrinking an image that isn't cropped."""
-
-    @property
-    def expand_max(self) -> float:
-        """Largest factor of shrinking."""
-
-    @property
-    def flip(self) -> float:
-        """Chance of mirroring."""
-
-    @property
-    def color(self) -> float:
-        """Chance of changing colours."""
-
-    @property
-    def min_visible(self) -> float:
-        """Least share of a box that a crop must leave."""
-
-
 class TrainTransform:
     """Random crop or expansion, resizing, mirroring and colour, by albumentations.
 
@@ -70,7 +43,7 @@ class TrainTransform:
     """
 
     def __init__(
-        self, *, resize: ResizeRule, augment: AugmentSettings, fill: tuple[int, int, int] = (128, 128, 128)
+        self, *, resize: ResizeRule, augment: AugmentConfig, fill: tuple[int, int, int] = (128, 128, 128)
     ) -> None:
         steps: list[Any] = [FitRegion(resize=resize, augment=augment, fill=fill)]
         if augment.flip > 0:
@@ -120,7 +93,7 @@ class FitRegion(A.DualTransform):  # type: ignore[misc]
 
     _targets = (A.core.type_definitions.Targets.IMAGE, A.core.type_definitions.Targets.BBOXES)
 
-    def __init__(self, *, resize: ResizeRule, augment: AugmentSettings, fill: tuple[int, int, int]) -> None:
+    def __init__(self, *, resize: ResizeRule, augment: AugmentConfig, fill: tuple[int, int, int]) -> None:
         super().__init__(p=1.0)
         self.resize = resize
         self.augment = augment

@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from mobiledet.models.base import Backbone, BaseBackboneConfig, BaseHeadConfig, ClassRows, FeatureInfo, Head
-from mobiledet.models.layers import DEFAULT_STYLE, DepthwiseSeparable, LayerStyle
+from mobiledet.models.layers import DepthwiseSeparable, LayerStyle
 from mobiledet.ops.anchors import rpn_anchor_sizes, rpn_anchors
 from mobiledet.ops.boxes import (
     CODER_WEIGHTS,
@@ -102,18 +102,11 @@ class FasterRCNNConfig(BaseHeadConfig):
     ) -> FasterRCNNHead:
         """The head with fresh weights."""
         return FasterRCNNHead(
+            self,
             feature=backbone.feature_info[-1],
             second_stage=settings.build_after(self.strides[-1]),
             anchor_sizes=rpn_anchor_sizes(self.anchor_scales, self.aspect_ratios, min(image_size)),
             num_classes=num_classes,
-            rpn=self.rpn,
-            proposals=self.proposals,
-            crop_size=self.crop_size,
-            proposal_candidates=self.proposal_candidates,
-            proposal_iou=self.proposal_iou,
-            rois_per_image=self.rois_per_image,
-            rpn_loss_weight=self.rpn_loss_weight,
-            box_loss_weight=self.box_loss_weight,
             style=settings.style,
         )
 
@@ -151,18 +144,11 @@ class FasterRCNNHead(Head):
     """Proposes regions, then classifies each and corrects its box.
 
     Args:
+        settings: Proposals, samples and losses.
         feature: The backbone's map that everything looks at.
         second_stage: The layers that see each crop; ends in one map.
         anchor_sizes: ``(height, width)`` in network pixels of a location's anchors.
         num_classes: Object classes ``K``, without background.
-        rpn: A full 3x3 convolution or a depthwise-separable one.
-        proposals: Regions of an image that reach the second stage.
-        crop_size: Side of a region's crop, in cells.
-        proposal_candidates: Best anchors of an image that enter non-maximum suppression.
-        proposal_iou: Two proposals that overlap more are one.
-        rois_per_image: Proposals of an image that the second stage is trained on, at most a quarter of them objects.
-        rpn_loss_weight: Weight of both losses of the proposal network.
-        box_loss_weight: Weight of the second stage's box loss.
         style: Padding and batch-norm settings of a depthwise proposal network.
     """
 
@@ -176,33 +162,21 @@ class FasterRCNNHead(Head):
 
     def __init__(
         self,
+        settings: FasterRCNNConfig,
         *,
         feature: FeatureInfo,
         second_stage: Backbone,
         anchor_sizes: Sequence[Size],
         num_classes: int,
-        rpn: Literal["conv", "depthwise"] = "conv",
-        proposals: int = 300,
-        crop_size: int = 14,
-        proposal_candidates: int = 2000,
-        proposal_iou: float = 0.7,
-        rois_per_image: int = 64,
-        rpn_loss_weight: float = 1.0,
-        box_loss_weight: float = 1.0,
-        style: LayerStyle = DEFAULT_STYLE,
+        style: LayerStyle,
     ) -> None:
         super().__init__()
+        self.settings = settings
         self.feature = feature
         self.anchor_sizes = list(anchor_sizes)
         self.num_classes = num_classes
-        self.num_proposals = proposals
-        self.crop_size = crop_size
-        self.proposal_candidates = proposal_candidates
-        self.proposal_iou = proposal_iou
-        self.rois_per_image = rois_per_image
-        self.rpn_loss_weight = rpn_loss_weight
-        self.box_loss_weight = box_loss_weight
-        self.rpn = ProposalNetwork(feature.channels, len(anchor_sizes), depthwise=rpn == "depthwise", style=style)
+        depthwise = settings.rpn == "depthwise"
+        self.rpn = ProposalNetwork(feature.channels, len(anchor_sizes), depthwise=depthwise, style=style)
         self.second_stage = second_stage
         channels = second_stage.feature_info[-1].channels
         self.cls_predictor = nn.Linear(channels, num_classes + 1)
@@ -229,10 +203,10 @@ class FasterRCNNHead(Head):
         real = [boxes[found > 0] for boxes, found in zip(proposals, scores, strict=True)]
         classification_loss, box_loss = self._roi_loss(feature_map, real, objects, crowds)
         return {
-            "objectness": self.rpn_loss_weight * objectness_loss,
-            "proposal_box": self.rpn_loss_weight * proposal_loss,
+            "objectness": self.settings.rpn_loss_weight * objectness_loss,
+            "proposal_box": self.settings.rpn_loss_weight * proposal_loss,
             "classification": classification_loss,
-            "box": self.box_loss_weight * box_loss,
+            "box": self.settings.box_loss_weight * box_loss,
         }
 
     def candidates(self, features: Mapping[str, Tensor], image_sizes: Sequence[Size]) -> Candidates:
@@ -292,20 +266,22 @@ class FasterRCNNHead(Head):
         Returns:
             Boxes ``(B, P, 4)`` and scores ``(B, P)``, best first; boxes and scores of 0 where an image has fewer.
         """
-        logits, top = objectness.topk(min(self.proposal_candidates, objectness.shape[1]), dim=1)
+        logits, top = objectness.topk(min(self.settings.proposal_candidates, objectness.shape[1]), dim=1)
         deltas = bbox_deltas.gather(1, top[:, :, None].expand(-1, -1, 4))
         boxes = _clip_each(decode_boxes(deltas, anchors[top], RPN_WEIGHTS), image_sizes)
         large = ((boxes[..., 2:] - boxes[..., :2]) >= MIN_PROPOSAL_SIDE).all(dim=-1)
         # A sigmoid is above 0 but for rounding; the floor keeps "found" and "not found" apart.
         scores = logits.sigmoid().clamp(min=1e-6) * large
-        found, index = best_boxes(boxes, scores, self.proposal_iou, self.num_proposals)
+        found, index = best_boxes(boxes, scores, self.settings.proposal_iou, self.settings.proposals)
         proposals = boxes.gather(1, index[:, :, None].expand(-1, -1, 4)) * (found > 0)[:, :, None]
-        missing = self.num_proposals - found.shape[1]
+        missing = self.settings.proposals - found.shape[1]
         return F.pad(proposals, (0, 0, 0, missing)), F.pad(found, (0, missing))
 
     def _second_stage(self, feature_map: Tensor, boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Class logits ``(R, K + 1)`` and offsets ``(R, K * 4)``, float32, of all boxes of all images."""
-        crops = roi_align(feature_map, boxes, size=self.crop_size, stride=self.feature.stride, samples=SAMPLES_PER_CELL)
+        crops = roi_align(
+            feature_map, boxes, size=self.settings.crop_size, stride=self.feature.stride, samples=SAMPLES_PER_CELL
+        )
         pooled = self.second_stage(crops)[self.second_stage.feature_info[-1].name].mean(dim=(2, 3))
         return self.cls_predictor(pooled).float(), self.bbox_predictor(pooled).float()
 
@@ -351,7 +327,9 @@ class FasterRCNNHead(Head):
             iou = pairwise_iou(target["boxes"], boxes)
             matched = match_by_thresholds(iou, FOREGROUND_IOU, FOREGROUND_IOU)
             matched[(matched == BACKGROUND) & _covered(boxes, crowd)] = IGNORED
-            positive, negative = balanced_sample(matched >= 0, matched == BACKGROUND, self.rois_per_image, ROI_OBJECTS)
+            positive, negative = balanced_sample(
+                matched >= 0, matched == BACKGROUND, self.settings.rois_per_image, ROI_OBJECTS
+            )
             sampled, chosen = boxes[positive | negative], matched[positive | negative]
             regions.append(sampled)
             is_object = chosen >= 0

@@ -12,8 +12,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from mobiledet.models.base import Backbone, BaseBackboneConfig, BaseHeadConfig, ClassRows, Head
-from mobiledet.models.layers import DEFAULT_STYLE, ConvNormAct, DepthwiseSeparable, LayerStyle
-from mobiledet.ops.anchors import AnchorSetting, AnchorShape, grid_anchors
+from mobiledet.models.layers import ConvNormAct, DepthwiseSeparable, LayerStyle
+from mobiledet.ops.anchors import AnchorSetting, grid_anchors
 from mobiledet.ops.boxes import CROWD_COVERAGE, clip_boxes, decode_boxes, encode_boxes, pairwise_coverage, pairwise_iou
 from mobiledet.ops.matching import BACKGROUND, match_anchors
 from mobiledet.ops.sampling import hard_negatives
@@ -22,7 +22,6 @@ from mobiledet.utils.settings import PositiveFloat, PositiveInt
 
 PRIOR = 0.01
 """Score that an untrained head gives every class, so that the first steps aren't spent on unlearning 0.5."""
-
 
 MIN_EXTRA_CHANNELS = 16
 """TensorFlow's floor for the extra layers of a thin SSD."""
@@ -82,16 +81,7 @@ class _SSDFamily(BaseHeadConfig):
             in_channels=in_channels[-1], channels=channels, depthwise=self.depthwise, style=settings.style
         )
         return SSDHead(
-            in_channels=in_channels,
-            extra_layers=extra_layers,
-            anchor_shapes=self.anchor_setting().shapes(),
-            num_classes=num_classes,
-            scores=self.scores,
-            predictor="depthwise" if self.depthwise else "1x1",
-            match_iou=self.match_iou,
-            negative_ratio=self.negative_ratio,
-            box_loss_weight=self.box_loss_weight,
-            style=settings.style,
+            self, in_channels=in_channels, extra_layers=extra_layers, num_classes=num_classes, style=settings.style
         )
 
     def anchor_setting(self) -> AnchorSetting:
@@ -133,8 +123,8 @@ class ExtraLayers(nn.Module):
         *,
         in_channels: int,
         channels: Sequence[tuple[int, int]],
-        depthwise: bool = False,
-        style: LayerStyle = DEFAULT_STYLE,
+        depthwise: bool,
+        style: LayerStyle,
     ) -> None:
         super().__init__()
         self.pairs = nn.ModuleList()
@@ -161,17 +151,14 @@ class ExtraLayers(nn.Module):
 class SSDHead(Head):
     """Predicts, for every anchor of every map, class scores and the offset from the anchor to the object.
 
+    A predictor is one 1x1 convolution (the paper's cost table follows from it), in SSDLite a 3x3 depthwise-separable
+    pair.
+
     Args:
+        settings: Anchors, scores and losses.
         in_channels: Channels of the backbone's maps, highest resolution first.
         extra_layers: Grows more maps from the last of them.
-        anchor_shapes: Shapes of each map's anchors; see :meth:`mobiledet.ops.anchors.AnchorSetting.shapes`.
         num_classes: Object classes ``K``, without background.
-        scores: ``"sigmoid"``: K independent scores; ``"softmax"``: K classes and background compete.
-        predictor: ``"1x1"``: one convolution (the paper's cost table follows from it); ``"depthwise"``: a 3x3
-            depthwise-separable pair, as in SSDLite.
-        match_iou: Smallest overlap at which an anchor is matched to an object.
-        negative_ratio: Hard negatives per matched anchor.
-        box_loss_weight: Weight of the box loss beside the classification loss.
         style: Padding and batch-norm settings of the depthwise predictors.
     """
 
@@ -183,36 +170,25 @@ class SSDHead(Head):
 
     def __init__(
         self,
+        settings: _SSDFamily,
         *,
         in_channels: Sequence[int],
         extra_layers: ExtraLayers,
-        anchor_shapes: Sequence[Sequence[AnchorShape]],
         num_classes: int,
-        scores: Literal["sigmoid", "softmax"] = "sigmoid",
-        predictor: Literal["1x1", "depthwise"] = "1x1",
-        match_iou: float = 0.5,
-        negative_ratio: float = 3.0,
-        box_loss_weight: float = 1.0,
-        style: LayerStyle = DEFAULT_STYLE,
+        style: LayerStyle,
     ) -> None:
         super().__init__()
-        channels = [*in_channels, *extra_layers.out_channels]
-        if len(channels) != len(anchor_shapes):
-            raise ValueError(f"{len(channels)} feature maps but anchors for {len(anchor_shapes)}")
+        self.settings = settings
         self.extra_layers = extra_layers
-        self.anchor_shapes = [list(shapes) for shapes in anchor_shapes]
+        self.anchor_shapes = settings.anchor_setting().shapes()
         self.num_classes = num_classes
-        self.scores = scores
-        self.match_iou = match_iou
-        self.negative_ratio = negative_ratio
-        self.box_loss_weight = box_loss_weight
-        self.num_outputs = num_classes + (scores == "softmax")
+        self.num_outputs = num_classes + (settings.scores == "softmax")
         self.cls_predictors = nn.ModuleList()
         self.bbox_predictors = nn.ModuleList()
-        for map_channels, shapes in zip(channels, anchor_shapes, strict=True):
-            self.cls_predictors.append(_predictor(predictor, map_channels, len(shapes) * self.num_outputs, style))
-            self.bbox_predictors.append(_predictor(predictor, map_channels, len(shapes) * 4, style))
-        if scores == "sigmoid":
+        for channels, shapes in zip([*in_channels, *extra_layers.out_channels], self.anchor_shapes, strict=True):
+            for predictors, values in ((self.cls_predictors, self.num_outputs), (self.bbox_predictors, 4)):
+                predictors.append(_predictor(channels, len(shapes) * values, settings.depthwise, style))
+        if settings.scores == "sigmoid":
             for module in self.cls_predictors:
                 last = list(module.modules())[-1]
                 nn.init.constant_(last.bias, -math.log((1 - PRIOR) / PRIOR))  # type: ignore[arg-type]
@@ -235,11 +211,11 @@ class SSDHead(Head):
         box_targets = torch.cat([match[2] for match in matches])
         box_loss = F.smooth_l1_loss(bbox_deltas[positive], box_targets, reduction="sum")
         classification, background = self._classification_losses(cls_logits, labels)
-        negative = hard_negatives(background.detach(), positive, ignored, self.negative_ratio)
+        negative = hard_negatives(background.detach(), positive, ignored, self.settings.negative_ratio)
         chosen = torch.where(positive, classification, background)[positive | negative]
         return {
             "classification": chosen.sum() / num_matched,
-            "box": self.box_loss_weight * box_loss / num_matched,
+            "box": self.settings.box_loss_weight * box_loss / num_matched,
         }
 
     def candidates(self, features: Mapping[str, Tensor], image_sizes: Sequence[Size]) -> Candidates:
@@ -254,7 +230,7 @@ class SSDHead(Head):
         """
         cls_logits, bbox_deltas, anchors = self._predict(features, image_sizes)
         boxes = clip_boxes(decode_boxes(bbox_deltas, anchors), image_sizes[0])
-        if self.scores == "sigmoid":
+        if self.settings.scores == "sigmoid":
             return Candidates(boxes, cls_logits.sigmoid())
         return Candidates(boxes, cls_logits.softmax(dim=-1)[..., 1:])
 
@@ -263,7 +239,7 @@ class SSDHead(Head):
         last = {
             id(parameter) for module in self.cls_predictors for parameter in list(module.modules())[-1].parameters()
         }
-        rows = ClassRows(1, background=self.scores == "softmax")
+        rows = ClassRows(1, background=self.settings.scores == "softmax")
         return {name: rows for name, parameter in self.named_parameters() if id(parameter) in last}
 
     def anchors(self, map_sizes: Sequence[Size], image_size: Size, device: torch.device | None = None) -> Tensor:
@@ -300,7 +276,7 @@ class SSDHead(Head):
             covered = pairwise_coverage(boxes[crowd.bool()], anchors) > CROWD_COVERAGE
             ignored = covered.any(dim=0)
             boxes, labels = boxes[~crowd.bool()], labels[~crowd.bool()]
-        matched = match_anchors(pairwise_iou(boxes, anchors), self.match_iou)
+        matched = match_anchors(pairwise_iou(boxes, anchors), self.settings.match_iou)
         positive = matched != BACKGROUND
         anchor_labels = torch.zeros_like(matched)
         anchor_labels[positive] = labels[matched[positive]]
@@ -308,7 +284,7 @@ class SSDHead(Head):
 
     def _classification_losses(self, cls_logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Loss of every anchor for its own label, and for being background: both ``(B, A)``."""
-        if self.scores == "softmax":
+        if self.settings.scores == "softmax":
             log_prob = cls_logits.log_softmax(dim=-1)
             return -log_prob.gather(2, labels[..., None])[..., 0], -log_prob[..., 0]
         # Binary cross-entropy against all zeros is softplus(x); turning one target to 1 subtracts its logit.
@@ -317,14 +293,13 @@ class SSDHead(Head):
         return background - own, background
 
 
-def _predictor(kind: str, in_channels: int, out_channels: int, style: LayerStyle) -> nn.Module:
+def _predictor(in_channels: int, out_channels: int, depthwise: bool, style: LayerStyle) -> nn.Module:
     conv = nn.Conv2d(in_channels, out_channels, 1)
     nn.init.normal_(conv.weight, std=0.01)
     nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
-    if kind == "1x1":
+    if not depthwise:
         return conv
-    depthwise = ConvNormAct(in_channels, in_channels, kernel_size=3, groups=in_channels, style=style)
-    return nn.Sequential(depthwise, conv)
+    return nn.Sequential(ConvNormAct(in_channels, in_channels, kernel_size=3, groups=in_channels, style=style), conv)
 
 
 def _per_anchor(prediction: Tensor, values: int) -> Tensor:

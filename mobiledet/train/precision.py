@@ -25,7 +25,7 @@ class Precision:
     def __init__(self, name: str, device: torch.device) -> None:
         self.name = name
         self._device = device
-        self._scaler = torch.amp.GradScaler(device.type) if name == "float16" else None
+        self._scaler = torch.amp.GradScaler(device.type, enabled=name == "float16")  # else it passes all through
 
     def autocast(self) -> AbstractContextManager[None]:
         """The context for the forward pass."""
@@ -35,34 +35,28 @@ class Precision:
 
     def backward(self, loss: Tensor) -> None:
         """Backward pass of a scalar loss."""
-        scaled = self._scaler.scale(loss) if self._scaler else loss
-        scaled.backward()  # type: ignore[no-untyped-call]
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
     def unscale(self, optimizer: Optimizer) -> None:
         """Bring gradients back to their true size, before they are measured and clipped."""
-        if self._scaler:
-            self._scaler.unscale_(optimizer)
+        self._scaler.unscale_(optimizer)
 
     def step(self, optimizer: Optimizer) -> None:
         """Move the weights."""
-        if self._scaler:
-            self._scaler.step(optimizer)
-            self._scaler.update()
-        else:
-            optimizer.step()
+        self._scaler.step(optimizer)
+        self._scaler.update()
 
     def reduce_scale(self) -> None:
         """After a skipped step: half the loss scale, which is what overflowed if the format is float16."""
-        if self._scaler:
-            self._scaler.update(self._scaler.get_scale() / 2)
+        self._scaler.update(self._scaler.get_scale() / 2)
 
     def state_dict(self) -> dict[str, float | int]:
         """For the checkpoint."""
-        return self._scaler.state_dict() if self._scaler else {}
+        return self._scaler.state_dict()
 
     def load_state_dict(self, state: dict[str, float | int]) -> None:
         """Undo :meth:`state_dict`."""
-        if self._scaler and state:
+        if state:
             self._scaler.load_state_dict(state)
 
 
