@@ -82,7 +82,6 @@ class Window:
         self._screen, self._hold = screen, hold
         self._result: Result | None = None
         self._number = 0
-        self._painted: tuple[Result, int, ImageArray] | None = None
         self._numbers = LiveNumbers()
         self._numbers_due = 0.0
         self._panel, self._help, self._full = _PANELS[0], False, False
@@ -179,15 +178,13 @@ class Window:
 
     def _base_image(self) -> ImageArray:
         """The frame with its boxes, before any text is written on it."""
-        result, revision = self._result, self._settings.revision
+        result = self._result
         if result is None:
             return np.full((*_EMPTY, 3), 40, np.uint8)
         factor = enlargement(result.frame.image.shape[:2])
         if factor == 1:
             return self._view.painter.paint(result)
-        if self._painted is None or self._painted[0] is not result or self._painted[1] != revision:
-            self._painted = result, revision, draw_enlarged(result, self._settings, factor)
-        return self._painted[2]
+        return draw_enlarged(result, self._settings, factor)
 
     def _listen(self) -> StopReason | None:
         """Let the window handle its events for a moment, and act on a key; returns why to end, if there is a reason."""

@@ -8,7 +8,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mobiledet.apps.live.frames import Frame
@@ -19,7 +19,7 @@ from mobiledet.apps.live.sources.capture_devices import CaptureJob
 from mobiledet.errors import SourceError
 
 if TYPE_CHECKING:
-    from mobiledet.structures import ImageArray, Size
+    from mobiledet.structures import Size
 
 logger = logging.getLogger(__name__)
 
@@ -43,19 +43,6 @@ _LATE_S = 0.25
 
 UNKNOWN_LATE_S = 1.5
 """The same while the frame rate isn't known: after the very first frame. A driver's own figure is often wrong."""
-
-
-@dataclass(frozen=True)
-class _Announced:
-    """A frame in the memory of a child."""
-
-    child: CaptureChild
-    slot: int
-    view: ImageArray
-    index: int
-    grabbed: float
-    position: float
-    grab_ms: float
 
 
 class CaptureSource(Source):
@@ -97,7 +84,9 @@ class CaptureSource(Source):
         self._watcher: threading.Thread | None = None
         self._closing = threading.Event()
         self._fatal: SourceError | None = None
-        self._pending: _Announced | None = None
+        self._pending: tuple[Frame, CaptureChild, int] | None = (
+            None  # its image lies in this slot of the child's memory
+        )
         # Since it was started:
         self._captured = self._dropped = self._skipped = self._reconnects = 0
         self._first_grab: float | None = None
@@ -146,9 +135,10 @@ class CaptureSource(Source):
                 if self._fatal is not None:
                     raise self._fatal
                 return None
-        image = found.view.copy()
-        found.child.give_back(found.slot)
-        return Frame(image, found.index, found.grabbed, found.position, found.grab_ms)
+        frame, child, slot = found
+        frame = replace(frame, image=frame.image.copy())
+        child.give_back(slot)
+        return frame
 
     def state(self) -> SourceState:
         """How it is doing; silence is reported long before it is acted on."""
@@ -323,6 +313,7 @@ class CaptureSource(Source):
         view, position = child.view(message["offset"], size), grabbed - self._first_grab
         if self._pending is not None:
             self._dropped += 1
-            self._pending.child.give_back(self._pending.slot)
-        self._pending = _Announced(child, message["slot"], view, index, grabbed, position, message["grab_ms"])
+            _, older, slot = self._pending
+            older.give_back(slot)
+        self._pending = Frame(view, index, grabbed, position, message["grab_ms"]), child, message["slot"]
         self._changed.notify_all()

@@ -80,7 +80,10 @@ def serve(opener: Callable[[CaptureJob], Device] = open_device, prepare: Callabl
         _send(channel, {"opened": device.about()})
         capture(device, slots, lambda message: _send(channel, message))
     except CaptureFailedError as error:
-        _flush_libraries()  # the parent reads the cause from what they wrote
+        with contextlib.suppress(OSError, AttributeError, TypeError):
+            import ctypes
+
+            ctypes.CDLL(None).fflush(None)  # the parent reads the cause from what libraries wrote
         _send(channel, {"failed": str(error), "explained": error.explained})
     except BrokenPipeError:
         pass  # the parent is gone
@@ -206,13 +209,6 @@ def _receive(lines: IO[bytes], slots: Slots) -> None:
 def _send(channel: IO[str], message: dict[str, Any]) -> None:
     channel.write(json.dumps(message) + "\n")
     channel.flush()
-
-
-def _flush_libraries() -> None:
-    with contextlib.suppress(OSError, AttributeError, TypeError):
-        import ctypes
-
-        ctypes.CDLL(None).fflush(None)
 
 
 if __name__ == "__main__":
