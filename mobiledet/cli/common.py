@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mobiledet.errors import MobiledetError, install_extra
+from mobiledet.utils.files import nearby, refuse_existing
 from mobiledet.utils.processes import EXIT_SIGNAL
 from mobiledet.utils.text import did_you_mean
 
 EXIT_ERROR = 1
 """Exit status when the input is at fault (argparse itself uses 2)."""
 
-MOST_THREADS = 256
-"""More would take minutes to start, and no machine this is made for has as many cores."""
+MOST_THREADS = 256  # more would take minutes to start
 
 
 class UsageError(Exception):
@@ -119,12 +119,16 @@ def existing(text: str) -> Path:
     Raises:
         MobiledetError: It isn't; says what is nearby.
     """
-    from mobiledet.utils.files import nearby
-
     path = Path(text)
     if not _exists(text):
         raise MobiledetError(f"{path} doesn't exist{nearby(path)}")
     return path
+
+
+def new_file(text: str) -> Path:
+    """For ``argparse``: a file to write; `refuse_existing` says why not, before hours of work."""
+    refuse_existing(Path(text))
+    return Path(text)
 
 
 def _exists(text: str) -> bool:

@@ -29,8 +29,6 @@ def run_benchmark(
     data: Path | None = None,
     split: str = "val",
     limit: int | None = None,
-    json: Path | None = None,
-    html: Path | None = None,
 ) -> BenchmarkReport:
     """Measure models side by side.
 
@@ -42,19 +40,13 @@ def run_benchmark(
         data: A data set to score on; None for speed alone.
         split: Its part.
         limit: Only its first images.
-        json: A file that :func:`write_report` will be given; checked now, before the measuring.
-        html: Likewise.
 
     Raises:
-        MobiledetError: An argument makes no sense, a model can't be opened, or a file exists already.
+        MobiledetError: An argument makes no sense, or a model can't be opened.
     """
     _check_numbers(settings, limit)
     if data is None and (limit is not None or split != "val"):
         raise MobiledetError("--limit and --split choose from a data set; name it with --data ROOT")
-    for path in (json, html):
-        refuse_existing(path)
-    if json is not None and html is not None and json.resolve() == html.resolve():
-        raise MobiledetError(f"--json and --html both name {json}; give them different files")
     installed, skipped = parse_peers(peers, models)
     candidates = choose_candidates(models, installed)
     if not candidates:

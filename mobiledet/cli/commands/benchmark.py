@@ -13,9 +13,9 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from pathlib import Path
 
-from mobiledet.cli.common import EXIT_ERROR, existing
+from mobiledet.cli.common import EXIT_ERROR, existing, new_file
+from mobiledet.errors import MobiledetError
 from mobiledet.utils.processes import EXIT_SIGNAL
 
 
@@ -28,7 +28,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--images",
         "--pictures",
-        dest="images",
         type=existing,
         metavar="FOLDER",
         help="detect in these images (default: drawn ones)",
@@ -36,23 +35,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=10, help="turns of each model (default: %(default)s)")
     parser.add_argument("--calls", type=int, default=5, help="calls of a turn and size (default: %(default)s)")
     parser.add_argument("--starts", type=int, default=3, help="cold starts of each model (default: %(default)s)")
-    parser.add_argument(
-        "--timeout",
-        type=float,
-        default=60,
-        help="seconds until a model that doesn't answer is skipped (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--data", type=existing, metavar="ROOT", help="data set with the models' classes, to measure AP on"
-    )
+    parser.add_argument("--timeout", type=float, default=60, help="seconds for an answer (default: %(default)s)")
+    parser.add_argument("--data", type=existing, metavar="ROOT", help="data with the models' classes, to measure AP on")
     parser.add_argument("--split", default="val", help="which part of it (default: %(default)s)")
     parser.add_argument("--limit", type=int, metavar="N", help="only its first N images")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures here")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with charts here")
+    parser.add_argument("--json", type=new_file, metavar="FILE", help="write all figures here")
+    parser.add_argument("--html", type=new_file, metavar="FILE", help="write a page with charts here")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure and print."""
+    if arguments.json and arguments.html and arguments.json.resolve() == arguments.html.resolve():
+        raise MobiledetError(f"--json and --html both name {arguments.json}; give them different files")
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(EXIT_SIGNAL + number))  # ends the workers on the way out
 
     from mobiledet.apps.benchmark.images import DEFAULT_SIZES, parse_sizes
@@ -76,8 +70,6 @@ def run(arguments: argparse.Namespace) -> int:
         data=arguments.data,
         split=arguments.split,
         limit=arguments.limit,
-        json=arguments.json,
-        html=arguments.html,
     )
     print(report_text(report), end="", flush=True)
     write_report(report, json=arguments.json, html=arguments.html)

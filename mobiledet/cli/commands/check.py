@@ -18,8 +18,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from mobiledet.cli.common import at_least, data_format, existing, model, recipe, thread_count
-from mobiledet.utils.files import refuse_existing
+from mobiledet.cli.common import at_least, data_format, existing, model, new_file, recipe, thread_count
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,19 +29,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--config", type=recipe, metavar="CONFIG", help="recipe whose input and anchors count (default: SSD-300)"
     )
     parser.add_argument("--model", type=model, metavar="CHECKPOINT", help="detector that looks for unlabelled objects")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
+    parser.add_argument("--json", type=new_file, metavar="FILE", help="write the figures here too")
     parser.add_argument("--format", type=data_format, help="format of the data, such as yolo (default: recognised)")
     parser.add_argument("--limit", type=at_least(1), metavar="N", help="look only at the first N images of each split")
-    parser.add_argument(
-        "--threads", type=thread_count, default=0, help="processor threads of --model; 0 takes all cores"
-    )
+    parser.add_argument("--threads", type=thread_count, default=0, help="processor threads; 0 takes all cores")
     parser.add_argument("--device", default="auto", help="where --model runs")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Read, examine, print the report."""
-    refuse_existing(arguments.json)
-
     from mobiledet.apps.doctor.checkup import examine, free_folder, refuse_filled
     from mobiledet.config import ModelConfig, load_config
     from mobiledet.data.formats.choose import read_dataset
@@ -51,7 +46,12 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.output is not None:
         refuse_filled(arguments.output)
     wanted = load_config(arguments.config).model if arguments.config else ModelConfig()
-    finder: dict[str, Any] = _finder(arguments) if arguments.model else {}
+    finder: dict[str, Any] = {}
+    if arguments.model:
+        from mobiledet.runtime.detector import Detector
+
+        detector = Detector(arguments.model, threads=arguments.threads, provider=arguments.device)
+        finder = {"detect": detector, "detected_names": detector.names}
     found = read_dataset(arguments.data, format=arguments.format, progress=True)
     splits = found.splits
     if arguments.limit is not None:
@@ -74,10 +74,3 @@ def run(arguments: argparse.Namespace) -> int:
     text, _, verdict = report.to_text().rstrip().rpartition("\n")
     print(f"{text}\nwritten to {folder}/\n\n{verdict}")
     return report.exit_status
-
-
-def _finder(arguments: argparse.Namespace) -> dict[str, Any]:
-    from mobiledet.runtime.detector import Detector
-
-    detector = Detector(arguments.model, threads=arguments.threads, provider=arguments.device)
-    return {"detect": detector, "detected_names": detector.names}

@@ -10,10 +10,10 @@ result can be trained on, 1 with one line when not.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from pathlib import Path
 
 from mobiledet.cli.common import UsageError, data_format, existing, fraction
+from mobiledet.utils.text import listing
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,13 +48,8 @@ def run(arguments: argparse.Namespace) -> None:
         imported, arguments.output, mode=arguments.mode or "copy", val_share=arguments.val_share, seed=arguments.seed
     )
     names = next(iter(splits.values())).names
-    shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
-    print(f"{imported.root}: {imported.format}, {len(names)} classes: {shown}")
+    print(f"{imported.root}: {imported.format}, {len(names)} classes: {listing(names, 20)}")
     for split, dataset in splits.items():
-        held = "" if split in imported.splits and "val" in imported.splits else _held(split, imported.splits)
+        held = "" if split in imported.splits else " (held out of train)"
         print(f"{split}: {len(dataset)} images, {len(dataset.labels())} boxes{held}")
     print(f"{arguments.output}: written; every finding is in {arguments.output / RECORD}")
-
-
-def _held(split: str, read: Mapping[str, object]) -> str:
-    return "" if split in read else " (held out of train)"

@@ -8,22 +8,18 @@ mobiledet cost --paper                                            # the paper's 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from mobiledet.cli.common import UsageError, at_least, recipe
-from mobiledet.utils.files import refuse_existing
+from mobiledet.cli.common import UsageError, at_least, new_file, recipe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument("configs", nargs="*", type=recipe, metavar="CONFIG", help="recipes by name, or config files")
-    parser.add_argument(
-        "--classes", type=at_least(1), default=80, help="object classes without background (default: 80)"
-    )
+    parser.add_argument("--classes", type=at_least(1), default=80, help="classes, without background (default: 80)")
     parser.add_argument("--paper", action="store_true", help="the paper's tables beside our figures")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write a row per layer here")
-    parser.add_argument("--chart", type=Path, metavar="FILE", help="draw a bar per stage: .png, .svg or .pdf")
+    parser.add_argument("--json", type=new_file, metavar="FILE", help="write the figures here")
+    parser.add_argument("--csv", type=new_file, metavar="FILE", help="write a row per layer here")
+    parser.add_argument("--chart", type=new_file, metavar="FILE", help="draw a bar per stage: .png, .svg or .pdf")
     parser.add_argument("-v", "--verbose", action="store_true", help="also every stage and every layer")
 
 
@@ -33,8 +29,6 @@ def run(arguments: argparse.Namespace) -> None:
         raise UsageError("name recipes, or --paper")
     if not arguments.configs and (arguments.csv or arguments.chart or arguments.verbose):
         raise UsageError("--csv, --chart and --verbose are about recipes: name some")
-    for path in (arguments.json, arguments.csv, arguments.chart):
-        refuse_existing(path)
 
     from mobiledet.apps.cost.paper import paper_costs, paper_text
     from mobiledet.apps.cost.tables import cost_table, layer_rows, layer_table, plot_costs, stage_table

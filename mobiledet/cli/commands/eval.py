@@ -10,25 +10,20 @@ import argparse
 import sys
 from pathlib import Path
 
-from mobiledet.cli.common import at_least, existing, model, thread_count
-from mobiledet.utils.files import refuse_existing
+from mobiledet.cli.common import at_least, existing, model, new_file, thread_count
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument("model", type=model, help="best.pt, a run folder, a name, or an exported file or folder")
-    parser.add_argument(
-        "--data", type=existing, metavar="ROOT", help="COCO-format folder (default: what it trained on)"
-    )
+    parser.add_argument("--data", type=existing, metavar="ROOT", help="COCO folder (default: what it trained on)")
     parser.add_argument("--split", default="val", help="split to score (default: val)")
     parser.add_argument("--annotations", type=existing, help="annotation file, if not where COCO has it")
     parser.add_argument("--images", type=existing, help="image folder, if not where COCO has it")
     parser.add_argument("--limit", type=at_least(1), metavar="N", help="score only the first N images")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
-    parser.add_argument("--results", type=Path, metavar="FILE", help="write the detections here, as COCO results")
-    parser.add_argument(
-        "--batch-size", type=at_least(1), default=16, help="of checkpoints; exported models have their own"
-    )
+    parser.add_argument("--json", type=new_file, metavar="FILE", help="write the figures here")
+    parser.add_argument("--results", type=new_file, metavar="FILE", help="write the detections here, as COCO results")
+    parser.add_argument("--batch-size", type=at_least(1), default=16, help="of checkpoints")
     parser.add_argument("--workers", type=at_least(0), default=2)
     parser.add_argument("--threads", type=thread_count, default=0, help="processor threads; 0 takes all cores")
     parser.add_argument("--device", default="auto", help="of PyTorch, or a provider of the exported model's runtime")
@@ -36,11 +31,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Score and print."""
-    for path in (arguments.json, arguments.results):
-        refuse_existing(path)
-
-    from tqdm import tqdm
-
     from mobiledet.config import config_from_plain
     from mobiledet.data.opening import open_recorded_split, open_split
     from mobiledet.evaluate.metrics import format_metrics, score_detections
@@ -49,6 +39,7 @@ def run(arguments: argparse.Namespace) -> None:
     from mobiledet.runtime.choose import find_runtime
     from mobiledet.runtime.detector import Detector
     from mobiledet.utils.files import write_json
+    from mobiledet.utils.progress import progress_bar
 
     detector = Detector(arguments.model, threads=arguments.threads, provider=arguments.device)
     exported = find_runtime(arguments.model) is not None
@@ -66,7 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
         dataset = dataset.first(arguments.limit)
     if summary := dataset.report.summary():
         print(summary, file=sys.stderr)
-    with tqdm(total=len(dataset), unit="img", disable=not sys.stderr.isatty(), leave=False) as bar:
+    with progress_bar(total=len(dataset), unit="img") as bar:
         results = predict_dataset(
             detector,
             detector.names,

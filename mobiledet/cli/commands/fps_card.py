@@ -11,10 +11,8 @@ input.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from mobiledet.cli.common import existing
-from mobiledet.utils.files import refuse_existing
+from mobiledet.cli.common import existing, new_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,13 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "cards", type=existing, nargs="+", metavar="card.json", help="what mobiledet webcam --report wrote"
     )
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the page, such as fps.html")
+    parser.add_argument("-o", "--output", type=new_file, required=True, metavar="FILE", help="page, such as fps.html")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Read and write."""
-    refuse_existing(arguments.output)
-
     from mobiledet.apps.live.card.fps_card import read_cards
     from mobiledet.apps.live.card.fps_page import cards_page
     from mobiledet.utils.files import write_text

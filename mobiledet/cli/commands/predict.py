@@ -24,9 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", type=Path, help="folder for the results; must not hold any (default: runs/predict/<number>)"
     )
-    parser.add_argument(
-        "--threshold", type=fraction, help="minimum score shown (default: what suits the model best, or 0.3)"
-    )
+    parser.add_argument("--threshold", type=fraction, help="minimum score (default: the model's best, or 0.3)")
     parser.add_argument("--threads", type=thread_count, default=0, help="processor threads; 0 takes all cores")
     parser.add_argument("--device", default="auto", help="of PyTorch, or a provider of the exported model's runtime")
 

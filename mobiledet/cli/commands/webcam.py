@@ -33,52 +33,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=DEFAULT_MODEL,
         help=f"exported file or folder, best.pt, or a name ({DEFAULT_MODEL})",
     )
-    parser.add_argument(
-        "--source",
-        default="camera:0",
-        help=f"{source_examples()} (default: camera:0)",
-    )
-    parser.add_argument(
-        "--threads", type=thread_count, default=0, help="processor threads of the network; 0 takes all cores"
-    )
+    parser.add_argument("--source", default="camera:0", help=f"{source_examples()} (default: camera:0)")
+    parser.add_argument("--threads", type=thread_count, default=0, help="processor threads; 0 takes all cores")
     parser.add_argument("--device", default="auto", help="where the network runs, as in predict")
     seen = parser.add_argument_group("what is shown")
     seen.add_argument("--threshold", type=fraction, help="minimum score (default: the model's best, or 0.3)")
     seen.add_argument("--classes", nargs="+", default=[], metavar="NAME", help="only these classes")
     seen.add_argument("--no-labels", action="store_true", help="boxes without names and scores")
     seen.add_argument("--no-window", action="store_true", help="do not open a window")
-    seen.add_argument(
-        "--serve",
-        type=int,
-        nargs="?",
-        const=8080,
-        metavar="PORT",
-        help="show a page in the browser, at this port (8080)",
-    )
-    seen.add_argument(
-        "--host", default="127.0.0.1", help="address of the page; 0.0.0.0 opens it to the network, with a token"
-    )
+    seen.add_argument("--serve", type=int, nargs="?", const=8080, metavar="PORT", help="page for a browser (8080)")
+    seen.add_argument("--host", default="127.0.0.1", help="of the page; 0.0.0.0: open to the network, with a token")
     camera = parser.add_argument_group("how the source is read")
     camera.add_argument("--width", type=int, help="asked of the camera, pixels")
     camera.add_argument("--height", type=int, help="asked of the camera, pixels")
     camera.add_argument("--fps", type=float, help="asked of the camera; images per second of a folder with --realtime")
-    camera.add_argument(
-        "--mjpg", action="store_true", help="ask the camera for compressed frames (MJPG): more per second over USB"
-    )
-    camera.add_argument(
-        "--realtime", action="store_true", help="read a file at its own speed, dropping frames that come too late"
-    )
+    camera.add_argument("--mjpg", action="store_true", help="ask the camera for MJPG frames: more per second over USB")
+    camera.add_argument("--realtime", action="store_true", help="read a file at its own speed, dropping late frames")
     camera.add_argument("--loop", action="store_true", help="repeat a file for ever")
     camera.add_argument(
         "--stall", type=float, metavar="SECONDS", help="reconnect after so long without a frame (camera 3, stream 6)"
     )
     kept = parser.add_argument_group("what is saved")
-    kept.add_argument(
-        "--save",
-        type=Path,
-        metavar="VIDEO",
-        help="annotated video: .mp4 (fast), .webm (browsers play it, slower), .avi (large)",
-    )
+    kept.add_argument("--save", type=Path, metavar="VIDEO", help="annotated: .mp4 (fast), .webm (for browsers), .avi")
     kept.add_argument("--detections", type=Path, metavar="FILE", help="detections of every frame, as JSON lines")
     kept.add_argument("--report", type=Path, metavar="FILE", help="all figures as JSON, for fps-card")
     kept.add_argument("--label", default="", help="name of this board in the report")

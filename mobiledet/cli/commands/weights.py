@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mobiledet.utils.files import refuse_existing
+from mobiledet.cli.common import new_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     fetch.add_argument("names", nargs="+", metavar="NAME")
     convert = commands.add_parser("import", help="convert a .tflite or .safetensors file to a checkpoint")
     convert.add_argument("file", type=Path)
-    convert.add_argument("-o", "--output", type=Path, required=True, help="checkpoint to write, such as coco.pt")
+    convert.add_argument("-o", "--output", type=new_file, required=True, help="checkpoint to write, such as coco.pt")
     convert.add_argument("--labels", type=Path, help="text file with a detector's class names, one a line")
 
 
@@ -35,7 +35,6 @@ def run(arguments: argparse.Namespace) -> None:
     elif arguments.command == "fetch":
         _fetch(arguments.names)
     else:
-        refuse_existing(arguments.output)
         from mobiledet.weights.checkpoint import save_checkpoint
         from mobiledet.weights.importing import describe_weights, import_weights
 
