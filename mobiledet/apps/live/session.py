@@ -35,29 +35,11 @@ _PORT = 8080
 
 @dataclass(frozen=True)
 class LiveOptions:
-    """What a live run is asked to do.
+    """What a live run is asked to do, as the command line's help describes it.
 
-    Attributes:
-        model_name: What the user called the model, for titles and reports.
-        source: What `open_source` takes.
-        source_options: How the source is read.
-        threads: Processor threads of the network; 0 takes all cores.
-        provider: Where the network runs; None for the processor.
-        threshold: Minimum score shown; None takes what suits the model best, or 0.3.
-        classes: Names of the classes shown; none shows all.
-        labels: Whether names and scores are written at the boxes.
-        window: Whether to open a window, if there is a display.
-        serve: Port of the browser view; None for none, 0 for any that is free.
-        host: Address that the browser view is reached at.
-        save: Annotated video to write.
-        detections: JSON lines to write.
-        report: Report to write.
-        label: Name of the board in the report.
-        snapshots: Folder for snapshots.
-        max_frames: Stop after so many frames.
-        max_seconds: Stop so long after the first boxes.
-        started: When the program was started, on the clock of ``time.monotonic``.
-        command: The command line's words, for the report.
+    ``threads`` 0 takes all cores; no ``provider`` is the processor; no ``threshold`` is what suits the model best; no
+    ``classes`` shows all; ``serve`` is a port, 0 for any that is free, and without it there is no browser view.
+    ``started`` is when the program was, on the clock of ``time.monotonic``; ``command`` is kept for the report.
     """
 
     model_name: str

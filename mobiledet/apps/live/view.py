@@ -63,9 +63,7 @@ class ViewSettings:
 class Painter:
     """Draws boxes on frames by the current settings, once for all who show or save the frame; safe in any thread.
 
-    Args:
-        settings: What is shown.
-        on_draw: Called with the milliseconds that each drawing took.
+    ``on_draw`` is called with the milliseconds that each drawing took.
     """
 
     def __init__(self, settings: ViewSettings, on_draw: Callable[[float], None] | None = None) -> None:

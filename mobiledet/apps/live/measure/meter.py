@@ -39,10 +39,7 @@ class LiveNumbers:
         stages_ms: Median milliseconds of ``grab``, ``resize``, ``network`` (with decoding and suppression), ``draw``.
         processed: Frames processed so far.
         seconds: Since the first boxes.
-        cpu_percent: Of all cores together, 0..100, by this program and its capture process.
-        memory_mib: Memory of the same.
-        temperature_c: Of the processor, in degrees Celsius.
-        throttled: Causes that slow the board down just now, such as ``"under-voltage"``; empty when nothing does.
+        cpu_percent, memory_mib, temperature_c, throttled: As in `BoardReading`.
         source: State of the source.
     """
 
@@ -68,10 +65,7 @@ class _Sample(NamedTuple):
 class Meter:
     """Measures a run; safe to call from any thread.
 
-    Args:
-        started: When the program was started.
-        source: Returns the state of the source.
-        board: Returns a reading of the machine.
+    ``started`` is when the program was; ``source`` and ``board`` give the states of these.
     """
 
     def __init__(

@@ -76,10 +76,8 @@ CODECS: dict[str, tuple[Codec, ...]] = {
 class VideoFile:
     """Writes frames to a hidden file beside ``path``, and gives it that name when it is complete.
 
-    A process that is killed leaves the hidden file behind: ``.webm`` and ``.avi`` play up to there, ``.mp4`` doesn't.
-
-    Args:
-        path: A new file; its ending chooses the codec.
+    Its ending chooses the codec. A process that is killed leaves the hidden file behind: ``.webm`` and ``.avi`` play up
+    to there, ``.mp4`` doesn't.
 
     Raises:
         MobiledetError: an ending that isn't known, a codec that doesn't open, a file that exists, a folder that
@@ -172,10 +170,7 @@ class VideoFile:
         self.written += 1
 
     def finish(self) -> Path | None:
-        """End the file and give it its name.
-
-        Returns:
-            Where it is; None when there was nothing to write.
+        """End the file and give it its name: where it is; None when there was nothing to write.
 
         Raises:
             MobiledetError: It is not complete, or can't be checked; the message names the file that holds the frames.

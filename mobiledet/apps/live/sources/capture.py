@@ -84,9 +84,7 @@ class CaptureSource(Source):
         self._watcher: threading.Thread | None = None
         self._closing = threading.Event()
         self._fatal: SourceError | None = None
-        self._pending: tuple[Frame, CaptureChild, int] | None = (
-            None  # its image lies in this slot of the child's memory
-        )
+        self._pending: tuple[Frame, CaptureChild, int] | None = None  # its image is in this slot of the child
         # Since it was started:
         self._captured = self._dropped = self._skipped = self._reconnects = 0
         self._first_grab: float | None = None
@@ -188,35 +186,30 @@ class CaptureSource(Source):
             return ""
         return f"{self.name}: {problem}"
 
-    # The thread that watches the child.
-
     def _run(self) -> None:
-        try:
-            self._keep_alive()
-        except Exception as error:  # of the system: no thread, no memory
-            logger.debug("the capture of %s ended", self.name, exc_info=error)
-            with self._changed:
-                self._fatal = SourceError(f"{self.name}: can't be captured any more: {' '.join(str(error).split())}")
-                self._changed.notify_all()
-
-    def _keep_alive(self) -> None:
+        """Keep a child alive; in the thread that watches it."""
         attempt = 0
         while True:
-            reason = self._one_child()
-            with self._changed:
-                if self._closing.is_set():
-                    return
-                gave_frames = self._frames > 0
-                if not self._captured:
-                    self._fatal = SourceError(f"{self.name}: {reason}")
-                    self._changed.notify_all()
-                    return
-                attempt = 1 if gave_frames else attempt + 1
-                self._lost = f"{reason}; reconnecting (attempt {attempt})"
-            if gave_frames:
+            try:
+                reason = self._one_child()
+            except Exception as error:  # of the system: no thread, no memory
+                logger.debug("the capture of %s ended", self.name, exc_info=error)
+                return self._give_up(f"can't be captured any more: {' '.join(str(error).split())}")
+            if self._closing.is_set():
+                return None
+            if not self._captured:
+                return self._give_up(reason)
+            attempt = 1 if self._frames else attempt + 1
+            self._lost = f"{reason}; reconnecting (attempt {attempt})"
+            if self._frames:
                 logger.warning("%s: %s; reconnecting", self.name, reason)
             if self._closing.wait(BACK_OFF_S[min(attempt, len(BACK_OFF_S)) - 1]):
-                return
+                return None
+
+    def _give_up(self, reason: str) -> None:
+        with self._changed:
+            self._fatal = SourceError(f"{self.name}: {reason}")
+            self._changed.notify_all()
 
     def _one_child(self) -> str:
         """Start a child and wait for its end: why it ended."""

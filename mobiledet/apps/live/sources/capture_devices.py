@@ -21,10 +21,7 @@ class CaptureJob:
     Attributes:
         kind: Name of the `SourceKind` whose ``device`` opens it.
         target: Index or path of a camera, address of a stream.
-        width: Pixels asked for, or None for the driver's choice; so with the others.
-        height: Pixels asked for.
-        fps: Frames a second asked for.
-        mjpg: Whether to ask a camera for JPEG, which lets most of them give large frames faster.
+        width, height, fps, mjpg: Asked of a camera, as in `SourceOptions`.
         open_s: Seconds that opening may take.
     """
 
@@ -83,11 +80,7 @@ class Device(ABC):
 
 
 class OpenCVDevice(Device):
-    """What all devices that OpenCV reads have in common.
-
-    Args:
-        capture: An open ``cv2.VideoCapture``.
-    """
+    """What all devices that OpenCV reads have in common; ``capture`` is an open ``cv2.VideoCapture``."""
 
     bgr = True
 

@@ -60,9 +60,7 @@ def open_device(job: CaptureJob) -> Device:
 def serve(opener: Callable[[CaptureJob], Device] = open_device, prepare: Callable[[], None] = load_libraries) -> None:
     """Capture until the parent closes the line or the device is lost.
 
-    Args:
-        opener: Opens what the job names.
-        prepare: Called first; the time it takes isn't counted as time to open.
+    The time that ``prepare`` takes isn't counted as time to open.
     """
     end_with_parent()
     if hasattr(signal, "SIGINT"):
@@ -137,9 +135,7 @@ class Slots:
     """Room for a few frames in a file that both processes have mapped.
 
     A larger frame gets new slots behind the old ones, so that nothing is moved that the parent may be copying.
-
-    Args:
-        memory: Number of an inherited file, or the path of one.
+    ``memory`` is the number of an inherited file, or the path of one.
     """
 
     def __init__(self, memory: int | str) -> None:

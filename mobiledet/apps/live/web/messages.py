@@ -80,10 +80,8 @@ def detections_json(result: Result, settings: ViewSettings, now: float) -> Any:
 def apply_settings(body: bytes, settings: ViewSettings) -> None:
     """Change the settings that a page sends: all of them, or none if any is not valid.
 
-    Args:
-        body: JSON object with some of ``threshold`` (0.05..1), ``classes`` (labels, or null for all), ``labels``
-            and ``paused`` (true or false).
-        settings: What is changed.
+    The body is a JSON object with some of ``threshold`` (0.05..1), ``classes`` (labels, or null for all), ``labels``
+    and ``paused`` (true or false).
 
     Raises:
         SettingsError: The body is not such an object.

@@ -27,13 +27,7 @@ _QUALITY = 80
 
 @dataclass(frozen=True)
 class EncodedFrame:
-    """One frame of the stream, with its boxes, as JPEG.
-
-    Attributes:
-        number: Counts the frames encoded, from 1.
-        index: The frame's index.
-        jpeg: The file's bytes.
-    """
+    """A frame with its boxes as JPEG, its index, and its number among those encoded, from 1."""
 
     number: int
     index: int
@@ -43,9 +37,7 @@ class EncodedFrame:
 class FrameStream:
     """Gives each viewer the newest frame. Its methods are for the event loop; the work is done in ``executor``.
 
-    Args:
-        view: Gives the newest result and draws it; changed settings make a new image of the same result.
-        executor: Where frames are drawn and encoded, one at a time.
+    Changed settings make a new image of the same result.
     """
 
     def __init__(self, view: View, executor: Executor) -> None:

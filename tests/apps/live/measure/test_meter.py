@@ -1,4 +1,3 @@
-import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -280,10 +279,3 @@ def test_a_long_timeline_stays_short():
     assert plain["temperature_c"] is None
     assert plain["step_s"] * len(plain["fps"]) == pytest.approx(5000, abs=plain["step_s"])
     assert plain["memory_mib"][-1] == 5099
-
-
-def test_the_clock_is_the_real_one():
-    meter = Meter(started=time.monotonic())
-    moment = time.monotonic()
-    meter.record(result(grabbed=moment, ready=moment))
-    assert meter.figures()["start_to_first_boxes_ms"] < 10_000

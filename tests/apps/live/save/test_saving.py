@@ -321,14 +321,21 @@ def test_large_frames_take_less_of_the_queue(tmp_path):
     video.close(drop_unsaved=lambda: True)
 
 
-def test_any_other_source_waits_for_room(tmp_path):
-    gate = Gate()
+@pytest.fixture
+def crowded(tmp_path):
+    """A saver of a file's 50 frames whose gate is closed, and what a thread that waits for room has been answered."""
+    gate, done = Gate(), []
     video = saver(tmp_path / "out.avi", painter=gate)
-    done = []
     thread = threading.Thread(target=lambda: done.extend(video.put(nothing(index % 30)) for index in range(50)))
     thread.start()
     assert gate.entered.wait(20)
     wait_until(lambda: len(done) >= 32)
+    yield video, gate, done, thread
+    thread.join(20)
+
+
+def test_any_other_source_waits_for_room(crowded):
+    video, gate, done, thread = crowded
     time.sleep(0.1)
     assert len(done) <= 34
     gate.open.set()
@@ -338,21 +345,15 @@ def test_any_other_source_waits_for_room(tmp_path):
     assert video.saved == 50
 
 
-def test_whoever_waits_for_room_is_let_go_at_the_end(tmp_path):
-    gate = Gate()
-    video = saver(tmp_path / "out.avi", painter=gate)
-    done = []
-    thread = threading.Thread(target=lambda: done.extend(video.put(nothing(0)) for _ in range(40)))
-    thread.start()
-    assert gate.entered.wait(20)
-    wait_until(lambda: len(done) >= 32)
+def test_whoever_waits_for_room_is_let_go_at_the_end(crowded):
+    video, gate, done, thread = crowded
     gate.open.set()
     video.close(drop_unsaved=lambda: True)
     thread.join(20)
-    assert len(done) == 40
-    assert video.saved + video.missed == 40
+    assert len(done) == 50
+    assert video.saved + video.missed == 50
     assert not video.put(nothing(0))
-    assert len(frames(tmp_path / "out.avi")[0]) == video.saved >= 1
+    assert len(frames(video.path)[0]) == video.saved >= 1
 
 
 def test_unsaved_frames_are_dropped_while_it_is_finished(tmp_path):

@@ -64,7 +64,7 @@ def test_without_a_server(monkeypatch, display, words):
 
 def test_an_opencv_without_windows(monkeypatch):
     monkeypatch.setattr(cv2, "currentUIFramework", lambda: "")
-    with x_server_stub() as (number, _):
+    with x_server_stub() as number:
         monkeypatch.setenv("DISPLAY", f"localhost:{number}")
         problem = one_line(DisplayProbe().result()[0])
     assert "pip install --force-reinstall --no-deps opencv-python" in problem
@@ -80,7 +80,7 @@ def test_a_missing_screen_is_reported_before_an_opencv_without_windows(monkeypat
 def test_an_opencv_that_does_not_load(tmp_path):
     (tmp_path / "cv2.py").write_text("raise ImportError('libGL.so.1: cannot open shared object file')")
     path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
-    with x_server_stub() as (number, _):
+    with x_server_stub() as number:
         done = run_check(PYTHONPATH=path, DISPLAY=f"localhost:{number}")
     assert "libGL.so.1" in done.stdout
 
@@ -99,8 +99,7 @@ def run_check(**environment):
 @pytest.mark.usefixtures("opencv_with_windows")
 def test_a_server_that_refuses_ends_the_probe_not_the_program(tmp_path):
     # Takes connections and closes them, as a server does that knows nothing of the user.
-    with x_server_stub() as (number, server):
-        server.close_at_once = True
+    with x_server_stub(close_at_once=True) as number:
         done = run_check(DISPLAY=f"localhost:{number}.0")
     assert done.returncode == 0
     assert done.stderr == ""
@@ -112,21 +111,19 @@ def test_a_server_that_refuses_ends_the_probe_not_the_program(tmp_path):
 @pytest.mark.usefixtures("opencv_with_windows")
 def test_a_server_that_does_not_answer_is_given_up(monkeypatch):
     monkeypatch.setattr(display_check, "PROBE_LIMIT", 1.0)
-    with x_server_stub() as (number, _):
+    with x_server_stub() as number:
         monkeypatch.setenv("DISPLAY", f"127.0.0.1:{number}")
         start = time.monotonic()
         assert "within 1 s" in one_line(DisplayProbe().result()[0])
         assert time.monotonic() - start < 20
 
 
-class _Stub:
-    close_at_once = False
-
-
 @contextlib.contextmanager
-def x_server_stub():
-    state, stop, taken = _Stub(), threading.Event(), []
-    with socket.socket() as listener:
+def x_server_stub(close_at_once=False):
+    """The number of a screen whose server takes connections and never answers."""
+    stop = threading.Event()
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
         for number in range(3000, 3100):
             with contextlib.suppress(OSError):
                 listener.bind(("127.0.0.1", 6000 + number))
@@ -137,21 +134,17 @@ def x_server_stub():
         def serve():
             while not stop.is_set():
                 with contextlib.suppress(TimeoutError):
-                    one = listener.accept()[0]
-                    if state.close_at_once:
-                        one.close()
-                    else:
-                        taken.append(one)
+                    taken = stack.enter_context(listener.accept()[0])
+                    if close_at_once:
+                        taken.close()
 
         thread = threading.Thread(target=serve)
         thread.start()
         try:
-            yield number, state
+            yield number
         finally:
             stop.set()
             thread.join()
-            for one in taken:
-                one.close()
 
 
 @linux
