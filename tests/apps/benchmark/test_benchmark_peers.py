@@ -31,18 +31,13 @@ def test_a_missing_package_is_one_line(monkeypatch):
 
 @pytest.mark.parametrize("content", [None, b"", b"hello", b"\x1c\0\0\0TFL3" + bytes(40)])
 def test_what_is_no_tflite_file(tmp_path, content):
-    pytest.importorskip("ai_edge_litert")
     path = tmp_path / "a.tflite"
     if content is not None:
         path.write_bytes(content)
+        assert describe_tflite(About("LiteRT 1"), path) == About("LiteRT 1")
+    pytest.importorskip("ai_edge_litert")
     with pytest.raises(ModelFileError, match=r"a\.tflite"):
         LiteRt(path, 1)
-
-
-def test_a_file_that_cannot_be_read_adds_nothing(tmp_path):
-    (tmp_path / "a.tflite").write_bytes(b"hello")
-    about = About("LiteRT 1")
-    assert describe_tflite(about, tmp_path / "a.tflite") == about
 
 
 def test_the_real_detector_finds_what_the_import_finds(real_weights):
@@ -87,7 +82,7 @@ def test_ultralytics_is_kept_offline_and_to_its_threads(monkeypatch, tmp_path):
         __file__=str(tmp_path / "__init__.py"),
         __version__="9",
         settings=settings,
-        YOLO=lambda name, **_: SimpleNamespace(name=name, predict=predict),
+        YOLO=lambda name, **_: SimpleNamespace(model=name, predict=predict),
     )
     monkeypatch.setitem(sys.modules, "ultralytics", package)
     monkeypatch.setitem(sys.modules, "ultralytics.utils", SimpleNamespace(torch_utils=utilities))
@@ -100,8 +95,11 @@ def test_ultralytics_is_kept_offline_and_to_its_threads(monkeypatch, tmp_path):
     assert settings == {"sync": False}
     assert utilities.NUM_THREADS == 1
     assert asked[0]["device"] == "cpu"
-    assert peer._model.name == "yolo11n.yaml"
-    assert peer._input == (384, 640)
+    counted = []
+    monkeypatch.setattr("mobiledet.models.cost.count_layers", lambda model, run, size: counted.append(size) or [])
+    peer.count()
+    assert counted == [(384, 640)], "as large as the image became"
+    assert peer.about.note.startswith("yolo11n, random weights")
 
 
 def test_resize_of_litert_is_ours(monkeypatch, tmp_path):

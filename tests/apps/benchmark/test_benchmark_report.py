@@ -77,12 +77,9 @@ def test_the_figures():
     assert found.matrix["gmacs_per_s"] == pytest.approx(1e3 / 20.5 / 1.0, rel=1e-3) or found.matrix["gmacs_per_s"] > 0
     assert fast.matrix_share == pytest.approx(fast.gmacs_per_s / found.matrix["gmacs_per_s"], abs=1e-4)
     assert fast.start_ms == 205.0, "the first start fills the file cache and doesn't count"
+    assert report(outcome("a", 1.0, starts_ms=[300.0])).rows[0].start_ms == 300.0, "the only one does"
     assert fast.grown_mib == 120.0
     assert not found.failed
-
-
-def test_a_single_start_counts():
-    assert report(outcome("a", 1.0, starts_ms=[300.0])).rows[0].start_ms == 300.0
 
 
 def test_what_was_not_measured_stays_empty():
@@ -128,10 +125,6 @@ def test_the_page_is_escaped_and_needs_nothing_else():
     assert ("td", {"class": "text bad"}) in page.tags
 
 
-def test_without_ap_there_is_one_chart():
-    assert Page(report_page(report(outcome("a", 5.0)))).count("svg") == 1
-
-
 def test_the_bars_have_the_stages_and_the_points_those_with_ap():
     chart = latency_chart(report(outcome("slow", 40.0, ap=10.0), outcome("fast", 10.0, stage_blocks=[])))
     assert "slow: network 33.6 ms (80%)" in chart
@@ -142,7 +135,8 @@ def test_the_bars_have_the_stages_and_the_points_those_with_ap():
     assert "fast" not in chart
 
 
-def test_charts_of_nothing():
+def test_charts_are_of_what_there_is():
+    assert Page(report_page(report(outcome("a", 5.0)))).count("svg") == 1, "no AP"
     empty = report(Outcome(Candidate("a", "model", "a"), problem="gone"))
     assert latency_chart(empty) == accuracy_chart(empty) == ""
     Page(report_page(empty))
@@ -166,8 +160,7 @@ def test_the_files(tmp_path):
 
 def test_spread_is_of_all_calls_and_keeps_each_rounds_median():
     found = spread([[1.0, 2.0, 9.0], [3.0, 4.0, 5.0, 6.0]])
-    assert (found.median, found.calls) == (4.0, 7)
-    assert found.round_medians == (2.0, 4.5)
+    assert (found.median, found.calls, found.round_medians) == (4.0, 7, (2.0, 4.5))
     assert found.p90 == pytest.approx(6 + 0.4 * 3)
     assert found.p90 < found.p95 < 9
 
@@ -179,12 +172,9 @@ def test_nothing_measured_is_no_figure():
     assert divide(5.0, [{"whole": 0.0, "network": 1.0}]) == {}
 
 
-def test_ratio_forgives_slow_rounds():
+def test_ratio_forgives_slow_rounds_and_needs_the_same_ones():
     found = ratio([10.0, 20.0, 100.0], [5.0, 10.0, 50.0])
     assert (found.low, found.median, found.high) == (2.0, 2.0, 2.0)
-
-
-def test_ratio_needs_the_same_rounds():
     assert ratio([1.0], [1.0, 2.0]) is None
     assert ratio([], []) is None
     assert ratio([1.0], [0.0]) is None
@@ -194,6 +184,8 @@ def test_stages_are_shares_so_that_a_slow_moment_changes_nothing():
     block = {"whole": 10.0, "resize": 1.0, "network": 6.0, "decode+nms": 2.0}
     slow = {name: 3 * value for name, value in block.items()}
     assert divide(20.0, [block, slow, slow]) == {"resize": 2.0, "network": 12.0, "decode+nms": 4.0, "rest": 2.0}
+    inseparable = [{"whole": 8.0, "network": 6.0, "decode+nms": None}]
+    assert divide(8.0, inseparable) == {"network": 6.0, "decode+nms": None, "rest": 2.0}
 
 
 def test_stages_never_exceed_the_whole():
@@ -201,11 +193,3 @@ def test_stages_never_exceed_the_whole():
     assert sum(found.values()) == pytest.approx(10.0, abs=1e-3)
     assert found["rest"] == pytest.approx(0, abs=1e-3)
     assert found["network"] == pytest.approx(2 * found["resize"], abs=1e-3)
-
-
-def test_a_stage_that_cannot_be_separated_stays_none():
-    assert divide(8.0, [{"whole": 8.0, "network": 6.0, "decode+nms": None}]) == {
-        "network": 6.0,
-        "decode+nms": None,
-        "rest": 2.0,
-    }

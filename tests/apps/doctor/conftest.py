@@ -18,10 +18,10 @@ Box = tuple[int, float, float, float, float]
 
 
 class Maker:
-    """Writes a data set to ``root``; ``splits`` maps a split to its images ``(name, image, boxes xywh)``."""
+    """Writes a data set to a new ``root``; ``splits`` maps a split to its images ``(name, image, boxes xywh)``."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, folder: Path) -> None:
+        self.root = folder / "data"
 
     def __call__(
         self,
@@ -29,6 +29,8 @@ class Maker:
         names: Sequence[str] = ("cat", "dog"),
         crowds: Sequence[int] = (),
     ) -> Path:
+        while self.root.exists():
+            self.root = self.root.with_name(f"{self.root.name}_")
         (self.root / "annotations").mkdir(parents=True)
         for split, content in splits.items():
             (self.root / split).mkdir()
@@ -63,4 +65,4 @@ class Maker:
 
 @pytest.fixture
 def make(tmp_path: Path) -> Maker:
-    return Maker(tmp_path / "data")
+    return Maker(tmp_path)

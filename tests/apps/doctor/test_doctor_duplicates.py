@@ -55,18 +55,11 @@ def changed(image, how):
 @pytest.mark.parametrize("how", ["jpeg", "smaller", "squeezed", "brighter", "darker"])
 def test_a_changed_copy_is_found(make, how):
     photo = make.image(120, 180, 2) // 2 + 60  # no glaring colours, which clip one by one when made brighter
-    originals = [
-        ("a.png", make.image(120, 180, 1), BOX),
-        ("b.png", photo, BOX),
-        ("s.png", scene((3, 3)), BOX),
-    ]
+    originals = [("a.png", make.image(120, 180, 1), BOX), ("b.png", photo, BOX), ("s.png", scene((3, 3)), BOX)]
     copies = [("c.png", changed(photo, how), BOX), ("t.png", changed(scene((3, 3)), how), BOX)]
     make({"train": originals, "val": copies})
     collection, _, duplicates = search(make, "train", "val")
-    assert [(pair.first, pair.second, pair.same_file) for pair in duplicates.pairs] == [
-        (1, 3, False),
-        (2, 4, False),
-    ]
+    assert [(pair.first, pair.second, pair.same_file) for pair in duplicates.pairs] == [(1, 3, False), (2, 4, False)]
     section = describe_duplicates(collection, duplicates)
     assert make.findings(section)["same-near-across"].kind.level is Level.FAULT
     assert make.findings(section)["same-near-across"].places == ("train/b.png = val/c.png", "train/s.png = val/t.png")
@@ -86,19 +79,12 @@ def test_a_piece_moved_is_another_image_of_the_same_view(make):
 
 
 def test_the_same_file_within_and_between_splits(make):
-    make(
-        {
-            "train": [("a.jpg", make.image(60, 90, 1), BOX), ("b.jpg", make.image(60, 90, 2), BOX)],
-            "val": [("c.jpg", make.image(60, 90, 3), BOX)],
-        }
-    )
+    train = [("a.jpg", make.image(60, 90, 1), BOX), ("b.jpg", make.image(60, 90, 2), BOX)]
+    make({"train": train, "val": [("c.jpg", make.image(60, 90, 3), BOX)]})
     for copy in ("train/b.jpg", "val/c.jpg"):
         shutil.copy(make.root / "train" / "a.jpg", make.root / copy)
     collection, _, duplicates = search(make, "train", "val")
-    assert [(p.first, p.second, p.same_file) for p in duplicates.pairs if p.same_file] == [
-        (0, 1, True),
-        (0, 2, True),
-    ]
+    assert [(pair.first, pair.second) for pair in duplicates.pairs if pair.same_file] == [(0, 1), (0, 2)]
     codes = make.findings(describe_duplicates(collection, duplicates))
     assert codes["same-content-across"].kind.level is Level.FAULT
     assert codes["same-content-within"].kind.level is Level.ADVICE
@@ -116,12 +102,8 @@ def test_plain_images_are_the_same_only_at_the_same_brightness(make):
 
 def test_augmented_copies_of_one_photograph_must_not_cross(make):
     names = ("board_jpg.rf.1a.jpg", "board_jpg.rf.2b.jpg", "other_jpg.rf.3c.jpg")
-    make(
-        {
-            "train": [(name, make.image(60, 90, i), BOX) for i, name in enumerate(names)],
-            "val": [("board_jpg.rf.9z.jpg", make.image(60, 90, 9), BOX)],
-        }
-    )
+    train = [(name, make.image(60, 90, i), BOX) for i, name in enumerate(names)]
+    make({"train": train, "val": [("board_jpg.rf.9z.jpg", make.image(60, 90, 9), BOX)]})
     collection, _, duplicates = search(make, "train", "val")
     assert duplicates.augmented == [[0, 1, 3]]
     assert duplicates.pairs == []
@@ -138,20 +120,11 @@ def test_groups_join_what_hangs_together():
 
 
 def test_odd_images_are_read_and_broken_ones_reported(make):
-    sharp = [
-        (f"{i}.png", np.random.default_rng(i).integers(0, 256, (300, 400, 3)).astype(np.uint8), BOX) for i in range(4)
-    ]
+    noise = np.random.default_rng(0).integers(0, 256, (4, 300, 400, 3)).astype(np.uint8)
+    blurred, huge = make.image(300, 400, 5), make.image(2100, 3000, 6)
     grey = np.repeat(make.image(60, 90, 8)[..., :1], 3, axis=2)
-    make(
-        {
-            "train": [
-                *sharp,
-                ("blurred.png", make.image(300, 400, 5), BOX),
-                ("grey.png", grey, BOX),
-                ("huge.jpg", make.image(2100, 3000, 6), BOX),
-            ]
-        }
-    )
+    smooth = [("blurred.png", blurred, BOX), ("grey.png", grey, BOX), ("huge.jpg", huge, BOX)]
+    make({"train": [*((f"{i}.png", sharp, BOX) for i, sharp in enumerate(noise)), *smooth]})
     collection = make.collect("train")
     (make.root / "train" / "0.png").write_bytes(b"no image")
     facts = read_facts(collection)

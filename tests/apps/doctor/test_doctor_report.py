@@ -18,11 +18,8 @@ def report(*kinds):
 
 
 def test_the_verdict_is_the_last_line_and_decides_the_status():
-    ready, advised, faulty = (
-        report(),
-        report(Code.SQUEEZED, Code.PLAIN),
-        report(Code.UNREADABLE, Code.DROPPED, Code.SQUEEZED),
-    )
+    ready, advised = report(), report(Code.SQUEEZED, Code.PLAIN)
+    faulty = report(Code.UNREADABLE, Code.DROPPED, Code.SQUEEZED)
     assert ready.to_text().splitlines()[-1] == "verdict: READY to train"
     assert advised.to_text().splitlines()[-1] == "verdict: READY to train, with 1 piece of advice"
     assert faulty.to_text().splitlines()[-1] == "verdict: NOT READY: 2 faults need a decision; 1 piece of advice"
@@ -50,14 +47,9 @@ def test_tables_are_aligned_and_lines_bearable():
 @pytest.mark.parametrize(
     ("share", "text"),
     [
-        (0, "0 %"),
-        (1, "100 %"),
-        (0.05, "5 %"),
-        (0.123, "12 %"),
-        (0.0004, "under 0.1 %"),
-        (0.9999, "99.9 %"),
-        (0.0123, "1.2 %"),
+        (0, "0 %"), (1, "100 %"), (0.05, "5 %"), (0.123, "12 %"),
+        (0.0004, "under 0.1 %"), (0.9999, "99.9 %"), (0.0123, "1.2 %"),
     ],
-)
+)  # fmt: skip
 def test_a_share_rounds_to_all_or_nothing_only_where_it_is(share, text):
     assert percent(share) == text

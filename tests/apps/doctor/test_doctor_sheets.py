@@ -75,14 +75,12 @@ def test_sheets_show_what_is_in_question(make):
     collection = make.collect("train")
     marked = np.array([[5, 5, 25, 25]], np.float32)
     found = Detections(marked + 20, np.array([0.9], np.float32), np.array([2]), ("cow", "dog"))
-    with_marks = suspect_sheet(
-        collection, [Suspect(0, Code.LABELLED_TWICE, "twice", marked), Suspect(1, Code.WITHOUT_BOXES, "no boxes")]
-    )
+    suspects = [Suspect(0, Code.LABELLED_TWICE, "twice", marked), Suspect(1, Code.WITHOUT_BOXES, "no boxes")]
+    with_marks = suspect_sheet(collection, suspects)
     assert with_marks.shape[1] == 2 * CELL[1]
     assert (with_marks == (255, 96, 0)).all(axis=2).sum() > 1000
-    assert (
-        suspect_sheet(collection, [Suspect(0, Code.UNLABELLED, "1 unlabelled?", detections=found)]).shape[1] == CELL[1]
-    )
+    unlabelled = Suspect(0, Code.UNLABELLED, "1 unlabelled?", detections=found)
+    assert suspect_sheet(collection, [unlabelled]).shape[1] == CELL[1]
     assert duplicate_sheet(collection, [Pair(0, 1, False, 0.1)]).shape[1] == 2 * CELL[1]
     assert suspect_sheet(collection, []) is None
     assert duplicate_sheet(collection, []) is None

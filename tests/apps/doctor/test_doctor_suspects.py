@@ -15,15 +15,14 @@ def suspects_of(collection, pairs=()):
     return found, {finding.code: finding for finding in found.section.findings}
 
 
-def test_a_image_without_boxes_is_suspect_only_where_nearly_all_have_some(make, tmp_path):
+def test_a_image_without_boxes_is_suspect_only_where_nearly_all_have_some(make):
     images = [(f"{i:02}.png", make.image(40, 60, i), [(1, i, 2, 20, 10)] if i else []) for i in range(25)]
     make({"train": images})
     found, codes = suspects_of(make.collect("train"))
     assert codes["without-boxes-train"].places == ("train/00.png",)
     assert [suspect.row for suspect in found.images] == [0]
-    other = type(make)(tmp_path / "other")
-    other({"train": images[:5]})
-    assert "without-boxes-train" not in suspects_of(other.collect("train"))[1]
+    make({"train": images[:5]})
+    assert "without-boxes-train" not in suspects_of(make.collect("train"))[1]
 
 
 def test_copies_labelled_differently(make):
@@ -34,38 +33,27 @@ def test_copies_labelled_differently(make):
 
 
 def test_one_object_labelled_twice(make):
-    make(
-        {
-            "train": [
-                ("two.png", make.image(40, 60, 1), [(1, 5, 5, 30, 20), (2, 5, 5, 30, 20.5)]),
-                ("same.png", make.image(40, 60, 2), [(1, 5, 5, 30, 20), (1, 5.5, 5, 30, 20)]),
-                ("beside.png", make.image(40, 60, 3), [(1, 5, 5, 30, 20), (1, 15, 5, 30, 20)]),
-            ]
-        }
-    )
+    train = [
+        ("two.png", make.image(40, 60, 1), [(1, 5, 5, 30, 20), (2, 5, 5, 30, 20.5)]),
+        ("same.png", make.image(40, 60, 2), [(1, 5, 5, 30, 20), (1, 5.5, 5, 30, 20)]),
+        ("beside.png", make.image(40, 60, 3), [(1, 5, 5, 30, 20), (1, 15, 5, 30, 20)]),
+    ]
+    make({"train": train})
     found, codes = suspects_of(make.collect("train"))
     assert codes["two-classes"].places == ("train/two.png (cat and dog)",)
     assert codes["labelled-twice"].places == ("train/same.png (cat)",)
     assert [len(suspect.marked) for suspect in found.images] == [2, 2]
 
 
-def test_boxes_over_the_whole_image(make, tmp_path):
-    whole, part = (1, 0, 0, 60, 40), (2, 5, 5, 20, 10)
-    make(
-        {
-            "train": [
-                ("a.png", make.image(40, 60, 1), [whole]),
-                ("b.png", make.image(40, 60, 2), [part, (2, 30, 5, 20, 12)]),
-            ]
-        }
-    )
+def test_boxes_over_the_whole_image(make):
+    whole, parts = (1, 0, 0, 60, 40), [(2, 5, 5, 20, 10), (2, 30, 5, 20, 12)]
+    make({"train": [("a.png", make.image(40, 60, 1), [whole]), ("b.png", make.image(40, 60, 2), parts)]})
     found, codes = suspects_of(make.collect("train"))
     assert codes["whole-picture"].kind.level is Level.NOTE
     assert [suspect.row for suspect in found.images] == [0]
     np.testing.assert_array_equal(found.images[0].marked, [[0, 0, 60, 40]])
-    other = type(make)(tmp_path / "other")
-    other({"train": [(f"{i}.png", make.image(40, 60, i), [whole]) for i in range(3)]})
-    codes = suspects_of(other.collect("train"))[1]
+    make({"train": [(f"{i}.png", make.image(40, 60, i), [whole]) for i in range(3)]})
+    codes = suspects_of(make.collect("train"))[1]
     assert "classification" in codes["whole-picture"].remedy
 
 
