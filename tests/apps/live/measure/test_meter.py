@@ -5,8 +5,7 @@ import pytest
 from live_parts import result
 
 from mobiledet.apps.live.measure import meter as meter_module
-from mobiledet.apps.live.measure.meter import Meter
-from mobiledet.apps.live.measure.summaries import Percentiles, Timeline
+from mobiledet.apps.live.measure.meter import Meter, Percentiles, Timeline
 from mobiledet.apps.live.sources.base import SourceState
 
 
