@@ -3,6 +3,7 @@
 import threading
 import time
 
+import cv2
 import numpy as np
 
 from mobiledet.apps.live.frames import Frame, Handover, Result
@@ -46,6 +47,25 @@ def wait_until(condition, seconds=20.0):
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.005)
     return value
+
+
+def write_video(path, images, fps):
+    """A Motion JPEG file of RGB images of one size."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), fps, images[0].shape[1::-1])
+    for image in images:
+        writer.write(image[:, :, ::-1].copy())
+    writer.release()
+    return path
+
+
+def read_video(path):
+    """All frames of a video, RGB, and its rate."""
+    capture, images = cv2.VideoCapture(str(path)), []
+    while (read := capture.read())[0]:
+        images.append(read[1][:, :, ::-1])
+    fps = capture.get(cv2.CAP_PROP_FPS)
+    capture.release()
+    return images, fps
 
 
 class ListedSource(Source):

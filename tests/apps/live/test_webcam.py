@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import psutil
 import pytest
-from live_parts import wait_until
+from live_parts import read_video, wait_until, write_video
 from mjpeg_server import MjpegServer
 from tiny_detectors import SIZE, tiny_detector
 
@@ -42,14 +42,10 @@ def model(tmp_path_factory):
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
     """24 frames of 96x160."""
-    path = tmp_path_factory.mktemp("live") / "clip.avi"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 12, (160, 96))
-    for number in range(FRAMES):
-        image = np.full((96, 160, 3), 70, np.uint8)
-        cv2.circle(image, (6 * number, 50), 20, (40, 200, 90), -1)
-        writer.write(image)
-    writer.release()
-    return path
+    images = [np.full((96, 160, 3), 70, np.uint8) for _ in range(FRAMES)]
+    for number, image in enumerate(images):
+        cv2.circle(image, (6 * number, 50), 20, (90, 200, 40), -1)
+    return write_video(tmp_path_factory.mktemp("live") / "clip.avi", images, 12)
 
 
 def command(*words):
@@ -71,11 +67,7 @@ def webcam(*words, folder=None, **variables):
 
 
 def frames_of(path):
-    capture, count = cv2.VideoCapture(str(path)), 0
-    while capture.read()[0]:
-        count += 1
-    capture.release()
-    return count
+    return len(read_video(path)[0])
 
 
 @contextlib.contextmanager

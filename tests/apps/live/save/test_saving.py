@@ -7,10 +7,9 @@ import time
 from datetime import datetime, timezone
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
-from live_parts import result, wait_until
+from live_parts import read_video, result, wait_until
 
 from mobiledet.apps.live.frames import Frame, Result
 from mobiledet.apps.live.save import detection_log, video_file
@@ -32,16 +31,6 @@ def saver(path, *, live=False, fps=30.0, painter=None):
     return VideoSaver(path, painter=painter or Painter(ViewSettings()), fps=fps, live=live)
 
 
-def frames(path):
-    """All frames of a video, RGB, and its rate."""
-    capture, images = cv2.VideoCapture(str(path)), []
-    while (read := capture.read())[0]:
-        images.append(read[1][:, :, ::-1])
-    fps = capture.get(cv2.CAP_PROP_FPS)
-    capture.release()
-    return images, fps
-
-
 def records(path):
     """All lines of a log."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -49,7 +38,7 @@ def records(path):
 
 def numbers(path):
     """The number that each frame of a video shows."""
-    return [round(float(image.mean()) / 8) for image in frames(path)[0]]
+    return [round(float(image.mean()) / 8) for image in read_video(path)[0]]
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
@@ -61,7 +50,7 @@ def test_every_frame_of_a_file_is_saved_once(tmp_path, ending):
     assert taken == [True] * 30
     assert (video.saved, video.missed, video.error) == (30, 0, None)
     assert numbers(path) == list(range(30))
-    assert frames(path)[1] == pytest.approx(12.5, abs=0.01)
+    assert read_video(path)[1] == pytest.approx(12.5, abs=0.01)
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
     assert str(path) in video.summary()
     assert "2.4 s at 12.5 frames/s" in video.summary()
@@ -73,7 +62,7 @@ def test_the_boxes_are_on_it_in_their_colours(tmp_path):
     boxes = np.array([[20, 30, 140, 100]], np.float32)
     video.put(Result(Frame(image, 0, 0.0, 0.0), Detections(boxes, np.array([0.9]), np.array([1])), 0.1))
     video.close()
-    (image,), _ = frames(tmp_path / "out.avi")
+    (image,), _ = read_video(tmp_path / "out.avi")
     from mobiledet.draw.boxes import class_color
 
     assert np.abs(image[60, 20].astype(int) - class_color(1)).max() < 60
@@ -102,7 +91,7 @@ def test_a_name_taken_meanwhile_is_left_alone(tmp_path):
         video.close()
     assert path.read_text() == "precious"
     (partial,) = tmp_path.glob(".out*")
-    assert len(frames(partial)[0]) == 1
+    assert len(read_video(partial)[0]) == 1
 
 
 def test_without_hard_links_it_is_renamed(tmp_path, monkeypatch):
@@ -178,7 +167,7 @@ def test_rates_that_are_not_plausible(tmp_path, fps, name, expected):
     for index in range(2):
         video.put(nothing(index, name=name))
     video.close()
-    assert frames(tmp_path / "out.mp4")[1] == pytest.approx(expected, abs=0.01)
+    assert read_video(tmp_path / "out.mp4")[1] == pytest.approx(expected, abs=0.01)
 
 
 def test_frames_of_other_sizes_are_fitted_in(tmp_path):
@@ -188,7 +177,7 @@ def test_frames_of_other_sizes_are_fitted_in(tmp_path):
         image = np.full((*size, 3), 200, np.uint8)
         video.put(Result(Frame(image, 0, 0.0, 0.0, name="a.jpg"), nothing(0).detections, 0.0))
     video.close()
-    images, _ = frames(path)
+    images, _ = read_video(path)
     assert [image.shape for image in images] == [(60, 100, 3)] * 3
     bright = [image[..., 0] > 120 for image in images]
     assert bright[0].all()
@@ -205,7 +194,7 @@ def test_odd_sizes(tmp_path, ending, size):
         video.put(nothing(index + 10, size=size))
     video.close()
     assert video.error is None
-    images, _ = frames(path)
+    images, _ = read_video(path)
     assert [image.shape[:2] for image in images] == [video_size(size)] * 3
     if min(size) > 40:
         assert images[0].min() > 60, "no black edge"
@@ -353,7 +342,7 @@ def test_whoever_waits_for_room_is_let_go_at_the_end(crowded):
     assert len(done) == 50
     assert video.saved + video.missed == 50
     assert not video.put(nothing(0))
-    assert len(frames(video.path)[0]) == video.saved >= 1
+    assert len(read_video(video.path)[0]) == video.saved >= 1
 
 
 def test_unsaved_frames_are_dropped_while_it_is_finished(tmp_path):
@@ -373,7 +362,7 @@ def test_unsaved_frames_are_dropped_while_it_is_finished(tmp_path):
     video.close(drop_unsaved=drop)
     assert len(asked) >= 3
     assert video.missed >= 18
-    assert len(frames(tmp_path / "out.avi")[0]) == video.saved == 20 - video.missed
+    assert len(read_video(tmp_path / "out.avi")[0]) == video.saved == 20 - video.missed
 
 
 def test_an_error_ends_the_video_and_nothing_else(tmp_path, caplog):
@@ -480,7 +469,7 @@ def test_a_full_disk_is_reported(tmp_path, ending):
     assert video.startswith(str(tmp_path / f"out{ending}"))
     assert "is the disk or a quota full?" in video
     assert "can't be written after line" in log
-    assert not (tmp_path / f"out{ending}").exists() or frames(tmp_path / f"out{ending}")[0]
+    assert not (tmp_path / f"out{ending}").exists() or read_video(tmp_path / f"out{ending}")[0]
     assert whole_lines(tmp_path / "out.jsonl") > 100
 
 
@@ -543,7 +532,7 @@ def test_a_slow_encoder_lowers_the_rate(tmp_path, encoding):
     video = saver(tmp_path / "out.avi", live=True)
     feed(video, [0.0, 0.5, 1.0])
     video.close()
-    images, fps = frames(tmp_path / "out.avi")
+    images, fps = read_video(tmp_path / "out.avi")
     assert fps == pytest.approx(8), "0.4 of a core"
     assert len(images) == fps + 1
 

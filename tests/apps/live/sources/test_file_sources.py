@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from live_parts import write_video
 
 from mobiledet.apps.live.sources import reading
 from mobiledet.apps.live.sources.base import EndOfSource
@@ -35,17 +36,7 @@ def number_of(image):
 @pytest.fixture
 def video(tmp_path):
     """``video(10, fps=20)``: a file of that many frames."""
-
-    def make(count=10, fps=20.0, name="clip.avi"):
-        path = tmp_path / name
-        writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), fps, (64, 48))
-        assert writer.isOpened()
-        for number in range(count):
-            writer.write(cv2.cvtColor(bar(number), cv2.COLOR_RGB2BGR))
-        writer.release()
-        return path
-
-    return make
+    return lambda count=10, fps=20.0: write_video(tmp_path / "clip.avi", [bar(n) for n in range(count)], fps)
 
 
 @pytest.fixture
