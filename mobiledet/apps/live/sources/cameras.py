@@ -31,6 +31,8 @@ _CAPTURES = 0x00000001 | 0x00001000
 _BOARD = re.compile(r"unicam|rp1-cfe|bcm2835-isp|pispbe|bcm2835-codec", re.IGNORECASE)
 """Driver names of a Raspberry Pi's own camera port and image processor; they give frames to libcamera only."""
 
+_DEVICE = re.compile(r"video(\d+)")
+
 _FORM = re.compile(r"(?i:camera|webcam|cam)(?::(?P<named>.*))?|(?P<number>-?\d+)|(?P<path>/dev/(?:video|v4l/).*)")
 
 _OLDEST_STAMP_S = 1.0
@@ -54,7 +56,7 @@ class Camera:
     @property
     def source(self) -> str:
         """What ``--source`` takes for it."""
-        number = re.fullmatch(r".*/video(\d+)", self.path)
+        number = _DEVICE.fullmatch(Path(self.path).name)
         return f"camera:{number[1]}" if number else self.path
 
 
@@ -66,9 +68,10 @@ def list_cameras(sysfs: Path = SYSFS, devices: Path = DEVICES) -> list[Camera]:
     """
     from mobiledet.utils.machine import read_text
 
-    names = {path.name for folder in (sysfs, devices) for path in _entries(folder) if _number(path.name) is not None}
+    matches = [_DEVICE.fullmatch(path.name) for folder in (sysfs, devices) for path in _entries(folder)]
     cameras = []
-    for device in sorted(names, key=lambda name: _number(name) or 0):
+    for number in sorted({int(match[1]) for match in matches if match}):
+        device = f"video{number}"
         path = devices / device
         if read_text(sysfs / device / "index") not in ("", "0"):
             continue  # a camera's second device gives data about its frames
@@ -132,11 +135,6 @@ def _entries(folder: Path, pattern: str = "*") -> list[Path]:
         return sorted(folder.glob(pattern))
     except OSError:
         return []
-
-
-def _number(name: str) -> int | None:
-    found = re.fullmatch(r"video(\d+)", name)
-    return int(found[1]) if found else None
 
 
 def _captures(path: Path) -> bool:

@@ -31,6 +31,15 @@ def saver(path, *, live=False, fps=30.0, painter=None):
     return VideoSaver(path, painter=painter or Painter(ViewSettings()), fps=fps, live=live)
 
 
+def saved(path, count=1, *, first=0, fps=30.0, **more):
+    """The saver of a file's first frames, once it is closed."""
+    video = saver(path, fps=fps)
+    for index in range(first, first + count):
+        assert video.put(nothing(index, **more))
+    video.close()
+    return video
+
+
 def records(path):
     """All lines of a log."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -44,10 +53,7 @@ def numbers(path):
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_every_frame_of_a_file_is_saved_once(tmp_path, ending):
     path = tmp_path / f"out{ending}"
-    video = saver(path, fps=12.5)
-    taken = [video.put(nothing(index)) for index in range(30)]
-    video.close()
-    assert taken == [True] * 30
+    video = saved(path, 30, fps=12.5)
     assert (video.saved, video.missed, video.error) == (30, 0, None)
     assert numbers(path) == list(range(30))
     assert read_video(path)[1] == pytest.approx(12.5, abs=0.01)
@@ -99,15 +105,12 @@ def test_without_hard_links_it_is_renamed(tmp_path, monkeypatch):
         raise PermissionError(1, "no links on FAT")
 
     monkeypatch.setattr(os, "link", refuse)
-    video = saver(tmp_path / "out.avi")
-    video.put(nothing(0))
-    video.close()
+    saved(tmp_path / "out.avi")
     assert [p.name for p in tmp_path.iterdir()] == ["out.avi"]
 
 
 def test_no_frame_no_file(tmp_path):
-    video = saver(tmp_path / "out.mp4")
-    video.close()
+    video = saved(tmp_path / "out.mp4", 0)
     assert list(tmp_path.iterdir()) == []
     assert str(tmp_path / "out.mp4") in video.summary()
 
@@ -137,10 +140,7 @@ def test_what_cannot_be_written_is_refused_before_the_run(tmp_path, monkeypatch)
 def test_the_next_codec_stands_in(tmp_path, monkeypatch):
     one, other = video_file.Codec("WHAT", "Nonsense", "nowhere"), video_file.CODECS[".mp4"][0]
     monkeypatch.setitem(video_file.CODECS, ".mp4", (one, other))
-    video = saver(tmp_path / "a.mp4")
-    video.put(nothing(0))
-    video.close()
-    assert "MPEG-4" in video.summary()
+    assert "MPEG-4" in saved(tmp_path / "a.mp4").summary()
 
 
 def test_opencv_says_nothing_strange(tmp_path, capfd):
@@ -163,10 +163,7 @@ def test_opencv_says_nothing_strange(tmp_path, capfd):
     ],
 )
 def test_rates_that_are_not_plausible(tmp_path, fps, name, expected):
-    video = saver(tmp_path / "out.mp4", fps=fps)
-    for index in range(2):
-        video.put(nothing(index, name=name))
-    video.close()
+    saved(tmp_path / "out.mp4", 2, fps=fps, name=name)
     assert read_video(tmp_path / "out.mp4")[1] == pytest.approx(expected, abs=0.01)
 
 
@@ -189,11 +186,7 @@ def test_frames_of_other_sizes_are_fitted_in(tmp_path):
 @pytest.mark.parametrize("size", [(47, 81), (1, 1), (3, 200)])
 def test_odd_sizes(tmp_path, ending, size):
     path = tmp_path / f"out{ending}"
-    video = saver(path)
-    for index in range(3):
-        video.put(nothing(index + 10, size=size))
-    video.close()
-    assert video.error is None
+    assert saved(path, 3, first=10, size=size).error is None
     images, _ = read_video(path)
     assert [image.shape[:2] for image in images] == [video_size(size)] * 3
     if min(size) > 40:
@@ -546,10 +539,7 @@ def test_encoding_is_really_timed(tmp_path):
 def test_options_meant_for_a_stream_do_not_spoil_the_check(tmp_path, monkeypatch):
     options = "video_codec;mjpeg|input_format;mpjpeg"
     monkeypatch.setenv("OPENCV_FFMPEG_CAPTURE_OPTIONS", options)
-    video = saver(tmp_path / "out.mp4")
-    for index in range(5):
-        video.put(nothing(index))
-    video.close()
+    saved(tmp_path / "out.mp4", 5)
     assert os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] == options
     monkeypatch.delenv("OPENCV_FFMPEG_CAPTURE_OPTIONS")
     assert numbers(tmp_path / "out.mp4") == list(range(5))
@@ -557,10 +547,8 @@ def test_options_meant_for_a_stream_do_not_spoil_the_check(tmp_path, monkeypatch
 
 def test_what_cannot_be_checked_is_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(video_file, "count_frames", lambda path: -1)
-    video = saver(tmp_path / "out.mp4")
-    video.put(nothing(0))
     with pytest.raises(MobiledetError, match="partial") as caught:
-        video.close()
+        saved(tmp_path / "out.mp4")
     (kept,) = tmp_path.iterdir()
     assert numbers(kept) == [0]
     assert str(caught.value).count(str(kept)) == 1
@@ -573,10 +561,8 @@ def test_a_name_that_opencv_crashes_at(tmp_path):
 
 
 def test_a_long_name_in_large_letters(tmp_path):
-    video = saver(tmp_path / ("\u732b" * 80 + ".mp4"))
-    video.put(nothing(1))
-    video.close()
-    assert numbers(next(tmp_path.iterdir())) == [1]
+    saved(tmp_path / ("\u732b" * 80 + ".mp4"), 2)
+    assert numbers(next(tmp_path.iterdir())) == [0, 1]
 
 
 def test_frames_missing_in_the_log_are_reported(tmp_path, monkeypatch):
