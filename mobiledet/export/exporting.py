@@ -33,7 +33,6 @@ from mobiledet.utils.text import count
 
 if TYPE_CHECKING:
     from mobiledet.data.coco import CocoDataset
-    from mobiledet.models.detection_model import DetectionModel
 
 logger = logging.getLogger(__name__)
 
@@ -66,12 +65,16 @@ def export_model(source: str | Path, output: Path, options: ExportOptions) -> Ag
         MissingDependencyError: A package that the format needs isn't installed.
         MobiledetError: The checkpoint, the images or the data can't be used.
     """
+    from mobiledet.runtime.pytorch import PyTorchBackend
+
     exporter = find_exporter(options.format)
     _check_output(exporter, output)
     _check_options(exporter, options)
     _check_packages(exporter, options)
     reference = Detector(source, threads=options.threads)
-    model = _checkpoint_model(reference, source)
+    if not isinstance(reference.backend, PyTorchBackend):
+        raise ModelFileError(f"{source}: exported already; name the checkpoint it was made from")
+    model = reference.backend.model
     card = _exported_card(reference.card, options)
     calibration = _calibration(card, options) if options.int8 else []
     with temporary_output(output) as path:
@@ -147,19 +150,6 @@ def _check_packages(exporter: Exporter, options: ExportOptions) -> None:
             f"exporting to {exporter.name} needs {' and '.join(missing)}, not installed here; "
             + install_extra(exporter.extra)
         )
-
-
-def _checkpoint_model(reference: Detector, source: str | Path) -> DetectionModel:
-    """The PyTorch model behind a detector.
-
-    Raises:
-        ModelFileError: It has none, being an exported model.
-    """
-    from mobiledet.runtime.pytorch import PyTorchBackend
-
-    if not isinstance(reference.backend, PyTorchBackend):
-        raise ModelFileError(f"{source}: exported already; name the checkpoint it was made from")
-    return reference.backend.model
 
 
 def _exported_card(card: ModelCard, options: ExportOptions) -> ModelCard:

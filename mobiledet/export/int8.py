@@ -13,6 +13,7 @@ are in docs/deploy.md):
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,7 +63,10 @@ def quantise(
         if name not in known:
             raise ModelFileError(f"no layer {name!r} to keep in float; there are {', '.join(known)}")
     prepared = pixels_as_they_are(last_layers_as_products(graph))
-    pixel_range = _pixel_range(prepared)
+    values = constants(prepared)
+    overrides = {}
+    if f"{PIXELS}_scale" in values:
+        overrides[PIXELS] = [{"scale": values[f"{PIXELS}_scale"], "zero_point": values[f"{PIXELS}_zero"]}]
     kept = _kept_nodes(prepared, keep_float)
     with tempfile.TemporaryDirectory() as folder, quiet(""):
         source, target = (str(Path(folder) / name) for name in ("float.onnx", "int8.onnx"))
@@ -82,7 +86,7 @@ def quantise(
                 "CalibPercentile": PERCENTILE,
                 "OpTypesToExcludeOutputQuantization": list(FLOAT_RESULTS),
                 "QDQOpTypePerChannelSupportToAxis": {"MatMul": 1},
-                "TensorQuantOverrides": {PIXELS: [pixel_range]} if pixel_range else {},
+                "TensorQuantOverrides": overrides,
             },
         )
         quantised = onnx.load(target)
@@ -104,13 +108,11 @@ def layer_of(node: onnx.NodeProto) -> str | None:
 
 def last_layers_as_products(graph: onnx.ModelProto) -> onnx.ModelProto:
     """The same graph, its 1x1 convolutions whose result is turned to channels last written as matrix products."""
-    changed = onnx.ModelProto()
-    changed.CopyFrom(graph)
+    changed = copy.deepcopy(graph)
     weights, readers = constants(changed), _readers(changed)
     nodes: list[onnx.NodeProto] = []
     turned: dict[str, str] = {}
-    replaced: set[str] = set()
-    added: set[str] = set()
+    replaced, added = set(), set()
     for node in changed.graph.node:
         following = readers.get(node.output[0], [])
         if node.name in replaced:
@@ -146,8 +148,7 @@ def pixels_as_they_are(graph: onnx.ModelProto) -> onnx.ModelProto:
     A mean that isn't whole is rounded, and the rest goes into the first layer's bias; that is exact but for the
     image's outermost pixels, where the padding sees the rest, too: half a step of 255.
     """
-    changed = onnx.ModelProto()
-    changed.CopyFrom(graph)
+    changed = copy.deepcopy(graph)
     readers, weights = _readers(changed), constants(changed)
     chain = [readers["images"][0]]
     for kind in ("Transpose", "Cast", "Sub", "Mul", "Conv"):
@@ -213,13 +214,6 @@ def _kept_nodes(graph: onnx.ModelProto, keep_float: Sequence[str]) -> list[str]:
     return names
 
 
-def _pixel_range(graph: onnx.ModelProto) -> dict[str, Any] | None:
-    values = constants(graph)
-    if f"{PIXELS}_scale" not in values:
-        return None
-    return {"scale": values[f"{PIXELS}_scale"], "zero_point": values[f"{PIXELS}_zero"]}
-
-
 def _without_double_steps(graph: onnx.ModelProto) -> onnx.ModelProto:
     """Pixels that are dequantised, quantised and dequantised with the same scale are dequantised once."""
     readers = _readers(graph)
@@ -254,11 +248,11 @@ def _readers(graph: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:
 
 def _with_nodes(graph: onnx.ModelProto, nodes: Sequence[onnx.NodeProto]) -> onnx.ModelProto:
     """The graph with other nodes, and without the stored tensors that no node reads any more."""
-    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    kept = copy.deepcopy(list(nodes))
     del graph.graph.node[:]
     graph.graph.node.extend(kept)
     read = {name for node in kept for name in node.input} | {output.name for output in graph.graph.output}
-    tensors = [onnx.TensorProto.FromString(t.SerializeToString()) for t in graph.graph.initializer if t.name in read]
+    tensors = [copy.deepcopy(tensor) for tensor in graph.graph.initializer if tensor.name in read]
     del graph.graph.initializer[:]
     graph.graph.initializer.extend(tensors)
     return graph

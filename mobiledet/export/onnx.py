@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import tempfile
 from collections.abc import Sequence
@@ -136,8 +137,7 @@ def _suppress(boxes: Any, scores: Any, iou_threshold: Any, limit: int) -> Any:
 
 def _without_traces(graph: onnx.ModelProto) -> onnx.ModelProto:
     """A copy without the exporter's notes on where each node came from: paths of this machine, half of the nodes."""
-    clean = type(graph)()
-    clean.CopyFrom(graph)
+    clean = copy.deepcopy(graph)
     for node in clean.graph.node:
         node.doc_string = ""
         del node.metadata_props[:]

@@ -255,16 +255,9 @@ class FasterRCNNHead(Head):
     def _propose(
         self, objectness: Tensor, bbox_deltas: Tensor, anchors: Tensor, image_sizes: Sequence[Size]
     ) -> tuple[Tensor, Tensor]:
-        """The best regions of each image.
+        """The best regions of each image, from what :meth:`_rpn` gives: boxes ``(B, P, 4)`` and scores ``(B, P)``.
 
-        Args:
-            objectness: ``(B, A)`` logits.
-            bbox_deltas: ``(B, A, 4)``.
-            anchors: ``(A, 4)``.
-            image_sizes: Of each image.
-
-        Returns:
-            Boxes ``(B, P, 4)`` and scores ``(B, P)``, best first; boxes and scores of 0 where an image has fewer.
+        Best first; boxes and scores of 0 where an image has fewer.
         """
         logits, top = objectness.topk(min(self.settings.proposal_candidates, objectness.shape[1]), dim=1)
         deltas = bbox_deltas.gather(1, top[:, :, None].expand(-1, -1, 4))

@@ -143,11 +143,7 @@ def one_line(error: Exception) -> str:
 
 
 def _device(core: Any, provider: str, threads: int) -> tuple[str, dict[str, Any]]:
-    """The device that ``provider`` names, and the settings to compile for it with.
-
-    Raises:
-        ModelFileError: There is no such device here.
-    """
+    """The device that ``provider`` names, and the settings to compile for it with."""
     device, _, precision = provider.upper().rpartition(":")
     if not device or precision not in PRECISIONS:
         device, precision = provider.upper(), "F32"

@@ -162,15 +162,8 @@ def _class_rows(
 ) -> Tensor | None:
     """The predictor's rows: for each anchor and class those of the same class before, else fresh ones.
 
-    Args:
-        new: ``(n * outputs * values, ...)`` fresh rows, anchor by anchor, class by class.
-        old: ``(n * old outputs * values, ...)``.
-        sources: Index of each class among the old ones, or None.
-        known: How many old classes there are.
-        rows_of: How rows belong to classes.
-
-    Returns:
-        The rows; None when the number of anchors differs.
+    ``new`` has ``(n * outputs * values, ...)`` rows, anchor by anchor, class by class; ``old`` likewise, of ``known``
+    classes; ``sources`` is the place of each class among them. None when the number of anchors differs.
     """
     values, background = rows_of
     before, after = known + background, len(sources) + background

@@ -108,15 +108,11 @@ def _write_split(dataset: CocoDataset, split: str, folder: Path, mode: Literal["
         if not (mode == "link" and _link(record.path, folder / split / name)):
             (folder / split / name).write_bytes(data)
         image["file_name"] = name
-        if record.apply_orientation and _size_is_silent(stored_orientation(data), record.height, record.width):
-            # No size means upright to the reader; this one would not tell.
+        orientation = stored_orientation(data) if record.apply_orientation else 1
+        if orientation > 1 and (orientation < 5 or record.height == record.width):
+            # The size is the same before and after turning it upright, so it wouldn't tell; none means upright.
             del image["height"], image["width"]
     _write_json(folder / "annotations" / f"instances_{split}.json", content)
-
-
-def _size_is_silent(orientation: int, height: int, width: int) -> bool:
-    """Whether the size of an image is the same before and after turning it upright."""
-    return orientation > 1 and (orientation < 5 or height == width)
 
 
 def _plain_names(names: list[str]) -> list[str]:

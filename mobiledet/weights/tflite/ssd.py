@@ -221,11 +221,8 @@ def _check_centres(block: Reals, map_size: tuple[int, int], step: float) -> None
 def _formula(sides: list[Reals], shorter: Reals, step: float, largest: float) -> dict[str, Any]:
     """``scale_min``, ``scale_max``, aspect ratios and whether the first map has fewer anchors: the simplest that fit.
 
-    Args:
-        sides: Of each map's anchors: ``(n, 2)`` height and width as fractions of the image.
-        shorter: The shorter side as a fraction of height and of width.
-        step: What the sides are stored to.
-        largest: What larger sides were cut off at, if they are stored in 8 bits.
+    ``sides`` are the ``(n, 2)`` heights and widths of each map's anchors as fractions of the image, stored to ``step``
+    and cut off at ``largest``; ``shorter`` is the image's shorter side as a fraction of its height and of its width.
     """
     if (
         len({len(map_sides) for map_sides in sides[1:]}) != 1
