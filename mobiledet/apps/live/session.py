@@ -261,11 +261,7 @@ def _remove_if_empty(folder: Path) -> None:
 
 
 def _labels(classes: Sequence[str], names: tuple[str, ...]) -> set[int] | None:
-    """Labels of classes by name, upper and lower case being alike; None for no names, which shows all.
-
-    Raises:
-        MobiledetError: The model doesn't know one.
-    """
+    """Labels of classes by name, upper and lower case being alike; None for no names, which shows all."""
     known = {name.casefold(): label for label, name in enumerate(names, start=1)}
     for name in classes:
         if name.casefold() not in known:

@@ -286,11 +286,7 @@ def _without_tag_warnings() -> Iterator[None]:
 
 
 def _place(partial: Path, path: Path) -> None:
-    """Give a finished file its name, unless that was taken meanwhile.
-
-    Raises:
-        MobiledetError: the name is taken, or the file can't be renamed.
-    """
+    """Give a finished file its name, unless that was taken meanwhile."""
     try:
         try:
             os.link(partial, path)  # unlike renaming, it never replaces

@@ -91,10 +91,9 @@ class VideoSaver:
         return self._offered - self.saved - self.thinned - len(self._queue)
 
     def put(self, result: Result) -> bool:
-        """Queue this frame to be saved with its boxes; a live one is refused when too many wait, others wait for room.
+        """Queue this frame to be saved with its boxes: whether it was taken.
 
-        Returns:
-            Whether it was taken.
+        A live one is refused when too many wait; others wait for room.
         """
         room = self._room = min(_QUEUE_LENGTH, max(4, _QUEUE_BYTES // max(1, result.frame.image.nbytes)))
         with self._changed:
@@ -110,8 +109,7 @@ class VideoSaver:
     def close(self, *, drop_unsaved: Callable[[], bool] = lambda: False) -> None:
         """Save the frames that wait, and complete the file. May be called twice.
 
-        Args:
-            drop_unsaved: Called repeatedly; once it returns True, frames that still wait are dropped.
+        Once ``drop_unsaved``, which is called repeatedly, returns True, frames that still wait are dropped.
 
         Raises:
             MobiledetError: Something went wrong; the message says where the frames saved until then are. Raised once.

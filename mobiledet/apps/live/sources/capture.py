@@ -107,23 +107,14 @@ class CaptureSource(Source):
             self._check()
 
     def start(self) -> None:
-        """Begin to capture; problems that show only when it is opened are raised by `take`.
-
-        Raises:
-            SourceError: There is no such camera.
-        """
+        """Begin to capture; problems that show only when it is opened are raised by `take`."""
         self.check()
         # The system ends a child with the thread that started it, so that must be one that lives as long.
         self._watcher = threading.Thread(target=self._run, name="capture", daemon=True)
         self._watcher.start()
 
     def take(self, timeout: float) -> Frame | None:
-        """The newest frame; None if there is none within ``timeout`` seconds.
-
-        Raises:
-            SourceError: It could never be opened.
-            EndOfSource: It was closed.
-        """
+        """The newest frame, as `Source.take` gives it."""
         with self._changed:
             self._changed.wait_for(lambda: self._pending or self._fatal or self._closing.is_set(), timeout)
             found, self._pending = self._pending, None

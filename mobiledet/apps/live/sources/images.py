@@ -31,11 +31,7 @@ class ImageSource(ReadSource):
     _files: tuple[Path, ...] = ()
 
     def open(self) -> None:
-        """Find the images.
-
-        Raises:
-            SourceError: There are none.
-        """
+        """Find the images; there must be some."""
         from mobiledet.data.images import find_images
 
         try:

@@ -109,22 +109,13 @@ class ReadSource(Source):
         """
 
     def start(self) -> None:
-        """Open it, and begin to read.
-
-        Raises:
-            SourceError: It can't be opened.
-        """
+        """Open it, and begin to read."""
         self.open()
         self._thread = threading.Thread(target=self._run, name="reader", daemon=True)
         self._thread.start()
 
     def take(self, timeout: float) -> Frame | None:
-        """The next frame, or the newest; None if there is none within ``timeout`` seconds.
-
-        Raises:
-            EndOfSource: There are no more.
-            SourceError: It can't be read.
-        """
+        """The next frame, or the newest, as `Source.take` gives it."""
         if not self._wanted:
             with self._clock:
                 self._wanted = True

@@ -41,11 +41,7 @@ class VideoFileSource(ReadSource):
     _warned = False
 
     def open(self) -> None:
-        """Open the file.
-
-        Raises:
-            SourceError: It is missing, not a video, or damaged.
-        """
+        """Open the file, which must be a video."""
         head = _check_file(self.path)
         if not is_utf8(self.path):
             raise SourceError(f"{self.path.name!r} is not UTF-8, and OpenCV can't open such a name; rename the file")
@@ -154,11 +150,7 @@ class VideoFileSource(ReadSource):
 
 
 def _check_file(path: Path) -> bytes:
-    """Make sure that a path is a file that isn't empty: its first 512 bytes.
-
-    Raises:
-        SourceError: It is missing, empty, not an ordinary file, or may not be read.
-    """
+    """Make sure that a path is an ordinary file that may be read and isn't empty: its first 512 bytes."""
     try:
         if path.exists() and not path.is_file():
             kind = "a pipe" if path.is_fifo() else "not an ordinary file"

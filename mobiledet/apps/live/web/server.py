@@ -137,11 +137,7 @@ class ViewServer:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """An open socket.
-
-    Raises:
-        MobiledetError: It can't be opened, and why.
-    """
+    """An open socket, or an error with its cause and remedy."""
     try:
         return _open_socket(host, port)
     except (OSError, OverflowError, UnicodeError) as error:
