@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from mobiledet.apps.live.web.messages import (
     apply_settings,
     counts_json,
     detections_json,
-    numbers_json,
+    finite,
     settings_json,
 )
 from mobiledet.apps.live.web.streams import EncodedFrame, FrameStream, encode_jpeg
@@ -155,7 +156,7 @@ class WebApp:
         """Numbers, and what is in the newest frame; runs in the executor, because getting the numbers may take long."""
         newest = self._view.results.get()
         return {
-            "numbers": numbers_json(self._view.numbers()),
+            "numbers": asdict(self._view.numbers()),
             "ended": self._view.results.closed,
             "picture": None
             if newest is None
@@ -271,4 +272,4 @@ def _keep_little_unsent(transport: asyncio.Transport) -> None:
 
 
 def _json(value: Any) -> web.Response:
-    return web.Response(text=json.dumps(value, allow_nan=False), content_type="application/json")
+    return web.Response(text=json.dumps(finite(value), allow_nan=False), content_type="application/json")

@@ -6,11 +6,9 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any, NoReturn
 
 from mobiledet.apps.live.frames import Result
-from mobiledet.apps.live.measure.meter import LiveNumbers
 from mobiledet.apps.live.view import ViewSettings
 from mobiledet.evaluate.thresholds import LOWEST
 
@@ -23,11 +21,6 @@ _HIGHEST_LABEL = 100_000
 
 class SettingsError(ValueError):
     """Settings that are not valid; the message is one line for the person who sent them."""
-
-
-def numbers_json(numbers: LiveNumbers) -> Any:
-    """All fields, those of ``source`` inside; numbers that are not finite become None."""
-    return _finite(asdict(numbers))
 
 
 def settings_json(settings: ViewSettings) -> dict[str, Any]:
@@ -49,32 +42,30 @@ def counts_json(result: Result, settings: ViewSettings) -> dict[str, int]:
     return {str(label): count for label, count in sorted(Counter(found.labels.tolist()).items())}
 
 
-def detections_json(result: Result, settings: ViewSettings, now: float) -> Any:
+def detections_json(result: Result, settings: ViewSettings, now: float) -> dict[str, Any]:
     """The detections shown in a frame: ``index, name, position, seconds_ago, size, threshold, detections``.
 
     Boxes are xyxy in pixels of the frame, sizes ``[height, width]``.
     """
     shown = settings.select(result.detections)
     frame = result.frame
-    return _finite(
-        {
-            "index": frame.index,
-            "name": frame.name,
-            "position": frame.position,
-            "seconds_ago": round(now - frame.grabbed, 4),
-            "size": list(frame.image.shape[:2]),
-            "threshold": settings.threshold,
-            "detections": [
-                {
-                    "label": int(shown.labels[index]),
-                    "name": shown.name(index),
-                    "score": round(float(shown.scores[index]), 4),
-                    "box": [round(value, 2) for value in shown.boxes[index].tolist()],
-                }
-                for index in range(len(shown))
-            ],
-        }
-    )
+    return {
+        "index": frame.index,
+        "name": frame.name,
+        "position": frame.position,
+        "seconds_ago": round(now - frame.grabbed, 4),
+        "size": list(frame.image.shape[:2]),
+        "threshold": settings.threshold,
+        "detections": [
+            {
+                "label": int(shown.labels[index]),
+                "name": shown.name(index),
+                "score": round(float(shown.scores[index]), 4),
+                "box": [round(value, 2) for value in shown.boxes[index].tolist()],
+            }
+            for index in range(len(shown))
+        ],
+    }
 
 
 def apply_settings(body: bytes, settings: ViewSettings) -> None:
@@ -137,9 +128,10 @@ def _short(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:40]}..."
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """A JSON value whose numbers that are not finite have become None."""
     if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
+        return {key: finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
+        return [finite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
