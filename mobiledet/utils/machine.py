@@ -9,18 +9,9 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = (
-    "mobiledet",
-    "numpy",
-    "opencv-python",
-    "opencv-python-headless",
-    "onnxruntime",
-    "openvino",
-    "ncnn",
-    "torch",
-    "torchvision",
-    "ai-edge-litert",
-    "ultralytics",
-)
+    "mobiledet", "numpy", "opencv-python", "opencv-python-headless", "onnxruntime", "openvino", "ncnn", "torch",
+    "torchvision", "ai-edge-litert", "ultralytics",
+)  # fmt: skip
 
 
 def describe_machine() -> dict[str, Any]:

@@ -63,10 +63,8 @@ def test_a_file_that_cant_be_written_is_named(tmp_path):
 def test_csv_comes_back(tmp_path):
     assert read_csv(tmp_path / "a.csv") == []
     write_csv(tmp_path / "a.csv", [{"epoch": 1, "AP": 0.5}, {"epoch": 2, "note": 'a, "b"'}])
-    assert read_csv(tmp_path / "a.csv") == [
-        {"epoch": "1", "AP": "0.5", "note": ""},
-        {"epoch": "2", "AP": "", "note": 'a, "b"'},
-    ]
+    expected = [{"epoch": "1", "AP": "0.5", "note": ""}, {"epoch": "2", "AP": "", "note": 'a, "b"'}]
+    assert read_csv(tmp_path / "a.csv") == expected
 
 
 def test_digests(tmp_path):

@@ -16,11 +16,8 @@ from mobiledet.utils.text import (
 
 
 def test_counts():
-    assert [count(1, "box", "boxes"), count(0, "box", "boxes"), count(1234, "image")] == [
-        "1 box",
-        "0 boxes",
-        "1,234 images",
-    ]
+    counts = [count(1, "box", "boxes"), count(0, "box", "boxes"), count(1234, "image")]
+    assert counts == ["1 box", "0 boxes", "1,234 images"]
 
 
 @pytest.mark.parametrize(
@@ -50,11 +47,8 @@ def test_sizes():
 
 
 def test_tables():
-    assert table([("class", "AP"), ("bus", "0.5"), ("hot dog", "1")]) == [
-        "class     AP",
-        "bus      0.5",
-        "hot dog    1",
-    ]
+    lines = ["class     AP", "bus      0.5", "hot dog    1"]
+    assert table([("class", "AP"), ("bus", "0.5"), ("hot dog", "1")]) == lines
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,7 @@ import numpy as np
 from mobiledet.errors import MobiledetError
 from mobiledet.structures import Detections, ImageArray, Size
 
-MATRIX_SIDE = 1024
-"""Side of the matrices whose product shows what the processor can do."""
+MATRIX_SIDE = 1024  # of the matrices whose product shows what the processor can do
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ class MatrixProduct(MeasuredModel):
         generator = np.random.default_rng(0)
         self._a, self._b = (generator.standard_normal((MATRIX_SIDE, MATRIX_SIDE), np.float32) for _ in range(2))
         self._out = np.empty_like(self._a)
-        self.about = About(f"numpy {np.__version__}", gmacs=MATRIX_SIDE**3 / 1e9)
+        self.about = About(f"numpy {np.__version__}", input_size=(1, 1), gmacs=MATRIX_SIDE**3 / 1e9)
 
     def call(self, image: ImageArray) -> object:  # noqa: ARG002
         """One product."""

@@ -34,8 +34,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MATRIX_BASELINE = Candidate("matrix product", "matrix")
-"""Measured along with the models: what the processor can do."""
+MATRIX_BASELINE = Candidate("matrix product", "matrix")  # measured along with the models: what the processor can do
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,7 @@ class Bench:
         self._sources = sources
         self._on_step = on_step
         self._workers: dict[str, Worker] = {}
-        self._saved: dict[str, list[str]] = {}
+        self._saved: dict[Size, list[str]] = {}
 
     def __enter__(self) -> Bench:
         self._folder = tempfile.TemporaryDirectory(prefix="mobiledet-benchmark-")
@@ -309,14 +308,11 @@ class Bench:
         return self._save(outcome.about.input_size if size is None else size)
 
     def _save(self, size: Size) -> list[str]:
-        """Files of the images of a size; the matrix product needs none, and its size is 0."""
-        if min(size) < 1:
-            size = (1, 1)
-        name = size_name(size)
-        if name not in self._saved:
-            self._saved[name] = []
+        """Files of the images of a size."""
+        if size not in self._saved:
+            self._saved[size] = []
             for index, image in enumerate(make_images(size, self._sources)):
-                path = Path(self._folder.name) / f"{name}-{index}.npy"
+                path = f"{self._folder.name}/{size_name(size)}-{index}.npy"
                 np.save(path, image)
-                self._saved[name].append(str(path))
-        return self._saved[name]
+                self._saved[size].append(path)
+        return self._saved[size]

@@ -8,23 +8,13 @@ from markupsafe import Markup
 
 from mobiledet.apps.benchmark.images import size_name
 from mobiledet.apps.benchmark.report import STAGES, BenchmarkReport, Row
-from mobiledet.apps.benchmark.tables import (
-    LONGEST_NAME,
-    Column,
-    cost_columns,
-    model_columns,
-    run_size,
-    time_columns,
-)
+from mobiledet.apps.benchmark.tables import LONGEST_NAME, Column, cost_columns, model_columns, run_size, time_columns
 from mobiledet.draw.html import Cell, bullets, facts, page, render, section, table
 from mobiledet.draw.svg import Bar, bar_chart, point_chart
 from mobiledet.utils.text import count, readable_ms, shorten
 
 _COLORS = {"resize": "green", "network": "blue", "decode+nms": "orange", "rest": "gray", "whole call": "blue"}
-"""Of the parts of the bars."""
-
 _STATES = {"passed": "good", "failed": "bad", "damaged": "bad", "forced": "bad", "other model": "bad"}
-"""Of certificates that are worth a colour."""
 
 
 def report_page(report: BenchmarkReport) -> str:

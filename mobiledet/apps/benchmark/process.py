@@ -55,12 +55,7 @@ class Worker:
     """
 
     def __init__(
-        self,
-        label: str,
-        *,
-        threads: int,
-        command: Sequence[str] = WORKER,
-        environment: Mapping[str, str] | None = None,
+        self, label: str, *, threads: int, command: Sequence[str] = WORKER, environment: Mapping[str, str] | None = None
     ) -> None:
         self.label = label
         self.started = time.perf_counter()

@@ -17,11 +17,8 @@ from mobiledet.utils.text import count
 
 FORMAT = "mobiledet benchmark"
 VERSION = 1
-
 STAGES = ("resize", "network", "decode+nms", "rest")
-
-BUSY = 0.3
-"""A load average from which the machine counts as busy with something else."""
+BUSY = 0.3  # a load average from which the machine counts as busy with something else
 
 
 @dataclass(frozen=True)
@@ -200,8 +197,7 @@ def make_report(
     skipped: Sequence[str] = (),
 ) -> BenchmarkReport:
     """Figures from what was measured; the arguments are as in `BenchmarkReport`."""
-    measured = next((outcome for outcome in outcomes if outcome.candidate is MATRIX_BASELINE), None)
-    matrix = _matrix(measured) if measured is not None else None
+    matrix = next((_matrix(outcome) for outcome in outcomes if outcome.candidate is MATRIX_BASELINE), None)
     outcomes = [outcome for outcome in outcomes if outcome.candidate is not MATRIX_BASELINE]
     first = size_name(settings.sizes[0])
     base = next((outcome.rounds[first] for outcome in outcomes if first in outcome.rounds), [])
@@ -261,9 +257,8 @@ def _row(outcome: Outcome, first: str, base: list[list[float]], matrix: dict[str
     gmacs, network = outcome.about and outcome.about.gmacs, stages.get("network")
     rate = round(1e3 * gmacs / network, 3) if gmacs and network else None
     start, cores = spread([outcome.starts_ms[1:] or outcome.starts_ms]), spread([outcome.busy])
-    grown = None
-    if outcome.peak_mib is not None and outcome.before_mib is not None:
-        grown = round(outcome.peak_mib - outcome.before_mib, 1)
+    before, peak = outcome.before_mib, outcome.peak_mib
+    grown = None if before is None or peak is None else round(peak - before, 1)
     return Row(
         **vars(outcome),
         times=times,
@@ -280,10 +275,8 @@ def _row(outcome: Outcome, first: str, base: list[list[float]], matrix: dict[str
 
 def _matrix(outcome: Outcome) -> dict[str, Any] | None:
     found = spread(next(iter(outcome.rounds.values()), []))
-    if found is None or outcome.about is None or outcome.about.gmacs is None:
+    about = outcome.about
+    if found is None or about is None or about.gmacs is None:
         return None
-    return {
-        "runtime": outcome.about.runtime,
-        "gmacs_per_s": round(1e3 * outcome.about.gmacs / found.median, 3),
-        "ms": asdict(found),
-    }
+    rate = round(1e3 * about.gmacs / found.median, 3)
+    return {"runtime": about.runtime, "gmacs_per_s": rate, "ms": asdict(found)}

@@ -109,18 +109,15 @@ class _Requests:
         return {"ms": times, "cores": (time.process_time() - busy) / wall}
 
     def stages(self, image: str, rounds: int) -> dict[str, Any]:
-        """Milliseconds by stage."""
         return {"ms": self._model.stages(self._image(image), rounds)}
 
     def memory(self) -> dict[str, Any]:
-        """The most memory held so far."""
         from mobiledet.utils.machine import memory_mib
 
         memory = memory_mib()
         return {"peak_mib": memory and memory[1]}
 
     def count(self) -> dict[str, Any]:
-        """Multiply-adds."""
         return {"gmacs": self._model.count()}
 
     def score(self, data: dict[str, Any], names: list[str], results: str) -> dict[str, Any]:

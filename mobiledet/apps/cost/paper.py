@@ -186,13 +186,7 @@ PAPER_TABLES: dict[str, tuple[PaperRow, ...]] = {
         PaperRow("SSD 300 deeplab-VGG", 34900, 33.1, _ssd_vgg, "torchvision's ssd300_vgg16"),
         PaperRow("SSD 300 Inception V2", 3800, 13.7, note=_NO_NETWORK),
         PaperRow("SSD 300 MobileNet", 1200, 6.8, _detector(300, SSDConfig(scores="softmax"))),
-        PaperRow(
-            "Faster-RCNN 300 VGG",
-            64300,
-            138.5,
-            _VGG_300,
-            "torchvision's VGG 16, 7x7 crops",
-        ),
+        PaperRow("Faster-RCNN 300 VGG", 64300, 138.5, _VGG_300, "torchvision's VGG 16, 7x7 crops"),
         PaperRow("Faster-RCNN 300 Inception V2", 118200, 13.3, note=_NO_NETWORK),
         PaperRow("Faster-RCNN 300 MobileNet", 25200, 6.1, _detector(300, FasterRCNNConfig())),
         PaperRow("Faster-RCNN 600 VGG", 149600, 138.5, _VGG_600, "the same"),
@@ -229,17 +223,15 @@ def paper_costs() -> list[dict[str, Any]]:
             cost = row.network() if row.network is not None else None
             mult_adds = _cell(row.mult_adds_m, cost.gmacs * 1e3 if cost else None)
             params = _cell(row.params_m, cost.params_m if cost else None)
-            plain = {"table": title, "name": row.name, "mult_adds_m": mult_adds, "params_m": params, "note": row.note}
-            costs.append(plain)
+            figures = {"mult_adds_m": mult_adds, "params_m": params}
+            costs.append({"table": title, "name": row.name, **figures, "note": row.note})
     return costs
 
 
 def _cell(paper: float, ours: float | None) -> dict[str, float | None]:
-    return {
-        "paper": paper,
-        "ours": None if ours is None else round(ours, 4),
-        "ratio": None if ours is None else round(ours / paper, 4),
-    }
+    if ours is None:
+        return {"paper": paper, "ours": None, "ratio": None}
+    return {"paper": paper, "ours": round(ours, 4), "ratio": round(ours / paper, 4)}
 
 
 def paper_text() -> str:

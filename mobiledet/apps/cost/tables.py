@@ -29,14 +29,7 @@ _ONCE, _PER_PROPOSAL, _PARAMS = "#3b76af", "#e0532f", "#7a9e5f"
 
 @dataclass(frozen=True)
 class StageCost:
-    """Layers that belong together.
-
-    Attributes:
-        name: Such as ``"conv7"`` or ``"predictors"``.
-        mult_adds: Multiply-adds of one image, all runs together.
-        params: Weights, biases and norms.
-        runs: How often it runs for one image.
-    """
+    """Layers that belong together: multiply-adds of one image, all ``runs`` together; weights, biases and norms."""
 
     name: str
     mult_adds: int

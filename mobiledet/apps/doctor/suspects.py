@@ -65,11 +65,7 @@ def find_suspects(collection: Collection, duplicates: Duplicates) -> Suspects:
 
 
 def find_unlabelled(
-    collection: Collection,
-    detect: Callable[[ImageArray], Detections],
-    names: Sequence[str],
-    *,
-    progress: bool = False,
+    collection: Collection, detect: Callable[[ImageArray], Detections], names: Sequence[str], *, progress: bool = False
 ) -> Suspects:
     """Images where a model is sure of objects that no label covers.
 

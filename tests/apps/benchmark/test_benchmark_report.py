@@ -14,14 +14,9 @@ from mobiledet.apps.benchmark.tables import report_text
 from mobiledet.errors import MobiledetError
 
 MACHINE = {
-    "processor": 'A <processor> & "more"',
-    "cores": 4,
-    "memory_gib": 7.7,
-    "system": "Linux 6",
-    "python": "3.12.1",
-    "packages": {"numpy": "2.0"},
-    "load_average": 0.05,
-}
+    "processor": 'A <processor> & "more"', "cores": 4, "memory_gib": 7.7, "system": "Linux 6", "python": "3.12.1",
+    "packages": {"numpy": "2.0"}, "load_average": 0.05,
+}  # fmt: skip
 
 
 def outcome(label, ms, *, kind="model", ap=None, share=0.8, **changes):
@@ -45,18 +40,12 @@ def odd_report():
     """Everything that can be odd at once."""
     random = About("torchvision 0.29.2+cu132", input_size=(320, 320), note="random weights: speed only")
     quant = About("LiteRT 2", "uint8", (300, 300), note="its own post-processing")
+    agreement = {"matched_share": 0.97, "largest_box_difference": 1.5, "ap": {"checkpoint": 20.0, "model": 9.0}}
+    forced = CertificateSummary("forced", agreement)
     merged = [{"whole": 14.0, "resize": 0.2, "network": 13.0, "decode+nms": None}]
     return report(
         outcome("best.pt", 36.0, ap=19.92, certificate=CertificateSummary("-")),
-        outcome(
-            "a\"b'<script>alert(1)</script>&amp;.onnx",
-            16.0,
-            ap=19.8,
-            certificate=CertificateSummary(
-                "forced",
-                {"matched_share": 0.97, "largest_box_difference": 1.5, "ap": {"checkpoint": 20.0, "model": 9.0}},
-            ),
-        ),
+        outcome("a\"b'<script>alert(1)</script>&amp;.onnx", 16.0, ap=19.8, certificate=forced),
         outcome("x" * 200, 6.5, ap=19.7, certificate=CertificateSummary("other model")),
         outcome("peer.tflite", 14.0, kind="litert", about=quant, stage_blocks=merged, ap=18.0),
         outcome("torchvision", 64.0, kind="torchvision", about=random, file_bytes=None),

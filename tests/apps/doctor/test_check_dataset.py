@@ -49,13 +49,9 @@ def test_generated_shapes_are_ready(check, tiny_shapes, tmp_path):
 
 def test_ready_with_advice_is_status_0(make, check, tmp_path):
     splits = {"train": range(30), "val": range(100, 125)}
-    make(
-        {
-            s: [(f"{i}.png", make.image(60, 90, i), [(1, i % 9, 2, 40 + i % 20, 30)]) for i in r]
-            for s, r in splits.items()
-        },
-        names=["cat"],
-    )
+    boxes = [[(1, i % 9, 2, 40 + i % 20, 30)] for i in range(125)]
+    images = {s: [(f"{i}.png", make.image(60, 90, i), boxes[i]) for i in rows] for s, rows in splits.items()}
+    make(images, names=["cat"])
     status, out, _ = check(make.root, "-o", tmp_path / "out")
     assert status == 0
     assert out.splitlines()[-1].startswith("verdict: READY to train")
@@ -74,15 +70,9 @@ def test_what_was_dropped_while_reading_is_a_fault(make, tmp_path):
     for place in ("a.xml", "b.xml"):
         log.add(Fault.BOX_POINT, place)
     found = Detections(np.array([[40, 30, 80, 55]], np.float32), np.array([0.8], np.float32), np.array([1]), ("cat",))
-    report = examine(
-        splits,
-        tmp_path / "out",
-        title="data",
-        model=ModelConfig(input_size=(64, 96)),
-        log=log,
-        detect=lambda image: found,
-        detected_names=("cat",),
-    )
+    detector = {"detect": lambda image: found, "detected_names": ("cat",)}
+    model = ModelConfig(input_size=(64, 96))
+    report = examine(splits, tmp_path / "out", title="data", model=model, log=log, **detector)
     [dropped] = [finding for finding in report.findings(Level.FAULT) if finding.kind is Code.DROPPED]
     assert dropped.text.endswith("2 boxes of a single point or line")
     assert dropped.places == ("a.xml", "b.xml")
