@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -22,13 +21,6 @@ _WAIT_S = 0.1
 """Seconds between two checks whether to stop, while waiting."""
 
 
-class Recorder(Protocol):
-    """Gets every result of a run: a video, a log."""
-
-    def put(self, result: Result) -> object:
-        """Take a result, at once with a live source; with any other it may wait."""
-
-
 class Pipeline:
     """Runs a detector over a source.
 
@@ -41,7 +33,7 @@ class Pipeline:
         detector: Runs on the frames.
         settings: Whether it is paused, among others.
         meter: Measures what happens.
-        recorders: Get every result, in order.
+        recorders: Called with every result, in order: at once with a live source; with any other they may wait.
         max_frames: Stop after so many frames.
         max_seconds: Stop so long after the first boxes, pauses included.
     """
@@ -53,7 +45,7 @@ class Pipeline:
         *,
         settings: ViewSettings,
         meter: Meter,
-        recorders: Sequence[Recorder] = (),
+        recorders: Sequence[Callable[[Result], object]] = (),
         max_frames: int | None = None,
         max_seconds: float | None = None,
     ) -> None:
@@ -64,7 +56,8 @@ class Pipeline:
         self.error: BaseException | None = None
         """The error that ended it, if any."""
         self._stop = threading.Event()
-        self._ended = threading.Event()
+        self.ended = threading.Event()
+        """Set when the last result is there."""
         self._deadline: float | None = None
         self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
         self._ticker = threading.Thread(target=self._tick, name="meter", daemon=True)
@@ -73,14 +66,6 @@ class Pipeline:
         """Begin, in the background."""
         self._thread.start()
         self._ticker.start()
-
-    def ended(self) -> bool:
-        """Whether the last result is there."""
-        return self._ended.is_set()
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait for the end; whether it was reached within ``timeout`` seconds."""
-        return self._ended.wait(timeout)
 
     def join(self, timeout: float | None = None) -> None:
         """Ask it to end, which it does after the frame it is processing, and wait until its threads are gone."""
@@ -98,7 +83,7 @@ class Pipeline:
         except BaseException as error:
             self.error = error
         finally:
-            self._ended.set()
+            self.ended.set()
             self.results.close()
 
     def _loop(self) -> None:
@@ -125,8 +110,8 @@ class Pipeline:
                 self._deadline = result.ready + self.max_seconds
             self.meter.record(result)
             self.results.put(result)
-            for recorder in self.recorders:
-                recorder.put(result)
+            for record in self.recorders:
+                record(result)
 
     def _done(self) -> bool:
         enough = self.max_frames is not None and self.meter.processed >= self.max_frames
@@ -138,5 +123,5 @@ class Pipeline:
 
     def _tick(self) -> None:
         """Keep the meter's clock going while no frames come."""
-        while not self._ended.wait(_WAIT_S * 2):
+        while not self.ended.wait(_WAIT_S * 2):
             self.meter.tick()

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mobiledet.apps.live.card.report import make_report
+from mobiledet.apps.live.frames import Result
 from mobiledet.apps.live.measure.board import BoardMonitor
 from mobiledet.apps.live.measure.meter import Meter
-from mobiledet.apps.live.pipeline import Pipeline, Recorder
+from mobiledet.apps.live.pipeline import Pipeline
 from mobiledet.apps.live.save.detection_log import DetectionLog
 from mobiledet.apps.live.save.video_saver import VideoSaver
 from mobiledet.apps.live.show.display_check import DisplayProbe
@@ -137,18 +138,18 @@ class LiveRun:
         painter = Painter(self.settings, on_draw=self.meter.drawn)
         problem, self.screen = (None, None) if probe is None else probe.result()
         self.window, serve, save = self._outputs(problem)
-        recorders: list[Recorder] = []
+        recorders: list[Callable[[Result], object]] = []
         self.log = self.saver = None
         if options.detections is not None:
             ids = self.detector.card.category_ids
             self.log = DetectionLog(options.detections, settings=self.settings, category_ids=ids)
             self._stack.callback(self.log.close)
-            recorders.append(self.log)
+            recorders.append(self.log.put)
         if save is not None:
             fps = self.source.state().fps
             self.saver = VideoSaver(save, painter=painter, fps=fps, live=self.source.live)
             self._stack.callback(self.saver.close, drop_unsaved=lambda: True)
-            recorders.append(self.saver)
+            recorders.append(self.saver.put)
         self.pipeline = Pipeline(
             self.source,
             self.detector,
@@ -195,7 +196,7 @@ class LiveRun:
         if not self.window:
             if not self.served:
                 logger.info("%s; Ctrl-C stops", self.view.title)
-            while not stop.asked.is_set() and not self.pipeline.wait(0.2):
+            while not stop.asked.is_set() and not self.pipeline.ended.wait(0.2):
                 pass
             return
         from mobiledet.apps.live.show.window import Window
@@ -207,7 +208,7 @@ class LiveRun:
             screen=self.screen,
             hold=not self.source.live and self.source.state().frames == 1,  # a single image would only flash
         )
-        window.run(stop.asked, self.pipeline.ended)
+        window.run(stop.asked, self.pipeline.ended.is_set)
 
     def _finish(self, stop: LiveStop) -> None:
         """Complete the files and write the report; an error with one doesn't stop the others."""

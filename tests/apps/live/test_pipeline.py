@@ -10,15 +10,6 @@ from mobiledet.apps.live.view import ViewSettings
 from mobiledet.errors import SourceError
 
 
-class Kept:
-    def __init__(self, wait=0.0):
-        self.indexes, self.wait = [], wait
-
-    def put(self, result):
-        time.sleep(self.wait)
-        self.indexes.append(result.frame.index)
-
-
 def pipeline(source, detector=None, **more):
     settings = more.pop("settings", ViewSettings())
     meter = Meter(started=time.monotonic(), source=source.state)
@@ -26,7 +17,7 @@ def pipeline(source, detector=None, **more):
 
 
 def wait_for_end(run):
-    assert run.wait(30)
+    assert run.ended.wait(30)
     run.join()
 
 
@@ -36,10 +27,10 @@ def run_to_end(run):
 
 
 def test_every_frame_of_a_file_is_processed_in_order():
-    kept = Kept()
-    run = pipeline(ListedSource(40), recorders=[kept])
+    kept = []
+    run = pipeline(ListedSource(40), recorders=[kept.append])
     run_to_end(run)
-    assert kept.indexes == list(range(40))
+    assert [result.frame.index for result in kept] == list(range(40))
     assert run.meter.processed == 40
     number, last = run.results.get()
     assert (number, last.frame.index) == (40, 39)
@@ -106,7 +97,7 @@ def test_stops_when_asked():
     run.start()
     wait_until(lambda: run.meter.processed > 3)
     run.join(20)
-    assert run.ended()
+    assert run.ended.is_set()
     assert run.results.closed
     source.close()
 
@@ -161,7 +152,7 @@ def test_no_thread_is_left():
     before = set(threading.enumerate())
     run = pipeline(ListedSource(3))
     run.start()
-    run.wait(20)
+    run.ended.wait(20)
     run.join()
     assert set(threading.enumerate()) <= before
 

@@ -25,7 +25,7 @@ def test_it_is_opened_by_its_text_and_run_to_the_end():
     meter = Meter(started=time.monotonic(), source=source.state)
     run = Pipeline(source, ScriptedDetector(), settings=ViewSettings(), meter=meter)
     run.start()
-    assert run.wait(20)
+    assert run.ended.wait(20)
     run.join()
     assert (run.error, meter.processed, source.name) == (None, 12, "noise of 12")
 
