@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from live_parts import wait_until
 
 
 @pytest.fixture(scope="session")
@@ -50,9 +51,5 @@ def _wait_for_manager(display: str) -> None:
     if shutil.which("xprop") is None:
         time.sleep(1.0)
         return
-    command = ["xprop", "-root", "_NET_SUPPORTING_WM_CHECK"]
-    for _ in range(100):
-        done = subprocess.run(command, env={**os.environ, "DISPLAY": display}, capture_output=True, text=True)
-        if "window id" in done.stdout:
-            return
-        time.sleep(0.05)
+    command, environment = ["xprop", "-root", "_NET_SUPPORTING_WM_CHECK"], {**os.environ, "DISPLAY": display}
+    wait_until(lambda: "window id" in subprocess.run(command, env=environment, capture_output=True, text=True).stdout)

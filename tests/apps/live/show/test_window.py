@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import pytest
 import window_player
+from live_parts import wait_until
 from x_messages import ask_to_close
 
 from mobiledet.apps.live.frames import Newest
@@ -167,9 +168,7 @@ def test_every_key_acts(play, x_screen):
     player.key("f")
     for count in (1, 2):
         player.key("s")
-        deadline = time.monotonic() + PATIENCE
-        while len(list(player.folder.glob("*.jpg"))) < count and time.monotonic() < deadline:
-            time.sleep(0.02)
+        wait_until(lambda count=count: len(list(player.folder.glob("*.jpg"))) == count)
     player.key("q")
     assert player.end() == "key"
     kept = sorted(player.folder.iterdir())
@@ -209,7 +208,8 @@ def test_a_lost_source_dims_the_frame_and_leaves_the_window_alive(play, x_screen
     player = play("frozen")
     player.wait_for(lambda line: line.get("shown") == 4)
     player.focus()
-    first = wait_until_dim(x_screen)
+    wait_until(lambda: is_dim(x_screen))
+    first = screenshot(x_screen)
     player.key("minus")
     player.settings(threshold=0.25)
     time.sleep(0.6)
@@ -218,13 +218,10 @@ def test_a_lost_source_dims_the_frame_and_leaves_the_window_alive(play, x_screen
     assert player.end() == "key"
 
 
-def wait_until_dim(display):
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        image = screenshot(display)
-        if ((image > 35) & (image < 48)).all(-1).sum() > 20000:  # 90, the frame's grey, dimmed
-            return image
-        assert time.monotonic() < deadline
+def is_dim(display):
+    """Whether much of the screen is as dark as the frame's grey of 90 dimmed."""
+    image = screenshot(display)
+    return ((image > 35) & (image < 48)).all(-1).sum() > 20000
 
 
 def test_keys_act_before_the_first_frame(play):
