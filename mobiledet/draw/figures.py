@@ -21,13 +21,10 @@ if TYPE_CHECKING:
 def save_figure(figure: Figure, path: Path, *, dpi: int = 110) -> None:
     """Write a figure in the format its name asks for, making the folder; a file of that name is replaced whole.
 
-    Args:
-        figure: Made as ``matplotlib.figure.Figure``, not by pyplot, which opens windows and keeps every figure.
-        path: ``.png``, ``.svg`` or ``.pdf``.
-        dpi: Pixels per inch of a ``.png``.
+    It is made as ``matplotlib.figure.Figure``, not by pyplot, which opens windows and keeps every figure.
 
     Raises:
-        ImageError: Unknown extension, or a path that can't be written.
+        ImageError: ``path`` isn't a ``.png``, ``.svg`` or ``.pdf``, or can't be written.
     """
     from mobiledet.draw.boxes import write_encoded  # here, since pages need no OpenCV
 

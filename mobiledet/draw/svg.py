@@ -144,13 +144,9 @@ def bar_chart(
 
 
 def point_chart(points: Sequence[tuple[str, float, float]], *, across: str, up: str, title: str) -> Markup:
-    """Points with their names beside them; both axes begin at 0.
+    """Points, at least one, as name, x and y, with their names beside them; both axes begin at 0.
 
-    Args:
-        points: Name, x and y of each; at least one.
-        across: What x is.
-        up: What y is.
-        title: For those who can't see the chart.
+    ``across`` and ``up`` say what x and y are, ``title`` is for those who can't see the chart.
     """
     figure, axes = _axes(210, left=40, right=14, top=16, bottom=30)
     axes.set_xlim(0, max(1.05 * max(x for _, x, _ in points), 1e-9))

@@ -29,14 +29,8 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # answers of some ne
 def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """Replace a file as a whole: yields a temporary path beside it, which gets its name at the end.
 
-    After an exception the temporary file is removed and ``path`` is as it was.
-
-    Args:
-        path: The file; its folder must exist.
-        durable: Wait until the content is on the disk, so that not even a power cut leaves half a file.
-
-    Raises:
-        OSError: It can't be written.
+    After an exception the temporary file is removed and ``path`` is as it was. ``durable`` waits until the content is
+    on the disk, so that not even a power cut leaves half a file.
     """
     # A long name plus a suffix may be longer than the file system takes.
     temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.tmp")

@@ -105,11 +105,7 @@ class Outcome:
 class Bench:
     """The workers and what they measured. To be used as a context: at its end every worker is ended.
 
-    Args:
-        candidates: What is compared.
-        settings: How.
-        sources: Images to detect in; none for drawn ones.
-        on_step: Called with what is being done, from time to time.
+    Without ``sources`` it detects in drawn images; ``on_step`` is told from time to time what is being done.
     """
 
     def __init__(

@@ -27,12 +27,7 @@ YOLO_YEARS = ("26", "12", "11", "v8")
 
 
 def open_peer(kind: str, target: str, threads: int) -> MeasuredModel:
-    """Load a peer.
-
-    Args:
-        kind: ``"litert"``, ``"torchvision"`` or ``"ultralytics"``.
-        target: The ``.tflite`` file for LiteRT.
-        threads: Processor threads.
+    """Load a peer: ``"litert"`` with a ``.tflite`` file as its target, ``"torchvision"`` or ``"ultralytics"``.
 
     Raises:
         MobiledetError: It isn't installed, or its file can't be used.
@@ -49,11 +44,7 @@ def open_peer(kind: str, target: str, threads: int) -> MeasuredModel:
 
 
 class LiteRt(MeasuredModel):
-    """A TensorFlow Lite SSD with its own post-processing, run by LiteRT.
-
-    Args:
-        path: The file; it takes uint8 images.
-        threads: Of XNNPACK.
+    """A TensorFlow Lite SSD that takes uint8 images, with its own post-processing, run by LiteRT.
 
     Raises:
         ModelFileError: It is damaged, or not such a detector.

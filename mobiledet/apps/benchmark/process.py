@@ -49,9 +49,7 @@ class Worker:
         command: What is started.
         environment: Variables in addition to this process's own.
 
-    Attributes:
-        started: When, on the clock of ``time.perf_counter``.
-        answered: When the last answer came, on the same clock.
+    ``started`` and ``answered``, when the last answer came, are on the clock of ``time.perf_counter``.
     """
 
     def __init__(
@@ -77,11 +75,7 @@ class Worker:
         self.answered = 0.0
 
     def ask(self, request: Mapping[str, Any], *, timeout: float) -> dict[str, Any]:
-        """Have a request answered.
-
-        Args:
-            request: ``do`` and its arguments.
-            timeout: Seconds that may pass before the answer, and between two reports of progress.
+        """Have a request, ``do`` and its arguments, answered, or progress reported, within so many seconds.
 
         Raises:
             ModelRefusedError: The worker can't do it, and says why.

@@ -23,15 +23,7 @@ BUSY = 0.3  # a load average from which the machine counts as busy with somethin
 
 @dataclass(frozen=True)
 class Spread:
-    """Milliseconds of one call, over all calls of all rounds.
-
-    Attributes:
-        median: Half of the calls took less.
-        p90: Nine of ten took less.
-        p95: Nineteen of twenty took less.
-        calls: How many there were.
-        round_medians: The median of each round, in order.
-    """
+    """Milliseconds of one call over all calls of all rounds: median, percentiles, and the median of each round."""
 
     median: float
     p90: float
@@ -44,10 +36,7 @@ class Spread:
 class Ratio:
     """Time relative to another model's, compared round by round, so that slow moments of the machine cancel out.
 
-    Attributes:
-        median: Over the rounds; 2 is twice as long.
-        low: A tenth of the rounds lie below.
-        high: A tenth of the rounds lie above.
+    The median over the rounds, 2 being twice as long; a tenth of the rounds lie below ``low``, a tenth above ``high``.
     """
 
     median: float

@@ -29,14 +29,9 @@ _NO_CLASSES = "the paper doesn't say how many outputs it has"
 
 @dataclass(frozen=True)
 class PaperRow:
-    """One row of a table.
+    """One row of a table: the paper's name and millions of multiply-adds and of parameters.
 
-    Attributes:
-        name: As the paper prints it.
-        mult_adds_m: The paper's millions of multiply-adds.
-        params_m: The paper's millions of parameters.
-        network: Counts the same network here; None where it can't be derived.
-        note: Why not, or why it differs.
+    ``network`` counts the same one here; None where it can't be derived. ``note`` says why not, or why it differs.
     """
 
     name: str

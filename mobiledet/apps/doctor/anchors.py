@@ -59,14 +59,7 @@ def overrides(setting: AnchorSetting, usual: AnchorSetting) -> str:
 
 @dataclass(frozen=True)
 class AnchorGrid:
-    """The anchors of one map: every shape at every grid point.
-
-    Attributes:
-        centre_x: ``(columns,)`` network pixels, evenly spaced.
-        centre_y: ``(rows,)``.
-        widths: ``(shapes,)`` network pixels.
-        heights: ``(shapes,)``.
-    """
+    """The anchors of one map in network pixels: ``(shapes,)`` sizes at ``(columns,)`` x ``(rows,)`` grid points."""
 
     centre_x: FloatArray
     centre_y: FloatArray

@@ -81,9 +81,6 @@ class Collection:
 def collect(datasets: Mapping[str, CocoDataset]) -> Collection:
     """Put the splits of a data set together; train comes first, then val, then the others.
 
-    Args:
-        datasets: name of each split -> its data, at least one; all with the same classes.
-
     Raises:
         DataError: no split, or splits whose classes differ.
     """

@@ -46,13 +46,9 @@ _CHUNK_BYTES = 2**26
 
 @dataclass(frozen=True)
 class Pair:
-    """Two images that are the same, or nearly.
+    """Rows of two images whose files are the same byte for byte, or that only look the same.
 
-    Attributes:
-        first: row of the one.
-        second: row of the other, larger.
-        same_file: whether their files are the same, byte for byte; else they only look the same.
-        difference: largest difference of the thumbnails; 0 for the same content.
+    ``difference`` is the largest one of their thumbnails; 0 for the same file.
     """
 
     first: int

@@ -18,17 +18,10 @@ _MATCHED, _UNMATCHED, _ANCHOR = "#3b76af", "#e0532f", "#111111"
 
 
 def plot_boxes(path: Path, title: str, boxes: FloatArray, setting: AnchorSetting, size: Size) -> None:
-    """Draw boxes and anchors, and how well they overlap.
-
-    Args:
-        path: file to write; ``.png``.
-        title: written above.
-        boxes: ``(M, 4)`` xyxy in network pixels, at least one.
-        setting: the anchors, and the overlap from which on a box counts as matched.
-        size: ``(height, width)`` of the network's input.
+    """Draw boxes ``(M, 4)`` xyxy in network pixels, at least one, the anchors, and how well they overlap.
 
     Raises:
-        ImageError: it can't be written.
+        ImageError: ``path`` can't be written.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullFormatter

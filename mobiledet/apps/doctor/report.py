@@ -80,14 +80,9 @@ class Code(Enum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was noticed.
+    """One thing that was noticed, what to do about it, and where: images as ``split/file name``, or classes.
 
-    Attributes:
-        kind: what kind of thing.
-        text: what it is, with its figures.
-        remedy: what to do about it; empty where there is nothing.
-        places: where: images as ``split/file name``, or classes.
-        split: the split it is about, where each split can have one.
+    ``split`` is the one it is about, where each split can have such a finding.
     """
 
     kind: Code
@@ -145,13 +140,7 @@ class Section:
 
 @dataclass
 class DoctorReport:
-    """Complete report on a data set.
-
-    Attributes:
-        title: what was examined.
-        sections: in reading order.
-        files: images written beside the report -> what they show.
-    """
+    """Complete report on a data set: sections in reading order, and images beside it -> what they show."""
 
     title: str
     sections: list[Section] = field(default_factory=list)

@@ -43,10 +43,7 @@ _PAPER: Color = (58, 60, 64)
 class LabelStyle:
     """How a data set's labels are drawn: by colours with a legend, or with a name at every box.
 
-    Args:
-        names: K class names.
-        counts: ``(K,)`` boxes of each class; classes without any are left out of the legend.
-        crowds: whether the legend mentions crowds.
+    Of K class names, those of which ``counts`` ``(K,)`` has boxes are in the legend; crowds where there are any.
     """
 
     def __init__(self, names: Sequence[str], counts: Sequence[int], *, crowds: bool) -> None:
