@@ -37,6 +37,11 @@ def clock(monkeypatch):
     return moment
 
 
+@pytest.fixture
+def meter():
+    return Meter(started=0)
+
+
 def meter_of(source_state):
     """A meter, and where its source's state is set."""
     state = SimpleNamespace(now=source_state)
@@ -71,28 +76,24 @@ def test_rates_ages_and_stages(clock):
     assert figures["fps"]["first_minute"] is figures["fps"]["last_minute"] is None, "too short a run to tell"
 
 
-def test_the_rate_is_of_the_last_two_seconds(clock):
-    meter = Meter(started=0)
+def test_the_rate_is_of_the_last_two_seconds(meter, clock):
     run(meter, clock, seconds=10, fps=50)
     run(meter, clock, seconds=3, fps=10)
     assert meter.numbers().fps == pytest.approx(10, rel=0.05)
 
 
-def test_the_rate_falls_while_nothing_comes(clock):
-    meter = Meter(started=0)
+def test_the_rate_falls_while_nothing_comes(meter, clock):
     run(meter, clock, seconds=4, fps=20)
     clock.now += 20
     assert meter.numbers().fps < 0.2
 
 
-def test_a_slow_source_has_a_rate_too(clock):
-    meter = Meter(started=0)
+def test_a_slow_source_has_a_rate_too(meter, clock):
     run(meter, clock, seconds=30, fps=0.2)
     assert meter.numbers().fps == pytest.approx(0.2)
 
 
-def test_pauses_are_not_counted(clock):
-    meter = Meter(started=0)
+def test_pauses_are_not_counted(meter, clock):
     run(meter, clock, seconds=3, fps=20)
     meter.pause(True)
     clock.now += 1000
@@ -106,8 +107,7 @@ def test_pauses_are_not_counted(clock):
     assert figures["fps"]["worst_second"] >= 19
 
 
-def test_a_pause_before_the_first_frame_takes_nothing_from_the_run(clock):
-    meter = Meter(started=0)
+def test_a_pause_before_the_first_frame_takes_nothing_from_the_run(meter, clock):
     pause(meter, clock, seconds=4)
     run(meter, clock, seconds=8, fps=10)
     figures = meter.figures()
@@ -115,8 +115,7 @@ def test_a_pause_before_the_first_frame_takes_nothing_from_the_run(clock):
     assert figures["fps"]["overall"] == pytest.approx(10)
 
 
-def test_current_numbers_start_anew_after_a_pause(clock):
-    meter = Meter(started=0)
+def test_current_numbers_start_anew_after_a_pause(meter, clock):
     run(meter, clock, seconds=4, fps=20)
     pause(meter, clock, seconds=1)
     run(meter, clock, seconds=0.5, fps=20, age=0.2)
@@ -144,8 +143,7 @@ def test_what_is_lost_during_a_pause_was_not_missed(clock, comes_back):
     assert meter.figures()["frames"]["lost_seconds"] == (0 if comes_back else 3)
 
 
-def test_first_and_last_minute(clock):
-    meter = Meter(started=0)
+def test_first_and_last_minute(meter, clock):
     run(meter, clock, seconds=61, fps=30)
     run(meter, clock, seconds=60, fps=15)
     run(meter, clock, seconds=61, fps=10)
@@ -201,9 +199,8 @@ def test_what_the_machine_reads(clock):
     assert meter.numbers().throttled == ("hot",)
 
 
-def test_a_pause_without_a_frame_after_it(clock):
+def test_a_pause_without_a_frame_after_it(meter, clock):
     """The camera is lost during the pause, and the user leaves."""
-    meter = Meter(started=0)
     run(meter, clock, seconds=3, fps=20)
     pause(meter, clock, seconds=6)
     clock.now += 10
@@ -234,8 +231,7 @@ def test_a_source_that_never_comes_back_counts(clock):
     assert figures["frames"]["lost_seconds"] == 18
 
 
-def test_a_frame_that_stood_through_a_pause_was_not_shown_late(clock):
-    meter = Meter(started=0)
+def test_a_frame_that_stood_through_a_pause_was_not_shown_late(meter, clock):
     run(meter, clock, seconds=1, fps=10)
     stood = result(9, grabbed=clock.now)
     pause(meter, clock, seconds=60)
@@ -254,8 +250,7 @@ def test_what_came_while_the_model_was_loaded_counts_apart(clock):
     assert (meter.numbers().source.captured, meter.numbers().source.dropped) == (13, 2)
 
 
-def test_nothing_measured_is_nothing_reported(clock):
-    meter = Meter(started=0)
+def test_nothing_measured_is_nothing_reported(meter, clock):
     assert meter.numbers().fps is meter.numbers().age_ms is None
     figures = meter.figures()
     assert figures["fps"] == {"overall": None, "first_minute": None, "last_minute": None, "worst_second": None}

@@ -43,6 +43,11 @@ def scene():
     made.close()
 
 
+@pytest.fixture
+def server(scene):
+    return scene.serve()
+
+
 def viewers(server):
     return ask(server, "/numbers").json["viewers"]
 
@@ -50,8 +55,7 @@ def viewers(server):
 # ---- the page
 
 
-def test_the_page_and_all_its_files_are_served(scene):
-    server = scene.serve()
+def test_the_page_and_all_its_files_are_served(server):
     page = ask(server, "/")
     assert page.status == 200
     assert page.headers["content-type"] == "text/html; charset=utf-8"
@@ -72,8 +76,7 @@ def test_the_page_needs_nothing_from_elsewhere():
     assert not re.search(r"<script>|<style|style=|\son\w+=", page)
 
 
-def test_every_answer_carries_the_protecting_headers(scene):
-    server = scene.serve()
+def test_every_answer_carries_the_protecting_headers(server):
     for path in ("/", "/static/app.js", "/numbers", "/nothing", "/snapshot.jpg"):
         headers = ask(server, path).headers
         assert headers["content-security-policy"].startswith("default-src 'self'")
@@ -91,8 +94,7 @@ def test_nothing_else_is_served(scene, path):
 # ---- the stream
 
 
-def test_a_viewer_gets_the_newest_frame_with_its_boxes(scene):
-    server = scene.serve()
+def test_a_viewer_gets_the_newest_frame_with_its_boxes(scene, server):
     scene.show(3)
     scene.show(4)
     with Viewer(server) as viewer:
@@ -108,8 +110,7 @@ def test_a_viewer_gets_the_newest_frame_with_its_boxes(scene):
                 index, _ = viewer.next()
 
 
-def test_a_stream_waits_for_the_first_frame(scene):
-    server = scene.serve()
+def test_a_stream_waits_for_the_first_frame(scene, server):
     with Viewer(server) as viewer:
         assert viewer.status == 200
         wait_until(lambda: viewers(server) == 1)
@@ -117,8 +118,7 @@ def test_a_stream_waits_for_the_first_frame(scene):
         assert viewer.next()[0] == 0
 
 
-def test_colors_arrive_as_they_were(scene):
-    server = scene.serve()
+def test_colors_arrive_as_they_were(scene, server):
     scene.show(0, items=())
     red = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     red[..., 0] = 200
@@ -157,16 +157,14 @@ def test_a_frame_is_made_once_for_all_and_only_while_somebody_watches(scene, mon
     assert len(encoded) == 2
 
 
-def test_the_last_frame_is_repeated_so_that_the_stream_stays_alive(scene):
-    server = scene.serve()
+def test_the_last_frame_is_repeated_so_that_the_stream_stays_alive(scene, server):
     scene.show(8)
     with Viewer(server) as viewer:
         assert [viewer.next()[0] for _ in range(3)] == [8, 8, 8]
     assert len(scene.drawn) == 1
 
 
-def test_changed_settings_show_at_once_even_when_no_frame_comes(scene):
-    server = scene.serve()
+def test_changed_settings_show_at_once_even_when_no_frame_comes(scene, server):
     scene.show(0)
     with Viewer(server) as viewer:
         _, before = viewer.next()
@@ -193,8 +191,7 @@ def test_viewers_that_never_read_delay_no_one_and_are_let_go(scene, monkeypatch)
             sock.close()
 
 
-def test_a_slow_viewer_misses_frames_instead_of_lagging(scene):
-    server = scene.serve()
+def test_a_slow_viewer_misses_frames_instead_of_lagging(scene, server):
     with Feeder(scene, size=(240, 400), noise=True, items=()) as feeder, Viewer(server) as viewer:
         for _ in range(4):
             viewer.next()
@@ -227,8 +224,7 @@ def test_who_comes_while_a_newer_frame_is_drawn_waits_for_that(scene):
             assert second.next()[0] == 1
 
 
-def test_gone_viewers_are_forgotten_even_before_the_first_frame(scene):
-    server = scene.serve()
+def test_gone_viewers_are_forgotten_even_before_the_first_frame(server):
     viewer = Viewer(server, "?viewer=me")
     wait_until(lambda: ask(server, "/numbers?viewer=me").json["watching"])
     assert not ask(server, "/numbers?viewer=you").json["watching"]
@@ -275,8 +271,7 @@ def test_a_frame_that_cannot_be_drawn_is_left_out(scene, caplog):
     assert "frame 1 " in caplog.text
 
 
-def test_after_the_end_the_last_frame_stays_and_nothing_spins(scene):
-    server = scene.serve()
+def test_after_the_end_the_last_frame_stays_and_nothing_spins(scene, server):
     scene.show(0)
     with Viewer(server) as viewer:
         viewer.next()
@@ -338,8 +333,7 @@ def test_many_who_ask_for_numbers_share_an_answer(scene):
     assert min(np.diff(asked), default=1) > 0.09
 
 
-def test_detections_are_those_shown(scene):
-    server = scene.serve()
+def test_detections_are_those_shown(scene, server):
     assert ask(server, "/detections.json").status == 503
     scene.show(6)
     scene.settings.classes = [2]
@@ -349,8 +343,7 @@ def test_detections_are_those_shown(scene):
     assert answer["seconds_ago"] > 0
 
 
-def test_a_snapshot_is_whole_and_has_a_name(scene):
-    server = scene.serve()
+def test_a_snapshot_is_whole_and_has_a_name(scene, server):
     assert ask(server, "/snapshot.jpg").status == 503
     scene.show(0)
     answer = ask(server, "/snapshot.jpg")
@@ -364,8 +357,7 @@ def test_a_snapshot_is_whole_and_has_a_name(scene):
 # ---- settings
 
 
-def test_settings_are_changed(scene):
-    server = scene.serve()
+def test_settings_are_changed(scene, server):
     answer = change(server, {"threshold": 0.6, "classes": [2, 1, 2], "labels": False, "paused": True})
     assert answer.status == 200
     assert answer.json == {"revision": 4, "threshold": 0.6, "classes": [1, 2], "labels": False, "paused": True}
@@ -421,8 +413,7 @@ def test_all_of_a_change_or_nothing(scene):
     assert (scene.settings.threshold, scene.settings.labels, scene.settings.revision) == (0.3, True, 0)
 
 
-def test_changes_from_other_pages_and_other_kinds_are_refused(scene):
-    server = scene.serve()
+def test_changes_from_other_pages_and_other_kinds_are_refused(scene, server):
     here = f"127.0.0.1:{server.port}"
     for headers in (
         {"Origin": "http://evil.example"},
@@ -444,8 +435,7 @@ def test_changes_from_other_pages_and_other_kinds_are_refused(scene):
 # ---- who is let in
 
 
-def test_other_pages_may_link_to_the_page_but_not_use_its_parts(scene):
-    server = scene.serve()
+def test_other_pages_may_link_to_the_page_but_not_use_its_parts(scene, server):
     scene.show(0)
     far = {"Sec-Fetch-Site": "cross-site"}
     assert ask(server, "/", headers=far).status == 200
@@ -491,8 +481,7 @@ def test_a_token_is_asked_of_every_request(scene):
     assert secret not in first.text
 
 
-def test_the_address_to_open(scene):
-    server = scene.serve()
+def test_the_address_to_open(scene, server):
     assert server.url == f"http://127.0.0.1:{server.port}/"
     open_server = scene.serve(host="0.0.0.0")
     assert re.fullmatch(rf"http://[^/\[\]]+:{open_server.port}/\?token={open_server.token}", open_server.url)
@@ -576,8 +565,7 @@ def test_a_missing_page_is_reported_and_leaves_the_port_free(scene, monkeypatch)
         scene.serve()
 
 
-def test_noise_at_the_port_is_not_logged(scene, caplog):
-    server = scene.serve()
+def test_noise_at_the_port_is_not_logged(scene, caplog, server):
     with caplog.at_level(logging.WARNING):
         for noise in (
             b"\x16\x03\x01\x02\x00\x01\x00",
@@ -643,8 +631,7 @@ def test_a_request_that_does_not_end_is_given_up(scene, monkeypatch):
     assert scene.settings.revision == 0
 
 
-def test_whoever_hangs_up_in_the_middle_is_no_fault_of_ours(scene, caplog):
-    server = scene.serve()
+def test_whoever_hangs_up_in_the_middle_is_no_fault_of_ours(scene, caplog, server):
     for body in (b"", b'{"thresh'):
         half_a_request(server, body).close()
     damaged = ask(

@@ -26,6 +26,11 @@ def scene():
 
 
 @pytest.fixture
+def server(scene):
+    return scene.serve()
+
+
+@pytest.fixture
 def browser(tmp_path):
     with Browser(tmp_path / "browser") as opened:
         yield opened
@@ -41,8 +46,7 @@ def colors(png):
     return int((image.max(-1) - image.min(-1)).max())
 
 
-def test_the_frame_lives_and_the_numbers_are_there(scene, browser):
-    server = scene.serve()
+def test_the_frame_lives_and_the_numbers_are_there(scene, browser, server):
     browser.open(server.url)
     browser.wait_for(f"{BANNER} === 'Waiting for the first frame'")
     with Feeder(scene, pause=0.05):
@@ -61,8 +65,7 @@ def test_the_frame_lives_and_the_numbers_are_there(scene, browser):
     assert browser.problems == []
 
 
-def test_the_controls_change_what_is_drawn(scene, browser):
-    server = scene.serve()
+def test_the_controls_change_what_is_drawn(scene, browser, server):
     scene.show(0)
     browser.open(server.url)
     wait_for_picture(browser)
@@ -99,8 +102,7 @@ def test_the_controls_change_what_is_drawn(scene, browser):
     assert browser.problems == []
 
 
-def test_a_snapshot_is_downloaded(scene, browser):
-    server = scene.serve()
+def test_a_snapshot_is_downloaded(scene, browser, server):
     scene.show(0)
     browser.open(server.url)
     browser.wait_for("document.getElementById('snapshot').getAttribute('aria-disabled') === 'false'")
@@ -111,8 +113,7 @@ def test_a_snapshot_is_downloaded(scene, browser):
     assert cv2.imread(str(file)).shape == (HEIGHT, WIDTH, 3)
 
 
-def test_a_lost_source_and_a_lost_server_are_reported_and_both_come_back(scene, browser):
-    server = scene.serve()
+def test_a_lost_source_and_a_lost_server_are_reported_and_both_come_back(scene, browser, server):
     with Feeder(scene, pause=0.05):
         browser.open(server.url)
         wait_for_picture(browser)
@@ -133,8 +134,7 @@ def test_a_lost_source_and_a_lost_server_are_reported_and_both_come_back(scene, 
         wait_until(lambda: browser.screenshot("#frame") != first)
 
 
-def test_a_stream_that_broke_off_is_opened_again(scene, browser, monkeypatch):
-    server = scene.serve()
+def test_a_stream_that_broke_off_is_opened_again(scene, browser, monkeypatch, server):
     scene.show(0)
     browser.open(server.url)
     wait_for_picture(browser)
@@ -150,8 +150,7 @@ def test_a_stream_that_broke_off_is_opened_again(scene, browser, monkeypatch):
     wait_until(lambda: ask(server, "/numbers").json["viewers"] == 1)
 
 
-def test_a_hidden_page_costs_nothing(scene, browser):
-    server = scene.serve()
+def test_a_hidden_page_costs_nothing(scene, browser, server):
     scene.show(0)
     browser.open(server.url)
     wait_for_picture(browser)
@@ -163,8 +162,7 @@ def test_a_hidden_page_costs_nothing(scene, browser):
     wait_until(lambda: ask(server, "/numbers").json["viewers"] == 1)
 
 
-def test_a_phone_and_the_dark(scene, browser):
-    server = scene.serve()
+def test_a_phone_and_the_dark(scene, browser, server):
     scene.show(0)
     browser.device(390, 844, phone=True)
     browser.open(server.url)
@@ -191,8 +189,7 @@ def test_the_token_goes_on_by_cookie_and_an_old_one_is_refused(scene, browser):
     browser.wait_for("document.body.innerText.startsWith('403: the token is missing')")
 
 
-def test_two_browsers_windows_share_their_settings(scene, browser):
-    server = scene.serve()
+def test_two_browsers_windows_share_their_settings(scene, browser, server):
     scene.show(0)
     browser.open(server.url)
     wait_for_picture(browser)
