@@ -18,11 +18,6 @@ def hold_out(dataset: CocoDataset, share: float, seed: int) -> tuple[CocoDataset
     (Sechidis et al. 2011, iterative stratification), but the last image of a class always stays in training.
     Copies of one image that Roboflow has augmented (``name.rf.<hash>.jpg``) stay together.
 
-    Args:
-        dataset: what to divide.
-        share: of the images that are held out, above 0 and below 1.
-        seed: another seed, another choice.
-
     Returns:
         The training and the validation part, in the order of ``dataset``, with all its classes.
 

@@ -161,10 +161,6 @@ def read_bytes(path: str | Path) -> bytes:
 def check_container(path: str | Path, data: bytes) -> str:
     """Make sure that a file is an image and reaches its own end.
 
-    Args:
-        path: its name, for the error.
-        data: its content.
-
     Returns:
         The format as Pillow calls it.
 
@@ -289,11 +285,6 @@ def verify_images(paths: Sequence[Path], folder: Path, *, progress: bool = False
     Images found good are noted, with size and time of change, in a file below ``$MOBILEDET_CACHE`` (or
     ``~/.cache/mobiledet``); they are decoded again only once they have changed. Notes that can't be read or
     written cost time, nothing else.
-
-    Args:
-        paths: the images.
-        folder: where they lie; images of one folder share one cache file.
-        progress: show a bar, if standard error is a terminal.
 
     Returns:
         For each path what was found, or the error.

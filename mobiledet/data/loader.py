@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -97,12 +97,7 @@ class ImageCache:
 class DetectionImages(Dataset[Sample | ImageError]):
     """Reads, augments or fits the images of a data set.
 
-    Args:
-        dataset: The images.
-        resize: How large images become.
-        transform: Random changes; None only fits the image.
-        seed: Start of every sample's random numbers.
-        cache: Decoded images.
+    Without a transform images are only fitted. The seed is the start of every sample's random numbers.
     """
 
     def __init__(
@@ -194,11 +189,7 @@ def in_order(length: int, batch_size: int) -> list[list[SampleKey]]:
 class Batches:
     """Iterates over batches, read ahead by worker processes.
 
-    Args:
-        images: Where samples come from.
-        sampler: Which, in what order.
-        workers: Processes that read; 0 reads here.
-        pin_memory: For a GPU.
+    Without workers they are read in this process; ``pin_memory`` is for a GPU.
     """
 
     def __init__(
@@ -214,7 +205,7 @@ class Batches:
             images,  # type: ignore[arg-type]  # keyed by SampleKey, not by int
             batch_sampler=sampler,
             num_workers=workers,
-            collate_fn=_collate,
+            collate_fn=collate,
             worker_init_fn=_start_worker,
             persistent_workers=workers > 0,
             pin_memory=pin_memory,
@@ -256,8 +247,11 @@ class Batches:
             raise DataError(str(problem))
 
 
-def collate(samples: list[Sample]) -> Batch:
-    """Stack samples that have one size, list others; pixels stay channels-last in memory."""
+def collate(found: Sequence[Sample | ImageError]) -> Batch | ImageError:
+    """Stack samples that have one size, list others; pixels stay channels-last in memory. The first error, if any."""
+    samples = [sample for sample in found if isinstance(sample, Sample)]
+    if len(samples) < len(found):
+        return next(error for error in found if isinstance(error, ImageError))
     pixels = [sample.image for sample in samples]
     images: Tensor | list[Tensor]
     if len({image.shape for image in pixels}) == 1:
@@ -270,13 +264,6 @@ def collate(samples: list[Sample]) -> Batch:
         [sample.geometry for sample in samples],
         [sample.image_id for sample in samples],
     )
-
-
-def _collate(samples: list[Sample | ImageError]) -> Batch | ImageError:
-    for sample in samples:
-        if isinstance(sample, ImageError):
-            return sample
-    return collate([sample for sample in samples if isinstance(sample, Sample)])
 
 
 def _read(dataset: CocoDataset, index: int) -> ImageArray:

@@ -29,9 +29,7 @@ def open_data(config: DataConfig, *, seed: int = 0) -> Splits:
     A folder in COCO layout is read strictly: what can't be repaired without guessing is refused. Pascal VOC, YOLO and
     unusual COCO folders are read where they lie; what can't be used of them is skipped and reported.
 
-    Args:
-        config: Where the data is.
-        seed: Decides which images are held out, where the config wants that.
+    The seed decides which images are held out, where the config wants that.
 
     Raises:
         DataError: they can't be used, or name different classes.

@@ -83,13 +83,7 @@ class TrainTransform:
 
 
 class FitRegion(A.DualTransform):  # type: ignore[misc]
-    """Cut out a region, which may reach beyond the image, and fit it into the network's input.
-
-    Args:
-        resize: How large the result becomes.
-        augment: Chances of cropping and expanding.
-        fill: RGB where the region lies outside the image.
-    """
+    """Cut out a region, which may reach beyond the image, and fit it into the network's input."""
 
     _targets = (A.core.type_definitions.Targets.IMAGE, A.core.type_definitions.Targets.BBOXES)
 

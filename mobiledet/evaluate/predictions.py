@@ -80,10 +80,7 @@ def match_categories(names: Sequence[str], categories: Sequence[Category]) -> li
 def metrics_record(metrics: Metrics, threshold: float | None, model: dict[str, Any]) -> dict[str, Any]:
     """The content of metrics.json: the figures, and exactly which model they belong to.
 
-    Args:
-        metrics: The figures.
-        threshold: Score with the best F1.
-        model: See :func:`model_record` and :func:`checkpoint_record`.
+    ``threshold`` is the score with the best F1; for ``model`` see :func:`model_record` and :func:`checkpoint_record`.
     """
     return {**metrics.to_json_dict(), "best_f1_threshold": threshold, "model": model}
 

@@ -193,10 +193,7 @@ def report_path(model: Path) -> Path:
 def compare(wanted: Sequence[Detections], found: Sequence[Detections], *, threshold: float) -> Agreement:
     """Match one model's detections with another's.
 
-    Args:
-        wanted: The checkpoint's, image by image.
-        found: The exported model's, of the same images.
-        threshold: Detections that score this much are compared, and each image's best ten anyway.
+    Compared are detections, image by image, that score at least ``threshold``, and each image's best ten anyway.
     """
     boxes = matched = 0
     edges: list[float] = [0.0]

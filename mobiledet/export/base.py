@@ -95,9 +95,6 @@ def quiet(*loggers: str) -> Iterator[None]:
     """Silence other people's exporters: nothing on stdout, no warnings, only errors from the named loggers.
 
     What goes wrong is raised, and what is of use to the user the package reports itself.
-
-    Args:
-        loggers: Names; ``""`` is the root of all.
     """
     named = [logging.getLogger(name) for name in loggers]
     levels = [logger.level for logger in named]

@@ -35,11 +35,6 @@ def write_ncnn(model: DetectionModel, card: ModelCard, folder: Path) -> None:
 
     Weights are float32. The network ends at decoded boxes and scores; suppression is the runtime's.
 
-    Args:
-        model: Trained, with a head that needs no suppression of its own.
-        card: What the model says about itself.
-        folder: A new one.
-
     Raises:
         ModelFileError: ncnn can't run this head, the card has more than one image at once, or what pnnx made doesn't
             find what the model finds.

@@ -30,11 +30,6 @@ OPSET = 18
 def trace_onnx(model: DetectionModel, *, size: Size, batch: int = 1) -> onnx.ModelProto:
     """A detector as an ONNX graph of fixed shape.
 
-    Args:
-        model: Trained.
-        size: ``(height, width)`` of the network's input.
-        batch: Images at once.
-
     Returns:
         Inputs ``images`` ``(B, H, W, 3)`` uint8 RGB, ``score_threshold`` and ``iou_threshold``, scalars; outputs
         ``boxes`` ``(B, N, 4)`` float32 xyxy in network pixels, ``scores`` ``(B, N)`` and ``labels`` ``(B, N)`` int64.

@@ -26,10 +26,6 @@ def prepare_model(model: str, *, threads: int = 0) -> str | Path:
     ones need neither. Without those packages, but with PyTorch, the name is given back, which runs at a third of the
     speed.
 
-    Args:
-        model: A path, or pretrained weights by name.
-        threads: Processor threads of the comparison that ends an export.
-
     Raises:
         ModelFileError: There is no such file, and no PyTorch either, which knows further kinds.
         MissingDependencyError: A name that isn't exported yet, and no PyTorch to do it.

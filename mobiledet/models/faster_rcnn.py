@@ -112,14 +112,7 @@ class FasterRCNNConfig(BaseHeadConfig):
 
 
 class ProposalNetwork(nn.Module):
-    """The layers that find proposals: a 3x3 convolution, then objectness and offsets of each anchor.
-
-    Args:
-        channels: Of the feature map.
-        num_anchors: At each location.
-        depthwise: The 3x3 convolution becomes depthwise-separable.
-        style: Padding and batch-norm settings of that.
-    """
+    """The layers that find proposals: a 3x3 convolution, then objectness and offsets of each anchor."""
 
     def __init__(self, channels: int, num_anchors: int, *, depthwise: bool, style: LayerStyle) -> None:
         super().__init__()
@@ -211,10 +204,6 @@ class FasterRCNNHead(Head):
 
     def candidates(self, features: Mapping[str, Tensor], image_sizes: Sequence[Size]) -> Candidates:
         """Every proposal's scores and its box for each class.
-
-        Args:
-            features: The backbone's maps; the one named by ``feature`` is used, ``(B, C, H, W)``.
-            image_sizes: ``(height, width)`` of each image inside the batch, which may be larger.
 
         Returns:
             Boxes ``(B, P, K, 4)`` in network pixels, clipped to the image, and scores ``(B, P, K)``. Where an image

@@ -111,11 +111,7 @@ class SSDLiteConfig(_SSDFamily):
 class ExtraLayers(nn.Module):
     """SSD's extra maps: pairs of a 1x1 and a 3x3 stride-2 convolution, each halving the map before it (figure 2).
 
-    Args:
-        in_channels: Channels of the backbone's last map.
-        channels: (1x1, 3x3) channels of each pair.
-        depthwise: The 3x3 becomes depthwise-separable (SSDLite).
-        style: As in the backbone.
+    ``channels`` are the (1x1, 3x3) channels of each pair; in SSDLite the 3x3 is depthwise-separable.
     """
 
     def __init__(
@@ -220,10 +216,6 @@ class SSDHead(Head):
 
     def candidates(self, features: Mapping[str, Tensor], image_sizes: Sequence[Size]) -> Candidates:
         """Every anchor's decoded box and scores.
-
-        Args:
-            features: The backbone's maps, each ``(B, C_i, H_i, W_i)``.
-            image_sizes: ``(height, width)`` of each network input.
 
         Returns:
             Boxes ``(B, A, 4)`` in network pixels, clipped to it, and scores ``(B, A, K)``.

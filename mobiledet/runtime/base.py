@@ -69,10 +69,7 @@ class Runtime:
 def missing_package(package: str, extra: str | None, path: Path) -> MissingDependencyError:
     """The error for a model whose runtime isn't installed.
 
-    Args:
-        package: What is missing.
-        extra: The extra of ``setup.py`` that brings it; None where there is none.
-        path: The model.
+    ``extra`` is the extra of ``setup.py`` that brings it; None where there is none.
     """
     how = install_extra(extra) if extra else f"pip install {package}"
     return MissingDependencyError(f"{path}: running it needs the package {package}, which is not installed; {how}")

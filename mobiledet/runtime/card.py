@@ -65,10 +65,6 @@ class ModelCard:
     def from_json(cls, text: str, place: str) -> ModelCard:
         """The card in ``text``.
 
-        Args:
-            text: As :meth:`to_json` writes it.
-            place: The file it comes from, for messages.
-
         Raises:
             ModelFileError: It isn't a card, or that of a newer version.
         """

@@ -23,12 +23,7 @@ def find_runtime(path: str | Path) -> Runtime | None:
 def open_backend(path: str | Path, *, threads: int = 0, provider: str | None = None, spin: bool = True) -> Backend:
     """Load an exported model, a checkpoint, or pretrained weights by name.
 
-    Args:
-        path: File, folder or name.
-        threads: Processor threads; 0 takes all cores.
-        provider: Where it runs: an execution provider of ONNX Runtime, a device of OpenVINO or of PyTorch. None or
-            ``"auto"`` takes the runtime's own choice.
-        spin: Whether ONNX Runtime's threads keep their cores busy while they wait for the next call.
+    The arguments are those of :class:`mobiledet.runtime.detector.Detector`.
 
     Raises:
         ModelFileError: There is no such file, or it is damaged or foreign.

@@ -28,11 +28,7 @@ class NcnnBackend:
     It computes in float32, as it was scored. Left to itself ncnn takes float16 on ARM processors that have it, which is
     faster and rounds to three digits; ask for it with ``provider="cpu:f16"``.
 
-    Args:
-        path: The folder, or the ``.param`` in it.
-        threads: Processor threads; 0 takes all cores.
-        provider: ``"cpu"`` or ``"cpu:f16"``; None for the former.
-        spin: Without effect here; ncnn has no such setting.
+    The arguments are those of :class:`mobiledet.runtime.detector.Detector`; ``spin`` has no effect here.
 
     Raises:
         ModelFileError: Something is missing, damaged or foreign, or there is no such provider.

@@ -28,11 +28,8 @@ PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 class OnnxBackend:
     """A model in ONNX Runtime.
 
-    Args:
-        path: The file.
-        threads: Processor threads; 0 takes all cores.
-        provider: An execution provider, such as ``"cuda"`` or ``"CUDAExecutionProvider"``; None for the processor.
-        spin: Whether threads that wait for the next call keep their cores busy for some 50 ms.
+    The arguments are those of :class:`mobiledet.runtime.detector.Detector`; a provider is named ``"cuda"`` or
+    ``"CUDAExecutionProvider"``.
 
     Raises:
         ModelFileError: The file is damaged or foreign, or there is no such provider.

@@ -33,11 +33,7 @@ class OpenvinoBackend:
     the time, and scores that move by 0.003 in the median but by up to 0.3 (SSD, 80 classes, 8 images). Ask for it
     with ``provider="cpu:bf16"``. Layers that are INT8 in the file stay INT8.
 
-    Args:
-        path: The folder, or the ``.xml`` in it.
-        threads: Processor threads; 0 takes all cores.
-        provider: A device of OpenVINO, such as ``"gpu"``; behind a colon another precision, as in ``"cpu:bf16"``.
-        spin: Without effect here; OpenVINO has no such setting.
+    The arguments are those of :class:`mobiledet.runtime.detector.Detector`; ``spin`` has no effect here.
 
     Raises:
         ModelFileError: Something is missing, damaged or foreign, or there is no such device.

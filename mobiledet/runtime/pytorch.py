@@ -27,10 +27,7 @@ from mobiledet.weights.store import resolve_weights
 class PyTorchBackend:
     """A detection model behind the same calls as an exported file.
 
-    Args:
-        model: The network; it is put into evaluation mode.
-        card: Its class names and settings, see :func:`model_card`.
-        device: Where it runs.
+    The model is put into evaluation mode; for its card see :func:`model_card`.
     """
 
     def __init__(self, model: DetectionModel, card: ModelCard, *, device: torch.device | str = "cpu") -> None:
@@ -105,13 +102,7 @@ def open_checkpoint(path: str | Path, *, threads: int = 0, provider: str | None 
 
 
 def model_card(model: DetectionModel, names: Sequence[str], category_ids: Sequence[int] = ()) -> ModelCard:
-    """The card of a model in memory: how it is fed and read, but neither its cost nor where it comes from.
-
-    Args:
-        model: The network.
-        names: Its ``K`` class names.
-        category_ids: The training data's id of each class.
-    """
+    """The card of a model in memory: how it is fed and read, but neither its cost nor where it comes from."""
     red, green, blue = (round(value) for value in model.mean.flatten().tolist())
     return ModelCard(
         names=tuple(names),

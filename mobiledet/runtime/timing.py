@@ -26,10 +26,7 @@ def time_halves(network: Callable[[], T], rest: Callable[[T], object], rounds: i
 def time_shares(run: Callable[[], object], rounds: int, network_share: Callable[[], float]) -> dict[str, float]:
     """Median milliseconds of ``network`` and ``decode+nms``, where one call does both and a profile splits its time.
 
-    Args:
-        run: The call.
-        rounds: How often it is timed.
-        network_share: The network's share in it; asked afterwards, since profiling slows everything a little.
+    The network's share is asked for afterwards, since profiling slows everything a little.
     """
     whole = []
     for _ in range(rounds):

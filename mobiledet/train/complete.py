@@ -26,11 +26,6 @@ _Settings = TypeVar("_Settings", bound=BaseModel)
 def complete(config: Config, data: CocoDataset, weights: InitialWeights | None = None) -> Config:
     """The recipe with everything filled in that weights and data decide; a pure function.
 
-    Args:
-        config: The recipe.
-        data: The training images.
-        weights: What the model starts from.
-
     Raises:
         ConfigError: recipe, weights and data contradict each other.
     """

@@ -68,12 +68,7 @@ class EpochClock:
 class Reporter:
     """Tells how a run goes.
 
-    Args:
-        folder: The run folder.
-        epochs: Of the whole run.
-        batches_per_epoch: For the bar.
-        tensorboard: Also write event files.
-        main: Only the main process of several tells anything.
+    Of several processes only the ``main`` one does.
 
     Raises:
         MissingDependencyError: TensorBoard is asked for and not installed.

@@ -58,12 +58,8 @@ SAVE_SECONDS = 600
 class Run:
     """One training run in its folder.
 
-    Args:
-        config: The recipe, with ``num_classes`` filled in.
-        folder: The run folder, held by this process.
-        train: Images to learn from.
-        val: Images to score on, or None.
-        stop: Asked after every step.
+    The config has ``num_classes`` filled in, the folder is held by this process, and ``stop`` is asked after every
+    step.
     """
 
     def __init__(

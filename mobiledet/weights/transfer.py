@@ -98,10 +98,7 @@ def read_initial_weights(content: Mapping[str, Any], name: str) -> InitialWeight
 def load_into(model: DetectionModel, weights: InitialWeights, names: Sequence[str]) -> Transfer:
     """Load weights into a model built from the completed config.
 
-    Args:
-        model: Its own weights stay wherever none fit.
-        weights: Where they come from.
-        names: The model's K classes.
+    The model's own weights stay wherever none fit; ``names`` are its K classes.
     """
     state = model.state_dict()
     known = {normalized(name): index for index, name in enumerate(weights.names)}

@@ -64,12 +64,7 @@ def assemble(
 ) -> dict[str, CocoDataset]:
     """The splits of a data set, fit for training; what isn't is dropped and recorded in the log.
 
-    Args:
-        source: what the importer found; its images' boxes may be changed.
-        root: the data set's folder.
-        log: takes the findings.
-        check_images: decode every image. Otherwise only the sizes that are needed are read.
-        progress: show a bar on a terminal while decoding.
+    Without ``check_images`` only the sizes that are needed are read. The boxes of the source's images may be changed.
 
     Raises:
         DataError: nothing usable is left.

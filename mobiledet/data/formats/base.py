@@ -44,10 +44,8 @@ class Format(ABC):
     def read(self, tree: Tree, log: ImportLog, only: str | None) -> ImportedImages:
         """Read the images and labels below a folder.
 
-        Args:
-            tree: the folder.
-            log: takes what is dropped, repaired and noted.
-            only: the file that was named instead of the folder, if one was.
+        ``only`` is the file that was named instead of the folder, if one was; the log takes what is dropped, repaired
+        and noted.
 
         Raises:
             DataError: nothing of it can be used.

@@ -84,11 +84,7 @@ def find_backbone(graph: TFLiteGraph) -> FoundBackbone:
 def folded_conv(graph: TFLiteGraph, op: TFLiteOp, name: str, *, relu6: bool = True) -> FoldedConv:
     """The real weights and biases of a convolution, in PyTorch's order of dimensions.
 
-    Args:
-        graph: Where it is from.
-        op: The convolution.
-        name: What it is, for messages.
-        relu6: Whether a ReLU6 must follow; without, nothing may.
+    With ``relu6`` a ReLU6 must follow, without it no activation may; ``name`` is for messages.
 
     Raises:
         CheckpointError: Something about it is not as in MobileNetV1 or SSD.
@@ -114,9 +110,7 @@ def folded_conv(graph: TFLiteGraph, op: TFLiteOp, name: str, *, relu6: bool = Tr
 def find_classifier(graph: TFLiteGraph, features: int) -> dict[str, Tensor] | None:
     """The one linear layer after global pooling, written as a 1x1 convolution or as FULLY_CONNECTED.
 
-    Args:
-        graph: Where it is from.
-        features: Index of the tensor that the backbone ends in.
+    ``features`` is the index of the tensor that the backbone ends in.
 
     Returns:
         ``weight`` ``(classes, channels)`` and ``bias`` ``(classes,)``; None if the file has features only.
