@@ -150,11 +150,12 @@ Describe: TypeAlias = Callable[[int], tuple[str, str]]
 
 @dataclass(frozen=True)
 class FaultRecord:
-    """One fault that was found: its kind, where it is, and the value there."""
+    """One fault that was found: its kind, where it is, the value there, and the row where it was found in a table."""
 
     fault: Fault
     place: str
     value: str = ""
+    row: int = -1
 
     def __str__(self) -> str:
         return ": ".join(filter(None, (self.place, self.value)))
@@ -166,7 +167,7 @@ class CheckReport:
 
     Attributes:
         source: the file's name.
-        examples: the first `EXAMPLES` of each kind of fault.
+        examples: the first ``limit`` of each kind of fault; all of them if that is None.
         counts: how many there are of each kind.
         notes: things that are legal and still worth knowing, with their numbers.
         images: images in the data set.
@@ -181,14 +182,15 @@ class CheckReport:
     images: int = 0
     boxes: int = 0
     classes: int = 0
+    limit: int | None = EXAMPLES
 
     def add(self, fault: Fault, rows: Rows, describe: Describe) -> None:
         """Count a fault of some rows and describe the first of them as ``(place, value)``."""
         if not len(rows):
             return
         known = self.examples.setdefault(fault, [])
-        for row in rows[: max(0, EXAMPLES - len(known))]:
-            known.append(FaultRecord(fault, *describe(int(row))))
+        for row in rows if self.limit is None else rows[: max(0, self.limit - len(known))]:
+            known.append(FaultRecord(fault, *describe(int(row)), int(row)))
         self.counts[fault] += len(rows)
 
     def note(self, fault: Fault, count: int) -> None:

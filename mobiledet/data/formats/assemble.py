@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from mobiledet.data.checks import check_coco, collector_paused
 from mobiledet.data.coco import CocoDataset
-from mobiledet.data.faults import CheckReport, Describe, Fault, FaultRecord, ImportLog, Rows, Severity
+from mobiledet.data.faults import EXAMPLES, CheckReport, Fault, FaultRecord, ImportLog, Severity
 from mobiledet.data.formats.base import ImportedImages, SourceImage
 from mobiledet.data.formats.tree import SPLIT_ORDER
 from mobiledet.data.images import ImageInfo, check_container, read_bytes, stored_orientation, verify_images
@@ -26,37 +26,6 @@ SAME_SHAPE = 0.02
 
 STRAY = 2.0
 """Pixels by which boxes may stick out of a size that they still fit."""
-
-
-@dataclass
-class ImportReport(CheckReport):
-    """A report of the COCO checks that also knows which rows are at fault, and what these rows are called.
-
-    Attributes:
-        places: "images" and "annotations" -> the place of each row in the files that were imported.
-        faulty: the same -> the rows that training must not start with.
-        records: every fault and repair.
-    """
-
-    places: dict[str, list[str]] = field(default_factory=dict)
-    faulty: dict[str, set[int]] = field(default_factory=lambda: {"images": set(), "annotations": set()})
-    records: list[FaultRecord] = field(default_factory=list)
-
-    def add(self, fault: Fault, rows: Rows, describe: Describe) -> None:
-        """As `CheckReport.add`, for all rows."""
-        super().add(fault, rows, describe)
-        for row in map(int, rows):
-            place, value = describe(row)
-            section = place.partition("[")[0]
-            if section in self.places:
-                place = self.places[section][row]
-                if fault.severity is Severity.REFUSED:
-                    self.faulty[section].add(row)
-            self.records.append(FaultRecord(fault, place, value))
-
-    def plain(self) -> CheckReport:
-        """The report alone."""
-        return CheckReport(self.source, self.examples, self.counts, self.notes, self.images, self.boxes, self.classes)
 
 
 def assemble(
@@ -203,23 +172,30 @@ def _check_split(
     images = _with_ids(images, log, split)
     while images:
         parsed, places = _coco_dict(images, source, names, found)
-        image_places = [f"{p.labels} ({p.path.name})" for p in images]
-        report = ImportReport(split, places={"images": image_places, "annotations": places})
+        shown = {"images": [f"{p.labels} ({p.path.name})" for p in images], "annotations": places}
+        report = CheckReport(split, limit=None)
         columns = check_coco(parsed, folder, report, known=[found.get(p.path) for p in images])
-        faulty_images, faulty_rows = report.faulty["images"], report.faulty["annotations"]
-        if not faulty_images and not faulty_rows:
+        records: list[FaultRecord] = []
+        faulty: dict[str, set[int]] = {"images": set(), "annotations": set()}
+        for record in chain.from_iterable(report.examples.values()):
+            section = record.place.partition("[")[0]
+            # Named as in the files that were imported.
+            records.append(replace(record, place=shown[section][record.row]) if section in shown else record)
+            if section in shown and record.fault.severity is Severity.REFUSED:
+                faulty[section].add(record.row)
+        if not any(faulty.values()):
             report.raise_if_errors()
-            _record_findings(report, images, split, log)
-            return CocoDataset(columns, annotation_file=source.annotation_file, image_dir=folder, report=report.plain())
-        for record in report.records:
+            _record_findings(report, records, images, split, log)
+            return CocoDataset(columns, annotation_file=source.annotation_file, image_dir=folder, report=report)
+        for record in records:
             if record.fault.severity is Severity.REFUSED:
                 log.add(record.fault, record.place, record.value)
         boxes = iter(range(len(places)))
         kept = []
         for row, image in enumerate(images):
             rows = [next(boxes) for _ in image.boxes]
-            if row not in faulty_images:
-                left = [box for box, at in zip(image.boxes, rows, strict=True) if at not in faulty_rows]
+            if row not in faulty["images"]:
+                left = [box for box, at in zip(image.boxes, rows, strict=True) if at not in faulty["annotations"]]
                 kept.append(replace(image, boxes=left))
         images = kept
     return None
@@ -268,10 +244,12 @@ def _coco_dict(
     return {"images": entries, "annotations": annotations, "categories": categories}, places
 
 
-def _record_findings(report: ImportReport, images: Sequence[SourceImage], split: str, log: ImportLog) -> None:
+def _record_findings(
+    report: CheckReport, records: list[FaultRecord], images: list[SourceImage], split: str, log: ImportLog
+) -> None:
     """Move what the checks repaired and noted into the log. A format without sizes has none to repair."""
     unstated = {f"{p.labels} ({p.path.name})" for p in images if p.size is None}
-    for record in report.records:
+    for record in records:
         if not (record.fault is Fault.SIZE_FROM_FILE and record.place in unstated):
             log.add(record.fault, record.place, record.value)
     if unclear := report.notes[Fault.ROTATION_UNCLEAR]:
@@ -279,6 +257,7 @@ def _record_findings(report: ImportReport, images: Sequence[SourceImage], split:
     left = report.counts.pop(Fault.SIZE_FROM_FILE, 0) - len(unstated)
     if left > 0:
         report.counts[Fault.SIZE_FROM_FILE] = left
+    report.examples = {fault: found[:EXAMPLES] for fault, found in report.examples.items()}
 
 
 def _refuse_useless(
