@@ -28,14 +28,9 @@ class Pipeline:
     results does so in theirs. With a live source the newest frame is processed and those that came meanwhile are
     dropped, so delay doesn't grow; any other source is processed frame by frame.
 
-    Args:
-        source: Started already, or to be started before `start`.
-        detector: Runs on the frames.
-        settings: Whether it is paused, among others.
-        meter: Measures what happens.
-        recorders: Called with every result, in order: at once with a live source; with any other they may wait.
-        max_frames: Stop after so many frames.
-        max_seconds: Stop so long after the first boxes, pauses included.
+    The source is started already, or before `start`. ``recorders`` are called with every result, in order; with a live
+    source they mustn't wait. It stops after ``max_frames`` frames, or ``max_seconds`` seconds after
+    the first boxes, pauses included.
     """
 
     def __init__(

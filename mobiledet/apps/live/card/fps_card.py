@@ -52,11 +52,9 @@ _MAX_VALUE = 1e12
 
 @dataclass(frozen=True)
 class Card:
-    """The report of one run.
+    """The report of one run: the board's name on the page, and the JSON as it was read.
 
-    Attributes:
-        label: The board's name on the page.
-        content: The JSON as it was read; every figure that `number` and `series` give has been checked.
+    Every figure that `number` and `series` give has been checked.
     """
 
     label: str

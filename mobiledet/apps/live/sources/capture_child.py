@@ -43,13 +43,10 @@ _QUIET = {
 
 
 class CaptureChild:
-    """One capture process.
+    """One capture process, started by a command.
 
-    Args:
-        command: The command that is started.
-        job: What it captures.
-        on_message: Called with each of its messages, and with None when no more will come, from a thread of its own;
-            must be quick.
+    ``on_message`` is called with each of its messages, and with None when no more will come, from a thread of its own;
+    it must be quick.
     """
 
     def __init__(
@@ -125,11 +122,7 @@ class CaptureChild:
         self._send(str(slot))
 
     def end(self, *, gently: bool = True) -> None:
-        """End it, whatever it is doing, and release its memory.
-
-        Args:
-            gently: Let it end itself, if it does so at once.
-        """
+        """End it, whatever it is doing, and release its memory; ``gently`` lets it do so itself, if at once."""
         process = self._process
         if process is None:
             return

@@ -33,10 +33,8 @@ async def add_headers(_: web.Request, response: web.StreamResponse) -> None:
 def make_guard(*, host: str, port: int, token: str | None) -> Middleware:
     """The middleware that decides who gets an answer; others get 403.
 
-    Args:
-        host: Where the server listens.
-        port: Its port; cookies are shared by all ports of a host, so it is part of the cookie's name.
-        token: Secret that every request must carry; None on a loopback address only.
+    Cookies are shared by all ports of a host, so the port is part of the cookie's name. Every request must carry the
+    token; it is None on a loopback address only.
     """
     names, cookie = {"localhost", "127.0.0.1", "::1", host.lower()}, f"mobiledet_{port}"
 
