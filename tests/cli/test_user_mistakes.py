@@ -12,7 +12,6 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,39 +30,11 @@ SETTINGS = """
 RECIPE = f"from mobiledet.config import *\nconfig = Config({SETTINGS})\n"
 
 
-@dataclass(frozen=True)
-class Bench:
-    """A folder of things to get wrong; the working directory.
-
-    Attributes:
-        folder: holds ``tiny.py``, a good recipe, ``data/``, a good data set of 4 and 2 images, ``run/``, a trained
-            run, and ``images/a.jpg``.
-    """
-
-    folder: Path
-
-    def write(self, name: str, content: str | bytes) -> str:
-        path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
-        return name
-
-    def annotations(self, split: str = "train") -> Path:
-        return self.folder / f"data/annotations/instances_{split}.json"
-
-    def change(self, change: Callable[[dict[str, Any]], object], split: str = "train") -> None:
-        content = json.loads(self.annotations(split).read_text())
-        change(content)
-        self.annotations(split).write_text(json.dumps(content))
-
-    def snapshot(self) -> dict[str, bytes]:
-        files = (path for path in self.folder.rglob("*") if path.is_file())
-        return {str(path.relative_to(self.folder)): path.read_bytes() for path in files}
-
-
 @pytest.fixture(scope="session")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that every test gets a copy of."""
+    """A folder of things to get wrong: ``tiny.py``, a good recipe, ``data/``, a good data set of 4 and 2 images,
+    ``run/``, a trained run, and ``images/a.jpg``.
+    """
     from mobiledet.config import apply_overrides, load_config
     from mobiledet.data.shapes import generate_shapes
     from mobiledet.train.start import start_run
@@ -86,8 +57,9 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def bench(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+@pytest.fixture(autouse=True)
+def _copied(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy of it, which is the working directory."""
     folder = tmp_path / "bench"
     shutil.copytree(original, folder)
     monkeypatch.chdir(folder)
@@ -95,7 +67,10 @@ def bench(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Be
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("MOBILEDET_OFFLINE", "1")
     monkeypatch.delenv("MOBILEDET_WEIGHTS", raising=False)
-    return Bench(folder)
+
+
+def files() -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
 
 
 def reported(finished: Finished) -> str:
@@ -113,29 +88,41 @@ def reported(finished: Finished) -> str:
     return "\n".join([first, *rest])
 
 
-Prepare = Callable[[Bench], object]
+Prepare = Callable[[], object]
+Change = Callable[[dict[str, Any]], object]
 Mistake = tuple[str, Prepare, str]
 """Tool, what to prepare first, arguments separated by spaces."""
 
 
-def nothing(bench: Bench) -> None:
+def nothing() -> None:
     """The mistake is in the arguments."""
 
 
+def write(name: str, content: str | bytes) -> None:
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
+    Path(name).write_bytes(content.encode() if isinstance(content, str) else content)
+
+
 def file(name: str, content: str | bytes) -> Prepare:
-    return lambda bench: bench.write(name, content)
+    return lambda: write(name, content)
 
 
 def gone(name: str) -> Prepare:
-    return lambda bench: (bench.folder / name).unlink()
-
-
-def data(change: Callable[[dict[str, Any]], object], split: str = "train") -> Prepare:
-    return lambda bench: bench.change(change, split)
+    return lambda: Path(name).unlink()
 
 
 def cut(name: str) -> Prepare:
-    return lambda bench: bench.write(name, (bench.folder / name).read_bytes()[:-400])
+    return lambda: write(name, Path(name).read_bytes()[:-400])
+
+
+def data(change: Change, split: str = "train") -> Prepare:
+    def prepare() -> None:
+        path = Path(f"data/annotations/instances_{split}.json")
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
+
+    return prepare
 
 
 def recipe(old: str, new: str) -> Prepare:
@@ -143,30 +130,27 @@ def recipe(old: str, new: str) -> Prepare:
     return file("wrong.py", RECIPE.replace(old, new))
 
 
-def foreign_checkpoint(bench: Bench) -> None:
-    torch.save({"state_dict": {"weight": torch.zeros(3)}}, bench.folder / "resnet.pt")
+def saved(name: str, content: object) -> Prepare:
+    return lambda: torch.save(content, name)
 
 
-def altered_checkpoint(bench: Bench) -> None:
-    content = torch.load(bench.folder / "run/best.pt", weights_only=True)
+def checkpoint(name: str, change: Change) -> Prepare:
+    def prepare() -> None:
+        content = torch.load("run/best.pt", weights_only=True)
+        change(content)
+        torch.save(content, name)
+
+    return prepare
+
+
+def add_one(content: dict[str, Any]) -> None:
     next(iter(content["model"].values())).add_(1)
-    torch.save(content, bench.folder / "altered.pt")
 
 
-def newer_checkpoint(bench: Bench) -> None:
-    content = torch.load(bench.folder / "run/best.pt", weights_only=True)
-    torch.save({**content, "version": 99}, bench.folder / "newer.pt")
+rename_classes = data(lambda d: [c.update(name=f"thing {c['id']}") for c in d["categories"]], "val")
 
 
-def pickled_code(bench: Bench) -> None:
-    torch.save({"model": subprocess.Popen}, bench.folder / "code.pt")
-
-
-def rename_classes(bench: Bench) -> None:
-    bench.change(lambda d: [c.update(name=f"thing {c['id']}") for c in d["categories"]], "val")
-
-
-def backbone(bench: Bench) -> None:
+def backbone() -> None:
     from mobiledet.config import BackboneConfig
     from mobiledet.models.mobilenet_v1 import MobileNetV1
     from mobiledet.weights.checkpoint import save_checkpoint
@@ -175,11 +159,11 @@ def backbone(bench: Bench) -> None:
     config = BackboneConfig(alpha=0.25)
     state = MobileNetV1(alpha=0.25).state_dict()
     found = ImageNetBackbone(config, (64, 64), (0.0,) * 3, (1.0,) * 3, state, None, folded=False)
-    save_checkpoint(bench.folder / "backbone.pt", {"mobiledet": "0", **found.payload()})
+    save_checkpoint(Path("backbone.pt"), {"mobiledet": "0", **found.payload()})
 
 
 def empty_folder(name: str) -> Prepare:
-    return lambda bench: (bench.folder / name).mkdir(parents=True)
+    return lambda: Path(name).mkdir(parents=True)
 
 
 ON_DATA = "tiny.py data.root=data data.workers=0"
@@ -271,10 +255,10 @@ SCORING: dict[str, Mistake] = {
     "checkpoint cut short": ("eval", cut("run/best.pt"), SCORE),
     "text as checkpoint": ("eval", file("a.pt", "hello"), "a.pt --data data"),
     "empty checkpoint": ("eval", file("a.pt", ""), "a.pt --data data"),
-    "foreign checkpoint": ("eval", foreign_checkpoint, "resnet.pt --data data"),
-    "checkpoint with code": ("eval", pickled_code, "code.pt --data data"),
-    "checkpoint altered": ("eval", altered_checkpoint, "altered.pt --data data"),
-    "checkpoint of tomorrow": ("eval", newer_checkpoint, "newer.pt --data data"),
+    "foreign checkpoint": ("eval", saved("resnet.pt", {"state_dict": {}}), "resnet.pt --data data"),
+    "checkpoint with code": ("eval", saved("code.pt", {"model": subprocess.Popen}), "code.pt --data data"),
+    "checkpoint altered": ("eval", checkpoint("altered.pt", add_one), "altered.pt --data data"),
+    "checkpoint of tomorrow": ("eval", checkpoint("newer.pt", lambda c: c.update(version=99)), "newer.pt --data data"),
     "other classes": ("eval", rename_classes, SCORE),
     "no such split": ("eval", nothing, f"{SCORE} --split tset"),
     "results over a file": ("eval", file("a.json", "mine"), f"{SCORE} --json a.json"),
@@ -353,30 +337,30 @@ MESSAGES: dict[str, str] = json.loads(FILE.read_text(encoding="utf-8"))
 """The message to each mistake. To accept changed ones: ``UPDATE_MESSAGES=1 pytest tests/cli``, and read the diff."""
 
 
-def comparable(message: str, bench: Bench) -> str:
+def comparable(message: str) -> str:
     """The message without what depends on the machine: folders, Python's own words, sizes of PyTorch's files."""
-    message = message.replace(str(bench.folder), "BENCH").replace(os.environ["MOBILEDET_CACHE"], "CACHE")
+    message = message.replace(str(Path.cwd()), "BENCH").replace(os.environ["MOBILEDET_CACHE"], "CACHE")
     message = re.sub(r"(SyntaxError|ValueError): .*?(;|$)", r"SyntaxError\2", message)
     message = re.sub(r"line \d+ column \d+ \(char \d+\)", "line N", message)
     return re.sub(r"\b\d[\d,.]{3,} (?=bytes|KiB)", "N ", message)
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_mistake_is_explained(bench: Bench, case: str) -> None:
+def test_mistake_is_explained(case: str) -> None:
     tool, prepare, arguments = CASES[case]
     if "cuda" in arguments and torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    prepare(bench)
-    before = bench.snapshot()
+    prepare()
+    before = files()
     finished = mobiledet_in_process(tool, *arguments.split())
-    message = comparable(reported(finished), bench)
+    message = comparable(reported(finished))
     if os.environ.get("UPDATE_MESSAGES"):
         MESSAGES[case] = message
         known = {name: MESSAGES[name] for name in CASES if name in MESSAGES}
         FILE.write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     assert message == MESSAGES[case]
     assert finished.status == (1 if message.startswith("error: ") else 2), "2 is for what argparse refuses"
-    assert bench.snapshot() == before, "files were changed or left behind"
+    assert files() == before, "files were changed or left behind"
 
 
 def test_every_message_belongs_to_a_mistake() -> None:
@@ -384,15 +368,15 @@ def test_every_message_belongs_to_a_mistake() -> None:
 
 
 @pytest.mark.parametrize("case", ["train: misspelt override", "predict: no images", "make-shapes: shapes of 12"])
-def test_a_process_of_its_own_ends_the_same(bench: Bench, case: str) -> None:
+def test_a_process_of_its_own_ends_the_same(case: str) -> None:
     tool, prepare, arguments = CASES[case]
-    prepare(bench)
+    prepare()
     finished = mobiledet(tool, *arguments.split())
-    assert comparable(reported(finished), bench) == MESSAGES[case]
+    assert comparable(reported(finished)) == MESSAGES[case]
     assert finished == mobiledet_in_process(tool, *arguments.split())
 
 
-def test_ids_of_zero_are_reported_and_trained_on(bench: Bench) -> None:
+def test_ids_of_zero_are_reported_and_trained_on() -> None:
     def start_at_zero(content: dict[str, Any]) -> None:
         content["categories"][0]["id"] = 0
         for image in content["images"]:
@@ -402,28 +386,26 @@ def test_ids_of_zero_are_reported_and_trained_on(bench: Bench) -> None:
             annotation["image_id"] -= 1
             annotation["category_id"] *= annotation["category_id"] != 1
 
-    bench.change(start_at_zero, "train")
-    bench.change(start_at_zero, "val")
+    data(start_at_zero, "train")()
+    data(start_at_zero, "val")()
     finished = mobiledet_in_process("train", *ON_DATA.split())
     assert finished.status == 0, finished.stderr
     assert finished.stderr.count(f"repaired: 1 {Fault.ANNOTATION_ID.text} (first: annotations[0] (image 0, ") == 2
     assert "run folder: runs/tiny/1" in finished.stdout
-    best = torch.load(bench.folder / "runs/tiny/1/best.pt", weights_only=True)
+    best = torch.load("runs/tiny/1/best.pt", weights_only=True)
     assert best["categories"][0] == {"id": 0, "name": "circle"}
 
 
-def test_a_bad_image_among_good_ones_is_named_and_the_others_are_done(bench: Bench) -> None:
-    bench.write("images/b.jpg", "hello")
+def test_a_bad_image_among_good_ones_is_named_and_the_others_are_done() -> None:
+    write("images/b.jpg", "hello")
     finished = mobiledet_in_process("predict", "run", "images", "--threads", 1, "-o", "out")
     assert finished.status == 1
     assert "images/b.jpg is not a JPEG" in reported(finished)
-    assert sorted(path.name for path in (bench.folder / "out").iterdir()) == ["a.jpg", "detections.json"]
-    assert [entry["file"] for entry in json.loads((bench.folder / "out/detections.json").read_text())] == [
-        "images/a.jpg"
-    ]
+    assert sorted(path.name for path in Path("out").iterdir()) == ["a.jpg", "detections.json"]
+    assert [entry["file"] for entry in json.loads(Path("out/detections.json").read_text())] == ["images/a.jpg"]
 
 
-def test_the_good_bench_is_good(bench: Bench) -> None:
+def test_the_good_bench_is_good() -> None:
     """Without a mistake every program ends well, so that the mistakes above are what stops them."""
     for tool, arguments in [
         ("train", f"{ON_DATA} train.output=new"),

@@ -26,11 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=1, help="processor threads of each (default: %(default)s)")
     parser.add_argument("--sizes", metavar="HxW,...", help="of the images; own: the network's (480x640,720x1280,own)")
     parser.add_argument(
-        "--images",
-        "--pictures",
-        type=existing,
-        metavar="FOLDER",
-        help="detect in these images (default: drawn ones)",
+        "--images", "--pictures", type=existing, metavar="FOLDER", help="detect in these images (default: drawn ones)"
     )
     parser.add_argument("--rounds", type=int, default=10, help="turns of each model (default: %(default)s)")
     parser.add_argument("--calls", type=int, default=5, help="calls of a turn and size (default: %(default)s)")
