@@ -21,6 +21,9 @@ from mobiledet.structures import BoolArray, IntArray
 CLIP_TOLERANCE = 1.0
 """Pixels by which a box may stick out of its image before clipping it counts as a repair."""
 
+MIN_BOX_SIDE = 1.0
+"""Boxes narrower or lower than this many pixels are dropped."""
+
 Entry: TypeAlias = dict[str, Any]
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -56,7 +59,6 @@ def check_annotations(
     image_ids: IntArray,
     category_ids: IntArray,
     sizes: IntArray,
-    min_box_size: float,
 ) -> AnnotationColumns:
     """Check the annotations; faults go to the report, what is sound into columns.
 
@@ -67,7 +69,6 @@ def check_annotations(
         image_ids: ``(N,)``.
         category_ids: ``(K,)`` in ascending order.
         sizes: ``(N, 2)`` heights and widths; 0 where unknown.
-        min_box_size: boxes narrower or lower than this many pixels are dropped.
     """
     found = _Annotations(annotations, images, image_ids, report)
     image_row, category_row = found.image_row, found.rows_of("category_id", category_ids, Fault.UNKNOWN_CATEGORY)
@@ -76,7 +77,7 @@ def check_annotations(
     iscrowd = _check_crowds(found)
     ids = _check_annotation_ids(found)
     size_of = sizes[np.maximum(image_row, 0)] if len(sizes) else np.zeros((len(boxes), 2), np.int64)
-    keep, clipped = _check_geometry(found, boxes, size_of, sound, min_box_size)
+    keep, clipped = _check_geometry(found, boxes, size_of, sound)
     doubled = _duplicates(keep, boxes, iscrowd, category_row, image_row)
     found.add(Fault.BOX_DUPLICATE, doubled)
     keep &= ~doubled
@@ -169,7 +170,7 @@ def _check_annotation_ids(found: _Annotations) -> IntArray:
 
 
 def _check_geometry(
-    found: _Annotations, boxes: Floats, sizes: IntArray, sound: BoolArray, min_box_size: float
+    found: _Annotations, boxes: Floats, sizes: IntArray, sound: BoolArray
 ) -> tuple[BoolArray, BoolArray]:
     """Clips ``boxes`` in place; returns which boxes to keep and which were clipped."""
     limits = sizes[:, ::-1].astype(np.float64)  # (M, 2) width, height
@@ -180,7 +181,7 @@ def _check_geometry(
     outside = sound & ((low >= limits) | (high <= 0)).any(axis=1)
     inner_low, inner_high = np.clip(low, 0, limits), np.clip(high, 0, limits)
     keep = sound & ~outside
-    small = keep & (inner_high - inner_low < min_box_size).any(axis=1)
+    small = keep & (inner_high - inner_low < MIN_BOX_SIDE).any(axis=1)
     keep &= ~small
     clipped = keep & (np.maximum(-low, high - limits) > CLIP_TOLERANCE).any(axis=1)
     found.add(Fault.BOX_FLAT, flat)

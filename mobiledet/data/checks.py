@@ -44,13 +44,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mobiledet.data.annotation_checks import AnnotationColumns, Entry, check_annotations, repeats, whole_numbers
 from mobiledet.data.faults import CheckReport, Fault
 from mobiledet.data.images import ImageInfo, verify_images
 from mobiledet.errors import DataError, ImageError
-from mobiledet.structures import IntArray
+from mobiledet.structures import BoolArray, IntArray
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ class CocoColumns(AnnotationColumns):
         image_ids: ``(N,)``.
         file_names: N names relative to the image folder.
         sizes: ``(N, 2)`` heights and widths of the images as they are to be read.
-        upright: ``(N,)`` int8: 1 read with EXIF rotation, 0 read as stored, -1 not looked at.
+        upright: ``(N,)``; whether they are read with EXIF rotation, else as stored.
     """
 
     category_ids: IntArray
@@ -71,7 +70,7 @@ class CocoColumns(AnnotationColumns):
     image_ids: IntArray
     file_names: list[str]
     sizes: IntArray
-    upright: NDArray[np.int8]
+    upright: BoolArray
 
 
 @contextmanager
@@ -133,17 +132,14 @@ def check_coco(
     image_dir: Path,
     report: CheckReport,
     *,
-    check_images: bool = True,
-    min_box_size: float = 1.0,
     require_boxes: bool = False,
     progress: bool = False,
-    known: Sequence[ImageInfo | ImageError | None] | None = None,
+    known: Sequence[ImageInfo | ImageError] | None = None,
 ) -> CocoColumns:
     """Check a parsed COCO file and its images; faults go to the report, what is sound into columns.
 
     The columns are fit for use once ``report.raise_if_errors()`` has passed. ``known`` is for callers that have
-    looked at the images already: for each entry of ``images`` what was found, None where nobody looked; no file is
-    opened then.
+    looked at the images already: for each entry of ``images`` what was found; no file is opened then.
 
     Raises:
         DataError: the file isn't COCO at all, so that nothing more can be said.
@@ -152,16 +148,8 @@ def check_coco(
     category_ids, names = _check_categories(categories, report)
     image_ids = _check_ids(images, "image", report)
     file_names = _check_file_names(images, image_dir, report)
-    sizes, upright = _check_images(images, file_names, image_dir, report, check_images, progress, known)
-    found = check_annotations(
-        annotations,
-        images,
-        report,
-        image_ids=image_ids,
-        category_ids=category_ids,
-        sizes=sizes,
-        min_box_size=min_box_size,
-    )
+    sizes, upright = _check_images(images, file_names, image_dir, report, progress, known)
+    found = check_annotations(annotations, images, report, image_ids=image_ids, category_ids=category_ids, sizes=sizes)
     boxes = len(found.labels)
     if not images:
         report.add(Fault.NO_IMAGES, [0], lambda _: ("", "the json's list of images is empty"))
@@ -246,17 +234,16 @@ def _check_images(
     names: list[str],
     folder: Path,
     report: CheckReport,
-    check_all: bool,
     progress: bool,
-    known: Sequence[ImageInfo | ImageError | None] | None,
-) -> tuple[IntArray, NDArray[np.int8]]:
-    """Sizes ``(N, 2)`` as the images are to be read, and whether that is upright (-1: not looked at)."""
+    known: Sequence[ImageInfo | ImageError] | None,
+) -> tuple[IntArray, BoolArray]:
+    """Sizes ``(N, 2)`` as the images are to be read, and whether that is upright."""
     columns = [[image.get(key) or 0 for image in images] for key in ("height", "width")]
     parsed = [whole_numbers(column) for column in columns]
     sizes = np.stack([numbers for numbers, _, _ in parsed], axis=1)
     sound = parsed[0][1] & parsed[1][1] & (sizes >= 0).all(axis=1)
     absent = sound & (sizes == 0).any(axis=1)
-    upright = np.full(len(images), -1, np.int8)
+    upright = np.zeros(len(images), np.bool_)
 
     def describe(row: int) -> tuple[str, str]:
         size = f"height {images[row].get('height')!r:.30}, width {images[row].get('width')!r:.30}"
@@ -264,9 +251,9 @@ def _check_images(
 
     report.add(Fault.IMAGE_SIZE, np.flatnonzero(~sound), describe)
     if known is not None:
-        found = {row: info for row, info in enumerate(known) if info is not None}
+        found = dict(enumerate(known))
     else:
-        rows = [row for row, name in enumerate(names) if name and (check_all or absent[row])]
+        rows = [row for row, name in enumerate(names) if name]
         paths = [folder / names[row] for row in rows]
         found = dict(zip(rows, verify_images(paths, folder, progress=progress), strict=True))
     failed = {row: result for row, result in found.items() if isinstance(result, ImageError)}

@@ -18,7 +18,6 @@ import numpy as np
 
 from mobiledet.data.checks import CocoColumns, check_coco, collector_paused, read_json
 from mobiledet.data.faults import CheckReport
-from mobiledet.data.images import verify_image
 from mobiledet.errors import DataError
 from mobiledet.structures import IntArray, Target
 from mobiledet.utils.text import did_you_mean, listing
@@ -106,17 +105,11 @@ class CocoDataset:
         return found
 
     def __getitem__(self, index: int) -> ImageRecord:
-        """The image at ``index``; not read, only described.
-
-        Raises:
-            ImageError: with ``check_images=False``, the image is missing, unreadable or of another size.
-        """
+        """The image at ``index``; not read, only described."""
         columns = self._columns
         index = range(len(self))[index]  # refuses what is out of range, counts negatives from the end
         height, width = map(int, columns.sizes[index])
         path = self.image_dir / columns.file_names[index]
-        if columns.upright[index] < 0:
-            columns.upright[index] = _is_labelled_upright(path, (height, width))
         rows = slice(columns.offsets[index], columns.offsets[index + 1])
         boxes = columns.boxes_xywh[rows].copy()
         boxes[:, 2:] += boxes[:, :2]
@@ -197,9 +190,7 @@ def load_coco(
     *,
     annotations: str | Path | None = None,
     images: str | Path | None = None,
-    check_images: bool = True,
     progress: bool = False,
-    min_box_size: float = 1.0,
     require_boxes: bool = False,
 ) -> CocoDataset:
     """Read a split and check it by the rules of `mobiledet.data.checks`; its ``report`` says what was repaired.
@@ -210,10 +201,7 @@ def load_coco(
         annotations: the annotation file, instead of the one in the layout; relative to ``root`` if it exists there,
             else to the working directory.
         images: the folder of images, likewise.
-        check_images: decode every image now (the second time only those that changed). Otherwise an image is
-            looked at when its record is first asked for.
         progress: show a progress bar on a terminal.
-        min_box_size: boxes narrower or lower than this many pixels are dropped.
         require_boxes: refuse a split without a single box.
 
     Raises:
@@ -229,15 +217,8 @@ def load_coco(
     if not image_dir.is_dir():
         raise DataError(f"{image_dir} is not a folder; name the folder that holds the images")
     report = CheckReport(annotation_file.name)
-    columns = check_coco(
-        read_json(annotation_file),
-        image_dir,
-        report,
-        check_images=check_images,
-        min_box_size=min_box_size,
-        require_boxes=require_boxes,
-        progress=progress,
-    )
+    content = read_json(annotation_file)
+    columns = check_coco(content, image_dir, report, require_boxes=require_boxes, progress=progress)
     report.raise_if_errors()
     return CocoDataset(columns, annotation_file=annotation_file, image_dir=image_dir, report=report)
 
@@ -326,16 +307,3 @@ def _find_images(root: Path, split: str, annotation_file: Path) -> Path:
 
 def _listing(root: Path) -> str:
     return listing(sorted(entry.name + "/" * entry.is_dir() for entry in root.iterdir()), 12)
-
-
-def _is_labelled_upright(path: Path, size: tuple[int, int]) -> bool:
-    """Whether boxes for an image of the json's size were drawn on it turned upright."""
-    info = verify_image(path)
-    if size == (info.height, info.width):
-        return False
-    if size == info.upright_size:
-        return True
-    raise DataError(
-        f"{path} has {info.height} x {info.width} pixels (height x width), the json says {size[0]} x {size[1]}; "
-        "write the real size, or fetch the image that was labelled"
-    )

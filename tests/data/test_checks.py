@@ -208,12 +208,6 @@ def test_a_missing_reference_is_not_one_to_id_zero(tmp_coco) -> None:
         tmp_coco.load()
 
 
-def test_min_box_size_is_a_choice(tmp_coco) -> None:
-    assert len(tmp_coco.load(min_box_size=4.0)[0].target) == 2
-    tmp_coco.data["annotations"][2]["bbox"] = [5, 5, 0.1, 0.2]
-    assert len(tmp_coco.load(min_box_size=0.0)[0].target) == 3
-
-
 def test_all_faults_are_told_at_once_with_counts_and_few_examples(tmp_coco) -> None:
     data = tmp_coco.data
     data["annotations"] += [{"id": 100 + n, "image_id": 10, "category_id": 99, "bbox": [1, 1, 2, 2]} for n in range(7)]
@@ -305,16 +299,15 @@ def test_links_may_replace_folders_but_not_images(tmp_coco, tmp_path: Path) -> N
         (9, None, True),
     ],
 )
-@pytest.mark.parametrize("check_images", [True, False])
 def test_exif_rotation_is_applied_if_the_size_says_so(
-    tmp_coco, orientation: int, size: tuple[int, int] | None, apply: bool, check_images: bool
+    tmp_coco, orientation: int, size: tuple[int, int] | None, apply: bool
 ) -> None:
     tmp_coco.add_image("a.jpg", 40, 60, orientation)
     first = tmp_coco.data["images"][0]
     del tmp_coco.data["annotations"][1]  # it fills the image as it lies
     tmp_coco.data["annotations"][1]["bbox"] = [2, 2, 30, 30]
     first["height"], first["width"] = size or (None, None)
-    record = tmp_coco.load(check_images=check_images)[0]
+    record = tmp_coco.load()[0]
     assert record.apply_orientation is apply
     assert (record.height, record.width) == (size or ((60, 40) if orientation == 6 else (40, 60)))
 

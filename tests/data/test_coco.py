@@ -15,7 +15,7 @@ from mobiledet.data.coco import Category, CocoDataset, load_coco, locate_split
 from mobiledet.data.faults import Fault
 from mobiledet.data.images import read_image
 from mobiledet.data.shapes import generate_shapes
-from mobiledet.errors import DataError, ImageError
+from mobiledet.errors import DataError
 
 
 def average_precision(truth: dict[str, Any], found: list[dict[str, Any]]) -> float:
@@ -213,16 +213,6 @@ def test_pictures_beside_a_roboflow_file_named_explicitly(tmp_coco) -> None:
     tmp_coco.images.rename(tmp_coco.root / "part1")
     dataset = load_coco(tmp_coco.root, "train", annotations=Path("part1/_annotations.coco.json"))
     assert (dataset.image_dir, len(dataset)) == (tmp_coco.root / "part1", 2)
-
-
-def test_unchecked_pictures_are_looked_at_when_they_are_asked_for(tmp_coco) -> None:
-    tmp_coco.add_image("a.jpg", 41, 60)
-    (tmp_coco.images / "b.jpg").unlink()
-    dataset = tmp_coco.load(check_images=False)
-    with pytest.raises(DataError, match=r"a\.jpg has 41 x 60 pixels \(height x width\), the json says 40 x 60"):
-        dataset[0]
-    with pytest.raises(ImageError, match=r"b\.jpg doesn't exist"):
-        dataset[1]
 
 
 @pytest.mark.parametrize(("split", "count", "boxes", "crowds"), [("train", 166, 1580, None), ("val", 188, 1692, 20)])

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mobiledet.data.coco import CocoDataset, load_coco
 from mobiledet.data.holdout import hold_out
@@ -12,7 +14,7 @@ from mobiledet.errors import DataError
 
 
 def dataset(root: Path, *labels: tuple[int, ...], names: list[str] | None = None) -> CocoDataset:
-    """Images that hold boxes of some classes, one each; nothing is read of them."""
+    """Images that hold boxes of some classes, one each."""
     (root / "images").mkdir(parents=True, exist_ok=True)
     (root / "annotations").mkdir(exist_ok=True)
     names = names or [f"{n:03}.jpg" for n in range(len(labels))]
@@ -25,7 +27,11 @@ def dataset(root: Path, *labels: tuple[int, ...], names: list[str] | None = None
     categories = [{"id": k, "name": f"c{k}"} for k in range(1, 6)]
     content = {"images": images, "annotations": boxes, "categories": categories}
     (root / "annotations" / "train.json").write_text(json.dumps(content))
-    return load_coco(root, "train", check_images=False)
+    stream = io.BytesIO()
+    Image.new("RGB", (60, 40)).save(stream, "PNG")
+    for name in names:
+        (root / "images" / name).write_bytes(stream.getvalue())
+    return load_coco(root, "train")
 
 
 def files(data: CocoDataset) -> list[str]:

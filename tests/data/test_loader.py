@@ -141,7 +141,7 @@ def test_processes_share_out_the_order_of_one():
         assert not set(first) & set(second)
 
 
-def test_orders_differ_by_epoch_and_seed_and_stay_without_shuffling():
+def test_orders_differ_by_epoch_and_seed():
     def order(epoch, **options):
         sampler = EpochSampler(40, batch_size=8, **options)
         sampler.start(epoch)

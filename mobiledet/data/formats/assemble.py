@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -17,7 +16,7 @@ from mobiledet.data.coco import CocoDataset
 from mobiledet.data.faults import EXAMPLES, CheckReport, Fault, FaultRecord, ImportLog, Severity
 from mobiledet.data.formats.base import ImportedImages, SourceImage
 from mobiledet.data.formats.tree import SPLIT_ORDER
-from mobiledet.data.images import ImageInfo, check_container, read_bytes, stored_orientation, verify_images
+from mobiledet.data.images import ImageInfo, verify_images
 from mobiledet.errors import DataError, ImageError
 from mobiledet.utils.text import listing
 
@@ -28,12 +27,10 @@ STRAY = 2.0
 """Pixels by which boxes may stick out of a size that they still fit."""
 
 
-def assemble(
-    source: ImportedImages, root: Path, log: ImportLog, *, check_images: bool, progress: bool
-) -> dict[str, CocoDataset]:
+def assemble(source: ImportedImages, root: Path, log: ImportLog, *, progress: bool) -> dict[str, CocoDataset]:
     """The splits of a data set, fit for training; what isn't is dropped and recorded in the log.
 
-    Without ``check_images`` only the sizes that are needed are read. The boxes of the source's images may be changed.
+    Every image is decoded once. The boxes of the source's images may be changed.
 
     Raises:
         DataError: nothing usable is left.
@@ -43,13 +40,7 @@ def assemble(
     splits = _settle_splits(source.images, log)
     folder, names = _common_folder([p.path for images in splits.values() for p in images], root, log)
     paths = list(names)
-    if check_images:
-        found = dict(zip(paths, verify_images(paths, folder, progress=progress), strict=True))
-    else:
-        if source.own_entries:  # only those whose size is wanted
-            paths = [p.path for images in splits.values() for p in images if not (p.size and all(p.size))]
-        with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-            found = dict(zip(paths, pool.map(_peek, paths), strict=True))
+    found = dict(zip(paths, verify_images(paths, folder, progress=progress), strict=True))
     datasets = {}
     with collector_paused():
         for split in sorted(splits, key=lambda name: SPLIT_ORDER.get(name, len(SPLIT_ORDER))):
@@ -113,21 +104,6 @@ def _common_folder(paths: list[Path], root: Path, log: ImportLog) -> tuple[Path,
     return common, {path: Path(target).relative_to(common).as_posix() for path, target in real.items()}
 
 
-def _peek(path: Path) -> ImageInfo | ImageError:
-    from PIL import Image
-
-    try:
-        data = read_bytes(path)
-        kind = check_container(path, data)
-        with Image.open(path, formats=[kind]) as image:
-            width, height = image.size
-    except ImageError as error:
-        return error
-    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, ...
-        return ImageError(f"{path} can't be read: {error}; copy or download it again, or take it out of the data")
-    return ImageInfo(height, width, stored_orientation(data))
-
-
 def _settle_sizes(
     images: list[SourceImage], found: dict[Path, ImageInfo | ImageError], source: ImportedImages, log: ImportLog
 ) -> list[SourceImage]:
@@ -174,7 +150,7 @@ def _check_split(
         parsed, places = _coco_dict(images, source, names, found)
         shown = {"images": [f"{p.labels} ({p.path.name})" for p in images], "annotations": places}
         report = CheckReport(split, limit=None)
-        columns = check_coco(parsed, folder, report, known=[found.get(p.path) for p in images])
+        columns = check_coco(parsed, folder, report, known=[found[p.path] for p in images])
         records: list[FaultRecord] = []
         faulty: dict[str, set[int]] = {"images": set(), "annotations": set()}
         for record in chain.from_iterable(report.examples.values()):

@@ -99,16 +99,13 @@ def recognise(root: Path, format: str | None = None) -> Recognised:
     return Recognised(found[0][0], tree)
 
 
-def read_dataset(
-    source: Path | Recognised, *, format: str | None = None, check_images: bool = True, progress: bool = False
-) -> ImportedDataset:
+def read_dataset(source: Path | Recognised, *, format: str | None = None, progress: bool = False) -> ImportedDataset:
     """Read a data set where it lies.
 
     Args:
         source: its folder, a file that names the rest of it, or what `recognise` gave for either.
         format: name of the format; recognised when None.
-        check_images: decode every image now, once; broken ones are dropped. Otherwise they are met in training.
-        progress: show a bar on a terminal while decoding.
+        progress: show a bar on a terminal while every image is decoded.
 
     Raises:
         DataError: it isn't there, its format can't be recognised, or nothing usable is left of it.
@@ -116,7 +113,7 @@ def read_dataset(
     found = source if isinstance(source, Recognised) else recognise(source, format)
     log = ImportLog()
     images = found.format.read(found.tree, log, found.only)
-    splits = assemble(images, found.tree.root, log, check_images=check_images, progress=progress)
+    splits = assemble(images, found.tree.root, log, progress=progress)
     return ImportedDataset(found.format.name, found.tree.root, splits, log)
 
 

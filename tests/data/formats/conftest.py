@@ -13,7 +13,6 @@ import pytest
 from PIL import Image
 
 from mobiledet.data.coco import CocoDataset
-from mobiledet.data.faults import ImportLog
 from mobiledet.data.formats.choose import ImportedDataset, read_dataset
 
 HEIGHT, WIDTH = 40, 60
@@ -85,10 +84,6 @@ def boxes(dataset: CocoDataset) -> dict[str, list[tuple[str, list[float]]]]:
     for a in content["annotations"]:
         found[files[a["image_id"]]].append((names[a["category_id"]], [round(n, 3) for n in a["bbox"]]))
     return found
-
-
-def findings(log: ImportLog) -> dict[str, int]:
-    return dict(log.counts)
 
 
 @pytest.fixture

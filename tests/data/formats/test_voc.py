@@ -74,8 +74,7 @@ def test_a_picture_scaled_after_labelling_is_left_out(folder, make) -> None:
     assert value == "30 x 20 (width x height), grown.jpg has 60 x 40"
 
 
-@pytest.mark.parametrize("check_images", [True, False])
-def test_splits_by_lists(folder, make, check_images: bool) -> None:
+def test_splits_by_lists(folder, make) -> None:
     for name in ("a", "b", "c", "d", "e"):
         folder.voc(name, make())
     folder.write("ImageSets/Main/train.txt", "a\r\nb\r\n")
@@ -84,7 +83,7 @@ def test_splits_by_lists(folder, make, check_images: bool) -> None:
     folder.write("ImageSets/Main/trainval.txt", "a\nb\nc\n")
     folder.write("ImageSets/Main/cat_train.txt", "a 1\nd 1\n")
     folder.write("ImageSets/Segmentation/train.txt", "e\n")
-    imported = folder.read(check_images=check_images)
+    imported = folder.read()
     found = {split: [p.path.stem for p in data] for split, data in imported.splits.items()}
     assert found == {"train": ["a", "b"], "val": ["c"], "test": ["d"]}
     assert dict(imported.log.counts) == {
@@ -353,7 +352,7 @@ def test_the_real_one_agrees_with_its_conversion(real_data, boxes_of) -> None:
 
     imported = read_dataset(real_data / "bccd-voc")
     for split, count in (("train", 205), ("val", 87), ("test", 72)):
-        theirs = boxes_of(load_coco(real_data / "bccd", split, check_images=False))
+        theirs = boxes_of(load_coco(real_data / "bccd", split))
         ours = boxes_of(imported.splits[split])
         assert len(ours) == count
         assert {n: sorted(b) for n, b in ours.items()} == {n: sorted(b) for n, b in theirs.items()}

@@ -102,7 +102,7 @@ def test_the_detector_by_name_scores_what_it_should(real_weights, real_data, mon
     """The first 60 images alone score 0.226; another padding, colour order or class order is far below."""
     monkeypatch.setenv("MOBILEDET_WEIGHTS", str(real_weights))
     detector = Detector("ssd_mobilenet_v1_075_coco")
-    dataset = load_coco(real_data / "coco-mini", "val", check_images=False).first(60)
+    dataset = load_coco(real_data / "coco-mini", "val").first(60)
     metrics = score_detections(
         dataset.coco_json(), predict_dataset(detector, detector.names, dataset, batch_size=16, workers=0)
     )
