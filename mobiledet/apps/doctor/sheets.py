@@ -5,6 +5,7 @@ from __future__ import annotations
 import colorsys
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain, zip_longest
 
 import cv2
 import numpy as np
@@ -190,13 +191,9 @@ def _some_of_each_kind(suspects: Sequence[Suspect], most: int) -> list[Suspect]:
     for suspect in suspects:
         kinds.setdefault(suspect.kind, []).append(suspect)
     chosen: dict[int, Suspect] = {}
-    while kinds and len(chosen) < most:
-        for kind in list(kinds):
-            if len(chosen) < most:
-                suspect = kinds[kind].pop(0)
-                chosen.setdefault(suspect.row, suspect)
-            if not kinds[kind]:
-                del kinds[kind]
+    for suspect in filter(None, chain.from_iterable(zip_longest(*kinds.values()))):
+        if len(chosen) < most:
+            chosen.setdefault(suspect.row, suspect)
     return [suspect for suspect in suspects if chosen.get(suspect.row) is suspect]
 
 
