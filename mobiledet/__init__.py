@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mobiledet.detections import Detections
     from mobiledet.runtime.detector import Detector
-    from mobiledet.structures import Detections
 
 __version__ = "0.1.0"
 
@@ -20,7 +20,7 @@ def __getattr__(name: str) -> Any:
 
         return Detector
     if name == "Detections":
-        from mobiledet.structures import Detections
+        from mobiledet.detections import Detections
 
         return Detections
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Shared data types: geometry, targets, candidates, detections.
+"""Shared data types: geometry, targets, candidates.
 
 Boxes are ``(x1, y1, x2, y2)`` float32 in absolute pixels everywhere; sizes are ``(height, width)``; label 0 is
 background and objects are ``1..K``. Nothing here imports torch or OpenCV, so that running an exported model needs
@@ -7,7 +7,6 @@ neither.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -140,37 +139,3 @@ class Candidates:
 
     boxes: Tensor
     scores: Tensor
-
-
-@dataclass(frozen=True)
-class Detections:
-    """The objects found in one image, best score first.
-
-    Attributes:
-        boxes: ``(N, 4)`` float32 xyxy in pixels of the image as it was given.
-        scores: ``(N,)`` float32 in ``[0, 1]``.
-        labels: ``(N,)`` int64 in ``1..K``.
-        names: ``K`` class names; ``names[label - 1]`` is the name of a label.
-    """
-
-    boxes: FloatArray
-    scores: FloatArray
-    labels: IntArray
-    names: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.boxes)
-
-    def keep(self, mask: BoolArray | Sequence[bool]) -> Detections:
-        """Only the detections where ``mask`` ``(N,)`` is true."""
-        chosen = np.asarray(mask, np.bool_)
-        return Detections(self.boxes[chosen], self.scores[chosen], self.labels[chosen], self.names)
-
-    def above(self, threshold: float) -> Detections:
-        """Only the detections that score at least ``threshold``."""
-        return self.keep(self.scores >= threshold)
-
-    def name(self, index: int) -> str:
-        """The class name of detection ``index``, or its number when the model carries no names."""
-        label = int(self.labels[index])
-        return self.names[label - 1] if label <= len(self.names) else f"class {label}"

@@ -1,110 +1,287 @@
-"""Detections on disk: a drawn copy of each image, and one JSON of all."""
+"""Detections of images and videos, on disk: drawn copies, one JSON of all, and what else was asked for."""
 
 from __future__ import annotations
 
 import contextlib
+import glob
 import logging
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from mobiledet.data.images import read_image
+import cv2
+
+from mobiledet.data.images import EXTENSIONS, load_image
+from mobiledet.data.videos import VIDEO_EXTENSIONS, read_video
+from mobiledet.detections import Detections
 from mobiledet.draw.boxes import draw_detections, write_image
-from mobiledet.errors import ImageError, MobiledetError
-from mobiledet.structures import Detections, ImageArray
-from mobiledet.utils.files import write_json
+from mobiledet.errors import DownloadError, ImageError, ImageFault, MobiledetError, SourceError
+from mobiledet.structures import ImageArray
+from mobiledet.utils.files import nearby, refuse_existing, write_json, write_text
 
 logger = logging.getLogger(__name__)
+
+_FOREIGN = frozenset({".gif", ".avif", ".heic", ".heif"})
+"""Images that are read where Pillow can, and named where it can't."""
+
+_VIDEO_FPS = 25.0
+"""Frames a second of a drawn video."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """One image or video.
+
+    Attributes:
+        text: Its path or address, as the user may see it.
+        source: What opens it.
+        is_video: Whether it has many frames.
+    """
+
+    text: str
+    source: str | Path
+    is_video: bool
+
+    @property
+    def name(self) -> str:
+        """A file name for what is made of it, without ending."""
+        stem = Path(urlsplit(self.text).path if "://" in self.text else self.text).stem
+        return re.sub(r"[^\w. ()+@-]", "_", stem) or "stream"
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """What is written.
+
+    Attributes:
+        threshold: Minimum score of what is drawn and written.
+        classes: Names of the classes wanted; none for all.
+        draw: Write drawn copies.
+        labels: Write names and scores beside the boxes.
+        line_width: Of the boxes, in pixels; None chooses it by the size of the image.
+        crops: Write each object as an image of its own, ``crops/<class>/<image>_<number>.jpg``.
+        txt: Write YOLO rows (class from 0, centre, width and height as fractions), ``labels/<image>.txt``.
+        results: File for the detections as COCO results.
+    """
+
+    threshold: float
+    classes: tuple[str, ...] = ()
+    draw: bool = True
+    labels: bool = True
+    line_width: int | None = None
+    crops: bool = False
+    txt: bool = False
+    results: Path | None = None
 
 
 @dataclass
 class PredictionSummary:
-    """How many images were read and how many detections they have, and the error of each that couldn't be read."""
+    """How many images (or frames) were read, how many detections they have, and what couldn't be read."""
 
     images: int = 0
     detections: int = 0
     problems: list[str] = field(default_factory=list)
 
 
-def write_predictions(
-    predict: Callable[[ImageArray], Detections],
-    paths: Sequence[Path],
-    output: Path,
-    *,
-    category_ids: Sequence[int],
-    threshold: float,
-) -> PredictionSummary:
-    """Detect objects in every image and write the results.
+def find_inputs(words: Sequence[str]) -> list[Input]:
+    """The images and videos meant by paths, folders, patterns and addresses.
 
     Args:
-        predict: RGB image to detections.
-        paths: The images.
-        output: Folder for the drawn images and ``detections.json``; made if missing.
-        category_ids: The data set's id of each label, ``category_ids[label - 1]``.
-        threshold: Minimum score of what is drawn and written.
+        words: Files are taken as they are; folders are searched, with their subfolders, in sorted order; ``*``, ``?``
+            and ``**`` are filled in where no file is called so.
+
+    Raises:
+        ImageError: A path doesn't exist, a pattern fits nothing, or a folder holds no image and no video.
+    """
+    found: list[Input] = []
+    for word in words:
+        if "://" in word:
+            is_image = word.startswith(("http://", "https://")) and not _has_suffix(urlsplit(word).path)
+            shown = re.sub(r"//[^/]*@", "//", word)  # without a password
+            found.append(Input(shown, word, not is_image))
+            continue
+        path = Path(word)
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
+            known = EXTENSIONS | _FOREIGN | VIDEO_EXTENSIONS
+            files = [p for p in inside if p.suffix.lower() in known]
+            if not files:
+                raise ImageError(f"{path} holds no image and no video; {len(inside)} other files", ImageFault.MISSING)
+        elif path.exists():
+            files = [path]
+        else:
+            files = [Path(name) for name in sorted(glob.glob(word, recursive=True)) if Path(name).is_file()]  # noqa: PTH207
+            if not files and glob.has_magic(word):
+                raise ImageError(f"no file fits {word!r}; correct the pattern", ImageFault.MISSING)
+            if not files:
+                raise ImageError(f"{path} doesn't exist{nearby(path)}", ImageFault.MISSING)
+        found += [Input(str(file), file, _has_suffix(str(file))) for file in files]
+    return found
+
+
+def _has_suffix(path: str) -> bool:
+    return Path(path).suffix.lower() in VIDEO_EXTENSIONS
+
+
+def write_predictions(
+    detect: Callable[[ImageArray], Detections], inputs: Sequence[Input], output: Path, options: PredictOptions
+) -> PredictionSummary:
+    """Detect objects in every image and frame and write the results.
 
     Where it ends early, by Ctrl-C or a full disk, ``detections.json`` holds what was found until then.
+
+    Args:
+        detect: RGB image to detections.
+        inputs: The images and videos.
+        output: Folder for all that is written except ``options.results``; made if missing.
+        options: What is written.
 
     Raises:
         MobiledetError: The folder can't be written, or already holds something that would be overwritten.
     """
-    record_path = output / "detections.json"
-    targets = _output_names(paths, output)
-    for path in [record_path, *targets]:
+    refuse_existing(options.results)
+    targets = _output_names(inputs, output)
+    for path in [output / "detections.json", output / "crops", output / "labels", *targets]:
         if path.exists():
             raise MobiledetError(f"{path} exists already; name another folder with -o, nothing is overwritten")
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise MobiledetError(f"can't make folder {str(output)!r}: {error.strerror}; name another with -o") from None
-    summary, records = PredictionSummary(), []
+    writer = _Writer(detect, output, options, _image_ids(inputs))
     try:
-        for path, target in zip(paths, targets, strict=True):
+        for item, target in zip(inputs, targets, strict=True):
             try:
-                image = read_image(path)
-            except ImageError as error:
-                summary.problems.append(str(error))
-                continue
-            found = predict(image).above(threshold)
-            write_image(target, draw_detections(image, found))
-            height, width = image.shape[:2]
-            record = {"file": str(path), "drawn": str(target), "height": height, "width": width}
-            records.append({**record, "detections": _plain(found, category_ids)})
-            summary.images += 1
-            summary.detections += len(found)
+                writer.write(item, target)
+            except (ImageError, SourceError, DownloadError) as error:  # noqa: PERF203 -- the others are still done
+                writer.summary.problems.append(str(error))
     except BaseException:
         # Ctrl-C or a full disk after an hour: what was found until then is the user's.
-        if records:
+        if writer.records:
             with contextlib.suppress(MobiledetError):
-                write_json(record_path, records)
-                logger.warning("%d of %d images are in %s", len(records), len(paths), record_path)
+                writer.finish()
+                logger.warning("what was found in %d images until then is in %s", len(writer.records), output)
         raise
-    write_json(record_path, records)
-    return summary
+    writer.finish()
+    return writer.summary
 
 
-def _plain(found: Detections, category_ids: Sequence[int]) -> list[dict[str, Any]]:
-    return [
-        {
-            "name": found.name(index),
-            "category_id": category_ids[int(found.labels[index]) - 1],
-            "score": round(float(found.scores[index]), 6),
-            "box_xyxy": [round(float(value), 2) for value in found.boxes[index]],
-        }
-        for index in range(len(found))
-    ]
+class _Writer:
+    """Writes what is found, image by image."""
+
+    def __init__(
+        self,
+        detect: Callable[[ImageArray], Detections],
+        output: Path,
+        options: PredictOptions,
+        image_ids: Iterator[int],
+    ) -> None:
+        self.summary = PredictionSummary()
+        self.records: list[dict[str, Any]] = []
+        self._detect, self._output, self._options, self._image_ids = detect, output, options, image_ids
+        self._results: list[dict[str, Any]] = []
+
+    def write(self, item: Input, target: Path) -> None:
+        """One image, or every frame of a video."""
+        if not item.is_video:
+            image_id = next(self._image_ids)
+            image = load_image(item.source)
+            found = self._record(image, image_id, target.stem, {"file": item.text}, target)
+            if self._options.draw:
+                write_image(target, self._draw(image, found))
+            return
+        video: cv2.VideoWriter | None = None
+        first_id = next(self._image_ids)
+        try:
+            for number, frame in enumerate(read_video(item.source)):
+                name = f"{target.stem}_{number:06d}"
+                about = {"file": item.text, "frame": number}
+                found = self._record(frame, first_id + number, name, about, target)
+                if self._options.draw:
+                    video = video or _open_video(target, frame)
+                    video.write(cv2.cvtColor(self._draw(frame, found), cv2.COLOR_RGB2BGR))
+        finally:
+            if video is not None:
+                video.release()
+
+    def _draw(self, image: ImageArray, found: Detections) -> ImageArray:
+        return draw_detections(image, found, labels=self._options.labels, line_width=self._options.line_width)
+
+    def _record(self, image: ImageArray, image_id: int, name: str, about: dict[str, Any], target: Path) -> Detections:
+        """Detect, and write everything but the drawn copy."""
+        options, (height, width) = self._options, image.shape[:2]
+        found = self._detect(image).above(options.threshold)
+        if options.classes:
+            found = found.of_classes(options.classes)
+        self.records.append(
+            {
+                **about,
+                **({"drawn": str(target)} if options.draw else {}),
+                "image_id": image_id,
+                "height": height,
+                "width": width,
+                "detections": found.to_json(),
+            }
+        )
+        self._results += found.to_coco(image_id)
+        if options.crops:
+            for index, (x1, y1, x2, y2) in enumerate(found.boxes.round().astype(int).tolist()):
+                crop = image[max(0, y1) : max(y2, y1 + 1), max(0, x1) : max(x2, x1 + 1)]
+                if crop.size:
+                    folder = re.sub(r"[^\w. ()+@-]", "_", found.name(index))
+                    write_image(self._output / "crops" / folder / f"{name}_{index + 1}.jpg", crop)
+        if options.txt:
+            rows = [
+                f"{label - 1} {(x1 + x2) / 2 / width:.6f} {(y1 + y2) / 2 / height:.6f} "
+                f"{(x2 - x1) / width:.6f} {(y2 - y1) / height:.6f}\n"
+                for (x1, y1, x2, y2), label in zip(found.boxes.tolist(), found.labels.tolist(), strict=True)
+            ]
+            write_text(self._output / "labels" / f"{name}.txt", "".join(rows))
+        self.summary.images += 1
+        self.summary.detections += len(found)
+        return found
+
+    def finish(self) -> None:
+        """Write the files about all images."""
+        write_json(self._output / "detections.json", self.records)
+        if self._options.results is not None:
+            write_json(self._options.results, self._results)
 
 
-def _output_names(paths: Sequence[Path], output: Path) -> list[Path]:
-    """A name in ``output`` for each image; images of one name from several folders are numbered."""
+def _open_video(path: Path, frame: ImageArray) -> cv2.VideoWriter:
+    height, width = frame.shape[:2]
+    video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), _VIDEO_FPS, (width, height))
+    if not video.isOpened():
+        raise MobiledetError(f"{path}: a video can't be written; is there space on the disk?")
+    return video
+
+
+def _image_ids(inputs: Sequence[Input]) -> Iterator[int]:
+    """The number in each name, as COCO has it (000000000139.jpg is image 139); else the images are counted from 1."""
+    names = [item.name for item in inputs]
+    numbers = [int(name) for name in names if name.isdecimal()]
+    if len(set(numbers)) == len(names) and not any(item.is_video for item in inputs):
+        return iter(numbers)
+    # A video's frames are numbered from its own million on.
+    return iter([1 + index if not item.is_video else (index + 1) * 1_000_000 for index, item in enumerate(inputs)])
+
+
+def _output_names(inputs: Sequence[Input], output: Path) -> list[Path]:
+    """A name in ``output`` for each input; images of one name from several folders are numbered."""
     taken: set[Path] = set()
     names = []
-    for path in paths:
-        suffix = path.suffix if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp", ".bmp") else ".png"
-        candidate, number = output / f"{path.stem}{suffix}", 2
+    for item in inputs:
+        suffix = Path(item.text).suffix
+        if item.is_video:
+            suffix = ".mp4"
+        elif suffix.lower() not in (".jpg", ".jpeg", ".png", ".webp", ".bmp"):
+            suffix = ".png"
+        candidate, number = output / f"{item.name}{suffix}", 2
         while candidate in taken:
-            candidate, number = output / f"{path.stem}_{number}{suffix}", number + 1
+            candidate, number = output / f"{item.name}_{number}{suffix}", number + 1
         taken.add(candidate)
         names.append(candidate)
     return names

@@ -22,19 +22,27 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from mobiledet.download.fetch import Remote, fetch_bytes
 from mobiledet.errors import ImageError, ImageFault, MobiledetError
+from mobiledet.preprocess import check_image
 from mobiledet.structures import ImageArray, Size
 from mobiledet.utils.files import cache_folder, write_bytes
 from mobiledet.utils.progress import progress_bar
 
+if TYPE_CHECKING:
+    import PIL.Image
+
 logger = logging.getLogger(__name__)
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+EXTENSIONS = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 """Lower-case endings of the files that `find_images` takes for images."""
+
+ImageSource: TypeAlias = "str | Path | bytes | ImageArray | PIL.Image.Image"
+"""An image in any of the usual forms, see `load_image`."""
 
 BROKEN = "copy or download it again, or take it out of the data"
 """The remedy for a damaged image, as error messages end."""
@@ -93,9 +101,59 @@ def read_image(path: str | Path, *, apply_orientation: bool = True) -> ImageArra
     Raises:
         ImageError: the file is missing, unreadable, not an image or truncated.
     """
+    return _decode(path, read_bytes(path), apply_orientation=apply_orientation)
+
+
+def load_image(source: ImageSource) -> ImageArray:
+    """An image in any of the usual forms, as RGB.
+
+    Args:
+        source: A path or an http(s) address, the content of a file, a PIL image, or an array ``(H, W, 3)`` uint8 RGB
+            (which is given back as it is). Files and PIL images are turned upright as their EXIF data says.
+
+    Returns:
+        ``(height, width, 3)`` uint8, RGB.
+
+    Raises:
+        ImageError: It is missing, unreadable, not an image or truncated.
+        DownloadError: An address can't be fetched.
+        ValueError: An array of another shape or type.
+    """
+    if isinstance(source, np.ndarray):
+        check_image(source)
+        return source
+    from PIL import Image, ImageOps
+
+    if isinstance(source, bytes):
+        source = _opened("the image", source)
+    elif isinstance(source, str) and source.startswith(("http://", "https://")):
+        source = _opened(Remote(source).address, fetch_bytes(source))
+    elif isinstance(source, str | os.PathLike):
+        source = _opened(source, read_bytes(source))
+    if isinstance(source, Image.Image):
+        source = np.asarray(ImageOps.exif_transpose(source).convert("RGB"))
+    check_image(source)
+    return source
+
+
+def _opened(name: str | Path, data: bytes) -> ImageArray | PIL.Image.Image:
+    """An image file's content, by OpenCV; what only Pillow knows (a GIF's first frame, AVIF, its plugins) by that."""
+    try:
+        return _decode(name, data, apply_orientation=True)
+    except ImageError as error:
+        if error.fault is not ImageFault.NOT_AN_IMAGE:
+            raise
+        from PIL import Image
+
+        try:
+            return Image.open(io.BytesIO(data))
+        except Exception:
+            raise error from None
+
+
+def _decode(path: str | Path, data: bytes, *, apply_orientation: bool) -> ImageArray:
     import cv2  # here, so that naming this module's types doesn't load OpenCV
 
-    data = read_bytes(path)
     check_container(path, data)
     try:
         bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)

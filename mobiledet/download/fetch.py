@@ -17,7 +17,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
-from http.client import responses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -134,7 +133,7 @@ def fetch(
     transfer = _Transfer(remote, target, what, f"; {by_hand}" if by_hand else "", timeout)
     if transfer.is_finished():
         return target
-    if os.environ.get("MOBILEDET_OFFLINE", "").strip().lower() not in ("", "0", "false", "no", "off"):
+    if _is_offline():
         raise transfer.error("MOBILEDET_OFFLINE is set")
     try:
         import requests  # noqa: F401 -- looked for before anything is made
@@ -155,6 +154,44 @@ def fetch(
         logger.info("%s: stopped; %s", what, _KEPT)
         raise
     return target
+
+
+def fetch_bytes(url: str, *, most: int = 1 << 28, timeout: float = 20.0) -> bytes:
+    """The content of a small file on a server, an image for instance; needs no requests.
+
+    Args:
+        url: Its address, http or https.
+        most: Bytes beyond which it is refused.
+        timeout: Seconds to wait for a connection, and for the next bytes.
+
+    Raises:
+        DownloadError: It can't be fetched.
+    """
+    import http.client  # here: these take as long to load as the rest of a small program
+    import urllib.error
+    import urllib.request
+
+    address = Remote(url).address
+    if _is_offline():
+        raise DownloadError(f"{address} can't be fetched: MOBILEDET_OFFLINE is set; download it and name the file")
+    try:
+        request = urllib.request.Request(url, headers={"User-Agent": "mobiledet"})
+        with urllib.request.urlopen(request, timeout=timeout) as response:
+            data: bytes = response.read(most + 1)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        reason = (
+            f"the server answers {error.code}"
+            if isinstance(error, urllib.error.HTTPError)
+            else "the server can't be reached"
+        )
+        raise DownloadError(f"{address} can't be fetched: {reason}; download it and name the file") from error
+    if len(data) > most:
+        raise DownloadError(f"{address} has more than {most:,} bytes; download it and name the file")
+    return data
+
+
+def _is_offline() -> bool:
+    return os.environ.get("MOBILEDET_OFFLINE", "").strip().lower() not in ("", "0", "false", "no", "off")
 
 
 class _Interrupted(Exception):  # noqa: N818 -- not an error yet: another try may succeed
@@ -315,7 +352,7 @@ class _Transfer:
     def _take(self, response: requests.Response, have: int, bar: Any) -> None:
         """Judge the answer and append its body to the part."""
         status, headers = response.status_code, response.headers
-        answer = f"the server answers {status} {responses.get(status, '')}".rstrip()
+        answer = f"the server answers {status} {response.reason or ''}".rstrip()
         if status in _TEMPORARY:  # Retry-After may be a date, too, which counts as nothing
             raise _Interrupted(answer, wait=_number(headers.get("Retry-After", "")) or 0)
         first, _, total_text = headers.get("Content-Range", "").strip().rpartition("/")

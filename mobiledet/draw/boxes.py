@@ -13,18 +13,39 @@ import unicodedata
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
 
 from mobiledet.errors import ImageError
 from mobiledet.ops.numpy_boxes import pairwise_iou
-from mobiledet.structures import Detections, FloatArray, ImageArray, IntArray, Size, Target
+from mobiledet.structures import FloatArray, ImageArray, IntArray, Size, Target
 from mobiledet.utils.files import replacing
 
 Color = tuple[int, int, int]
 Corners = tuple[int, int, int, int]
 Tag = tuple[int, Corners, str, Color]
+
+
+class Drawable(Protocol):
+    """What can be drawn: `mobiledet.Detections`, which offers drawing itself and so can't be imported here."""
+
+    @property
+    def boxes(self) -> FloatArray:
+        """``(N, 4)`` xyxy in pixels."""
+
+    @property
+    def scores(self) -> FloatArray:
+        """``(N,)`` in 0..1."""
+
+    @property
+    def labels(self) -> IntArray:
+        """``(N,)``, which choose the colours."""
+
+    def name(self, index: int) -> str:
+        """The class name of detection ``index``."""
+
 
 LegendEntry = tuple[Color | None, str]
 """Colour of a sample box, or None for plain text, and what it stands for."""
@@ -47,16 +68,19 @@ def class_color(label: int) -> Color:
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
-def draw_detections(image: ImageArray, detections: Detections, *, labels: bool = True) -> ImageArray:
+def draw_detections(
+    image: ImageArray, detections: Drawable, *, labels: bool = True, line_width: int | None = None
+) -> ImageArray:
     """A copy of the image with the detections on it, the best on top.
 
     Args:
         image: ``(height, width, 3)`` uint8 RGB.
         detections: Boxes in pixels of this image; parts outside of it are cut off.
         labels: Write name and score beside each box. A tag that others would mostly hide is omitted.
+        line_width: Of the boxes, in pixels; None chooses it by the size of the image.
     """
     canvas: ImageArray = image.copy()
-    tags = _draw_detected(canvas, detections)
+    tags = _draw_detected(canvas, detections, line_width)
     if labels:
         _draw_tags(canvas, tags)
     return canvas
@@ -75,7 +99,7 @@ def draw_target(image: ImageArray, target: Target, names: Sequence[str]) -> Imag
     return canvas
 
 
-def draw_comparison(image: ImageArray, target: Target, detections: Detections, names: Sequence[str]) -> ImageArray:
+def draw_comparison(image: ImageArray, target: Target, detections: Drawable, names: Sequence[str]) -> ImageArray:
     """A copy of the image with its ground truth under the detections, so that differences are easy to see.
 
     Ground truth is thin and white, crowds dashed; detections are coloured and named. An object that no detection of
@@ -219,7 +243,7 @@ def _corners(boxes: FloatArray, image: ImageArray) -> list[tuple[int, Corners]]:
     return corners
 
 
-def _draw_detected(canvas: ImageArray, detections: Detections) -> list[Tag]:
+def _draw_detected(canvas: ImageArray, detections: Drawable, line_width: int | None = None) -> list[Tag]:
     """Draw the boxes, and give their tags, best first."""
     tags: list[Tag] = []
     for index, box in _corners(detections.boxes, canvas):
@@ -227,7 +251,7 @@ def _draw_detected(canvas: ImageArray, detections: Detections) -> list[Tag]:
         tags.append((index, box, text, class_color(int(detections.labels[index]))))
     tags.sort(key=lambda tag: -detections.scores[tag[0]])
     for _, box, _, color in reversed(tags):
-        cv2.rectangle(canvas, box[:2], box[2:], color, _line_width(canvas))
+        cv2.rectangle(canvas, box[:2], box[2:], color, line_width or _line_width(canvas))
     return tags
 
 

@@ -12,7 +12,6 @@ import io
 import math
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypedDict
 
@@ -20,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobiledet.errors import DataError, MissingDependencyError, install_extra
-from mobiledet.structures import Detections
 from mobiledet.utils.text import count
 
 Backend = Literal["auto", "faster-coco-eval", "pycocotools"]
@@ -145,36 +143,6 @@ def score_detections(
         per_class=per_class,
         images=len(image_ids),
     )
-
-
-def detections_to_coco(image_id: int, detections: Detections, category_ids: Sequence[int]) -> list[dict[str, Any]]:
-    """COCO result dicts of one image, fit for ``json.dump``.
-
-    Args:
-        image_id: The data set's id of the image.
-        detections: Boxes in pixels of the original image.
-        category_ids: ``category_ids[label - 1]`` is the data set's id of a label.
-
-    Returns:
-        One dict per detection, in the same order: xywh boxes in pixels to 3 digits, scores to 6.
-
-    Raises:
-        DataError: A label has no category.
-    """
-    rows: list[dict[str, Any]] = []
-    for (x1, y1, x2, y2), score, label in zip(
-        detections.boxes.tolist(), detections.scores.tolist(), detections.labels.tolist(), strict=True
-    ):
-        if not 1 <= label <= len(category_ids):
-            raise DataError(
-                f"image {image_id}: label {label} has no category, the data set has {len(category_ids)}; "
-                "score the model on a data set with its own classes"
-            )
-        box = [round(edge, 3) for edge in (x1, y1, x2 - x1, y2 - y1)]
-        rows.append(
-            {"image_id": image_id, "category_id": category_ids[label - 1], "bbox": box, "score": round(score, 6)}
-        )
-    return rows
 
 
 def format_metrics(metrics: Metrics) -> str:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mobiledet.data.images import read_image
+from mobiledet.detections import Detections
 from mobiledet.errors import DataError
-from mobiledet.evaluate.metrics import Metrics, detections_to_coco
-from mobiledet.structures import Detections, ImageArray
+from mobiledet.evaluate.metrics import Metrics
+from mobiledet.structures import ImageArray
 from mobiledet.utils.text import listing
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ def predict_dataset(
         DataError: Model and data have no class in common, or an image can't be read.
     """
     category_ids = match_categories(names, dataset.categories)
+    known_ids = tuple(-1 if key is None else key for key in category_ids)
     found = (
         _read_here(detect, dataset, batch_size)
         if workers is None
@@ -55,7 +58,7 @@ def predict_dataset(
     for image_ids, batch in found:
         for image_id, detections in zip(image_ids, batch, strict=True):
             known = detections.keep([category_ids[label - 1] is not None for label in detections.labels])
-            results += detections_to_coco(image_id, known, [-1 if key is None else key for key in category_ids])
+            results += replace(known, category_ids=known_ids).to_coco(image_id)
         if on_batch is not None and on_batch(len(image_ids)) is False:
             break
     return results

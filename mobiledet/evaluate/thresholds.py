@@ -11,8 +11,8 @@ import numpy as np
 from mobiledet.ops.numpy_boxes import pairwise_iou
 from mobiledet.structures import FloatArray
 
-DEFAULT_THRESHOLD = 0.3
-"""For models without a measured one."""
+DEFAULT_THRESHOLD = 0.5
+"""For models without a measured one, such as imported ones: what TensorFlow's demos show from."""
 
 LOWEST = 0.05
 """Detections below this are ignored: they are the most, and no threshold would be that low."""

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from mobiledet.detections import Detections
 from mobiledet.errors import ModelFileError
 from mobiledet.ops.numpy_boxes import pairwise_iou
-from mobiledet.structures import Detections
 from mobiledet.utils.files import write_json
 
 FORMAT = "mobiledet certificate"

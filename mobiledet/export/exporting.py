@@ -19,7 +19,6 @@ from mobiledet.data.shapes import draw_image
 from mobiledet.errors import MissingDependencyError, ModelFileError, install_extra
 from mobiledet.evaluate.metrics import score_detections
 from mobiledet.evaluate.predictions import predict_dataset
-from mobiledet.evaluate.thresholds import DEFAULT_THRESHOLD
 from mobiledet.export.agreement import FLOAT_LIMITS, INT8_LIMITS, AgreementReport, compare, problems, report_path
 from mobiledet.export.base import Exporter, ExportOptions
 from mobiledet.export.choose import EXPORTERS, find_exporter
@@ -35,6 +34,9 @@ if TYPE_CHECKING:
     from mobiledet.data.coco import CocoDataset
 
 logger = logging.getLogger(__name__)
+
+_COMPARED_FROM = 0.3
+"""Score from which detections are compared, of models without a display threshold."""
 
 GENERATED = 16
 """Images drawn for the comparison where none are named."""
@@ -104,7 +106,7 @@ def temporary_output(output: Path) -> Iterator[Path]:
     folder = output.with_name(f".{output.name}.tmp")
     try:
         shutil.rmtree(folder, ignore_errors=True)  # what an interrupted export left
-        folder.mkdir()
+        folder.mkdir(parents=True)
         yield folder / output.name
     except OSError as error:
         raise ModelFileError(f"{output}: can't be written: {error.strerror or error}") from None
@@ -116,8 +118,6 @@ def _check_output(exporter: Exporter, output: Path) -> None:
     for path in (output, report_path(output)):
         if path.exists():
             raise ModelFileError(f"{path} exists already; name another with -o, nothing is overwritten")
-    if not output.parent.is_dir():
-        raise ModelFileError(f"{output}: there is no folder {str(output.parent)!r}; make it, or name another")
     suffix, is_file = exporter.runtime.suffix, exporter.runtime.folder_file is None
     if is_file and output.suffix != suffix:
         raise ModelFileError(f"{output}: the name of a file in the format {exporter.name} ends with {suffix}")
@@ -183,7 +183,7 @@ def _compare(reference: Detector, path: Path, output: Path, options: ExportOptio
     model = Detector(path, threads=options.threads)
     images = _images(reference.card, options)
     logger.info("comparing with the checkpoint on %d images ...", len(images))
-    threshold = reference.card.shown_threshold or DEFAULT_THRESHOLD
+    threshold = reference.card.shown_threshold or _COMPARED_FROM
     agreement = compare(reference(images), model(images), threshold=threshold)
     limits = INT8_LIMITS if options.int8 else FLOAT_LIMITS
     if options.max_ap_loss is not None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 
+from mobiledet.data.images import ImageSource, load_image
+from mobiledet.data.videos import read_video
+from mobiledet.detections import Detections
 from mobiledet.preprocess import check_image, fit_image
 from mobiledet.runtime.base import Backend, RawDetections
 from mobiledet.runtime.card import ModelCard
 from mobiledet.runtime.choose import open_backend
-from mobiledet.structures import Detections, ImageArray, ImageGeometry
+from mobiledet.structures import ImageArray, ImageGeometry
 
 
 class Detector:
@@ -86,30 +90,55 @@ class Detector:
         return self.card.iou_threshold if self._iou_threshold is None else self._iou_threshold
 
     @overload
-    def __call__(self, images: ImageArray) -> Detections: ...
+    def __call__(self, images: ImageSource) -> Detections: ...
 
     @overload
-    def __call__(self, images: Sequence[ImageArray]) -> list[Detections]: ...
+    def __call__(self, images: list[Any] | tuple[Any, ...]) -> list[Detections]: ...
 
-    def __call__(self, images: ImageArray | Sequence[ImageArray]) -> Detections | list[Detections]:
-        """Detections in one RGB image ``(H, W, 3)`` uint8, or in each of a list of them.
+    @overload
+    def __call__(self, images: Iterator[Any]) -> Iterator[Detections]: ...
+
+    def __call__(self, images: Any) -> Detections | list[Detections] | Iterator[Detections]:
+        """Detections in one image, or in each of several.
+
+        Args:
+            images: A path or address, the content of a file, a PIL image or an array ``(H, W, 3)`` uint8 RGB; a list of
+                those, or an iterator, which is read a batch at a time.
 
         Returns:
-            For each image the detections in its own pixels, best first.
+            For each image the detections in its own pixels, best first: one `Detections`, a list, or an iterator.
 
         Raises:
-            ValueError: An image has another shape or type.
+            ImageError: An image can't be read.
+            ValueError: An array has another shape or type.
         """
-        if not isinstance(images, list | tuple):
-            return self([images])[0]  # type: ignore[list-item]
-        for image in images:
-            check_image(image)
-        size = self._batch_size
-        detections: list[Detections] = []
-        for start in range(0, len(images), size):
-            fitted, geometries = zip(*(self.fit(image) for image in images[start : start + size]), strict=True)
-            detections += self.detect_fitted(self._batch(fitted), geometries)
-        return detections
+        if isinstance(images, list | tuple):
+            return list(self._detect_all(iter(images)))
+        if isinstance(images, Iterator):
+            return self._detect_all(images)
+        return next(self._detect_all(iter([images])))
+
+    def stream(self, source: str | Path | int) -> Iterator[tuple[ImageArray, Detections]]:
+        """Each frame of a video with its detections, to the end; every frame, however long it takes.
+
+        (``mobiledet webcam`` is for watching: it drops frames that come too fast, reconnects and measures.)
+
+        Args:
+            source: A video file, an address of a stream, or the number of a camera.
+
+        Yields:
+            The frame ``(H, W, 3)`` uint8 RGB and what was found in it.
+
+        Raises:
+            SourceError: The source can't be opened or read.
+        """
+        for frame in read_video(source):
+            yield frame, self(frame)
+
+    def _detect_all(self, images: Iterator[Any]) -> Iterator[Detections]:
+        while some := [load_image(image) for image in islice(images, self._batch_size)]:
+            fitted, geometries = zip(*(self.fit(image) for image in some), strict=True)
+            yield from self.detect_fitted(self._batch(fitted), geometries)
 
     def detect_timed(self, image: ImageArray) -> tuple[Detections, dict[str, float]]:
         """Detections in one RGB image ``(H, W, 3)`` uint8, and the milliseconds of the three steps.
@@ -167,6 +196,7 @@ class Detector:
                     found.scores[index, :count],
                     found.labels[index, :count],
                     self.names,
+                    self.card.category_ids,
                 )
             )
         return detections

@@ -58,12 +58,13 @@ def sync(path: Path) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Replace a file as a whole.
+    """Replace a file as a whole; its folder is made.
 
     Raises:
         MobiledetError: It can't be written.
     """
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
             temporary.write_bytes(data)
     except OSError as error:
@@ -134,16 +135,16 @@ def refuse_existing(path: Path | None) -> None:
     """Make sure, before hours of work, that a result can be written and overwrites nothing.
 
     Raises:
-        MobiledetError: The file exists, or its folder doesn't.
+        MobiledetError: The file exists, or its folder is not one or can't be written to.
     """
     if path is None:
         return
     if path.exists():
         raise MobiledetError(f"{path} exists already; name another file, nothing is overwritten")
-    if not path.parent.is_dir():
-        raise MobiledetError(f"{path}: there is no folder {str(path.parent)!r}; make it, or name another file")
-    if not os.access(path.parent, os.W_OK):
-        raise MobiledetError(f"{path}: no permission to write to {str(path.parent)!r}; name another file")
+    folder = next(folder for folder in path.absolute().parents if folder.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        problem = "no permission to write to it" if folder.is_dir() else "it is a file"
+        raise MobiledetError(f"{path}: can't be written below {str(folder)!r}: {problem}; name another file")
 
 
 def create_run_folder(output: Path, name: str, *, remedy: str = "name another with train.output=FOLDER") -> Path:

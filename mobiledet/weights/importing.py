@@ -10,6 +10,7 @@ from mobiledet import __version__
 from mobiledet.config import Config
 from mobiledet.errors import CheckpointError
 from mobiledet.utils.files import file_digest
+from mobiledet.weights.catalogue import SOURCES
 from mobiledet.weights.imagenet import import_classifier, import_timm
 from mobiledet.weights.tflite.graph import read_tflite
 from mobiledet.weights.tflite.ssd import import_ssd, is_ssd
@@ -53,7 +54,11 @@ def import_weights(path: Path, *, labels: Path | None = None, name: str | None =
             raise CheckpointError(
                 f"{path}: a damaged TensorFlow Lite file, or another network ({type(error).__name__}); copy it again"
             ) from None
-    content["source"] = {"file": path.name, "sha256": file_digest(path)}
+    digest = file_digest(path)
+    content["source"] = {"file": path.name, "sha256": digest}
+    known = next((source for source in SOURCES if source.sha256 == digest), None)
+    if known is not None:  # measured by us, whatever it is called
+        content["threshold"] = known.threshold
     return content
 
 

@@ -262,7 +262,7 @@ SCORING: dict[str, Mistake] = {
     "other classes": ("eval", rename_classes, SCORE),
     "no such split": ("eval", nothing, f"{SCORE} --split tset"),
     "results over a file": ("eval", file("a.json", "mine"), f"{SCORE} --json a.json"),
-    "results into nowhere": ("eval", nothing, f"{SCORE} --results out/a.json"),
+    "results into a file": ("eval", nothing, f"{SCORE} --results tiny.py/a.json"),
     "no batch": ("eval", nothing, f"{SCORE} --batch-size 0"),
     "batch in words": ("eval", nothing, f"{SCORE} --batch-size two"),
     "a hundred thousand threads": ("predict", nothing, f"run images {DETECT} --threads 100000"),

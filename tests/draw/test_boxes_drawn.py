@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from mobiledet.detections import Detections
 from mobiledet.draw.boxes import (
     class_color,
     draw_box,
@@ -20,7 +21,7 @@ from mobiledet.draw.boxes import (
     write_image,
 )
 from mobiledet.errors import ImageError
-from mobiledet.structures import Detections, ImageArray, Target
+from mobiledet.structures import ImageArray, Target
 
 NAMES = ("person", "traffic light", "crème brûlée")
 

@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 
 from mobiledet.errors import DataError, MissingDependencyError
-from mobiledet.evaluate.metrics import Metrics, detections_to_coco, format_metrics, score_detections
-from mobiledet.structures import Detections
+from mobiledet.evaluate.metrics import Metrics, format_metrics, score_detections
 
 FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 MODULES = {"faster-coco-eval": "faster_coco_eval", "pycocotools": "pycocotools"}
@@ -182,19 +181,6 @@ def test_missing_backend_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("mobiledet.evaluate.metrics.importlib.import_module", missing)
     with pytest.raises(MissingDependencyError, match=r'pip install "mobiledet\[score\]"'):
         score_detections(truth(), [])
-
-
-def test_detections_to_coco_uses_the_data_sets_ids() -> None:
-    boxes = np.array([[10, 20, 40.12349, 80], [0, 0, 5, 9]], np.float32)
-    detections = Detections(boxes, np.array([0.87654321, 0.5], np.float32), np.array([2, 1], np.int64), ("a", "b"))
-    rows = detections_to_coco(139, detections, [3, 90])
-    assert rows == [
-        {"image_id": 139, "category_id": 90, "bbox": [10.0, 20.0, 30.123, 60.0], "score": 0.876543},
-        {"image_id": 139, "category_id": 3, "bbox": [0.0, 0.0, 5.0, 9.0], "score": 0.5},
-    ]
-    json.dumps(rows)
-    with pytest.raises(DataError, match="label 2 has no category"):
-        detections_to_coco(139, detections, [3])
 
 
 def many_classes(count: int, scored: int) -> Metrics:

@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from mobiledet.detections import Detections
 from mobiledet.errors import ModelFileError
 from mobiledet.export.agreement import (
     FLOAT_LIMITS,
@@ -14,7 +15,6 @@ from mobiledet.export.agreement import (
     problems,
     report_path,
 )
-from mobiledet.structures import Detections
 
 
 def found(boxes, scores, labels):

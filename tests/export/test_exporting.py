@@ -133,7 +133,6 @@ def test_images_that_keep_their_shape_get_a_canvas(tiny_checkpoint, tmp_path):
     ("output", "options", "message"),
     [
         ("model.bin", {}, r"ends with \.onnx"),
-        ("no/such/model.onnx", {}, "there is no folder"),
         ("m.onnx", {"format": "openvino"}, "openvino writes a folder"),
         ("m", {"format": "ncnn", "int8": True}, "INT8 is offered for onnx and openvino"),
         ("m", {"format": "ncnn", "batch": 2}, "one image at a time"),

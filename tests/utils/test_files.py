@@ -56,8 +56,9 @@ def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path):
 
 
 def test_a_file_that_cant_be_written_is_named(tmp_path):
-    with pytest.raises(MobiledetError, match="absent"):
-        write_json(tmp_path / "absent" / "a.json", {})
+    write_json(tmp_path / "new" / "a.json", {})
+    with pytest.raises(MobiledetError, match=r"a\.json.b"):
+        write_json(tmp_path / "new" / "a.json" / "b", {})
 
 
 def test_csv_comes_back(tmp_path):
@@ -86,8 +87,9 @@ def test_the_cache_folder(monkeypatch, tmp_path):
 
 def test_results_overwrite_nothing(tmp_path):
     refuse_existing(None)
-    refuse_existing(tmp_path / "new")
-    for path in (tmp_path, tmp_path / "absent" / "new"):
+    refuse_existing(tmp_path / "absent" / "new")
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file" / "new"):
         with pytest.raises(MobiledetError, match="name another file"):
             refuse_existing(path)
 

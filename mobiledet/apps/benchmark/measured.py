@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from mobiledet.detections import Detections
 from mobiledet.errors import MobiledetError
-from mobiledet.structures import Detections, ImageArray, Size
+from mobiledet.structures import ImageArray, Size
 
 MATRIX_SIDE = 1024  # of the matrices whose product shows what the processor can do
 

@@ -14,9 +14,10 @@ import numpy as np
 
 from mobiledet.apps.benchmark.candidates import PEERS
 from mobiledet.apps.benchmark.measured import About, MeasuredModel, median_ms
+from mobiledet.detections import Detections
 from mobiledet.errors import MissingDependencyError, MobiledetError, ModelFileError
 from mobiledet.preprocess import check_image, fit_image
-from mobiledet.structures import Detections, ImageArray, ImageGeometry, ResizeRule, Size
+from mobiledet.structures import ImageArray, ImageGeometry, ResizeRule, Size
 from mobiledet.utils.machine import package_version
 
 RANDOM = "random weights: speed only"

@@ -18,9 +18,10 @@ from mobiledet.apps.doctor.suspects import find_suspects, find_unlabelled, share
 from mobiledet.config import ModelConfig
 from mobiledet.data.coco import CocoDataset
 from mobiledet.data.faults import ImportLog, Severity
+from mobiledet.detections import Detections
 from mobiledet.draw.boxes import write_image
 from mobiledet.errors import MobiledetError
-from mobiledet.structures import Detections, ImageArray
+from mobiledet.structures import ImageArray
 from mobiledet.utils.files import write_json, write_text
 from mobiledet.utils.text import count, listing
 

@@ -12,9 +12,10 @@ from mobiledet.apps.doctor.collection import Collection
 from mobiledet.apps.doctor.duplicates import Duplicates
 from mobiledet.apps.doctor.report import Code, Section, percent
 from mobiledet.data.images import read_image
+from mobiledet.detections import Detections
 from mobiledet.errors import DataError, ImageError
 from mobiledet.ops.numpy_boxes import pairwise_iou
-from mobiledet.structures import BoolArray, Detections, FloatArray, ImageArray, IntArray
+from mobiledet.structures import BoolArray, FloatArray, ImageArray, IntArray
 from mobiledet.utils.progress import progress_bar
 from mobiledet.utils.text import count, listing
 

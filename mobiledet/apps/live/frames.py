@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:  # NumPy is loaded by whoever has frames, not by the help that lists the kinds of sources
-    from mobiledet.structures import Detections, ImageArray
+    from mobiledet.detections import Detections
+    from mobiledet.structures import ImageArray
 
 T = TypeVar("T")
 

@@ -141,8 +141,7 @@ class LiveRun:
         recorders: list[Callable[[Result], object]] = []
         self.log = self.saver = None
         if options.detections is not None:
-            ids = self.detector.card.category_ids
-            self.log = DetectionLog(options.detections, settings=self.settings, category_ids=ids)
+            self.log = DetectionLog(options.detections, settings=self.settings)
             self._stack.callback(self.log.close)
             recorders.append(self.log.put)
         if save is not None:

@@ -12,9 +12,10 @@ import numpy as np
 
 from mobiledet.apps.live.frames import Newest, Result
 from mobiledet.apps.live.measure.meter import LiveNumbers
+from mobiledet.detections import Detections
 from mobiledet.draw.boxes import draw_detections
 from mobiledet.evaluate.thresholds import DEFAULT_THRESHOLD, LOWEST
-from mobiledet.structures import Detections, ImageArray
+from mobiledet.structures import ImageArray
 
 
 @dataclass

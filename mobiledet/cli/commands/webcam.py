@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=thread_count, default=0, help="processor threads; 0 takes all cores")
     parser.add_argument("--device", default="auto", help="where the network runs, as in predict")
     seen = parser.add_argument_group("what is shown")
-    seen.add_argument("--threshold", type=fraction, help="minimum score (default: the model's best, or 0.3)")
+    seen.add_argument("--threshold", type=fraction, help="minimum score (default: the model's best, or 0.5)")
     seen.add_argument("--classes", nargs="+", default=[], metavar="NAME", help="only these classes")
     seen.add_argument("--no-labels", action="store_true", help="boxes without names and scores")
     seen.add_argument("--no-window", action="store_true", help="do not open a window")

@@ -97,7 +97,7 @@ def test_scored_with_its_own_code(tmp_path, tiny_onnx, tiny_shapes):
         ("a.onnx --pictures none", ["none doesn't exist"]),
         ("a.onnx --data none", ["none"]),
         ("a.onnx --json a.onnx", ["a.onnx exists already", "nothing is overwritten"]),
-        ("a.onnx --html no/a.html", ["no/a.html", "no folder 'no'"]),
+        ("a.onnx --html a.onnx/a.html", ["a.onnx/a.html", "it is a file"]),
         ("a.onnx --json b --html ./b", ["both name b"]),
     ],
 )

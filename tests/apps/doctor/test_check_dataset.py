@@ -15,8 +15,8 @@ from mobiledet.apps.doctor.report import Code, Level
 from mobiledet.config import ModelConfig
 from mobiledet.data.coco import load_coco
 from mobiledet.data.faults import Fault, ImportLog
+from mobiledet.detections import Detections
 from mobiledet.errors import MobiledetError
-from mobiledet.structures import Detections
 
 FILES = {"report.txt", "report.json", "samples.jpg", "boxes.png"}
 

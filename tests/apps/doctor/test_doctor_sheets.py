@@ -17,7 +17,8 @@ from mobiledet.apps.doctor.sheets import (
     suspect_sheet,
 )
 from mobiledet.apps.doctor.suspects import Suspect
-from mobiledet.structures import Detections, Target
+from mobiledet.detections import Detections
+from mobiledet.structures import Target
 
 
 def test_samples_show_every_class_and_the_extremes(make):

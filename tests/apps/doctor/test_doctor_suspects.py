@@ -6,8 +6,8 @@ import pytest
 from mobiledet.apps.doctor.duplicates import Duplicates, Pair
 from mobiledet.apps.doctor.report import Level
 from mobiledet.apps.doctor.suspects import find_suspects, find_unlabelled
+from mobiledet.detections import Detections
 from mobiledet.errors import DataError
-from mobiledet.structures import Detections
 
 
 def suspects_of(collection, pairs=()):

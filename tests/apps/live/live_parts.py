@@ -8,8 +8,9 @@ import numpy as np
 
 from mobiledet.apps.live.frames import Frame, Handover, Result
 from mobiledet.apps.live.sources.base import EndOfSource, Source, SourceState
+from mobiledet.detections import Detections
 from mobiledet.runtime.card import ModelCard
-from mobiledet.structures import Detections, ResizeRule
+from mobiledet.structures import ResizeRule
 
 SIZE = (48, 64)
 NAMES = ("cat", "dog", "hat")

@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import math
 import os
 import queue
 import threading
 import time
-from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -30,20 +28,18 @@ class DetectionLog:
     """Writes the detections shown of each result, one whole line at a time and at once, in a thread of its own.
 
     A line: ``{"frame": 17, "position": 0.567, "time": "2026-03-01T12:00:00.123Z", "age_ms": 31.2, "width": 640,
-    "height": 480, "detections": [{"name": "dog", "category_id": 18, "label": 17, "score": 0.8125, "box": [12.5, 8.0,
-    320.1, 478.9]}]}``, with ``"name"`` for an image of a folder. ``time`` is when the frame was grabbed (UTC);
-    boxes are xyxy in pixels of the frame.
+    "height": 480, "detections": [...]}``, with ``"name"`` for an image of a folder, and each detection as
+    :meth:`mobiledet.Detections.to_json` gives it. ``time`` is when the frame was grabbed (UTC).
 
     Args:
         path: A new file, such as ``out.jsonl``.
         settings: Choose what is shown.
-        category_ids: The data set's number of each label; None stands in the file for a label beyond them.
 
     Raises:
         MobiledetError: the file exists or can't be made.
     """
 
-    def __init__(self, path: Path, *, settings: ViewSettings, category_ids: Sequence[int] = ()) -> None:
+    def __init__(self, path: Path, *, settings: ViewSettings) -> None:
         refuse_existing(path)
         self.path = path
         self.lines = 0
@@ -53,8 +49,8 @@ class DetectionLog:
         self.error: MobiledetError | None = None
         """The first error."""
         self._settings = settings
-        self._category_ids = tuple(category_ids)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
         except OSError as error:
             raise MobiledetError(f"{path}: can't be written: {error.strerror}; name another file") from None
@@ -105,19 +101,7 @@ class DetectionLog:
             **({"name": frame.name} if frame.name else {}),
             "height": frame.image.shape[0],
             "width": frame.image.shape[1],
-            "detections": [
-                {
-                    "name": shown.name(index),
-                    "category_id": self._category_ids[label - 1] if 1 <= label <= len(self._category_ids) else None,
-                    "label": label,
-                    "score": round(score, 4),
-                    "box": [round(side, 1) for side in box],
-                }
-                for index, (box, score, label) in enumerate(
-                    zip(shown.boxes.tolist(), shown.scores.tolist(), shown.labels.tolist(), strict=True)
-                )
-                if all(map(math.isfinite, box))  # JSON has no infinity and no NaN
-            ],
+            "detections": shown.to_json(),
         }
 
     def _run(self) -> None:

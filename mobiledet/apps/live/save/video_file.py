@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from mobiledet.apps.live.sources.base import is_utf8
+from mobiledet.data.videos import is_utf8
 from mobiledet.errors import MobiledetError
 from mobiledet.structures import ImageArray, Size
 from mobiledet.utils.files import refuse_existing
@@ -92,6 +92,7 @@ class VideoFile:
             raise MobiledetError(f"{path}: videos are written as .mp4 (fast), .webm (for browsers) or .avi (large)")
         if not is_utf8(path):
             raise MobiledetError(f"{path.name!r} is not UTF-8, which OpenCV can't write; choose another name")
+        path.parent.mkdir(parents=True, exist_ok=True)
         if free_bytes(path) < RESERVE:
             raise MobiledetError(
                 f"{path}: less than {RESERVE >> 20} MiB left on that disk; free some, or save elsewhere"

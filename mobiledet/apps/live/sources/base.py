@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mobiledet.apps.live.frames import Frame
@@ -22,15 +21,6 @@ def usable_fps(value: float | None, least: float = 0.01) -> float | None:
     Streams and cameras that don't know theirs report 0, 1000 or 90000.
     """
     return float(value) if value is not None and least <= value <= 480 else None
-
-
-def is_utf8(path: Path) -> bool:
-    """Whether a file's name can be given to OpenCV, which crashes on one that isn't UTF-8."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 class EndOfSource(Exception):  # noqa: N818 - no error, as StopIteration is none

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Generator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mobiledet.apps.live.sources.base import Source, SourceKind, SourceOptions, is_utf8, usable_fps
+from mobiledet.apps.live.sources.base import Source, SourceKind, SourceOptions, usable_fps
 from mobiledet.apps.live.sources.reading import FILE_OPTIONS, ReadResult, ReadSource, file_path
+from mobiledet.data.videos import check_video_file, open_video, retrieve_frame
 from mobiledet.errors import SourceError
-from mobiledet.utils.text import shorten
 
 if TYPE_CHECKING:
     from mobiledet.structures import ImageArray
@@ -42,12 +40,7 @@ class VideoFileSource(ReadSource):
 
     def open(self) -> None:
         """Open the file, which must be a video."""
-        head = _check_file(self.path)
-        if not is_utf8(self.path):
-            raise SourceError(f"{self.path.name!r} is not UTF-8, and OpenCV can't open such a name; rename the file")
-        self._capture = self._open_capture()
-        if self._capture is None:
-            raise SourceError(f"{self.path} {_not_a_video(head)}")
+        self._capture = open_video(self.path)
         import cv2
 
         count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
@@ -68,7 +61,7 @@ class VideoFileSource(ReadSource):
         while True:
             given = self._captured
             if self._capture is None:  # another round
-                self._capture = self._open_capture()
+                self._capture = open_video(self.path)
             end = begin
             try:
                 for result in self._one_round(begin):
@@ -122,61 +115,7 @@ class VideoFileSource(ReadSource):
         return damaged
 
     def _retrieve(self) -> ImageArray | None:
-        import cv2
-
-        done, image = self._capture.retrieve()
-        if not done or image is None or image.size == 0:
-            return None
-        rgb: ImageArray = cv2.cvtColor(image, cv2.COLOR_BGR2RGB if image.ndim == 3 else cv2.COLOR_GRAY2RGB)
-        return rgb
-
-    def _open_capture(self) -> Any:
-        # FFmpeg writes to the user's screen, unless this is set before it is loaded.
-        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-        import cv2
-
-        logging_module = getattr(getattr(cv2, "utils", None), "logging", None)
-        level = None if logging_module is None else logging_module.setLogLevel(logging_module.LOG_LEVEL_SILENT)
-        try:
-            capture = cv2.VideoCapture(str(self.path), cv2.CAP_FFMPEG)
-            if not capture.isOpened():
-                capture = cv2.VideoCapture(str(self.path))  # an OpenCV without FFmpeg
-            return capture if capture.isOpened() else None
-        except cv2.error:
-            return None
-        finally:
-            if logging_module is not None:
-                logging_module.setLogLevel(level)
-
-
-def _check_file(path: Path) -> bytes:
-    """Make sure that a path is an ordinary file that may be read and isn't empty: its first 512 bytes."""
-    try:
-        if path.exists() and not path.is_file():
-            kind = "a pipe" if path.is_fifo() else "not an ordinary file"
-            raise SourceError(f"{path} is {kind}; name a video, an image or a folder of images")
-        with path.open("rb") as file:
-            head = file.read(512)
-    except FileNotFoundError:
-        raise SourceError(f"{path} doesn't exist; correct the name") from None
-    except PermissionError:
-        raise SourceError(f"{path} may not be read; give yourself permission (chmod u+r)") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise SourceError(f"{shorten(str(path), 200)} can't be read: {reason}; correct the name") from None
-    if not head:
-        raise SourceError(f"{path} is empty (0 bytes); copy or download it again")
-    return head
-
-
-def _not_a_video(head: bytes) -> str:
-    if head.startswith(b"version https://git-lfs"):
-        return "is a pointer to a video, not the video; fetch it with `git lfs pull`"
-    if all(byte >= 32 or byte in b"\t\r\n\f" for byte in head):
-        return f"is text, not a video or an image: it starts with {head[:24]!r}; name a video file"
-    if head[4:8] in (b"ftyp", b"moov", b"mdat") or head.startswith((b"RIFF", b"\x1aE\xdf\xa3")):
-        return "can't be opened as a video: it is cut short, damaged, has no frames, or its format is unknown to OpenCV"
-    return f"is not a video or an image that OpenCV can read: it starts with {head[:16]!r}; copy it again or convert it"
+        return retrieve_frame(self._capture)
 
 
 def _recognises(text: str) -> bool:
@@ -187,7 +126,7 @@ def _recognises(text: str) -> bool:
 
 
 def _open(text: str, options: SourceOptions) -> Source:
-    _check_file(file_path(text))  # now, not after half a minute in which a model is made ready
+    check_video_file(file_path(text))  # now, not after half a minute in which a model is made ready
     return VideoFileSource.from_text(text, options)
 
 

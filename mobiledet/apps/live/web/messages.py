@@ -56,15 +56,7 @@ def detections_json(result: Result, settings: ViewSettings, now: float) -> dict[
         "seconds_ago": round(now - frame.grabbed, 4),
         "size": list(frame.image.shape[:2]),
         "threshold": settings.threshold,
-        "detections": [
-            {
-                "label": int(shown.labels[index]),
-                "name": shown.name(index),
-                "score": round(float(shown.scores[index]), 4),
-                "box": [round(value, 2) for value in shown.boxes[index].tolist()],
-            }
-            for index in range(len(shown))
-        ],
+        "detections": shown.to_json(),
     }
 
 

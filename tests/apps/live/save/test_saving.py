@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -17,8 +18,8 @@ from mobiledet.apps.live.save.detection_log import DetectionLog
 from mobiledet.apps.live.save.video_file import VideoFile, video_size
 from mobiledet.apps.live.save.video_saver import VideoSaver
 from mobiledet.apps.live.view import Painter, ViewSettings
+from mobiledet.detections import Detections
 from mobiledet.errors import MobiledetError
-from mobiledet.structures import Detections
 
 ENDINGS = (".mp4", ".webm", ".avi")
 
@@ -126,8 +127,8 @@ def test_what_cannot_be_written_is_refused_before_the_run(tmp_path, monkeypatch)
     taken.touch()
     with pytest.raises(MobiledetError, match="exists already"):
         saver(taken)
-    with pytest.raises(MobiledetError, match="no folder"):
-        saver(tmp_path / "none" / "a.mp4")
+    with pytest.raises(MobiledetError, match="it is a file"):
+        saver(taken / "a.mp4")
     monkeypatch.setitem(video_file.CODECS, ".mp4", (video_file.Codec("WHAT", "Nonsense", "nowhere"),))
     with pytest.raises(MobiledetError, match=r"Nonsense.*\.webm or \.avi"):
         saver(tmp_path / "b.mp4")
@@ -400,7 +401,7 @@ import resource, sys, time
 import numpy as np
 from pathlib import Path
 from mobiledet.errors import MobiledetError
-from mobiledet.structures import Detections
+from mobiledet.detections import Detections
 from mobiledet.apps.live.frames import Frame, Result
 from mobiledet.apps.live.save.detection_log import DetectionLog
 from mobiledet.apps.live.save.video_saver import VideoSaver
@@ -468,9 +469,10 @@ def test_a_full_disk_is_reported(tmp_path, ending):
 
 def test_what_the_log_says(tmp_path):
     path = tmp_path / "out.jsonl"
-    log = DetectionLog(path, settings=ViewSettings(threshold=0.5), category_ids=(17,))
+    log = DetectionLog(path, settings=ViewSettings(threshold=0.5))
     before = time.time()
     one = result(3, grabbed=time.monotonic() - 5, name="ä.jpg", items=((1, 0.87654321), (2, 0.75), (1, 0.3)))
+    one = replace(one, detections=replace(one.detections, category_ids=(17,)))
     one.detections.boxes[0] = 10, 20, 30.26, 40.04
     log.put(one)
     log.close()
@@ -480,7 +482,7 @@ def test_what_the_log_says(tmp_path):
     record = json.loads(line)
     moment = datetime.strptime(record.pop("time"), "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=timezone.utc)
     assert moment.timestamp() == pytest.approx(before - 5, abs=3)
-    cat = {"name": "cat", "category_id": 17, "label": 1, "score": 0.8765, "box": [10.0, 20.0, 30.3, 40.0]}
+    cat = {"name": "cat", "category_id": 17, "label": 1, "score": 0.876543, "box": [10.0, 20.0, 30.26, 40.04]}
     dog = {"name": "dog", "category_id": None, "label": 2, "score": 0.75, "box": [4.0, 2.0, 24.0, 12.0]}
     numbers = {"frame": 3, "position": 0.1, "age_ms": 10.0, "height": 48, "width": 64}
     assert record == {**numbers, "name": "ä.jpg", "detections": [cat, dog]}
@@ -515,8 +517,8 @@ def test_a_log_overwrites_nothing(tmp_path):
     path.write_text("precious")
     with pytest.raises(MobiledetError, match="exists already"):
         DetectionLog(path, settings=ViewSettings())
-    with pytest.raises(MobiledetError, match="no folder"):
-        DetectionLog(tmp_path / "none" / "a.jsonl", settings=ViewSettings())
+    with pytest.raises(MobiledetError, match="it is a file"):
+        DetectionLog(path / "a.jsonl", settings=ViewSettings())
     assert path.read_text() == "precious"
 
 

@@ -16,7 +16,7 @@ from mobiledet.apps.live.show.overlay import (
 )
 from mobiledet.apps.live.sources.base import SourceState
 from mobiledet.apps.live.view import ViewSettings
-from mobiledet.structures import Detections
+from mobiledet.detections import Detections
 
 SIZES = [(360, 480), (480, 640), (720, 1280), (1080, 1920), (640, 480), (2160, 3840), (60, 1600), (900, 40), (8, 480)]
 FULL = LiveNumbers(

@@ -19,7 +19,7 @@ from mobiledet.apps.live.measure.meter import LiveNumbers
 from mobiledet.apps.live.show.window import Window
 from mobiledet.apps.live.sources.base import SourceState
 from mobiledet.apps.live.view import Painter, View, ViewSettings
-from mobiledet.structures import Detections
+from mobiledet.detections import Detections
 
 COUNTS = {"run": 10**6, "file": 8, "still": 1, "frozen": 5, "silent": 0}
 

@@ -300,7 +300,7 @@ def test_numbers_are_plain_json(scene):
     assert answer["picture"]["index"] == 5
     assert answer["picture"]["size"] == [HEIGHT, WIDTH]
     assert answer["picture"]["counts"] == {"1": 1, "2": 1}  # the second person scores 0.1
-    assert answer["settings"] == {"revision": 0, "threshold": 0.3, "classes": None, "labels": True, "paused": False}
+    assert answer["settings"] == {"revision": 0, "threshold": 0.5, "classes": None, "labels": True, "paused": False}
     about = ask(server, "/about.json").json
     assert (about["run"], about["names"], about["lowest"]) == (answer["run"], list(NAMES), 0.05)
     assert about["title"] == "model <i> on clip.mp4"
@@ -339,7 +339,8 @@ def test_detections_are_those_shown(scene, server):
     scene.settings.classes = [2]
     answer = ask(server, "/detections.json").json
     assert (answer["index"], answer["name"], answer["size"]) == (6, "6.jpg", [HEIGHT, WIDTH])
-    assert answer["detections"] == [{"label": 2, "name": "car", "score": 0.5, "box": [4.0, 2.0, 24.0, 12.0]}]
+    car = {"name": "car", "category_id": None, "label": 2, "score": 0.5, "box": [4.0, 2.0, 24.0, 12.0]}
+    assert answer["detections"] == [car]
     assert answer["seconds_ago"] > 0
 
 
@@ -410,7 +411,7 @@ def test_settings_that_are_not_valid_change_nothing(scene, body, named):
 
 def test_all_of_a_change_or_nothing(scene):
     assert change(scene.serve(), {"threshold": 0.7, "labels": False, "classes": [9]}).status == 400
-    assert (scene.settings.threshold, scene.settings.labels, scene.settings.revision) == (0.3, True, 0)
+    assert (scene.settings.threshold, scene.settings.labels, scene.settings.revision) == (0.5, True, 0)
 
 
 def test_changes_from_other_pages_and_other_kinds_are_refused(scene, server):

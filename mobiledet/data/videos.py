@@ -1,0 +1,156 @@
+"""Reading videos frame by frame, with OpenCV."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mobiledet.errors import SourceError
+from mobiledet.utils.text import printable, shorten
+
+if TYPE_CHECKING:
+    from mobiledet.structures import ImageArray
+
+VIDEO_EXTENSIONS = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv"})
+"""Lower-case endings of the files that are taken for videos."""
+
+_DAMAGED = 25
+"""Frames in a row that can't be read, after which a video counts as ended."""
+
+_TIMEOUT_MS = 10_000
+"""Milliseconds without a frame after which a stream counts as ended."""
+
+
+def read_video(source: str | Path | int) -> Iterator[ImageArray]:
+    """The frames of a video, one after the other, to the end.
+
+    Args:
+        source: A video file, an address of a stream (``rtsp://``, ``http://``, ...) or the number of a camera.
+
+    Yields:
+        ``(height, width, 3)`` uint8, RGB. Damaged frames are skipped.
+
+    Raises:
+        SourceError: It is missing, not a video, damaged, or no stream or camera that can be opened.
+    """
+    capture = _open(source)
+    damaged = count = 0
+    try:
+        while damaged < _DAMAGED:
+            if capture.grab() and (frame := retrieve_frame(capture)) is not None:
+                damaged, count = 0, count + 1
+                yield frame
+            else:
+                damaged += 1
+    finally:
+        capture.release()
+    if count == 0:
+        raise SourceError(f"{printable(str(source))}: no frame in it can be decoded; copy or download it again")
+
+
+def open_video(path: Path) -> Any:
+    """OpenCV's capture of a video file.
+
+    Raises:
+        SourceError: It is missing, not a video, or damaged.
+    """
+    head = check_video_file(path)
+    if not is_utf8(path):
+        raise SourceError(f"{path.name!r} is not UTF-8, and OpenCV can't open such a name; rename the file")
+    import cv2
+
+    capture = _capture(str(path), cv2.CAP_FFMPEG) or _capture(str(path))  # the second for an OpenCV without FFmpeg
+    if capture is None:
+        raise SourceError(f"{path} {_not_a_video(head)}")
+    return capture
+
+
+def is_utf8(path: Path) -> bool:
+    """Whether a file's name can be given to OpenCV, which crashes on one that isn't UTF-8."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def retrieve_frame(capture: Any) -> ImageArray | None:
+    """The frame that was grabbed, ``(height, width, 3)`` uint8 RGB; None if it can't be decoded."""
+    import cv2
+
+    done, image = capture.retrieve()
+    if not done or image is None or image.size == 0:
+        return None
+    rgb: ImageArray = cv2.cvtColor(image, cv2.COLOR_BGR2RGB if image.ndim == 3 else cv2.COLOR_GRAY2RGB)
+    return rgb
+
+
+def _open(source: str | Path | int) -> Any:
+    import cv2
+
+    if isinstance(source, str) and "://" in source:
+        timeouts = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, _TIMEOUT_MS]
+        capture, what = _capture(source, cv2.CAP_FFMPEG, timeouts), "stream"
+    elif isinstance(source, int):
+        capture, what = _capture(source), "camera"
+    else:
+        return open_video(Path(source))
+    if capture is None:
+        shown = re.sub(r"//[^/]*@", "//", str(source))  # without a password
+        raise SourceError(f"the {what} {shown} can't be opened; correct it, or check that it is on")
+    return capture
+
+
+def _capture(*arguments: Any) -> Any:
+    """What `cv2.VideoCapture` opens, without its messages on the screen; None where it can't."""
+    # FFmpeg writes to the user's screen, unless this is set before it is loaded.
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    import cv2
+
+    logging_module = getattr(getattr(cv2, "utils", None), "logging", None)
+    level = None if logging_module is None else logging_module.setLogLevel(logging_module.LOG_LEVEL_SILENT)
+    try:
+        capture = cv2.VideoCapture(*arguments)
+        return capture if capture.isOpened() else None
+    except cv2.error:
+        return None
+    finally:
+        if logging_module is not None:
+            logging_module.setLogLevel(level)
+
+
+def check_video_file(path: Path) -> bytes:
+    """Make sure that a path is a file that isn't empty: its first 512 bytes.
+
+    Raises:
+        SourceError: It is missing, empty, not an ordinary file, or may not be read.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            kind = "a pipe" if path.is_fifo() else "not an ordinary file"
+            raise SourceError(f"{path} is {kind}; name a video, an image or a folder of images")
+        with path.open("rb") as file:
+            head = file.read(512)
+    except FileNotFoundError:
+        raise SourceError(f"{path} doesn't exist; correct the name") from None
+    except PermissionError:
+        raise SourceError(f"{path} may not be read; give yourself permission (chmod u+r)") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SourceError(f"{shorten(str(path), 200)} can't be read: {reason}; correct the name") from None
+    if not head:
+        raise SourceError(f"{path} is empty (0 bytes); copy or download it again")
+    return head
+
+
+def _not_a_video(head: bytes) -> str:
+    if head.startswith(b"version https://git-lfs"):
+        return "is a pointer to a video, not the video; fetch it with `git lfs pull`"
+    if all(byte >= 32 or byte in b"\t\r\n\f" for byte in head):
+        return f"is text, not a video or an image: it starts with {head[:24]!r}; name a video file"
+    if head[4:8] in (b"ftyp", b"moov", b"mdat") or head.startswith((b"RIFF", b"\x1aE\xdf\xa3")):
+        return "can't be opened as a video: it is cut short, damaged, has no frames, or its format is unknown to OpenCV"
+    return f"is not a video or an image that OpenCV can read: it starts with {head[:16]!r}; copy it again or convert it"
