@@ -55,9 +55,7 @@ def open_data(config: DataConfig, *, seed: int = 0) -> Splits:
     return Splits(train, val)
 
 
-def open_split(
-    root: Path, split: str, *, annotations: Path | None = None, images: Path | None = None, progress: bool = True
-) -> CocoDataset:
+def open_split(root: Path, split: str, *, annotations: Path | None = None, images: Path | None = None) -> CocoDataset:
     """One split, to be scored: of a COCO folder, else of whatever the folder holds.
 
     Raises:
@@ -65,8 +63,8 @@ def open_split(
     """
     foreign = _foreign(root, split) if annotations is None and images is None else None
     if foreign is None:
-        return load_coco(root, split, annotations=annotations, images=images, progress=progress)
-    return _split(read_dataset(foreign, progress=progress), split)
+        return load_coco(root, split, annotations=annotations, images=images, progress=True)
+    return _split(read_dataset(foreign, progress=True), split)
 
 
 def open_recorded_split(config: Config, split: str) -> CocoDataset:

@@ -94,27 +94,11 @@ def test_calibration_images_must_fit(sigmoid, images, message):
 
 
 def test_quantised_onnx_becomes_quantised_openvino(sigmoid, tmp_path):
-    quantization = pytest.importorskip("onnxruntime.quantization")
-    import onnx
+    pytest.importorskip("onnxruntime.quantization")
+    from mobiledet.export.int8 import quantise
 
     _, graph, card, folder = sigmoid
-    onnx.save(graph, tmp_path / "float.onnx")
-    feeds = [
-        {"images": one[None], "score_threshold": np.float32(0.01), "iou_threshold": np.float32(0.6)}
-        for one in make_images(4)
-    ]
-
-    class Reader(quantization.CalibrationDataReader):
-        def __init__(self):
-            self.feeds = iter([{name: np.asarray(value) for name, value in feed.items()} for feed in feeds])
-
-        def get_next(self):
-            return next(self.feeds, None)
-
-    quantization.quantize_static(
-        str(tmp_path / "float.onnx"), str(tmp_path / "int8.onnx"), Reader(), op_types_to_quantize=["Conv"]
-    )
-    write_openvino(onnx.load(tmp_path / "int8.onnx"), card, tmp_path / "int8")
+    write_openvino(quantise(graph, list(make_images(4)[:, None])), card, tmp_path / "int8")
     assert (tmp_path / "int8" / "model.bin").stat().st_size < 0.4 * (folder / "model.bin").stat().st_size
     found, exact = (
         open_backend(place, threads=1).run(make_images(1), 0.01, 0.6) for place in (tmp_path / "int8", folder)

@@ -277,20 +277,13 @@ def test_files_for_other_tasks_are_left_aside(folder) -> None:
     assert only.log.lines() == []
 
 
-def test_a_clean_folder_is_read_as_load_coco_does(tiny_shapes, boxes_of) -> None:
-    imported = read_dataset(tiny_shapes)
+@pytest.mark.parametrize("real", [False, True])
+def test_a_clean_folder_is_read_as_load_coco_does(request, tiny_shapes, real: bool) -> None:
+    root = request.getfixturevalue("real_data") / "coco-mini" if real else tiny_shapes
+    imported = read_dataset(root)
     assert imported.log.lines() == []
     for split in ("train", "val"):
-        plain, ours = load_coco(tiny_shapes, split), imported.splits[split]
+        plain, ours = load_coco(root, split), imported.splits[split]
         assert ours.categories == plain.categories
         assert ours.coco_json()["annotations"] == plain.coco_json()["annotations"]
         assert [p.path for p in ours] == [p.path for p in plain]
-
-
-def test_the_real_one(real_data) -> None:
-    imported = read_dataset(real_data / "coco-mini")
-    assert imported.log.lines() == []
-    for split in ("train", "val"):
-        plain, ours = load_coco(real_data / "coco-mini", split), imported.splits[split]
-        assert ours.categories == plain.categories
-        assert ours.coco_json()["annotations"] == plain.coco_json()["annotations"]
