@@ -117,7 +117,8 @@ def _write(
 def _convert(graph: onnx.ModelProto) -> Any:
     openvino = import_openvino(Path("openvino"))
     try:
-        return openvino.convert_model(io.BytesIO(graph.SerializeToString()))
+        with quiet(""):  # it leaves the root logger at errors only
+            return openvino.convert_model(io.BytesIO(graph.SerializeToString()))
     except Exception as error:  # its exceptions share no base class of their own
         raise ModelFileError(
             f"OpenVINO {openvino.__version__} can't read the exported graph: {one_line(error)}"

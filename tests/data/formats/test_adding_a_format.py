@@ -40,7 +40,7 @@ def test_it_is_recognised_read_and_checked(root: Path) -> None:
 def test_it_can_be_trained_on_and_scored(root: Path) -> None:
     train, val = open_data(DataConfig(root=str(root), hold_out=0.34))
     assert (len(train), len(val)) == (2, 1)
-    assert len(open_split(root, "train", progress=False)) == 3
+    assert len(open_split(root, "train")) == 3
 
 
 def test_the_programs_take_it(root: Path, tmp_path: Path) -> None:

@@ -373,4 +373,4 @@ def test_a_square_image_with_a_rotation_is_noted_by_every_reader(folder, make, t
     assert "EXIF" in imported.log.lines()[0]
     write_coco(imported, tmp_path / "coco", val_share=0)
     config = DataConfig(root=str(folder.root), val_split=None)
-    assert len(open_data(config).train) == len(open_split(tmp_path / "coco", "train", progress=False)) == 1
+    assert len(open_data(config).train) == len(open_split(tmp_path / "coco", "train")) == 1
