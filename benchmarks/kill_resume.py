@@ -50,7 +50,7 @@ config = Config(
 PROGRAM = """
 import runpy, sys
 sys.path.insert(0, {repository!r})
-import mobiledet.train.run as fit
+import mobiledet.training.run as fit
 fit.SAVE_SECONDS = 0.5
 score = fit.Run._score
 def announced(run):

@@ -84,8 +84,8 @@ def exported(alpha: float, size: int, images: Sequence[Any], folder: Path) -> li
     import torch
 
     from mobiledet.config import BackboneConfig, ModelConfig
-    from mobiledet.export.int8 import quantise
-    from mobiledet.export.onnx import trace_onnx, write_onnx
+    from mobiledet.exporters.int8 import quantise
+    from mobiledet.exporters.onnx import trace_onnx, write_onnx
     from mobiledet.models.build import build_detector
     from mobiledet.models.cost import detector_cost
     from mobiledet.preprocess import fit_image

@@ -63,10 +63,10 @@ def measure(data: Path, split: str, arguments: argparse.Namespace, folder: Path)
     from mobiledet.config import apply_overrides, load_config
     from mobiledet.data.opening import open_data
     from mobiledet.models.build import build_detector
-    from mobiledet.train.complete import complete
-    from mobiledet.train.loop import train_step
-    from mobiledet.train.run import Run
-    from mobiledet.train.stopping import StopRequest
+    from mobiledet.training.complete import complete
+    from mobiledet.training.loop import train_step
+    from mobiledet.training.run import Run
+    from mobiledet.training.stopping import StopRequest
 
     config = apply_overrides(
         load_config(Path(__file__).resolve().parent.parent / "configs/ssd_mobilenet_a1.py"),

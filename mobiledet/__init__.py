@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mobiledet.api import TrainResult, evaluate, export, train
     from mobiledet.detections import Detections
     from mobiledet.runtime.detector import Detector
 
 __version__ = "0.1.0"
 
-__all__ = ["Detections", "Detector", "__version__"]
+__all__ = ["Detections", "Detector", "TrainResult", "__version__", "evaluate", "export", "train"]
+
+_PLACES = {"Detections": "detections", "Detector": "runtime.detector"}
 
 
 def __getattr__(name: str) -> Any:
-    """``Detector`` and ``Detections``, brought in when first asked for: importing the package stays cheap."""
-    if name == "Detector":
-        from mobiledet.runtime.detector import Detector
+    """What the package offers, brought in when first asked for: importing it stays cheap."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_PLACES.get(name, 'api')}"), name)
 
-        return Detector
-    if name == "Detections":
-        from mobiledet.detections import Detections
 
-        return Detections
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -156,7 +156,7 @@ def write_predictions(
         for item, target in zip(inputs, targets, strict=True):
             try:
                 writer.write(item, target)
-            except (ImageError, SourceError, DownloadError) as error:  # noqa: PERF203 -- the others are still done
+            except (ImageError, SourceError, DownloadError) as error:  # the others are still done
                 writer.summary.problems.append(str(error))
     except BaseException:
         # Ctrl-C or a full disk after an hour: what was found until then is the user's.

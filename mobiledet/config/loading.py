@@ -58,14 +58,14 @@ def load_config(path: str | Path) -> Config:
     return found.model_copy(update={"name": path.stem})
 
 
-def apply_overrides(config: Config, overrides: Sequence[str]) -> Config:
-    """Apply ``key=value`` words, validated just like the file.
+def apply_overrides(config: Config, overrides: Sequence[str] | Mapping[str, Any]) -> Config:
+    """Apply ``key=value`` words, or a dict of dotted keys, validated just like the file.
 
     Args:
         config: Where to start from.
         overrides: Such as ``"schedule.epochs=2"`` or ``"model.input_size=(240, 320)"``. ``none`` stands for None;
             numbers, tuples and lists are written as in Python; anything else is a string. A bare
-            ``data.augment=none`` or ``=light`` takes that preset.
+            ``data.augment=none`` or ``=light`` takes that preset. The values of a dict are taken as they are.
 
     Raises:
         ConfigError: a word isn't ``key=value``, names no key, or its value doesn't fit.
@@ -73,7 +73,7 @@ def apply_overrides(config: Config, overrides: Sequence[str]) -> Config:
     explicit = _explicit(config)
     for word in overrides:
         key, equals, text = word.partition("=")
-        if not equals or not key:
+        if not isinstance(overrides, Mapping) and not (equals and key):
             raise ConfigError(f"override {word!r} is not key=value, for example schedule.epochs=2")
         *groups, name = key.split(".")
         node: Any = config.plain()
@@ -85,7 +85,7 @@ def apply_overrides(config: Config, overrides: Sequence[str]) -> Config:
             node, target = child, target.setdefault(group, {})
         if name not in node and name != "kind":
             raise ConfigError(_unknown_key(key, key, node))
-        value = _parse_value(text, key, node.get(name))
+        value = overrides[word] if isinstance(overrides, Mapping) else _parse_value(text, key, node.get(name))
         if name == "kind" and groups:
             _keep_what_both_have(target, node, groups[-1], value)
         target[name] = value

@@ -136,7 +136,10 @@ class TrainConfig(Strict):
     """Batch-norm of the backbone keeps its statistics, scale and shift."""
     max_bad_steps: PositiveInt = 20
     """Non-finite losses or gradients in a row before training gives up."""
+    loggers: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = ()
+    """Where the figures go besides results.csv; nothing leaves the machine unless you have set it up."""
     tensorboard: bool = False
+    """The same as ``tensorboard`` among ``loggers``."""
     output: str = "runs"
     """Folder of run folders: ``<output>/<name>/<number>``."""
 

@@ -1,6 +1,6 @@
 """COCO annotation files as data sets in memory: images by path, boxes in flat arrays.
 
-Images are read by whoever needs them; `ImageRecord` says how. COCO's category ids, with their gaps, stay in here:
+Images are read when they are needed, by `CocoDataset.read`. COCO's category ids, with their gaps, stay in here:
 a label ``k`` in ``1..K`` is ``categories[k - 1]``.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ import numpy as np
 
 from mobiledet.data.checks import CocoColumns, check_coco, collector_paused, read_json
 from mobiledet.data.faults import CheckReport
+from mobiledet.data.images import read_image
 from mobiledet.errors import DataError
-from mobiledet.structures import IntArray, Target
+from mobiledet.structures import ImageArray, IntArray, Target
 from mobiledet.utils.text import did_you_mean, listing
 
 OTHER_TASKS = ("captions_", "person_keypoints_", "stuff_", "panoptic_", "image_info_")
@@ -65,7 +66,15 @@ class CocoDataset:
         report: what the checks found and repaired.
     """
 
-    def __init__(self, columns: CocoColumns, *, annotation_file: Path, image_dir: Path, report: CheckReport) -> None:
+    def __init__(
+        self,
+        columns: CocoColumns,
+        *,
+        annotation_file: Path,
+        image_dir: Path,
+        report: CheckReport,
+        reader: Callable[[str], ImageArray] | None = None,
+    ) -> None:
         self.categories = tuple(
             Category(int(id_), name) for id_, name in zip(columns.category_ids, columns.names, strict=True)
         )
@@ -73,6 +82,7 @@ class CocoDataset:
         self.image_dir = image_dir
         self.report = report
         self._columns = columns
+        self._reader = reader  # gives an image by its file name, where it isn't a file
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -121,6 +131,16 @@ class CocoDataset:
         upright = bool(columns.upright[index])
         return ImageRecord(self.image_id(index), path, height, width, target, apply_orientation=upright)
 
+    def read(self, index: int) -> ImageArray:
+        """The image at ``index``, ``(height, width, 3)`` uint8 RGB.
+
+        Raises:
+            ImageError: it can't be read any more.
+        """
+        if self._reader is not None:
+            return self._reader(self.file_name(index))
+        return read_image(self.image_dir / self.file_name(index), apply_orientation=bool(self._columns.upright[index]))
+
     def first(self, count: int) -> CocoDataset:
         """The first ``count`` images alone, in the file's order, with all classes; for trying things out."""
         return self.subset(range(len(self))[:count])
@@ -146,7 +166,13 @@ class CocoDataset:
             areas=columns.areas[boxes],
             annotation_ids=columns.annotation_ids[boxes],
         )
-        return CocoDataset(taken, annotation_file=self.annotation_file, image_dir=self.image_dir, report=self.report)
+        return CocoDataset(
+            taken,
+            annotation_file=self.annotation_file,
+            image_dir=self.image_dir,
+            report=self.report,
+            reader=self._reader,
+        )
 
     def fingerprint(self) -> str:
         """SHA-256 over everything training depends on but the pixels: the same data, the same fingerprint."""

@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mobiledet.data.coco import CocoDataset
-from mobiledet.data.images import read_image
 from mobiledet.data.transforms import TrainTransform
 from mobiledet.errors import DataError, ImageError, WorkerError
 from mobiledet.preprocess import fit_image
@@ -88,7 +87,7 @@ class ImageCache:
                 f"data.cache needs {needed / 2**30:.1f} GiB for {len(dataset)} images but only "
                 f"{free / 2**30:.1f} GiB are free; leave it off"
             )
-        self._images = [_read(dataset, index) for index in range(len(dataset))]
+        self._images = [dataset.read(index) for index in range(len(dataset))]
 
     def __getitem__(self, index: int) -> ImageArray:
         return self._images[index]
@@ -122,7 +121,7 @@ class DetectionImages(Dataset[Sample | ImageError]):
         """The sample of a key; an image that can't be read comes back as the error, for :class:`Batches` to raise."""
         record = self.dataset[key.image]
         try:
-            image = self.cache[key.image] if self.cache else _read(self.dataset, key.image)
+            image = self.cache[key.image] if self.cache else self.dataset.read(key.image)
         except ImageError as error:
             return error
         if self.transform is None:
@@ -264,11 +263,6 @@ def collate(found: Sequence[Sample | ImageError]) -> Batch | ImageError:
         [sample.geometry for sample in samples],
         [sample.image_id for sample in samples],
     )
-
-
-def _read(dataset: CocoDataset, index: int) -> ImageArray:
-    record = dataset[index]
-    return read_image(record.path, apply_orientation=record.apply_orientation)
 
 
 def _notice_dead_workers_between_batches() -> None:

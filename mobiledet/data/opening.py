@@ -38,7 +38,7 @@ def open_data(config: DataConfig, *, seed: int = 0) -> Splits:
     foreign = None if named else _foreign(Path(config.root), config.train_split)
     train, val = _as_it_is(config, foreign) if foreign is not None else _strictly(config)
     if config.val_split is not None and val is None:
-        train, val = _held_out(config, train, seed)
+        train, val = hold_out_val(config, train, seed)
     limited = ""
     if config.limit is not None:
         train, val = train.first(config.limit), val.first(config.limit) if val is not None else None
@@ -159,8 +159,8 @@ def _as_it_is(config: DataConfig, found: Recognised) -> Splits:
     return Splits(train, val)
 
 
-def _held_out(config: DataConfig, train: CocoDataset, seed: int) -> Splits:
-    """The training images divided; all of them to train on where none can be spared."""
+def hold_out_val(config: DataConfig, train: CocoDataset, seed: int) -> Splits:
+    """The training images divided by ``config.hold_out``; all of them to train on where none can be spared."""
     assert config.hold_out is not None
     try:
         rest, val = hold_out(train, config.hold_out, seed)

@@ -7,15 +7,15 @@ image: three times cheaper than doing them one after the other.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mobiledet.config import AugmentConfig
 from mobiledet.preprocess import resize_image
-from mobiledet.structures import ImageArray, ResizeRule, Size, Target
+from mobiledet.structures import FloatArray, ImageArray, IntArray, ResizeRule, Size, Target
 
 # albumentations asks its home page for a newer version on import unless forbidden; training opens no connection.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
@@ -33,6 +33,14 @@ MIN_BOX_SIDE = 0.5
 """A box thinner than this many network pixels is dropped; it can't be learned or found."""
 
 
+AugmentFunction: TypeAlias = Callable[
+    [ImageArray, FloatArray, IntArray, np.random.Generator], tuple[ImageArray, FloatArray, IntArray]
+]
+Augment: TypeAlias = "AugmentFunction | A.Compose | Sequence[Any]"
+"""An augmentation of one's own: a function of image ``(H, W, 3)`` uint8 RGB, boxes ``(N, 4)`` xyxy, labels ``(N,)`` and
+a random generator that gives the first three; or albumentations' transforms."""
+
+
 class TrainTransform:
     """Random crop or expansion, resizing, mirroring and colour, by albumentations.
 
@@ -40,12 +48,26 @@ class TrainTransform:
         resize: How large an image becomes.
         augment: Chances and strengths.
         fill: RGB of the canvas around an expanded image.
+        own: An augmentation to take in place of ``augment``; the image is resized after it.
     """
 
     def __init__(
-        self, *, resize: ResizeRule, augment: AugmentConfig, fill: tuple[int, int, int] = (128, 128, 128)
+        self,
+        *,
+        resize: ResizeRule,
+        augment: AugmentConfig,
+        fill: tuple[int, int, int] = (128, 128, 128),
+        own: Augment | None = None,
     ) -> None:
-        steps: list[Any] = [FitRegion(resize=resize, augment=augment, fill=fill)]
+        self._own: AugmentFunction | None = None
+        steps: list[Any] = []
+        if own is not None:
+            augment = AugmentConfig(crop=0, expand=0, flip=0, color=0)
+            if isinstance(own, A.Compose | Sequence):
+                steps = list(own)
+            else:
+                self._own = own
+        steps.append(FitRegion(resize=resize, augment=augment, fill=fill))
         if augment.flip > 0:
             steps.append(A.HorizontalFlip(p=augment.flip))
         if augment.color > 0:
@@ -72,6 +94,15 @@ class TrainTransform:
         Returns:
             The image in the network's size and the boxes left on it, in its pixels.
         """
+        if self._own is not None:
+            image, own_boxes, own_labels = self._own(
+                image, target.boxes, target.labels, np.random.default_rng([seed, 1])
+            )
+            target = Target(
+                np.asarray(own_boxes, np.float32).reshape(-1, 4),
+                np.asarray(own_labels, np.int64).reshape(-1),
+                np.zeros(len(own_labels), np.bool_),
+            )
         self._compose.set_random_seed(seed)
         changed = self._compose(image=image, bboxes=target.boxes, index=np.arange(len(target)))
         boxes = np.asarray(changed["bboxes"], np.float32).reshape(-1, 4)

@@ -1,7 +1,7 @@
 """Weights of one detector, or of an ImageNet classifier, as the start of another: what fits is loaded, and reported.
 
 Predictors are rebuilt for the new classes; a class whose name the old model knows keeps its rows. Which settings follow
-the weights is decided in :mod:`mobiledet.train.complete`.
+the weights is decided in :mod:`mobiledet.training.complete`.
 """
 
 from __future__ import annotations

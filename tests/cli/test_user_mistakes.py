@@ -37,7 +37,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     from mobiledet.config import apply_overrides, load_config
     from mobiledet.data.shapes import generate_shapes
-    from mobiledet.train.start import start_run
+    from mobiledet.training.start import start_run
 
     folder = tmp_path_factory.mktemp("mistakes") / "bench"
     generate_shapes(folder / "data", train=4, val=2, size=(64, 80), seed=5)

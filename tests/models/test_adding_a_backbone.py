@@ -8,7 +8,7 @@ from mobiledet.errors import ConfigError
 from mobiledet.models import model_config
 from mobiledet.models.build import build_detector
 from mobiledet.models.cost import detector_cost
-from mobiledet.train.complete import follow_weights
+from mobiledet.training.complete import follow_weights
 from mobiledet.weights.transfer import InitialWeights, load_into
 
 

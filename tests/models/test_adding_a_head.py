@@ -11,7 +11,7 @@ from mobiledet.errors import ConfigError
 from mobiledet.models import model_config
 from mobiledet.models.build import build_detector
 from mobiledet.models.cost import detector_cost
-from mobiledet.train.complete import follow_weights
+from mobiledet.training.complete import follow_weights
 from mobiledet.weights.transfer import InitialWeights, load_into
 
 
@@ -81,8 +81,8 @@ def test_it_is_exported(cells, tmp_path):
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
     from mobiledet.data.shapes import CATEGORIES
-    from mobiledet.export.base import ExportOptions
-    from mobiledet.export.exporting import export_model
+    from mobiledet.exporters.base import ExportOptions
+    from mobiledet.exporters.exporting import export_model
     from mobiledet.runtime.detector import Detector
     from mobiledet.weights.checkpoint import save_checkpoint
 

@@ -13,8 +13,8 @@ from tiny_detectors import SIZE, assert_same, expected, make_images, spoil, tiny
 
 from mobiledet import Detector
 from mobiledet.errors import MissingDependencyError, ModelFileError
-from mobiledet.export.base import ExportOptions
-from mobiledet.export.choose import EXPORTERS
+from mobiledet.exporters.base import ExportOptions
+from mobiledet.exporters.choose import EXPORTERS
 from mobiledet.runtime.choose import RUNTIMES, find_runtime, open_backend
 
 MODEL, CARD = tiny_detector("sigmoid")

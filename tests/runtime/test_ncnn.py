@@ -8,8 +8,8 @@ import torch
 from tiny_detectors import assert_same, expected, make_images, tiny_detector
 
 from mobiledet.errors import MissingDependencyError, ModelFileError
-from mobiledet.export.graph import CandidateGraph
-from mobiledet.export.ncnn import write_ncnn
+from mobiledet.exporters.graph import CandidateGraph
+from mobiledet.exporters.ncnn import write_ncnn
 from mobiledet.runtime.choose import open_backend
 from mobiledet.runtime.folder import write_folder_card
 from mobiledet.runtime.ncnn import NcnnBackend

@@ -9,7 +9,7 @@ import pytest
 from tiny_detectors import HEADS, SIZE, assert_same, expected, make_images, tiny_detector
 
 from mobiledet.errors import MissingDependencyError, ModelFileError
-from mobiledet.export.onnx import trace_onnx, write_onnx
+from mobiledet.exporters.onnx import trace_onnx, write_onnx
 from mobiledet.runtime.card import KEY, ModelCard
 from mobiledet.runtime.choose import open_backend
 from mobiledet.runtime.detector import Detector

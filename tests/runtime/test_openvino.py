@@ -15,8 +15,8 @@ if find_spec("openvino") is None:  # importorskip would import it, telemetry and
     pytest.skip("openvino isn't installed", allow_module_level=True)
 pytest.importorskip("onnxscript")
 
-from mobiledet.export.onnx import trace_onnx
-from mobiledet.export.openvino import quantise_openvino, write_openvino
+from mobiledet.exporters.onnx import trace_onnx
+from mobiledet.exporters.openvino import quantise_openvino, write_openvino
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_calibration_images_must_fit(sigmoid, images, message):
 
 def test_quantised_onnx_becomes_quantised_openvino(sigmoid, tmp_path):
     pytest.importorskip("onnxruntime.quantization")
-    from mobiledet.export.int8 import quantise
+    from mobiledet.exporters.int8 import quantise
 
     _, graph, card, folder = sigmoid
     write_openvino(quantise(graph, list(make_images(4)[:, None])), card, tmp_path / "int8")

@@ -13,7 +13,7 @@ from mobiledet.config import (
 from mobiledet.errors import CheckpointError, ConfigError
 from mobiledet.models.build import build_detector
 from mobiledet.models.mobilenet_v1 import MobileNetV1
-from mobiledet.train.complete import follow_weights
+from mobiledet.training.complete import follow_weights
 from mobiledet.weights.imagenet import ImageNetBackbone
 from mobiledet.weights.transfer import InitialWeights, load_into, normalized, read_initial_weights
 

@@ -85,7 +85,7 @@ def parse_peers(text: str | None, models: Sequence[str]) -> tuple[list[str], lis
 
 def summarise_certificate(candidate: Candidate) -> CertificateSummary:
     """The agreement report beside an exported model in short."""
-    from mobiledet.export.agreement import AgreementReport
+    from mobiledet.exporters.agreement import AgreementReport
     from mobiledet.runtime.choose import find_runtime
 
     if candidate.kind != "model" or find_runtime(candidate.target) is None:

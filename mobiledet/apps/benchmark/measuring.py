@@ -181,7 +181,7 @@ class Bench:
         Raises:
             DataError: None does.
         """
-        from mobiledet.evaluate.predictions import match_categories
+        from mobiledet.evaluation.predictions import match_categories
 
         problem = DataError("--data: no model here knows the names of its classes; remove --data")
         named = [outcome.about.names for outcome in self.outcomes if outcome.about is not None and outcome.about.names]
@@ -189,7 +189,7 @@ class Bench:
             try:
                 match_categories(names, dataset.categories)
                 return
-            except DataError as error:  # noqa: PERF203 - few are tried
+            except DataError as error:
                 problem = error
         raise problem
 
@@ -200,7 +200,7 @@ class Bench:
             dataset: What is detected in.
             data: ``root``, ``split`` and ``limit``, for the workers.
         """
-        from mobiledet.evaluate.metrics import score_detections
+        from mobiledet.evaluation.metrics import score_detections
 
         for outcome in self._running():
             if outcome.about is None or not outcome.about.names:

@@ -123,7 +123,7 @@ class _Requests:
     def score(self, data: dict[str, Any], names: list[str], results: str) -> dict[str, Any]:
         """Detect in a whole data set; COCO results go to a file, progress to the parent."""
         from mobiledet.apps.benchmark.images import load_eval_split
-        from mobiledet.evaluate.predictions import predict_dataset
+        from mobiledet.evaluation.predictions import predict_dataset
 
         found = predict_dataset(
             self._model.detect,

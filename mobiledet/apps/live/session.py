@@ -22,7 +22,7 @@ from mobiledet.apps.live.sources.opening import open_source
 from mobiledet.apps.live.stopping import LiveStop
 from mobiledet.apps.live.view import Painter, View, ViewSettings
 from mobiledet.errors import MobiledetError
-from mobiledet.evaluate.thresholds import DEFAULT_THRESHOLD, LOWEST
+from mobiledet.evaluation.thresholds import DEFAULT_THRESHOLD, LOWEST
 from mobiledet.runtime.detector import Detector
 from mobiledet.utils.files import create_run_folder, refuse_existing, write_json
 from mobiledet.utils.machine import load_average

@@ -14,7 +14,7 @@ from mobiledet.apps.live.frames import Newest, Result
 from mobiledet.apps.live.measure.meter import LiveNumbers
 from mobiledet.detections import Detections
 from mobiledet.draw.boxes import draw_detections
-from mobiledet.evaluate.thresholds import DEFAULT_THRESHOLD, LOWEST
+from mobiledet.evaluation.thresholds import DEFAULT_THRESHOLD, LOWEST
 from mobiledet.structures import ImageArray
 
 

@@ -7,10 +7,14 @@ mobiledet eval model.onnx --data "my photos" --json metrics.json
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mobiledet.cli.common import at_least, existing, model, new_file, thread_count
+
+if TYPE_CHECKING:
+    from mobiledet.config import Config
+    from mobiledet.data.coco import CocoDataset
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,49 +35,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Score and print."""
-    from mobiledet.config import config_from_plain
     from mobiledet.data.opening import open_recorded_split, open_split
-    from mobiledet.evaluate.metrics import format_metrics, score_detections
-    from mobiledet.evaluate.predictions import checkpoint_record, metrics_record, model_record, predict_dataset
-    from mobiledet.evaluate.thresholds import best_threshold
-    from mobiledet.runtime.choose import find_runtime
-    from mobiledet.runtime.detector import Detector
+    from mobiledet.evaluation.metrics import format_metrics
+    from mobiledet.evaluation.scoring import score_model
     from mobiledet.utils.files import write_json
-    from mobiledet.utils.progress import progress_bar
 
-    detector = Detector(arguments.model, threads=arguments.threads, provider=arguments.device)
-    exported = find_runtime(arguments.model) is not None
-    config = config_from_plain(detector.card.config)
-    if arguments.data is None and arguments.annotations is None and arguments.images is None:
-        dataset = open_recorded_split(config, arguments.split)
-    else:
-        dataset = open_split(
-            arguments.data or Path(config.data.root),
-            arguments.split,
-            annotations=arguments.annotations,
-            images=arguments.images,
-        )
-    if arguments.limit is not None:
-        dataset = dataset.first(arguments.limit)
-    if summary := dataset.report.summary():
-        print(summary, file=sys.stderr)
-    with progress_bar(total=len(dataset), unit="img") as bar:
-        results = predict_dataset(
-            detector,
-            detector.names,
-            dataset,
-            batch_size=detector.card.batch if exported else arguments.batch_size,
-            workers=None if exported else arguments.workers,
-            on_batch=bar.update,
-        )
-    truth = dataset.coco_json()
-    metrics, threshold = score_detections(truth, results), best_threshold(truth, results)
-    print(format_metrics(metrics))
-    if threshold is not None:
-        print(f"best F1 over all classes at score {threshold:.2f}")
+    def choose(config: Config) -> CocoDataset:
+        named = arguments.annotations, arguments.images
+        if arguments.data is None and named == (None, None):
+            return open_recorded_split(config, arguments.split)
+        root = arguments.data or Path(config.data.root)
+        return open_split(root, arguments.split, annotations=named[0], images=named[1])
+
+    score = score_model(
+        arguments.model,
+        choose,
+        limit=arguments.limit,
+        batch_size=arguments.batch_size,
+        workers=arguments.workers,
+        threads=arguments.threads,
+        device=arguments.device,
+    )
+    print(format_metrics(score.metrics))
+    if score.threshold is not None:
+        print(f"best F1 over all classes at score {score.threshold:.2f}")
     if arguments.json is not None:
-        origin = Path(detector.card.origin["file"])
-        record = model_record(arguments.model, detector) if exported else checkpoint_record(origin, config)
-        write_json(arguments.json, metrics_record(metrics, threshold, record))
+        write_json(arguments.json, score.record)
     if arguments.results is not None:
-        write_json(arguments.results, results)
+        write_json(arguments.results, score.results)

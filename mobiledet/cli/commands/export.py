@@ -70,9 +70,9 @@ def run(arguments: argparse.Namespace) -> None:
         raise UsageError("--input-size must be at least 32x32")
 
     from mobiledet.data.opening import open_split
-    from mobiledet.export.agreement import report_path
-    from mobiledet.export.base import ExportOptions
-    from mobiledet.export.exporting import export_model
+    from mobiledet.exporters.agreement import report_path
+    from mobiledet.exporters.base import ExportOptions
+    from mobiledet.exporters.exporting import export_model
 
     dataset = None
     if arguments.data is not None:
@@ -101,7 +101,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _format(name: str) -> str:
     from mobiledet.errors import ModelFileError
-    from mobiledet.export.choose import find_exporter
+    from mobiledet.exporters.choose import find_exporter
 
     try:
         return find_exporter(name).name

@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Detect and write."""
     from mobiledet.apps.predict import PredictOptions, find_inputs, write_predictions
     from mobiledet.errors import MobiledetError
-    from mobiledet.evaluate.thresholds import DEFAULT_THRESHOLD
+    from mobiledet.evaluation.thresholds import DEFAULT_THRESHOLD
     from mobiledet.runtime.detector import Detector
     from mobiledet.utils.files import create_run_folder
     from mobiledet.utils.text import count, did_you_mean, listing

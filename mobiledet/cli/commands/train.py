@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
         recipe(words[0])
 
     from mobiledet.config import apply_overrides, load_config
-    from mobiledet.train.start import resume_run, start_run
+    from mobiledet.training.start import resume_run, start_run
 
     if arguments.resume is not None:
         folder, status = arguments.resume, resume_run(arguments.resume, words)

@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     from mobiledet.apps.live.sources.base import SourceOptions
     from mobiledet.apps.live.stopping import LiveStop
     from mobiledet.errors import MobiledetError
-    from mobiledet.export.prepare_model import prepare_model
+    from mobiledet.exporters.prepare_model import prepare_model
 
     options = LiveOptions(
         model_name=model_name(arguments.model),

@@ -28,7 +28,7 @@ def tiny_onnx(tmp_path_factory):
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
     from mobiledet.config import BackboneConfig, ModelConfig
-    from mobiledet.export.onnx import trace_onnx, write_onnx
+    from mobiledet.exporters.onnx import trace_onnx, write_onnx
     from mobiledet.models.build import build_detector
     from mobiledet.runtime.card import ModelCard
 

@@ -12,7 +12,7 @@ from mobiledet.apps.benchmark.candidates import (
 )
 from mobiledet.apps.benchmark.images import make_images, parse_sizes
 from mobiledet.errors import MobiledetError
-from mobiledet.export.agreement import FLOAT_LIMITS, Agreement, AgreementReport
+from mobiledet.exporters.agreement import FLOAT_LIMITS, Agreement, AgreementReport
 
 
 def labels(*models, peers=()):

@@ -16,7 +16,7 @@ from live_parts import read_video, wait_until, write_video
 from mjpeg_server import MjpegServer
 from tiny_detectors import SIZE, tiny_detector
 
-from mobiledet.export.onnx import trace_onnx, write_onnx
+from mobiledet.exporters.onnx import trace_onnx, write_onnx
 
 WEBCAM = Path(__file__).resolve().parents[3] / "demo" / "webcam.py"
 FRAMES = 24

@@ -9,8 +9,8 @@ import torch
 from mobiledet.config import config_from_plain
 from mobiledet.data.coco import load_coco
 from mobiledet.data.images import find_images, read_image
-from mobiledet.evaluate.metrics import score_detections
-from mobiledet.evaluate.predictions import predict_dataset
+from mobiledet.evaluation.metrics import score_detections
+from mobiledet.evaluation.predictions import predict_dataset
 from mobiledet.models.build import build_detector
 from mobiledet.preprocess import fit_image
 from mobiledet.runtime.detector import Detector

@@ -32,7 +32,7 @@ from mobiledet.apps.live.web.messages import (
 )
 from mobiledet.apps.live.web.streams import EncodedFrame, FrameStream, encode_jpeg
 from mobiledet.errors import MobiledetError
-from mobiledet.evaluate.thresholds import LOWEST
+from mobiledet.evaluation.thresholds import LOWEST
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from mobiledet.apps.live.frames import Result
 from mobiledet.apps.live.view import ViewSettings
-from mobiledet.evaluate.thresholds import LOWEST
+from mobiledet.evaluation.thresholds import LOWEST
 
 _Rule = tuple[str, Callable[[Any], bool]]
 """What a setting must be, and whether a value is that."""

@@ -1,0 +1,89 @@
+"""A model, a data set, its score: what the eval command and `mobiledet.evaluate` share."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mobiledet.data.coco import CocoDataset
+from mobiledet.evaluation.metrics import Metrics, score_detections
+from mobiledet.evaluation.predictions import checkpoint_record, metrics_record, model_record, predict_dataset
+from mobiledet.evaluation.thresholds import best_threshold
+from mobiledet.runtime.choose import find_runtime
+from mobiledet.runtime.detector import Detector
+from mobiledet.utils.progress import progress_bar
+
+if TYPE_CHECKING:
+    from mobiledet.config import Config
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Score:
+    """How a model does on a data set.
+
+    Attributes:
+        metrics: The COCO figures.
+        threshold: The score with the best F1 over all classes; None without ground truth.
+        results: All detections, as COCO results.
+        record: The content of metrics.json: figures, threshold, and exactly which model they belong to.
+    """
+
+    metrics: Metrics
+    threshold: float | None
+    results: list[dict[str, Any]]
+    record: dict[str, Any]
+
+
+def score_model(
+    model: str,
+    choose: Callable[[Config], CocoDataset],
+    *,
+    limit: int | None = None,
+    batch_size: int = 16,
+    workers: int = 2,
+    threads: int = 0,
+    device: str = "auto",
+) -> Score:
+    """Score a checkpoint or an exported model.
+
+    Args:
+        model: A checkpoint, a run folder, a name, or an exported file.
+        choose: Gives the data to score on, from the model's own recipe.
+        limit: Only the first images.
+        batch_size: Images at once, of a checkpoint.
+        workers: Processes that read images for a checkpoint.
+        threads: Processor threads; 0 takes all cores.
+        device: Of PyTorch, or a provider of the exported model's runtime.
+
+    Raises:
+        MobiledetError: The model or the data can't be used, or they have no class in common.
+    """
+    from mobiledet.config import config_from_plain
+
+    detector = Detector(model, threads=threads, provider=device)
+    exported = find_runtime(model) is not None
+    config = config_from_plain(detector.card.config)
+    dataset = choose(config)
+    if limit is not None:
+        dataset = dataset.first(limit)
+    if summary := dataset.report.summary():
+        logger.info("%s", summary)
+    with progress_bar(total=len(dataset), unit="img") as bar:
+        results = predict_dataset(
+            detector,
+            detector.names,
+            dataset,
+            batch_size=detector.card.batch if exported else batch_size,
+            workers=None if exported else workers,
+            on_batch=bar.update,
+        )
+    truth = dataset.coco_json()
+    metrics, threshold = score_detections(truth, results), best_threshold(truth, results)
+    origin = Path(detector.card.origin["file"])
+    which = model_record(model, detector) if exported else checkpoint_record(origin, config)
+    return Score(metrics, threshold, results, metrics_record(metrics, threshold, which))

@@ -1,0 +1,242 @@
+"""From a checkpoint to a file that runs without PyTorch: written, compared with the checkpoint, and only then kept."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mobiledet.data.images import find_images, read_image
+from mobiledet.data.shapes import draw_image
+from mobiledet.errors import MissingDependencyError, ModelFileError, install_extra
+from mobiledet.evaluation.metrics import score_detections
+from mobiledet.evaluation.predictions import predict_dataset
+from mobiledet.exporters.agreement import FLOAT_LIMITS, INT8_LIMITS, AgreementReport, compare, problems, report_path
+from mobiledet.exporters.base import Exporter, ExportOptions
+from mobiledet.exporters.choose import EXPORTERS, find_exporter
+from mobiledet.preprocess import fit_image
+from mobiledet.runtime.card import ModelCard
+from mobiledet.runtime.choose import RUNTIMES
+from mobiledet.runtime.detector import Detector
+from mobiledet.structures import ImageArray, ResizeRule
+from mobiledet.utils.files import sync
+from mobiledet.utils.text import count
+
+if TYPE_CHECKING:
+    from mobiledet.data.coco import CocoDataset
+
+logger = logging.getLogger(__name__)
+
+_COMPARED_FROM = 0.3
+"""Score from which detections are compared, of models without a display threshold."""
+
+GENERATED = 16
+"""Images drawn for the comparison where none are named."""
+
+COMPARED = 32
+"""Most images of those named, or of a data set, whose detections are compared one by one."""
+
+PROBED = 8
+"""Batches of calibration images on which single layers are compared."""
+
+RECORDED = ("onnx", "onnxscript", "onnxruntime", "nncf", "pnnx")
+"""Packages whose versions the report records, where they are installed."""
+
+
+def export_model(source: str | Path, output: Path, options: ExportOptions) -> AgreementReport:
+    """Write a checkpoint as a deployable file or folder, with its agreement report beside it.
+
+    Args:
+        source: A checkpoint, a run folder, or pretrained weights by name.
+        output: The file (``.onnx``) or folder to write; it must not exist.
+        options: What to make.
+
+    Returns:
+        The report, which has also been written.
+
+    Raises:
+        ModelFileError: The file exists, can't be made, or finds something else than the checkpoint does.
+        MissingDependencyError: A package that the format needs isn't installed.
+        MobiledetError: The checkpoint, the images or the data can't be used.
+    """
+    from mobiledet.runtime.pytorch import PyTorchBackend
+
+    exporter = find_exporter(options.format)
+    _check_output(exporter, output)
+    _check_options(exporter, options)
+    _check_packages(exporter, options)
+    reference = Detector(source, threads=options.threads)
+    if not isinstance(reference.backend, PyTorchBackend):
+        raise ModelFileError(f"{source}: exported already; name the checkpoint it was made from")
+    model = reference.backend.model
+    card = _exported_card(reference.card, options)
+    calibration = _calibration(card, options) if options.int8 else []
+    with temporary_output(output) as path:
+        exporter.write(model, card, path, options, calibration)
+        for file in path.iterdir() if path.is_dir() else [path]:
+            sync(file)
+        report = _compare(reference, path, output, options)
+        if report.problems and options.int8 and exporter.layer_errors is not None:
+            logger.info("looking for the layers that lose most ...")
+            report = replace(report, layers=exporter.layer_errors(model, card, calibration[:PROBED]))
+        for line in report.lines():
+            logger.info("%s", line)
+        if report.problems and not options.force:
+            raise ModelFileError(f"{output}: not written: {'; '.join(report.problems)}; --force keeps it all the same")
+        path.replace(output)
+    report.write(output)
+    return report
+
+
+@contextlib.contextmanager
+def temporary_output(output: Path) -> Iterator[Path]:
+    """A path of the same name in a hidden folder beside ``output``; the folder is removed afterwards.
+
+    Raises:
+        ModelFileError: Nothing can be written there.
+    """
+    folder = output.with_name(f".{output.name}.tmp")
+    try:
+        shutil.rmtree(folder, ignore_errors=True)  # what an interrupted export left
+        folder.mkdir(parents=True)
+        yield folder / output.name
+    except OSError as error:
+        raise ModelFileError(f"{output}: can't be written: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_output(exporter: Exporter, output: Path) -> None:
+    for path in (output, report_path(output)):
+        if path.exists():
+            raise ModelFileError(f"{path} exists already; name another with -o, nothing is overwritten")
+    suffix, is_file = exporter.runtime.suffix, exporter.runtime.folder_file is None
+    if is_file and output.suffix != suffix:
+        raise ModelFileError(f"{output}: the name of a file in the format {exporter.name} ends with {suffix}")
+    if not is_file and output.suffix in {".pt", ".tflite", *(runtime.suffix for runtime in RUNTIMES)}:
+        raise ModelFileError(f"{output}: {exporter.name} writes a folder; name one, such as model_{exporter.name}")
+
+
+def _check_options(exporter: Exporter, options: ExportOptions) -> None:
+    if options.int8 and exporter.int8_packages is None:
+        offered = " and ".join(other.name for other in EXPORTERS if other.int8_packages is not None)
+        raise ModelFileError(
+            f"INT8 is offered for {offered}, not for {exporter.name}; leave --int8 out, or take another format"
+        )
+    if options.keep_float and exporter.layer_errors is None:
+        raise ModelFileError(f"--keep-float is not offered for {exporter.name}, which chooses layers by itself")
+    if options.int8 and not options.calibration:
+        raise ModelFileError("--int8 needs real images to measure ranges on: --calibration path/to/images")
+    for named in (options.calibration, options.images):
+        if named:
+            find_images(list(named))  # a wrong path is reported before the work, not after it
+    if options.batch != 1 and not exporter.batches:
+        raise ModelFileError(f"{exporter.name} takes one image at a time, not --batch {options.batch}")
+
+
+def _check_packages(exporter: Exporter, options: ExportOptions) -> None:
+    wanted = [*exporter.packages, *((exporter.int8_packages or ()) if options.int8 else ())]
+    missing = [package for package in wanted if find_spec(package) is None]
+    if missing:
+        raise MissingDependencyError(
+            f"exporting to {exporter.name} needs {' and '.join(missing)}, not installed here; "
+            + install_extra(exporter.extra)
+        )
+
+
+def _exported_card(card: ModelCard, options: ExportOptions) -> ModelCard:
+    """The checkpoint's card, changed to what the exported model will be."""
+    rule = card.resize
+    if rule.longest_side is not None:
+        # Images of any shape can't share a fixed input; most cameras' are 4:3, and others fit into it.
+        shorter = min(rule.size)
+        size = options.input_size or (shorter, min(rule.longest_side, round(shorter * 4 / 3)))
+        rule = ResizeRule(size, letterbox=True)
+    elif options.input_size is not None and options.input_size != rule.size:
+        height, width = rule.size
+        raise ModelFileError(
+            f"--input-size is for models whose images keep their shape; this one was trained at {height}x{width}"
+        )
+    precision = "int8" if options.int8 else "float32"
+    return replace(card, resize=rule, batch=options.batch, precision=precision)
+
+
+def _calibration(card: ModelCard, options: ExportOptions) -> list[ImageArray]:
+    """Batches ``(B, H, W, 3)`` of images in the network's size, evenly spread over those named."""
+    paths = _spread(find_images(list(options.calibration)), max(options.calibration_images, card.batch))
+    images = [fit_image(read_image(path), card.resize, fill=card.fill)[0] for path in paths]
+    whole = len(images) // card.batch * card.batch
+    if not whole:
+        raise ModelFileError(f"--calibration holds {count(len(images), 'image')}, fewer than --batch {card.batch}")
+    return [np.stack(images[start : start + card.batch]) for start in range(0, whole, card.batch)]
+
+
+def _compare(reference: Detector, path: Path, output: Path, options: ExportOptions) -> AgreementReport:
+    model = Detector(path, threads=options.threads)
+    images = _images(reference.card, options)
+    logger.info("comparing with the checkpoint on %d images ...", len(images))
+    threshold = reference.card.shown_threshold or _COMPARED_FROM
+    agreement = compare(reference(images), model(images), threshold=threshold)
+    limits = INT8_LIMITS if options.int8 else FLOAT_LIMITS
+    if options.max_ap_loss is not None:
+        limits = replace(limits, ap_loss=options.max_ap_loss)
+    ap = _score_both(reference, model, options.dataset) if options.dataset is not None else None
+    versions = dict(reference.card.versions)
+    for package in RECORDED:
+        with contextlib.suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    return AgreementReport(
+        file=output.name,
+        checkpoint=dict(reference.card.origin),
+        runtime=model.backend.runtime,
+        agreement=agreement,
+        ap=ap,
+        limits=limits,
+        forced=options.force,
+        problems=problems(agreement, ap, limits),
+        versions=versions,
+    )
+
+
+def _images(card: ModelCard, options: ExportOptions) -> list[ImageArray]:
+    """What the two are compared on."""
+    if options.images:
+        return [read_image(path) for path in _spread(find_images(list(options.images)), COMPARED)]
+    if options.dataset is not None:
+        records = [options.dataset[index] for index in range(min(COMPARED, len(options.dataset)))]
+        return [read_image(record.path, apply_orientation=record.apply_orientation) for record in records]
+    # Shapes of every size, on images that are neither the network's size nor square.
+    height, width = card.resize.size
+    rng = np.random.default_rng(0)
+    return [draw_image(rng, (height + 17 + index, round(width * 1.2) + index))[0] for index in range(GENERATED)]
+
+
+def _score_both(reference: Detector, model: Detector, dataset: CocoDataset) -> dict[str, Any]:
+    truth = dataset.coco_json()
+    points = []
+    for which, detector in (("checkpoint", reference), ("exported model", model)):
+        logger.info("scoring the %s on %d images ...", which, len(dataset))
+        results = predict_dataset(detector, detector.names, dataset, batch_size=max(8, detector.card.batch))
+        points.append(100 * (score_detections(truth, results).AP or 0.0))
+    return {
+        "checkpoint": round(points[0], 4),
+        "model": round(points[1], 4),
+        "difference": round(points[1] - points[0], 4),
+        "pictures": len(dataset),
+        "data": dataset.annotation_file.name,
+    }
+
+
+def _spread(paths: Sequence[Path], number: int) -> list[Path]:
+    """``number`` of the paths, or all where there are fewer, evenly spread."""
+    if len(paths) <= number:
+        return list(paths)
+    return [paths[round(index)] for index in np.linspace(0, len(paths) - 1, number)]

@@ -1,0 +1,182 @@
+"""What a person sees of a run: the live bar, log lines, results.csv, images and curves."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from mobiledet.data.coco import CocoDataset
+from mobiledet.data.loader import Batch
+from mobiledet.draw.boxes import draw_comparison, draw_target, image_grid, write_image
+from mobiledet.draw.figures import plot_history
+from mobiledet.runtime.detector import Detector
+from mobiledet.training.loggers import Loggers
+from mobiledet.training.progress import Progress, Row
+from mobiledet.utils.files import read_csv, write_csv
+
+logger = logging.getLogger(__name__)
+
+SMOOTHING = 0.05
+"""Weight of the newest step in the losses that the bar shows."""
+
+DRAWN_SCORE = 0.3
+"""Detections below this are scored but not drawn."""
+
+
+class EpochClock:
+    """Time spent in an epoch, and how much of it waiting for data."""
+
+    def __init__(self) -> None:
+        self.started = time.perf_counter()
+        self.waited = 0.0
+        self.images = 0
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Time what happens inside as waiting."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.waited += time.perf_counter() - start
+
+    @property
+    def seconds(self) -> float:
+        """Since the start."""
+        return time.perf_counter() - self.started
+
+    @property
+    def images_per_second(self) -> float:
+        """Images trained on, each second."""
+        return self.images / max(self.seconds, 1e-9)
+
+    @property
+    def waiting_share(self) -> float:
+        """Share of the time spent waiting for data."""
+        return self.waited / max(self.seconds, 1e-9)
+
+
+class Reporter:
+    """Tells how a run goes.
+
+    Of several processes only the ``main`` one does.
+    """
+
+    def __init__(
+        self, folder: Path, *, epochs: int, batches_per_epoch: int, loggers: Loggers, main: bool = True
+    ) -> None:
+        self.folder = folder
+        self.epochs = epochs
+        self.batches_per_epoch = batches_per_epoch
+        self.main = main
+        self.clock = EpochClock()
+        self._bar: Any = None
+        self._smooth: dict[str, float] = {}
+        self._loggers = loggers
+
+    def start_epoch(self, progress: Progress) -> None:
+        """Begin a new bar."""
+        self.clock = EpochClock()
+        live = self.main and sys.stderr.isatty()
+        self._bar = tqdm(
+            total=self.batches_per_epoch,
+            initial=progress.batch,
+            desc=f"epoch {progress.epoch + 1}/{self.epochs}",
+            disable=not live,
+            leave=False,
+            dynamic_ncols=True,
+            bar_format="{desc} {percentage:3.0f}% |{bar}| ETA {remaining}{postfix}",
+        )
+
+    def step(self, progress: Progress, losses: dict[str, float], images: int) -> None:
+        """Move the bar on."""
+        self.clock.images += images
+        for name, value in losses.items():
+            self._smooth[name] = value + (1 - SMOOTHING) * (self._smooth.get(name, value) - value)
+        if self._bar.disable:
+            return
+        shown = " ".join(f"{name} {value:.3f}" for name, value in self._smooth.items())
+        speed = f"{self.clock.images_per_second:.1f} img/s, {self.clock.waiting_share:.0%} waiting"
+        self._bar.set_postfix_str(f"{shown}  {speed}", refresh=False)
+        self._bar.update(progress.batch - self._bar.n)
+
+    def pause(self) -> None:
+        """Take the bar away, before something else is printed."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def end_epoch(self, progress: Progress, row: Row) -> None:
+        """Log the epoch's line and write results.csv anew.
+
+        results.csv holds what an interrupted and resumed run reproduces exactly; times are in timing.csv.
+        """
+        if not self.main:
+            return
+        timing: Row = {
+            "epoch": row["epoch"],
+            "seconds": round(self.clock.seconds, 2),
+            "images_per_second": round(self.clock.images_per_second, 2),
+            "waiting_for_data": round(self.clock.waiting_share, 4),
+        }
+        write_csv(self.folder / "results.csv", progress.history)
+        path = self.folder / "timing.csv"
+        earlier = [old for old in read_csv(path) if int(old["epoch"]) < row["epoch"]]
+        write_csv(path, [*earlier, timing])
+        parts = [f"{key.partition('/')[2]} {value:.3f}" for key, value in row.items() if key[:5] == "loss/" and value]
+        if row.get("val/AP") is not None:
+            parts.append(f"AP {row['val/AP']:.3f} AP50 {row['val/AP50']:.3f}")
+        logger.info(
+            "epoch %d/%d  %s  %.1f img/s, %.0f%% waiting for data, %s left",
+            row["epoch"],
+            self.epochs,
+            "  ".join(parts),
+            timing["images_per_second"],
+            100 * timing["waiting_for_data"],
+            _duration(self.clock.seconds * (self.epochs - row["epoch"])),
+        )
+        self._loggers.log(
+            row["step"], {key: v for key, v in row.items() if isinstance(v, int | float) and key != "epoch"}
+        )
+
+    def first_batch(self, batch: Batch, names: tuple[str, ...]) -> None:
+        """Draw what the network is fed: ``train_batch.jpg``."""
+        path = self.folder / "train_batch.jpg"
+        if not self.main or path.exists():
+            return
+        drawn = [
+            draw_target(np.ascontiguousarray(image.permute(1, 2, 0).numpy()), target, names)
+            for image, target in zip(batch.images[:16], batch.targets, strict=False)
+        ]
+        write_image(path, image_grid(drawn, columns=min(4, len(drawn)), cell=drawn[0].shape[:2]))
+
+    def predictions(self, detector: Detector, dataset: CocoDataset, count: int = 12) -> None:
+        """Draw detections over the ground truth of some validation images: ``val_predictions.jpg``."""
+        if not self.main:
+            return
+        chosen = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int)
+        drawn = []
+        for index in np.unique(chosen):
+            image = dataset.read(int(index))
+            found = detector(image).above(DRAWN_SCORE)
+            drawn.append(draw_comparison(image, dataset[int(index)].target, found, dataset.names))
+        write_image(self.folder / "val_predictions.jpg", image_grid(drawn, columns=min(4, len(drawn)), cell=(300, 360)))
+
+    def finish(self, progress: Progress, title: str) -> None:
+        """Draw the curves and close files."""
+        if self.main and progress.history:
+            plot_history(progress.history, self.folder / "curves.png", title)
+        self._loggers.close()
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

@@ -1,0 +1,375 @@
+"""A whole run: from a config and a folder to trained, scored and saved weights."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mobiledet import __version__
+from mobiledet.config import Config
+from mobiledet.data.coco import CocoDataset
+from mobiledet.data.loader import Batch, Batches, DetectionImages, EpochSampler, ImageCache, in_order
+from mobiledet.data.transforms import TrainTransform
+from mobiledet.errors import CheckpointError, WorkerError
+from mobiledet.evaluation.metrics import Metrics, score_detections
+from mobiledet.evaluation.predictions import checkpoint_record, metrics_record, predict_dataset
+from mobiledet.evaluation.thresholds import best_threshold
+from mobiledet.models.build import build_detector
+from mobiledet.runtime.detector import Detector
+from mobiledet.runtime.pytorch import PyTorchBackend, choose_device, model_card, set_threads
+from mobiledet.training.hooks import Hooks
+from mobiledet.training.loggers import Loggers
+from mobiledet.training.loop import Trainer, train_one_epoch
+from mobiledet.training.optim import WeightAverage, build_optimizer, lr_factor, parameter_groups
+from mobiledet.training.precision import Precision, choose_precision, process_rank
+from mobiledet.training.progress import Progress, Row, random_states, set_random_states
+from mobiledet.training.reporting import Reporter
+from mobiledet.training.stopping import StopRequest
+from mobiledet.utils.files import write_json
+from mobiledet.weights.checkpoint import load_latest, save_checkpoint
+from mobiledet.weights.folded_norms import reinsert_norms
+from mobiledet.weights.transfer import InitialWeights, Transfer, load_into
+
+logger = logging.getLogger(__name__)
+
+COCO_FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+
+MAX_PREDICTION_BATCH = 16
+
+NORM_PICTURES = 256
+"""Training images on which folded norms are measured; a channel sees thousands of places in each."""
+
+NORM_PICTURES_OF_PROPOSALS = 32
+"""The same where a second stage sees every proposal of each: as many places, and slow."""
+
+SMALL_SPLIT = 300
+"""Images up to which a split is scored without processes of its own."""
+
+SAVE_SECONDS = 600
+"""Longest time without a checkpoint; a long epoch is saved in its middle, and resumed there."""
+
+
+class Run:
+    """One training run in its folder.
+
+    The config has ``num_classes`` filled in, the folder is held by this process, and ``stop`` is asked after every
+    step. ``hooks`` are a program's own parts.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        folder: Path,
+        train: CocoDataset,
+        val: CocoDataset | None,
+        stop: StopRequest,
+        hooks: Hooks | None = None,
+    ) -> None:
+        self.hooks = hooks or Hooks()
+        self.config, self.folder, self.train, self.val, self.stop = config, folder, train, val, stop
+        self.rank, self.world_size = process_rank()
+        device = choose_device(config.train.device, setting="train.device=")
+        self.threads = set_threads(config.train.threads)
+        random.seed(config.seed)
+        np.random.seed(config.seed)
+        torch.manual_seed(config.seed)
+        self.model = build_detector(config.model).to(device)
+        if config.train.channels_last:
+            self.model = self.model.to(memory_format=torch.channels_last)
+        self.model.freeze(stages=config.train.freeze_stages, norm=config.train.freeze_norm)
+        self.average = WeightAverage(self.model, config.train.ema_decay) if config.train.ema_decay else None
+        self.precision = Precision(choose_precision(config.train.precision, device), device)
+        make = self.hooks.optimizer
+        if make is not None:
+            self.optimizer = make(parameter_groups(self.model, config.optimizer), config.optimizer.lr)
+        else:
+            self.optimizer = build_optimizer(self.model, config.optimizer)
+        self.progress = Progress()
+        self.sampler = EpochSampler(
+            len(train),
+            batch_size=config.schedule.batch_size,
+            seed=config.seed,
+            rank=self.rank,
+            world_size=self.world_size,
+        )
+        self.batches = self._training_batches(device)
+        self.trainer = self._trainer(device)
+        self.reporter = Reporter(
+            folder,
+            epochs=config.schedule.num_epochs,
+            batches_per_epoch=self.sampler.batches_per_epoch,
+            loggers=self._loggers(),
+            main=self.rank == 0,
+        )
+
+    def start_from(self, weights: InitialWeights) -> Transfer:
+        """Begin with other weights than fresh ones.
+
+        Folded batch-norm layers are restored with statistics of the training images, unless the recipe keeps the
+        backbone's frozen anyway.
+        """
+        with torch.random.fork_rng(devices=[]):
+            transfer = load_into(self.model, weights, self.train.names)
+            if weights.folded:
+                two_stages = len(self.model.backbone_parts()) > 1
+                dataset = self.train.first(NORM_PICTURES_OF_PROPOSALS if two_stages else NORM_PICTURES)
+                sampler = in_order(len(dataset), 1 if two_stages else 16)
+                batches = Batches(DetectionImages(dataset, resize=self.config.model.resize_rule), sampler)
+                images = (batch.images_on(self.trainer.device) for batch in batches)
+                count = reinsert_norms(self.model, images, transfer.loaded)
+                what = f"{count} batch-norm layers restored and re-estimated on {len(dataset)} images"
+                transfer.rows.append(("norms", what))
+        if self.average is not None:
+            self.average.restart()
+        return transfer
+
+    def fit(self) -> bool:
+        """Train from wherever the run stands to its end.
+
+        Returns:
+            True when it is finished, False when it was asked to stop and saved.
+
+        Raises:
+            TrainingError: too many steps weren't finite.
+            CheckpointError: a checkpoint can't be written.
+            DataError: an image vanished.
+        """
+        progress, schedule = self.progress, self.config.schedule
+        while not progress.finished:
+            row = self._train_and_score()
+            if row is None:  # stopped inside the epoch, or inside its scoring, which a resume does again
+                self.save_last()
+                break
+            progress.next_epoch(row)
+            out_of_patience = schedule.patience is not None and progress.scorings_since_best >= schedule.patience
+            progress.finished = progress.epoch >= schedule.num_epochs or out_of_patience
+            self.reporter.end_epoch(progress, row)
+            self.save_last()
+            if out_of_patience:
+                logger.info("no better AP in %d scorings: stopping early", progress.scorings_since_best)
+            called = self.hooks.on_epoch
+            if self.stop or (called is not None and called(dict(row)) is False):
+                break
+        self.reporter.finish(progress, f"{self.config.name} ({self.folder})")
+        return progress.finished
+
+    def resume(self) -> None:
+        """Continue from the newest checkpoint of the folder, if there is one.
+
+        Raises:
+            CheckpointError: it is damaged, or the data isn't what it was trained on.
+        """
+        content = load_latest(self.folder)
+        if content is None:
+            logger.info("no checkpoint in %s yet: starting from the beginning", self.folder)
+            return
+        training = content["training"]
+        if training["data"] != self.train.fingerprint():
+            raise CheckpointError(
+                f"{self.train.annotation_file} is not what this run was trained on; "
+                "start a new run, or restore the old file"
+            )
+        if (training["threads"], training["precision"]) != (self.threads, self.precision.name):
+            logger.warning(
+                "this run used %d threads and %s, now %d and %s: sums round differently, so results will too",
+                training["threads"],
+                training["precision"],
+                self.threads,
+                self.precision.name,
+            )
+        self.model.load_state_dict(content["model"])
+        if self.average is not None:
+            self.average.load(content["ema"], training["ema_updates"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.precision.load_state_dict(training["scaler"])
+        self.progress = Progress.from_plain(training["progress"])
+        set_random_states(training["random"])
+        logger.info("resuming %s after epoch %d, batch %d", self.folder, self.progress.epoch, self.progress.batch)
+
+    def save_last(self) -> None:
+        """Write ``last.pt``, from which :meth:`resume` continues exactly."""
+        if self.rank != 0:
+            return
+        content = {
+            **self._identity(),
+            "model": self.model.state_dict(),
+            "ema": self.average.state_dict(self.model) if self.average else None,
+            "optimizer": self.optimizer.state_dict(),
+            "training": {
+                "progress": self.progress.plain(),
+                "ema_updates": self.average.updates if self.average else 0,
+                "scaler": self.precision.state_dict(),
+                "random": random_states(),
+                "threads": self.threads,
+                "precision": self.precision.name,
+                "data": self.train.fingerprint(),
+            },
+        }
+        save_checkpoint(self.folder / "last.pt", content, keep_previous=True)
+
+    def _train_and_score(self) -> Row | None:
+        """The epoch's line of results; None when asked to stop before it was complete."""
+        try:
+            self.reporter.start_epoch(self.progress)
+            done = self._train_epoch()
+            self.reporter.pause()
+            return self._score() if done and not self.stop else None
+        except WorkerError:
+            self.reporter.pause()
+            # A signal to the whole process group ends the workers, and may reach this process a moment later.
+            time.sleep(0.5)
+            if not self.stop:
+                raise
+            return None
+
+    def _train_epoch(self) -> bool:
+        self.sampler.start(self.progress.epoch, self.progress.batch)
+        saved = time.monotonic()
+
+        def after_step(losses: dict[str, float], images: int) -> bool:
+            self.reporter.step(self.progress, losses, images)
+            nonlocal saved
+            called = self.hooks.on_step
+            if called is not None:
+                named = {f"loss/{name}": value for name, value in losses.items()}
+                position = {"epoch": self.progress.epoch + 1, "step": self.progress.step, "images": images}
+                if called({**position, **named}) is False:
+                    return False
+            if time.monotonic() - saved > SAVE_SECONDS:
+                self.save_last()
+                saved = time.monotonic()
+            return not self.stop
+
+        return train_one_epoch(
+            self.trainer,
+            self._drawing_the_first(self.batches),
+            self.progress,
+            batches_per_epoch=self.sampler.batches_per_epoch,
+            after_step=after_step,
+            waiting=self.reporter.clock.waiting,
+        )
+
+    def _drawing_the_first(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        for batch in batches:
+            self.reporter.first_batch(batch, self.train.names)
+            yield batch
+
+    def _score(self) -> Row | None:
+        """The epoch's line of results; saves the best weights. None when asked to stop meanwhile."""
+        progress, schedule = self.progress, self.config.schedule
+        row: Row = {
+            "epoch": progress.epoch + 1,
+            "step": progress.step,
+            "lr": self.trainer.learning_rate(max(0, progress.step - 1)),
+            **{f"loss/{name}": value for name, value in progress.mean_losses().items()},
+            "skipped_steps": progress.skipped_steps,
+        }
+        last = progress.epoch + 1 == schedule.num_epochs
+        if self.val is None or not (last or (progress.epoch + 1) % schedule.val_every == 0):
+            if self.val is None:
+                self._save_best(None)
+            return row
+        detector = self._detector()
+        results = predict_dataset(
+            detector,
+            detector.names,
+            self.val,
+            batch_size=min(MAX_PREDICTION_BATCH, schedule.batch_size),
+            # Starting processes takes longer than reading a few images.
+            workers=min(self.config.data.workers, 2) if len(self.val) > SMALL_SPLIT else 0,
+            on_batch=lambda _: not self.stop,
+        )
+        if self.stop:
+            return None
+        truth = self.val.coco_json()
+        metrics = score_detections(truth, results)
+        row |= {f"val/{name}": getattr(metrics, name) for name in COCO_FIGURES}
+        if metrics.AP is not None and progress.best_ap is not None and progress.best_ap >= metrics.AP:
+            progress.scorings_since_best += 1
+            return row
+        progress.best_ap, progress.best_epoch, progress.scorings_since_best = metrics.AP, progress.epoch + 1, 0
+        self._save_best(metrics, best_threshold(truth, results))
+        self.reporter.predictions(detector, self.val)
+        return row
+
+    def _save_best(self, metrics: Metrics | None, threshold: float | None = None) -> None:
+        if self.rank != 0:
+            return
+        path = self.folder / "best.pt"
+        content = {**self._identity(), "model": self._scored_weights(), "ema": None, "epoch": self.progress.epoch + 1}
+        content["threshold"] = threshold
+        save_checkpoint(path, content)
+        if metrics is not None:
+            write_json(
+                self.folder / "metrics.json", metrics_record(metrics, threshold, checkpoint_record(path, self.config))
+            )
+
+    def _detector(self) -> Detector:
+        """The weights that count, in a model of their own, so that scoring can't disturb training."""
+        # Its fresh weights, thrown away at once, must not draw from the generator whose state a resume restores.
+        with torch.random.fork_rng(devices=[]):
+            model = build_detector(self.config.model)
+        model.load_state_dict(self._scored_weights())
+        return Detector(PyTorchBackend(model, model_card(model, self.train.names), device=self.trainer.device))
+
+    def _scored_weights(self) -> dict[str, Tensor]:
+        """The averaged weights, or the model's own where nothing is averaged."""
+        return self.average.state_dict(self.model) if self.average else self.model.state_dict()
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "mobiledet": __version__,
+            "config": self.config.plain(),
+            "categories": [{"id": category.id, "name": category.name} for category in self.train.categories],
+        }
+
+    def _training_batches(self, device: torch.device) -> Batches:
+        config = self.config
+        fill = (round(config.model.mean[0]), round(config.model.mean[1]), round(config.model.mean[2]))
+        images = DetectionImages(
+            self.train,
+            resize=config.model.resize_rule,
+            transform=TrainTransform(
+                resize=config.model.resize_rule, augment=config.data.augment, fill=fill, own=self.hooks.augment
+            ),
+            seed=config.seed,
+            cache=ImageCache(self.train) if config.data.cache else None,
+        )
+        return Batches(images, self.sampler, workers=config.data.workers, pin_memory=device.type == "cuda")
+
+    def _loggers(self) -> Loggers:
+        settings = self.config.train
+        names = (*settings.loggers, *(("tensorboard",) if settings.tensorboard else ()))
+        return Loggers(names if self.rank == 0 else (), self.folder, self.config.plain())
+
+    def _trainer(self, device: torch.device) -> Trainer:
+        own, num_epochs = self.hooks.schedule, self.config.schedule.num_epochs
+        config, steps = self.config, -(-self.sampler.batches_per_epoch // self.config.schedule.accumulate)
+        return Trainer(
+            model=self.model,
+            call=self.model,
+            optimizer=self.optimizer,
+            average=self.average,
+            precision=self.precision,
+            learning_rate=lambda step: (
+                config.optimizer.lr
+                * (
+                    own(step, steps * num_epochs)
+                    if own is not None
+                    else lr_factor(step, steps_per_epoch=steps, config=config.schedule)
+                )
+            ),
+            clip_norm=config.optimizer.clip_norm,
+            accumulate=config.schedule.accumulate,
+            max_bad_steps=config.train.max_bad_steps,
+            device=device,
+        )

@@ -1,0 +1,176 @@
+"""Starting and resuming runs: data checked first, then the folder, then training."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from mobiledet.config import Config, apply_overrides, config_from_plain
+from mobiledet.data.opening import Splits, open_data
+from mobiledet.errors import CheckpointError, ConfigError
+from mobiledet.models.cost import detector_cost
+from mobiledet.runtime.pytorch import choose_device
+from mobiledet.training.complete import complete, follow_weights
+from mobiledet.training.hooks import Hooks
+from mobiledet.training.precision import choose_precision, process_rank
+from mobiledet.training.run import Run
+from mobiledet.training.stopping import StopRequest
+from mobiledet.utils.files import create_run_folder, lock_run_folder, write_json
+from mobiledet.weights.checkpoint import load_checkpoint
+from mobiledet.weights.store import resolve_weights
+from mobiledet.weights.transfer import InitialWeights, read_initial_weights
+
+logger = logging.getLogger(__name__)
+
+RESUMABLE_OVERRIDES = ("data.root", "data.workers", "data.cache", "train.threads", "train.device")
+"""What may change between a run and its resumption: where the data lies and how fast it is read."""
+
+
+def start_run(
+    config: Config, *, data: Splits | None = None, hooks: Hooks | None = None, stop: StopRequest | None = None
+) -> tuple[Path, int]:
+    """Train a recipe from the beginning in a new run folder.
+
+    Args:
+        config: The recipe.
+        data: What to train and score on; None opens what the recipe names.
+        hooks: A program's own parts.
+        stop: Asked after every step; None for one that listens to Ctrl-C and SIGTERM.
+
+    Returns:
+        The folder, and the exit status: 0, or 128 + signal after a stop.
+
+    Raises:
+        MobiledetError: the data, the config or the folder can't be used.
+    """
+    process_rank()  # these two fail, if they must, before a run folder is made
+    choose_precision(config.train.precision, choose_device(config.train.device, setting="train.device="))
+    weights = _initial_weights(config)
+    if weights is not None:
+        follow_weights(config.model, weights)  # a contradiction is reported before all images are checked
+    train, val = data or open_data(config.data, seed=config.seed)
+    config = complete(config, train, weights)
+    height, width = config.model.input_size
+    logger.info("input: %dx%d pixels (height x width)", height, width)
+    folder = create_run_folder(Path(config.train.output), config.name)
+    with lock_run_folder(folder):
+        write_json(folder / "config.json", config.plain())
+        return folder, _run(config, folder, Splits(train, val), hooks, stop, weights=weights)
+
+
+def resume_run(
+    folder: Path,
+    overrides: Sequence[str] = (),
+    *,
+    data: Splits | None = None,
+    hooks: Hooks | None = None,
+    stop: StopRequest | None = None,
+) -> int:
+    """Continue an interrupted run, exactly; the other arguments are those of `start_run`.
+
+    Returns:
+        The exit status: 0, or 128 + signal after a stop.
+
+    Raises:
+        MobiledetError: the folder holds no run, or its data isn't what it was.
+    """
+    recorded = folder / "config.json"
+    if folder.is_file():
+        raise CheckpointError(f"--resume takes a run folder, not a file: try --resume {str(folder.parent)!r}")
+    if not recorded.is_file():
+        what = "it holds no config.json" if folder.is_dir() else "there is no such folder"
+        near = _runs_below(folder) or _runs_below(folder.parent)
+        hint = f"there are {', '.join(near)}" if near else "name one, such as runs/ssd_mobilenet_a1/1"
+        raise CheckpointError(f"{str(folder)!r} is not a run folder: {what}; {hint}")
+    for word in overrides:
+        if word.partition("=")[0] not in RESUMABLE_OVERRIDES:
+            raise ConfigError(
+                f"{word!r} would change a run that has begun; with --resume only these can change: "
+                f"{', '.join(RESUMABLE_OVERRIDES)}"
+            )
+    config = apply_overrides(recorded_config(folder), overrides)
+    choose_precision(config.train.precision, choose_device(config.train.device, setting="train.device="))
+    with lock_run_folder(folder):
+        train, val = data or open_data(config.data, seed=config.seed)
+        if config.model.num_classes != train.num_classes:
+            raise CheckpointError(
+                f"the run has {config.model.num_classes} classes, {train.annotation_file} has {train.num_classes}; "
+                "start a new run, or restore the old file"
+            )
+        return _run(config, folder, Splits(train, val), hooks, stop, resume=True)
+
+
+def _initial_weights(config: Config) -> InitialWeights | None:
+    name = config.model.init
+    if name is None:
+        return None
+    return read_initial_weights(load_checkpoint(resolve_weights(name)), name)
+
+
+def _run(
+    config: Config,
+    folder: Path,
+    data: Splits,
+    hooks: Hooks | None,
+    stop: StopRequest | None,
+    *,
+    weights: InitialWeights | None = None,
+    resume: bool = False,
+) -> int:
+    with StopRequest() if stop is None else stop as stop:
+        run = Run(config=config, folder=folder, train=data.train, val=data.val, stop=stop, hooks=hooks)
+        cost = detector_cost(run.model)
+        height, width = cost.input_size
+        logger.info(
+            "model: %s, %s, %dx%d pixels, %d classes: %.3f GMACs, %.2f M parameters",
+            config.model.head.kind,
+            config.model.backbone.summary,
+            height,
+            width,
+            data.train.num_classes,
+            cost.gmacs,
+            cost.params_m,
+        )
+        logger.info(
+            "run: %s, on %s in %s, %d threads, %d workers",
+            folder,
+            run.trainer.device,
+            run.precision.name,
+            run.threads,
+            config.data.workers,
+        )
+        if weights is not None:
+            logger.info("%s", run.start_from(weights).table())
+        if resume:
+            run.resume()
+            if run.progress.finished:
+                logger.info("this run is finished: %d epochs, best AP %s", run.progress.epoch, run.progress.best_ap)
+                return 0
+        if run.fit():
+            return 0
+        logger.info("stopped and saved; continue with: mobiledet train --resume %s", folder)
+        return stop.exit_status
+
+
+def recorded_config(folder: Path) -> Config:
+    """The settings of a run, complete.
+
+    Raises:
+        CheckpointError: its config.json can't be read.
+    """
+    file = folder / "config.json"
+    try:
+        plain = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(plain, dict):
+            raise ValueError(f"it holds a {type(plain).__name__}, not settings")
+        return config_from_plain(plain)
+    except (OSError, ValueError, ConfigError) as error:
+        raise CheckpointError(
+            f"{file}: can't be read: {error}; restore the file as training wrote it, or start a new run"
+        ) from None
+
+
+def _runs_below(folder: Path) -> list[str]:
+    return sorted(str(path.parent) for path in folder.glob("*/config.json"))

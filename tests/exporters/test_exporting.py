@@ -1,0 +1,180 @@
+import json
+import logging
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from tiny_detectors import SIZE, make_images
+
+from mobiledet import Detector
+from mobiledet.data.coco import load_coco
+from mobiledet.draw.boxes import write_image
+from mobiledet.errors import CheckpointError, MissingDependencyError, ModelFileError
+from mobiledet.evaluation.predictions import model_record, predict_dataset
+from mobiledet.exporters import exporting
+from mobiledet.exporters.agreement import Agreement, AgreementReport
+from mobiledet.exporters.base import ExportOptions
+from mobiledet.exporters.exporting import export_model
+
+ONE_THREAD = ExportOptions(threads=1)
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photographs")
+    for index, image in enumerate(make_images(12)):
+        write_image(folder / f"{index}.png", image)
+    return folder
+
+
+@pytest.mark.parametrize("head", ["sigmoid", "softmax", "faster_rcnn"])
+def test_a_checkpoint_becomes_a_file_with_its_agreement_report(tiny_checkpoint, tmp_path, head):
+    checkpoint, output = tiny_checkpoint(head), tmp_path / "model.onnx"
+    report = export_model(checkpoint, output, ONE_THREAD)
+    assert report.passed
+    assert report.agreement.matched_share == 1
+    assert report.agreement.boxes > 50
+    assert report.agreement.largest_score_difference < 1e-4
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.onnx", "model.onnx.certificate.json"]
+    assert AgreementReport.read(output) == report
+    assert report.checkpoint["file"] == str(checkpoint)
+    assert len(report.checkpoint["sha256"]) == 64
+    card = Detector(output).card
+    assert (card.names[0], card.category_ids, card.precision, card.head) == (
+        "cat",
+        (1, 5, 9),
+        "float32",
+        head.replace("sigmoid", "ssd").replace("softmax", "ssd"),
+    )
+    assert card.gmacs > 0
+    assert card.config["model"]["num_classes"] == 3
+
+
+@pytest.mark.parametrize("head", ["sigmoid", "faster_rcnn"])
+def test_a_checkpoint_may_be_called_from_several_threads(tiny_checkpoint, head):
+    detector, images = Detector(tiny_checkpoint(head), threads=1), list(make_images(6))
+    alone = [detector(image).boxes.tobytes() for image in images]
+    fresh = Detector(tiny_checkpoint(head), threads=1)
+    with ThreadPoolExecutor(4) as pool:
+        assert [found.boxes.tobytes() for found in pool.map(fresh, images * 3)] == alone * 3
+
+
+def test_an_exported_file_scores_like_its_checkpoint(tiny_checkpoint, tmp_path, tiny_shapes):
+    dataset = load_coco(tiny_shapes, "val")
+    checkpoint, output = tiny_checkpoint("sigmoid"), tmp_path / "model.onnx"
+    export_model(checkpoint, output, ONE_THREAD)
+    # Its classes aren't the data's, so the names are lent.
+    found = [predict_dataset(Detector(path, threads=1), dataset.names[:3], dataset) for path in (checkpoint, output)]
+    assert len(found[0]) > 10
+    assert [row["category_id"] for row in found[0]] == [row["category_id"] for row in found[1]]
+    np.testing.assert_allclose([row["score"] for row in found[0]], [row["score"] for row in found[1]], atol=1e-5)
+    np.testing.assert_allclose([row["bbox"] for row in found[0]], [row["bbox"] for row in found[1]], atol=0.02)
+    record = model_record(str(output), Detector(output))
+    assert record["precision"] == "float32"
+    assert record["runtime"].startswith("onnxruntime")
+    assert record["checkpoint"]["file"] == str(checkpoint)
+
+
+def test_int8(tiny_checkpoint, tmp_path, photographs):
+    output = tmp_path / "model.onnx"
+    options = ExportOptions(int8=True, calibration=[photographs], images=[photographs], threads=1, force=True)
+    report = export_model(tiny_checkpoint("sigmoid"), output, options)
+    assert report.agreement.images == 12
+    assert report.agreement.largest_score_difference > 1e-4
+    assert Detector(output).card.precision == "int8"
+
+
+def test_what_finds_too_little_is_refused_and_the_guilty_layers_named(
+    tiny_checkpoint, tmp_path, photographs, monkeypatch, caplog
+):
+    monkeypatch.setattr(exporting, "compare", lambda *_, **__: Agreement(1, 100, 50, 9.0, 0.5, 0.1))
+    monkeypatch.setattr(exporting, "PROBED", 1)
+    options = ExportOptions(int8=True, calibration=[photographs], threads=1)
+    with caplog.at_level(logging.INFO), pytest.raises(ModelFileError, match=r"not written: 50\.0% .*--force"):
+        export_model(tiny_checkpoint("sigmoid"), tmp_path / "model.onnx", options)
+    assert list(tmp_path.iterdir()) == []
+    assert "layers that lose most" in caplog.text
+    assert "backbone.layers." in caplog.text
+
+
+def test_force_keeps_it_and_says_so(tiny_checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, "compare", lambda *_, **__: Agreement(1, 100, 50, 9.0, 0.5, 0.1))
+    export_model(tiny_checkpoint("sigmoid"), tmp_path / "m.onnx", ExportOptions(force=True, threads=1))
+    written = json.loads((tmp_path / "m.onnx.certificate.json").read_text())
+    assert (written["passed"], written["forced"]) == (False, True)
+    assert (tmp_path / "m.onnx").exists()
+
+
+def test_ap_decides_where_there_is_data(tiny_checkpoint, tmp_path, tiny_shapes, monkeypatch):
+    dataset = load_coco(tiny_shapes, "val")
+    monkeypatch.setattr(exporting, "predict_dataset", lambda *_, **__: [])
+    monkeypatch.setattr(exporting, "compare", lambda *_, **__: Agreement(1, 100, 50, 9.0, 0.5, 0.1))
+    points = iter([0.5, 0.496, 0.5, 0.493, 0.5, 0.493])
+    monkeypatch.setattr(exporting, "score_detections", lambda *_: type("M", (), {"AP": next(points)}))
+    checkpoint = tiny_checkpoint("sigmoid")
+    made = export_model(checkpoint, tmp_path / "a.onnx", ExportOptions(dataset=dataset, threads=1))
+    assert made.ap is not None
+    assert made.ap["difference"] == pytest.approx(-0.4)
+    with pytest.raises(ModelFileError, match=r"AP falls by 0\.70 points, more than 0\.5"):
+        export_model(checkpoint, tmp_path / "b.onnx", ExportOptions(dataset=dataset, threads=1))
+    export_model(checkpoint, tmp_path / "c.onnx", ExportOptions(dataset=dataset, threads=1, max_ap_loss=0.8))
+
+
+def test_images_that_keep_their_shape_get_a_canvas(tiny_checkpoint, tmp_path):
+    checkpoint = tiny_checkpoint("faster_rcnn", input_size=SIZE, resize="shorter_side", longest_side=96)
+    export_model(checkpoint, tmp_path / "a.onnx", ExportOptions(threads=1, force=True))
+    card = Detector(tmp_path / "a.onnx").card
+    assert (card.resize.size, card.resize.letterbox) == ((64, 85), True)
+    export_model(checkpoint, tmp_path / "b.onnx", ExportOptions(threads=1, force=True, input_size=(70, 64)))
+    assert Detector(tmp_path / "b.onnx").card.resize.size == (70, 64)
+
+
+@pytest.mark.parametrize(
+    ("output", "options", "message"),
+    [
+        ("model.bin", {}, r"ends with \.onnx"),
+        ("m.onnx", {"format": "openvino"}, "openvino writes a folder"),
+        ("m", {"format": "ncnn", "int8": True}, "INT8 is offered for onnx and openvino"),
+        ("m", {"format": "ncnn", "batch": 2}, "one image at a time"),
+        ("m", {"format": "openvino", "int8": True, "keep_float": ["x"]}, "--keep-float is not offered for openvino"),
+        ("m.onnx", {"int8": True}, "--calibration path/to/images"),
+        ("m.onnx", {"input_size": (32, 32)}, "this one was trained at 64x96"),
+    ],
+)
+def test_mistakes_are_reported_before_the_work(tiny_checkpoint, tmp_path, output, options, message):
+    with pytest.raises(ModelFileError, match=message):
+        export_model(tiny_checkpoint("sigmoid"), tmp_path / output, ExportOptions(**options))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_packages_are_reported_before_the_work(tiny_checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, "find_spec", lambda name: None if name in ("openvino", "nncf", "onnx") else name)
+    checkpoint = tiny_checkpoint("sigmoid")
+    with pytest.raises(MissingDependencyError, match=r"onnx needs onnx, not installed .*\[export\]"):
+        export_model(checkpoint, tmp_path / "m.onnx", ONE_THREAD)
+    with pytest.raises(MissingDependencyError, match=r"openvino needs onnx and openvino, .*\[export-all\]"):
+        export_model(checkpoint, tmp_path / "m", ExportOptions(format="openvino"))
+
+
+def test_nothing_is_overwritten(tiny_checkpoint, tmp_path):
+    (tmp_path / "m.onnx").write_text("mine")
+    with pytest.raises(ModelFileError, match="exists already"):
+        export_model(tiny_checkpoint("sigmoid"), tmp_path / "m.onnx", ONE_THREAD)
+    (tmp_path / "n.onnx.certificate.json").write_text("mine")
+    with pytest.raises(ModelFileError, match="exists already"):
+        export_model(tiny_checkpoint("sigmoid"), tmp_path / "n.onnx", ONE_THREAD)
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        export_model(tmp_path / "missing.pt", tmp_path / "o.onnx", ONE_THREAD)
+
+
+def test_what_is_exported_already_is_refused(tiny_checkpoint, tmp_path):
+    export_model(tiny_checkpoint("sigmoid"), tmp_path / "m.onnx", ONE_THREAD)
+    with pytest.raises(ModelFileError, match="exported already"):
+        export_model(tmp_path / "m.onnx", tmp_path / "n.onnx", ONE_THREAD)
+
+
+def test_too_few_calibration_images_for_a_batch(tiny_checkpoint, tmp_path, photographs):
+    options = ExportOptions(int8=True, calibration=[photographs / "1.png"], batch=2, threads=1)
+    with pytest.raises(ModelFileError, match="1 image, fewer than --batch 2"):
+        export_model(tiny_checkpoint("sigmoid"), tmp_path / "m.onnx", options)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,186 @@
+"""Runs that start from other weights than fresh ones."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+import mobiledet.training.start as launch
+from mobiledet.config import Config, ModelConfig, ScheduleConfig, apply_overrides, load_config
+from mobiledet.errors import ConfigError
+from mobiledet.models.build import build_detector
+from mobiledet.models.layers import ConvNormAct
+from mobiledet.runtime.detector import Detector
+from mobiledet.training.complete import complete
+from mobiledet.training.start import resume_run, start_run
+from mobiledet.weights.checkpoint import load_checkpoint, save_checkpoint
+from mobiledet.weights.tflite.mobilenet import FoldedConv, folded_state
+
+
+@pytest.fixture(autouse=True)
+def _no_curves(monkeypatch):
+    monkeypatch.setattr("mobiledet.training.reporting.plot_history", lambda *arguments: None)
+
+
+@pytest.fixture
+def folded(tiny_config, tmp_path):
+    """A checkpoint as an import makes it: norms folded, classes of its own, one of them also in the shapes."""
+    config = tiny_config(tmp_path, "model.num_classes=2", "model.mean=(128, 128, 128)", "model.std=(128, 128, 128)")
+    torch.manual_seed(1)
+    model = build_detector(config.model)
+    for name, module in model.named_modules():
+        if isinstance(module, ConvNormAct):
+            layer = FoldedConv(module.conv.weight.detach().clone(), torch.rand(module.conv.out_channels), 0)
+            model.load_state_dict(folded_state(name, layer, module.norm.eps), strict=False)
+    categories = [{"id": 1, "name": "Circle"}, {"id": 2, "name": "teapot"}]
+    content = {"config": config.plain(), "categories": categories, "model": model.state_dict(), "ema": None}
+    save_checkpoint(tmp_path / "old.pt", {"mobiledet": "0", **content, "folded": True})
+    return tmp_path / "old.pt"
+
+
+def recipe(tiny_config, tiny_shapes, tmp_path, *overrides):
+    return tiny_config(tiny_shapes, f"train.output={tmp_path / 'runs'}", *overrides)
+
+
+def test_a_run_starts_from_the_weights_and_says_what_became_of_them(tiny_config, tiny_shapes, tmp_path, folded, caplog):
+    caplog.set_level("INFO", "mobiledet")
+    config = recipe(tiny_config, tiny_shapes, tmp_path, f"model.init={folded}", "schedule.epochs=1")
+    folder, status = start_run(config)
+    assert status == 0
+    resolved = json.loads((folder / "config.json").read_text())["model"]
+    assert resolved["mean"] == [128, 128, 128]
+    assert "rebuilt for 8 classes: 7 fresh" in caplog.text
+    assert "1 carried over (circle)" in caplog.text
+    assert "35 batch-norm layers restored and re-estimated on 12 images" in caplog.text
+    assert load_checkpoint(folder / "best.pt")["config"]["model"]["init"] == str(folded)
+
+
+def test_without_a_step_the_model_still_computes_what_it_did(tiny_config, tiny_shapes, tmp_path, folded, monkeypatch):
+    """Restored or folded: in evaluation mode the norms make no difference."""
+    run = None
+
+    def keep(**arguments):
+        nonlocal run
+        run = original(**arguments)
+        monkeypatch.setattr(run, "fit", lambda: True)
+        return run
+
+    original = launch.Run
+    monkeypatch.setattr(launch, "Run", keep)
+    start_run(recipe(tiny_config, tiny_shapes, tmp_path, f"model.init={folded}"))
+    old = load_checkpoint(folded)
+    before = build_detector(run.config.model.model_copy(update={"num_classes": 2}))
+    before.load_state_dict(old["model"])
+    after, x = run.model.eval(), torch.randint(0, 255, (2, 3, 64, 80), dtype=torch.uint8)
+    a, b = before.eval().features(x)["conv13"], after.features(x)["conv13"]
+    assert torch.allclose(a, b, atol=3e-5)
+    averaged = run.average.state_dict(run.model)
+    assert all(torch.equal(averaged[name], value) for name, value in run.model.state_dict().items())
+
+
+def test_it_resumes_exactly_and_without_the_weights(tiny_config, tiny_shapes, tmp_path, folded, monkeypatch):
+    straight, _ = start_run(recipe(tiny_config, tiny_shapes, tmp_path, f"model.init={folded}", "name=straight"))
+
+    class StopOnce:
+        signal, exit_status, looks = 2, 130, 0
+
+        def __bool__(self):
+            self.looks += 1
+            return self.looks >= 4
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            return None
+
+    with monkeypatch.context() as patch:
+        patch.setattr(launch, "StopRequest", StopOnce)
+        stopped, status = start_run(recipe(tiny_config, tiny_shapes, tmp_path, f"model.init={folded}", "name=stopped"))
+    assert status == 130
+    folded.unlink()
+    assert resume_run(stopped) == 0
+    a, b = (load_checkpoint(folder / "last.pt") for folder in (straight, stopped))
+    for part in ("model", "ema"):
+        assert all(torch.equal(a[part][name], b[part][name]) for name in a[part])
+
+
+class Images(list):
+    """As much of a data set as completing a config looks at."""
+
+    num_classes, annotation_file = 2, "train.json"
+
+
+class Image:
+    def __init__(self, height, width):
+        self.height, self.width = height, width
+
+
+@pytest.mark.parametrize(("count", "epochs"), [(1, 100), (205, 59), (606, 20), (118_000, 8)])
+def test_epochs_follow_from_the_number_of_images(count, epochs):
+    data = Images([None] * count)
+    chosen = Config(schedule=ScheduleConfig(epochs=None, pictures=12_000))
+    assert complete(chosen, data).schedule.num_epochs == epochs
+    assert complete(Config(schedule=ScheduleConfig(epochs=3)), data).schedule.num_epochs == 3
+    with pytest.raises(ValueError, match="isn't chosen"):
+        _ = chosen.schedule.num_epochs
+
+
+def test_the_chosen_epochs_are_recorded(tiny_config, tiny_shapes, tmp_path):
+    config = recipe(tiny_config, tiny_shapes, tmp_path, "schedule.epochs=none", "schedule.pictures=96")
+    folder, _ = start_run(config)
+    assert json.loads((folder / "config.json").read_text())["schedule"]["epochs"] == 8
+    assert len((folder / "results.csv").read_text().splitlines()) == 9
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"), [((480, 640), (256, 352)), ((64, 640), (208, 432)), ((90, 90), (304, 304))]
+)
+def test_the_input_takes_the_shape_of_the_images(shape, expected):
+    train = Images([Image(*shape), Image(*shape), Image(640, 100)])
+    model = complete(Config(model=ModelConfig(match_aspect=True)), train).model
+    assert (model.input_size, model.match_aspect) == (expected, False)
+    assert complete(Config(), train).model.input_size == Config().model.input_size
+
+
+def test_a_model_of_another_width_is_refused_before_anything_is_made(tiny_config, tiny_shapes, tmp_path, folded):
+    config = recipe(tiny_config, tiny_shapes, tmp_path, f"model.init={folded}", "model.backbone.alpha=0.5")
+    with pytest.raises(ConfigError, match=r"alpha is 0\.5"):
+        start_run(config)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_recipe_for_ones_own_pictures_runs(checkout, tiny_shapes, tmp_path, folded):
+    """As it stands but for its length, from a checkpoint of alpha 0.25, on data without a validation split."""
+    root = shutil.copytree(tiny_shapes, tmp_path / "data")
+    (root / "annotations/instances_val.json").unlink()
+    config = load_config(checkout / "configs/finetune_ssd.py")
+    assert isinstance(config, Config)
+    words = [f"data.root={root}", f"model.init={folded}", "schedule.epochs=1", "data.workers=0", "train.threads=1"]
+    folder, status = start_run(apply_overrides(config, [*words, f"train.output={tmp_path / 'runs'}"]))
+    assert status == 0
+    assert (folder / "best.pt").exists()
+    assert (folder / "metrics.json").exists()
+
+
+def test_faster_rcnn_starts_from_an_ssd(tiny_config, tiny_shapes, tmp_path, folded, caplog):
+    caplog.set_level("INFO", "mobiledet")
+    words = ["model.head.kind=faster_rcnn", "model.head.crop_size=4", "model.head.proposals=20", "schedule.epochs=1"]
+    folder, status = start_run(recipe(tiny_config, tiny_shapes, tmp_path, f"model.init={folded}", *words))
+    assert status == 0
+    assert "second stage      loaded" in caplog.text
+    assert "proposal network  fresh" in caplog.text
+    assert "27 batch-norm layers restored and re-estimated on 12 images" in caplog.text
+    detector = Detector(folder, threads=1)
+    assert detector.card.head == "faster_rcnn"
+    assert detector(np.full((72, 96, 3), 90, np.uint8)).boxes.shape[1] == 4
+
+    caplog.clear()
+    again = f"model.init={folder}"
+    assert start_run(recipe(tiny_config, tiny_shapes, tmp_path, again, *words[:1], words[3], "name=again"))[1] == 0
+    assert "proposal network  loaded" in caplog.text
+    assert "class predictor   loaded: all 8 classes are known by name" in caplog.text
+    assert "box predictor     loaded" in caplog.text
+    assert json.loads((folder.parents[1] / "again/1/config.json").read_text())["model"]["head"]["crop_size"] == 4
