@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from collections.abc import Callable
@@ -71,8 +72,13 @@ class Cost:
 
 def detector_cost(model: DetectionModel) -> Cost:
     """Cost of a detector at its own input size, on one image."""
-    height, width = model.network_size
-    return Cost(model.network_size, count_layers(model, lambda x: model.candidates(x), (height, width)))
+    size = model.network_size
+    try:
+        with torch.device("meta"):  # shapes without values: nothing is computed, whatever the network costs
+            shapes = copy.deepcopy(model).to("meta")
+            return Cost(size, count_layers(shapes, shapes.candidates, size))
+    except RuntimeError:  # a head that looks at values has to be run
+        return Cost(size, count_layers(model, model.candidates, size))
 
 
 def classifier_cost(alpha: float, size: int, num_classes: int = 1000) -> Cost:

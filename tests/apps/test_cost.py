@@ -43,6 +43,19 @@ def test_non_square_input_costs_by_area():
     assert tall.layers[0].output == (8, 160, 80)
 
 
+@pytest.mark.parametrize("head", [SSDConfig(), FasterRCNNConfig()])
+def test_counting_computes_nothing_unless_a_network_looks_at_its_values(head):
+    model = build_detector(ModelConfig(num_classes=2, backbone=BackboneConfig(alpha=0.25), head=head))
+    devices = []
+    model.backbone.register_forward_pre_hook(lambda _, given: devices.append(given[0].device.type))
+    cost = detector_cost(model)
+    assert devices == ["meta"]
+    assert {parameter.device.type for parameter in model.parameters()} == {"cpu"}
+    model.backbone.register_forward_pre_hook(lambda _, given: given[0].sum().item() and None)
+    assert detector_cost(model) == cost
+    assert devices[-1] == "cpu"
+
+
 @pytest.fixture(scope="module")
 def faster_rcnn():
     return detector_cost(build_detector(ModelConfig(num_classes=90, head=FasterRCNNConfig())))
