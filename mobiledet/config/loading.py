@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import re
 import runpy
+import shlex
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +20,9 @@ from mobiledet.errors import ConfigError
 from mobiledet.models import model_config
 from mobiledet.utils.recipes import recipe_path
 from mobiledet.utils.text import nearest
+
+_FIRST = {"data": "data.root", "model": "model.init", "optimizer": "optimizer.name", "model.head": "model.head.kind"}
+"""Of a group of settings the one that a value for the whole group was meant for."""
 
 
 def load_config(path: str | Path) -> Config:
@@ -65,7 +70,8 @@ def apply_overrides(config: Config, overrides: Sequence[str] | Mapping[str, Any]
         config: Where to start from.
         overrides: Such as ``"schedule.epochs=2"`` or ``"model.input_size=(240, 320)"``. ``none`` stands for None;
             numbers, tuples and lists are written as in Python; anything else is a string. A bare
-            ``data.augment=none`` or ``=light`` takes that preset. The values of a dict are taken as they are.
+            ``data.augment=none`` or ``=light`` takes that preset. The values of a dict are taken as they are. A size is
+            also ``416``, a square, or ``240x320``.
 
     Raises:
         ConfigError: a word isn't ``key=value``, names no key, or its value doesn't fit.
@@ -74,7 +80,7 @@ def apply_overrides(config: Config, overrides: Sequence[str] | Mapping[str, Any]
     for word in overrides:
         key, equals, text = word.partition("=")
         if not isinstance(overrides, Mapping) and not (equals and key):
-            raise ConfigError(f"override {word!r} is not key=value, for example schedule.epochs=2")
+            raise ConfigError(f"override {word!r} is not key=value, {_meant_by(word)}")
         *groups, name = key.split(".")
         node: Any = config.plain()
         target = explicit
@@ -85,7 +91,9 @@ def apply_overrides(config: Config, overrides: Sequence[str] | Mapping[str, Any]
             node, target = child, target.setdefault(group, {})
         if name not in node and name != "kind":
             raise ConfigError(_unknown_key(key, key, node))
-        value = overrides[word] if isinstance(overrides, Mapping) else _parse_value(text, key, node.get(name))
+        value = overrides[word] if isinstance(overrides, Mapping) else text
+        if isinstance(value, str) and (value is text or isinstance(node.get(name), dict)):
+            value = _parse_value(value, key, node.get(name))
         if name == "kind" and groups:
             _keep_what_both_have(target, node, groups[-1], value)
         target[name] = value
@@ -141,15 +149,38 @@ def _parse_value(text: str, key: str, current: object) -> object:
     if key == "data.augment" and text == "light":
         return AugmentConfig.light().model_dump()
     if isinstance(current, dict):
-        raise ConfigError(f"{key} is a group of settings; name one of them: {', '.join(f'{key}.{k}' for k in current)}")
+        each = ", ".join(f"{key}.{k}" for k in current)
+        remedy = f"did you mean {_word(_FIRST[key], text)}?" if key in _FIRST else f"name one of them: {each}"
+        raise ConfigError(f"{key} is a group of settings; {remedy}")
     if isinstance(current, list) or text[:1] in "([":
         try:
             value = ast.literal_eval(text)
         except (ValueError, SyntaxError):
+            if re.fullmatch(r"\d+x\d+", text, re.IGNORECASE):  # a size
+                return text
             raise ConfigError(f"{key}={text}: not a list, write for example {key}=(240, 320)") from None
         return list(value) if isinstance(value, tuple | list) else [value]
     # Anything else stays text: pydantic turns "2", "1e-3" and "false" into what the key needs, or says it can't.
     return text
+
+
+def _meant_by(word: str) -> str:
+    """What a word without ``=`` was probably meant as, as the end of a message."""
+    path = Path(word)
+    try:
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except (OSError, ValueError):  # no system takes such a path
+        is_folder = is_file = False
+    if is_folder or (is_file and path.suffix in (".yaml", ".yml", ".json")):
+        return f"but there is such data: did you mean {_word('data.root', word)}?"
+    if is_file and path.suffix == ".pt":
+        return f"but there are such weights: did you mean {_word('model.init', word)}?"
+    return "for example schedule.epochs=2"
+
+
+def _word(key: str, value: str) -> str:
+    """A setting as it is typed, in quotes where a shell needs them."""
+    return shlex.quote(f"{key}={value}")
 
 
 def _explain(error: ValidationError) -> str:

@@ -83,7 +83,7 @@ class ScheduleConfig(Strict):
     epochs: PositiveInt | None = 60
     """Passes over the training images; None chooses them so that about ``pictures`` are seen."""
     pictures: PositiveInt = 12_000
-    """Length of training where ``epochs`` is None: images seen, whatever the size of the data set."""
+    """Length of training where ``epochs`` is None: images seen, whatever the size of the data set; 8 to 100 epochs."""
     batch_size: PositiveInt = 16
     accumulate: PositiveInt = 1
     """Batches whose gradients are averaged into one step."""

@@ -21,7 +21,7 @@ from mobiledet.data.faults import CheckReport
 from mobiledet.data.images import read_image
 from mobiledet.errors import DataError
 from mobiledet.structures import ImageArray, IntArray, Target
-from mobiledet.utils.text import did_you_mean, listing
+from mobiledet.utils.text import count, did_you_mean, listing
 
 OTHER_TASKS = ("captions_", "person_keypoints_", "stuff_", "panoptic_", "image_info_")
 
@@ -173,6 +173,13 @@ class CocoDataset:
             report=self.report,
             reader=self._reader,
         )
+
+    def describe(self, name: str) -> str:
+        """A line for the log: how much there is under that name, and of how many images where these are only some."""
+        whole = self.report.images
+        images = f"{len(self):,} of {whole:,} images" if len(self) < whole else count(whole, "image")
+        boxes, classes = count(len(self.labels()), "box", "boxes"), count(self.num_classes, "class", "classes")
+        return f"{name}: {images}, {boxes}, {classes} ({self.annotation_file})"
 
     def fingerprint(self) -> str:
         """SHA-256 over everything training depends on but the pixels: the same data, the same fingerprint."""

@@ -203,8 +203,8 @@ class CheckReport:
         return [fault for fault in self.counts if fault.severity in severities]
 
     def summary(self) -> str:
-        """A few lines for the log."""
-        lines = [f"{self.source}: {self.images} images, {self.boxes} boxes, {self.classes} classes"]
+        """A line for each kind of fault that was repaired, and for each note; they count in the whole file."""
+        lines = []
         for fault in self.of(Severity.REPAIRED, Severity.DROPPED):
             first = self.examples[fault][0]
             lines.append(f"repaired: {self.counts[fault]} {fault.text} (first: {first.place}, {first.value})")

@@ -45,13 +45,15 @@ def open_data(config: DataConfig, *, seed: int = 0) -> Splits:
         limited = f"data.limit={config.limit}: the first images of "
     if not len(train.labels()):
         raise DataError(f"{limited}{train.annotation_file} have no boxes; training needs some")
+    held_out = val is not None and val.report is train.report
+    for report in [train.report] if val is None or held_out else [train.report, val.report]:
+        if summary := report.summary():
+            logger.info("%s:\n%s", report.source, summary)
     for role, dataset in (("train", train), ("val", val)):
         if dataset is None:
             logger.info("val: none; the last weights are kept as best.pt")
         else:
-            classes, file = dataset.num_classes, dataset.annotation_file
-            logger.info("%s: %d images, %d classes (%s)", role, len(dataset), classes, file)
-            logger.info("%s", dataset.report.summary())
+            logger.info("%s", dataset.describe(role))
     return Splits(train, val)
 
 

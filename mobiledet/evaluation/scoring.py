@@ -71,8 +71,7 @@ def score_model(
     dataset = choose(config)
     if limit is not None:
         dataset = dataset.first(limit)
-    if summary := dataset.report.summary():
-        logger.info("%s", summary)
+    logger.info("%s", "\n".join(filter(None, (dataset.report.summary(), dataset.describe("scored on")))))
     with progress_bar(total=len(dataset), unit="img") as bar:
         results = predict_dataset(
             detector,

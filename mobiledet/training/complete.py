@@ -6,6 +6,7 @@ value: a setting that equals its default is as explicit as any other.
 
 from __future__ import annotations
 
+import logging
 import statistics
 from collections.abc import Collection, Sequence
 from typing import Any, TypeVar
@@ -16,6 +17,11 @@ from mobiledet.config import Config, ModelConfig, ScheduleConfig
 from mobiledet.data.coco import CocoDataset
 from mobiledet.errors import ConfigError
 from mobiledet.weights.transfer import InitialWeights
+
+logger = logging.getLogger(__name__)
+
+LEAST_EPOCHS, MOST_EPOCHS = 8, 100
+"""Limits of the epochs that ``schedule.pictures`` chooses."""
 
 _PIXEL_SCALE = ("mean", "std")
 _INPUT = ("input_size", "resize", "longest_side")
@@ -105,4 +111,18 @@ def _epochs(schedule: ScheduleConfig, count: int) -> int:
     """
     if schedule.epochs is not None:
         return schedule.epochs
-    return min(max(round(schedule.pictures / max(1, count)), 8), 100)
+    wanted = max(1, round(schedule.pictures / max(1, count)))
+    epochs = min(max(wanted, LEAST_EPOCHS), MOST_EPOCHS)
+    if epochs != wanted:
+        logger.info(
+            "schedule.pictures=%d and %d images: %d epochs instead of %d, because it chooses %d to %d; "
+            "schedule.epochs=%d lifts that",
+            schedule.pictures,
+            count,
+            epochs,
+            wanted,
+            LEAST_EPOCHS,
+            MOST_EPOCHS,
+            wanted,
+        )
+    return epochs

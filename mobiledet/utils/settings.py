@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-SizeField = tuple[PositiveInt, PositiveInt]
-"""``(height, width)`` in pixels."""
+
+
+def _both_sides(size: object) -> object:
+    """One number stands for both sides; ``"416x320"`` is 416 pixels high."""
+    if isinstance(size, str):
+        sides = size.lower().split("x")
+        size = [int(side) for side in sides] if all(side.isdecimal() for side in sides) else size
+    if isinstance(size, int):
+        size = [size]
+    return [*size, *size] if isinstance(size, list | tuple) and len(size) == 1 else size
+
+
+SizeField = Annotated[tuple[PositiveInt, PositiveInt], BeforeValidator(_both_sides)]
+"""``(height, width)`` in pixels; one number means a square."""
 
 
 class Strict(BaseModel):

@@ -93,6 +93,9 @@ def test_every_setting_can_be_overridden_and_changes_the_hash(key):
         ("data.cache=True", "data.cache", True),
         ("model.input_size=(240, 320)", "model.input_size", [240, 320]),
         ("model.input_size=[240,320]", "model.input_size", [240, 320]),
+        ("model.input_size=416", "model.input_size", [416, 416]),
+        ("model.input_size=(416,)", "model.input_size", [416, 416]),
+        ("model.input_size=416x320", "model.input_size", [416, 320]),
         ("schedule.step_epochs=7", "schedule.step_epochs", [7]),
         ("data.val_split=none", "data.val_split", None),
         ("optimizer.clip_norm=None", "optimizer.clip_norm", None),
@@ -136,6 +139,10 @@ def test_augmentation_presets():
         ("schedule.epochs", ["key=value", "schedule.epochs"]),
         ("=3", ["key=value"]),
         ("schedule=3", ["schedule.epochs"]),
+        ("data=my photos", ["'data.root=my photos'"]),
+        ("model=best.pt", ["model.init=best.pt"]),
+        ("optimizer=adamw", ["optimizer.name=adamw"]),
+        ("model.head=ssdlite", ["model.head.kind=ssdlite"]),
         ("schedule.epochs=two", ["schedule.epochs", "'two'"]),
         ("schedule.epochs=2.5", ["schedule.epochs", "2.5"]),
         ("schedule.epochs=0", ["schedule.epochs", "0"]),
@@ -147,6 +154,10 @@ def test_augmentation_presets():
         ("model.input_size=(240", ["model.input_size", "(240"]),
         ("model.input_size=(240, 0)", ["model.input_size"]),
         ("model.input_size=(240, 320, 3)", ["model.input_size"]),
+        ("model.input_size=240x320x3", ["model.input_size", "240x320x3"]),
+        ("model.input_size=0", ["model.input_size", "0"]),
+        ("model.input_size=large", ["model.input_size", "large"]),
+        ("schedule.step_epochs=40x50", ["schedule.step_epochs", "40x50"]),
         ("model.head.kind=yolo", ["model.head.kind", "yolo", "ssdlite"]),
         ("model.head.scale_min=0.99", ["scale_min", "0.95"]),
         ("schedule.policy=step", ["step_epochs"]),
@@ -162,6 +173,27 @@ def test_wrong_overrides_are_refused_by_name(override, words):
     message = str(caught.value)
     assert "\n" not in message
     assert [word for word in words if word not in message] == []
+
+
+def test_a_size_in_a_file_is_one_number_too(tmp_path):
+    text = HEADER + "config = Config(model=ModelConfig(input_size=416))"
+    assert load_config(write(tmp_path, text)).model.input_size == (416, 416)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("photos", "data.root=photos"), ("my photos", "'data.root=my photos'"), ("data.yaml", "data.root=data.yaml")]
+    + [("best.pt", "model.init=best.pt"), ("notes.txt", "schedule.epochs=2"), ("not there", "schedule.epochs=2")],
+)
+def test_a_word_without_a_key_that_names_something_there(tmp_path, monkeypatch, name, meant):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("photos", "my photos"):
+        (tmp_path / folder).mkdir()
+    for file in ("data.yaml", "best.pt", "notes.txt"):
+        write(tmp_path, "", file)
+    with pytest.raises(ConfigError) as caught:
+        apply_overrides(Config(), [name])
+    assert meant in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -331,8 +331,10 @@ def test_pictures_that_can_be_told_decide_for_those_that_can_not(
 def test_notes_what_is_legal_and_odd(tmp_coco) -> None:
     tmp_coco.data["images"] += [{"id": 30 + n, "file_name": "a.jpg", "height": 40, "width": 60} for n in range(2)]
     tmp_coco.data["categories"].append({"id": 1, "name": "nothing"})
-    summary = tmp_coco.load().report.summary()
-    assert "4 images, 4 boxes, 3 classes" in summary
+    dataset = tmp_coco.load()
+    assert dataset.describe("mine").startswith("mine: 4 images, 4 boxes, 3 classes (")
+    assert dataset.first(1).describe("mine").startswith("mine: 1 of 4 images, ")
+    summary = dataset.report.summary()
     assert "note: 2 images without boxes (background)" in summary
     assert "note: 1 classes without a box" in summary
     assert "note: 1 images listed more than once" in summary

@@ -1,4 +1,6 @@
 import json
+import logging
+import re
 import shutil
 
 import numpy as np
@@ -48,6 +50,22 @@ def test_pictures_are_held_out_where_there_is_no_validation_split(shapes):
     assert sorted(ids[0] + ids[1]) == list(range(1, 13))
     assert again.val.fingerprint() == val.fingerprint()
     assert other.val.fingerprint() != val.fingerprint()
+
+
+def counts_of(caplog):
+    """How many images, and of how many, is logged of each split."""
+    lines = re.findall(r"^(\w+): (?:(\d+) of )?(\d+) images, (\d+) box", caplog.text, re.MULTILINE)
+    return {name: tuple(int(n or whole) for n in (some, whole, boxes)) for name, some, whole, boxes in lines}
+
+
+def test_every_count_is_of_what_is_trained_on(shapes, caplog):
+    caplog.set_level("INFO", "mobiledet")
+    caplog.handler.setFormatter(logging.Formatter("%(message)s"))
+    train, val = open_data(DataConfig(root=str(shapes), limit=3))
+    assert counts_of(caplog) == {"train": (3, 12, len(train.labels())), "val": (3, 4, len(val.labels()))}
+    caplog.clear()
+    train, val = open_data(DataConfig(root=str(without_val(shapes)), hold_out=0.25, limit=2))
+    assert counts_of(caplog) == {"train": (2, 12, len(train.labels())), "val": (2, 12, len(val.labels()))}
 
 
 def test_without_leave_to_hold_out_a_missing_split_is_an_error(shapes):

@@ -128,6 +128,16 @@ def test_epochs_follow_from_the_number_of_images(count, epochs):
         _ = chosen.schedule.num_epochs
 
 
+@pytest.mark.parametrize(("count", "wanted"), [(20, 600), (205, None), (118_000, 1), (3_000, 4)])
+def test_epochs_beyond_the_limits_are_reported(caplog, count, wanted):
+    caplog.set_level("INFO", "mobiledet")
+    complete(Config(schedule=ScheduleConfig(epochs=None, pictures=12_000)), Images([None] * count))
+    assert (f"schedule.epochs={wanted} " in caplog.text) is (wanted is not None)
+    caplog.clear()
+    complete(Config(schedule=ScheduleConfig(epochs=500)), Images([None] * count))
+    assert not caplog.text
+
+
 def test_the_chosen_epochs_are_recorded(tiny_config, tiny_shapes, tmp_path):
     config = recipe(tiny_config, tiny_shapes, tmp_path, "schedule.epochs=none", "schedule.pictures=96")
     folder, _ = start_run(config)
