@@ -77,9 +77,10 @@ def apply_overrides(config: Config, overrides: Sequence[str] | Mapping[str, Any]
         ConfigError: a word isn't ``key=value``, names no key, or its value doesn't fit.
     """
     explicit = _explicit(config)
+    typed = not isinstance(overrides, Mapping)
     for word in overrides:
         key, equals, text = word.partition("=")
-        if not isinstance(overrides, Mapping) and not (equals and key):
+        if typed and not (equals and key):
             raise ConfigError(f"override {word!r} is not key=value, {_meant_by(word)}")
         *groups, name = key.split(".")
         node: Any = config.plain()
@@ -92,7 +93,7 @@ def apply_overrides(config: Config, overrides: Sequence[str] | Mapping[str, Any]
         if name not in node and name != "kind":
             raise ConfigError(_unknown_key(key, key, node))
         value = overrides[word] if isinstance(overrides, Mapping) else text
-        if isinstance(value, str) and (value is text or isinstance(node.get(name), dict)):
+        if isinstance(value, str) and (typed or isinstance(node.get(name), dict)):
             value = _parse_value(value, key, node.get(name))
         if name == "kind" and groups:
             _keep_what_both_have(target, node, groups[-1], value)

@@ -175,6 +175,12 @@ def test_wrong_overrides_are_refused_by_name(override, words):
     assert [word for word in words if word not in message] == []
 
 
+def test_a_group_given_to_the_function_as_one_value():
+    with pytest.raises(ConfigError, match=r"data\.root=photos"):
+        apply_overrides(Config(), {"data": "photos"})
+    assert apply_overrides(Config(), {"data.augment": "none"}).data.augment == AugmentConfig.none()
+
+
 def test_a_size_in_a_file_is_one_number_too(tmp_path):
     text = HEADER + "config = Config(model=ModelConfig(input_size=416))"
     assert load_config(write(tmp_path, text)).model.input_size == (416, 416)
@@ -182,8 +188,14 @@ def test_a_size_in_a_file_is_one_number_too(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "meant"),
-    [("photos", "data.root=photos"), ("my photos", "'data.root=my photos'"), ("data.yaml", "data.root=data.yaml")]
-    + [("best.pt", "model.init=best.pt"), ("notes.txt", "schedule.epochs=2"), ("not there", "schedule.epochs=2")],
+    [
+        ("photos", "data.root=photos"),
+        ("my photos", "'data.root=my photos'"),
+        ("data.yaml", "data.root=data.yaml"),
+        ("best.pt", "model.init=best.pt"),
+        ("notes.txt", "schedule.epochs=2"),
+        ("not there", "schedule.epochs=2"),
+    ],
 )
 def test_a_word_without_a_key_that_names_something_there(tmp_path, monkeypatch, name, meant):
     monkeypatch.chdir(tmp_path)
