@@ -8,6 +8,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -260,13 +261,21 @@ def _open_video(path: Path, frame: ImageArray) -> cv2.VideoWriter:
 
 
 def _image_ids(inputs: Sequence[Input]) -> Iterator[int]:
-    """The number in each name, as COCO has it (000000000139.jpg is image 139); else the images are counted from 1."""
-    names = [item.name for item in inputs]
-    numbers = [int(name) for name in names if name.isdecimal()]
-    if len(set(numbers)) == len(names) and not any(item.is_video for item in inputs):
-        return iter(numbers)
-    # A video's frames are numbered from its own million on.
-    return iter([1 + index if not item.is_video else (index + 1) * 1_000_000 for index, item in enumerate(inputs)])
+    """The number in a name, as COCO has it (000000000139.jpg is image 139); others are counted on from there.
+
+    The frames of each video are numbered from a million of its own on.
+    """
+    numbers = [int(item.name) if item.name.isdecimal() and not item.is_video else None for item in inputs]
+    taken = [number for number in numbers if number is not None]
+    if len(set(taken)) < len(taken):
+        numbers, taken = [None] * len(inputs), []
+    free = count(max(taken, default=0) + 1)
+    ids = [
+        next(free) if number is None and not item.is_video else number
+        for number, item in zip(numbers, inputs, strict=True)
+    ]
+    millions = count(max((number or 0 for number in ids), default=0) // 1_000_000 + 1)
+    return iter([next(millions) * 1_000_000 if number is None else number for number in ids])
 
 
 def _output_names(inputs: Sequence[Input], output: Path) -> list[Path]:

@@ -97,6 +97,13 @@ def test_a_video_is_drawn_and_its_frames_are_recorded(clip, tmp_path):
     assert len(list((tmp_path / "out" / "labels").iterdir())) == 3
 
 
+def test_image_ids_are_the_numbers_in_names_and_never_twice(images, clip, tmp_path):
+    (tmp_path / "cat.png").write_bytes(images[0].read_bytes())
+    write(finder(), [images[3], clip, tmp_path / "cat.png", images[1]], tmp_path / "out")
+    ids = [record["image_id"] for record in records(tmp_path / "out")]
+    assert ids == [3, 1_000_000, 1_000_001, 1_000_002, 4, 1]
+
+
 def test_every_kind_of_input(images, clip, tmp_path):
     (tmp_path / "[1].jpg").write_bytes(images[1].read_bytes())
     Image.new("RGB", (30, 20)).save(tmp_path / "clips" / "animated.gif")

@@ -56,6 +56,7 @@ OTHER = {
     "schedule.step_epochs": "(3, 5)",
     "schedule.patience": "4",
     "train.precision": "float32",
+    "train.loggers": "('wandb',)",
 }
 
 
