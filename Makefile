@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 QUICKSTART := runs/quickstart
 
-.PHONY: setup quickstart test lint check bench clean
+.PHONY: setup quickstart test lint check docs bench clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/installed
@@ -30,8 +30,12 @@ lint: $(VENV)/installed
 
 check: lint test
 
+# site/, without the network. The variable silences an advertisement, not a warning of ours.
+docs: $(VENV)/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/train_speed.py
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build site *.egg-info .mypy_cache .ruff_cache .pytest_cache

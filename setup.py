@@ -50,7 +50,11 @@ OPENVINO = ["openvino>=2025.0"]
 NCNN = ["ncnn>=1.0.20240820"]
 EXPORT_ALL = [*EXPORT, *OPENVINO, *NCNN, "nncf>=2.14", "pnnx>=20240819"]
 
+# What `make docs` needs; ruff sets the signatures.
+DOCS = ["mkdocs-material>=9.7", "mkdocstrings[python]>=1.0", "ruff>=0.9"]
+
 DEV = [
+    *DOCS,
     "ai-edge-litert>=2.1; platform_system == 'Linux'",
     "mypy>=1.15",
     "pre-commit>=4.0",
@@ -83,6 +87,7 @@ setup(
         "export-all": TRAIN + EXPORT_ALL,
         "openvino": OPENVINO,
         "ncnn": NCNN,
+        "docs": DOCS,
         "dev": TRAIN + EXPORT_ALL + SERVE + DEV,
     },
     classifiers=[

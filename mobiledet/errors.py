@@ -1,7 +1,7 @@
 """Exceptions raised by the package.
 
 Every message is one sentence a user can act on: it names the value, the place and the remedy. Library code
-raises these; only :mod:`mobiledet.cli` turns them into an exit status.
+raises these; only `mobiledet.cli` turns them into an exit status.
 """
 
 from __future__ import annotations

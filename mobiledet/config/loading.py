@@ -1,4 +1,4 @@
-"""From a config file, ``key=value`` overrides or a checkpoint's plain data to a :class:`Config`."""
+"""From a config file, ``key=value`` overrides or a checkpoint's plain data to a `Config`."""
 
 from __future__ import annotations
 

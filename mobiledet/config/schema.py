@@ -1,7 +1,7 @@
 """What a recipe can say: typed, frozen, and with no key that nobody reads.
 
 A config file is Python holding one ``config = Config(...)``. Every class here rejects unknown keys; see
-:mod:`mobiledet.config.loading` for how files and ``key=value`` overrides become a :class:`Config`.
+`mobiledet.config.loading` for how files and ``key=value`` overrides become a `Config`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mobiledet.utils.settings import Fraction, PositiveFloat, PositiveInt, Stric
 
 
 class AugmentConfig(Strict):
-    """Random changes of training images; see :mod:`mobiledet.data.transforms` for what each does."""
+    """Random changes of training images; see `mobiledet.data.transforms` for what each does."""
 
     crop: Fraction = 0.5
     """Chance of SSD's random crop (Liu et al., section 2.2)."""

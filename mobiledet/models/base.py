@@ -1,7 +1,7 @@
-"""What a backbone and a head offer: the contracts of :class:`mobiledet.models.detection_model.DetectionModel`.
+"""What a backbone and a head offer: the contracts of `mobiledet.models.detection_model.DetectionModel`.
 
-A new backbone or head is one file: its settings (a subclass of :class:`BaseBackboneConfig` or :class:`BaseHeadConfig`,
-named in ``BACKBONES`` or ``HEADS`` of :mod:`mobiledet.models.model_config`) and its module.
+A new backbone or head is one file: its settings (a subclass of `BaseBackboneConfig` or `BaseHeadConfig`,
+named in ``BACKBONES`` or ``HEADS`` of `mobiledet.models.model_config`) and its module.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Backbone(nn.Module, ABC):
     """A feature extractor.
 
     Attributes:
-        feature_info: What :meth:`forward` returns, in its order.
+        feature_info: What `forward` returns, in its order.
     """
 
     feature_info: list[FeatureInfo]
@@ -69,7 +69,7 @@ class Backbone(nn.Module, ABC):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Backbone:
-        """Like :meth:`torch.nn.Module.train`, but frozen parts stay in evaluation mode."""
+        """Like `torch.nn.Module.train`, but frozen parts stay in evaluation mode."""
         super().train(mode)
         for module in self._frozen_modules():
             module.eval()
@@ -167,7 +167,7 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def candidates(self, features: Mapping[str, Tensor], image_sizes: Sequence[Size]) -> Candidates:
-        """Decoded boxes in network pixels, clipped to the image, and foreground scores; see :class:`Candidates`."""
+        """Decoded boxes in network pixels, clipped to the image, and foreground scores; see `Candidates`."""
 
     def class_rows(self) -> dict[str, ClassRows]:
         """Name of a tensor -> how its rows belong to classes; a class known by name to old weights keeps its rows."""

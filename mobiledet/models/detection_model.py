@@ -19,7 +19,7 @@ class DetectionModel(nn.Module):
 
     Args:
         backbone: The feature extractor.
-        head: Everything behind its feature maps; see :class:`mobiledet.models.base.Head`.
+        head: Everything behind its feature maps; see `mobiledet.models.base.Head`.
         postprocess: From candidates to detections.
         resize: How large images become.
         mean: RGB mean, of pixels 0..255.

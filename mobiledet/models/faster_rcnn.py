@@ -182,7 +182,7 @@ class FasterRCNNHead(Head):
     def loss(
         self, features: Mapping[str, Tensor], image_sizes: Sequence[Size], targets: Sequence[Mapping[str, Tensor]]
     ) -> dict[str, Tensor]:
-        """Training losses of a batch; see :meth:`Head.loss`.
+        """Training losses of a batch; see `Head.loss`.
 
         Returns:
             ``objectness`` and ``proposal_box`` of the proposal network, ``classification`` and ``box`` of the second
@@ -244,7 +244,7 @@ class FasterRCNNHead(Head):
     def _propose(
         self, objectness: Tensor, bbox_deltas: Tensor, anchors: Tensor, image_sizes: Sequence[Size]
     ) -> tuple[Tensor, Tensor]:
-        """The best regions of each image, from what :meth:`_rpn` gives: boxes ``(B, P, 4)`` and scores ``(B, P)``.
+        """The best regions of each image, from what `_rpn` gives: boxes ``(B, P, 4)`` and scores ``(B, P)``.
 
         Best first; boxes and scores of 0 where an image has fewer.
         """
@@ -330,7 +330,7 @@ class FasterRCNNHead(Head):
 
 
 def _roi_offsets(boxes: Tensor, proposals: Tensor) -> Tensor:
-    """As :func:`encode_boxes`, rounded as torchvision does it: a seed gives the training it always gave."""
+    """As `encode_boxes`, rounded as torchvision does it: a seed gives the training it always gave."""
     box, region = xyxy_to_cxcywh(boxes), xyxy_to_cxcywh(proposals)
     weights = boxes.new_tensor(CODER_WEIGHTS)
     shift = weights[:2] * (box[:, :2] - region[:, :2]) / region[:, 2:]

@@ -86,7 +86,7 @@ class BackboneConfig(BaseBackboneConfig):
         return LayerStyle(self.padding, self.norm_epsilon, self.norm_momentum)
 
     def build(self, strides: Sequence[int]) -> MobileNetV1:
-        """The backbone up to the deepest of the maps with these strides; see :meth:`BaseBackboneConfig.build`."""
+        """The backbone up to the deepest of the maps with these strides; see `BaseBackboneConfig.build`."""
         return self.build_part(outputs=[layer_of_stride(stride) for stride in strides])
 
     def build_after(self, stride: int) -> MobileNetV1:

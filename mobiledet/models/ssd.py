@@ -193,7 +193,7 @@ class SSDHead(Head):
     def loss(
         self, features: Mapping[str, Tensor], image_sizes: Sequence[Size], targets: Sequence[Mapping[str, Tensor]]
     ) -> dict[str, Tensor]:
-        """Training losses of a batch; see :meth:`Head.loss`. SSD wants images of one size.
+        """Training losses of a batch; see `Head.loss`. SSD wants images of one size.
 
         Returns:
             ``classification`` and ``box``: scalars, each divided by the batch's number of matched anchors.
@@ -295,5 +295,5 @@ def _predictor(in_channels: int, out_channels: int, depthwise: bool, style: Laye
 
 
 def _per_anchor(prediction: Tensor, values: int) -> Tensor:
-    """``(B, n * values, H, W)`` to ``(B, H * W * n, values)``: the order of :func:`grid_anchors`."""
+    """``(B, n * values, H, W)`` to ``(B, H * W * n, values)``: the order of `grid_anchors`."""
     return prediction.permute(0, 2, 3, 1).reshape(prediction.shape[0], -1, values)
