@@ -54,6 +54,7 @@ _FONT = cv2.FONT_HERSHEY_DUPLEX
 _WHITE: Color = (255, 255, 255)
 _BLACK: Color = (0, 0, 0)
 _BACKGROUND: Color = (58, 60, 64)
+_MANY_TAGS = 30
 _LEGEND_SCALE, _LEGEND_LINE = 0.6, 30  # size of a legend's text, and pixels from line to line
 
 
@@ -276,8 +277,10 @@ def _draw_truth(canvas: ImageArray, target: Target, names: Sequence[str]) -> lis
 def _draw_tags(canvas: ImageArray, tags: Sequence[Tag]) -> None:
     """Write each text on a filled tag at its box, inside the image, and where there is a choice on no other tag.
 
-    The first choose first and lie on top; a tag that would be hidden by half is omitted.
+    The first choose first and lie on top; a tag that would be hidden by half is omitted, and where there are many, one
+    that would be hidden at all: the best ones stay readable.
     """
+    hidden = 0.5 if len(tags) <= _MANY_TAGS else 0.1
     height, width = canvas.shape[:2]
     scale = min(max(0.36, math.sqrt(height * width) / 1400), 4.0)
     pad, half = max(1, round(4 * scale)), _line_width(canvas) // 2
@@ -291,7 +294,7 @@ def _draw_tags(canvas: ImageArray, tags: Sequence[Tag]) -> None:
         # Pushed back into the image, a tag is less clearly its box's.
         cost = _hidden(corner, (wide, high), taken[: len(placed)]) + np.abs(wanted - corner)[:, 1] * wide / 4
         best = int(cost.argmin())
-        if cost[best] < wide * high / 2:
+        if cost[best] < wide * high * hidden:
             left, top = corner[best].tolist()
             taken[len(placed)] = spot = (left, top, left + wide, top + high)
             placed.append((spot, text, base + pad, color))
