@@ -23,7 +23,7 @@ from mobiledet.utils.text import table
 
 WAYS: dict[str, dict[str, str]] = {
     "GOMP_SPINCOUNT=300000 (GCC's default)": {"GOMP_SPINCOUNT": "300000"},
-    **{f"GOMP_SPINCOUNT={count}": {"GOMP_SPINCOUNT": str(count)} for count in (100_000, 30_000, 10_000, 1_000)},
+    **{f"GOMP_SPINCOUNT={count}": {"GOMP_SPINCOUNT": str(count)} for count in (10_000, 2_000, 1_000)},
     "OMP_WAIT_POLICY=passive": {"OMP_WAIT_POLICY": "passive"},
 }
 

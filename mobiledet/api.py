@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mobiledet.errors import ConfigError
+from mobiledet.utils.machine import share_cores
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -88,6 +89,8 @@ def train(
         MobiledetError: The config, the data or the folder can't be used.
     """
     from mobiledet.config import Config as ConfigType
+
+    share_cores()
     from mobiledet.config import load_config
     from mobiledet.training.hooks import Hooks
     from mobiledet.training.start import recorded_config, resume_run, start_run

@@ -9,6 +9,8 @@ import time
 import pytest
 from processes import gone
 
+from mobiledet.utils.machine import share_cores
+
 CHILD = """
 import time
 from mobiledet.utils.processes import end_with_parent
@@ -39,3 +41,17 @@ def test_killed_with_its_parent(stopped):
     while not gone(child):
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_cores_are_shared_unless_the_user_says_otherwise(monkeypatch):
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    share_cores()
+    assert os.environ["GOMP_SPINCOUNT"] == "2000"
+    monkeypatch.setenv("GOMP_SPINCOUNT", "5")
+    share_cores()
+    assert os.environ["GOMP_SPINCOUNT"] == "5"
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    share_cores()
+    assert "GOMP_SPINCOUNT" not in os.environ

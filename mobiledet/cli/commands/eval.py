@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from mobiledet.config import Config
     from mobiledet.data.coco import CocoDataset
 
+from mobiledet.utils.machine import share_cores
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
@@ -35,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Score and print."""
+    share_cores()
     from mobiledet.data.opening import open_recorded_split, open_split
     from mobiledet.evaluation.metrics import format_metrics
     from mobiledet.evaluation.scoring import score_model

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 
 from mobiledet.cli.common import UsageError, existing, recipe
+from mobiledet.utils.machine import share_cores
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.resume is None:
         recipe(words[0])
 
+    share_cores()
     from mobiledet.config import apply_overrides, load_config
     from mobiledet.training.start import resume_run, start_run
 
