@@ -5,12 +5,12 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from mobiledet.version import __version__
+
 if TYPE_CHECKING:
     from mobiledet.api import TrainResult, evaluate, export, train
     from mobiledet.detections import Detections
     from mobiledet.runtime.detector import Detector
-
-__version__ = "0.1.0"
 
 __all__ = ["Detections", "Detector", "TrainResult", "__version__", "evaluate", "export", "train"]
 

@@ -13,7 +13,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # From the bottom up. A module belongs to the longest name that it begins with. It may import its own part and
 # whatever lies on a layer below; parts on one layer do not import each other. "" is the package itself.
 LAYERS = [
-    ["", "errors"],
+    ["", "errors", "version"],
     ["structures"],
     ["preprocess", "utils"],
     ["ops", "download"],

@@ -11,9 +11,9 @@ from importlib import import_module
 from types import ModuleType
 from typing import NoReturn
 
-from mobiledet import __version__
 from mobiledet.cli.common import Parser, UsageError, run_and_exit
 from mobiledet.utils.text import did_you_mean
+from mobiledet.version import __version__
 
 
 @dataclass(frozen=True)

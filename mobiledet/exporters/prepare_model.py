@@ -7,10 +7,10 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
-from mobiledet import __version__
 from mobiledet.errors import MissingDependencyError, MobiledetError
 from mobiledet.runtime.choose import find_runtime
 from mobiledet.utils.files import cache_folder
+from mobiledet.version import __version__
 from mobiledet.weights.catalogue import find_source, no_such_model
 
 logger = logging.getLogger(__name__)

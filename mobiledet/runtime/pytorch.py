@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 
-from mobiledet import __version__
 from mobiledet.config import config_from_plain
 from mobiledet.errors import CheckpointError, ConfigError
 from mobiledet.models.build import build_detector
@@ -20,6 +19,7 @@ from mobiledet.runtime.card import ModelCard
 from mobiledet.runtime.timing import time_halves
 from mobiledet.structures import ImageArray
 from mobiledet.utils.files import file_digest
+from mobiledet.version import __version__
 from mobiledet.weights.checkpoint import load_checkpoint
 from mobiledet.weights.store import resolve_weights
 

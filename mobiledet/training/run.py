@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mobiledet import __version__
 from mobiledet.config import Config
 from mobiledet.data.coco import CocoDataset
 from mobiledet.data.loader import Batch, Batches, DetectionImages, EpochSampler, ImageCache, in_order
@@ -34,6 +33,7 @@ from mobiledet.training.progress import Progress, Row, random_states, set_random
 from mobiledet.training.reporting import Reporter
 from mobiledet.training.stopping import StopRequest
 from mobiledet.utils.files import write_json
+from mobiledet.version import __version__
 from mobiledet.weights.checkpoint import load_latest, save_checkpoint
 from mobiledet.weights.folded_norms import reinsert_norms
 from mobiledet.weights.transfer import InitialWeights, Transfer, load_into

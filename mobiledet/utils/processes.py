@@ -11,8 +11,6 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-import mobiledet
-
 if TYPE_CHECKING:
     from typing_extensions import Self
 
@@ -23,7 +21,7 @@ EXIT_SIGNAL = 128
 def child_variables(threads: int) -> dict[str, str]:
     """Environment of a child: the usual libraries kept to ``threads``, and this package found."""
     names = ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "BLIS")
-    package = str(Path(mobiledet.__file__).resolve().parent.parent)
+    package = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
     return {
         **{f"{name}_NUM_THREADS": str(threads) for name in names},

@@ -6,10 +6,10 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from mobiledet import __version__
 from mobiledet.config import Config
 from mobiledet.errors import CheckpointError
 from mobiledet.utils.files import file_digest
+from mobiledet.version import __version__
 from mobiledet.weights.catalogue import SOURCES
 from mobiledet.weights.imagenet import import_classifier, import_timm
 from mobiledet.weights.tflite.graph import read_tflite

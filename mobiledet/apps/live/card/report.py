@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-from mobiledet import __version__
 from mobiledet.apps.live.card.fps_card import KIND, VERSION
 from mobiledet.apps.live.frames import Result
 from mobiledet.apps.live.sources.base import Source
 from mobiledet.runtime.detector import Detector
 from mobiledet.utils.machine import describe_machine
 from mobiledet.utils.text import count
+from mobiledet.version import __version__
 
 logger = logging.getLogger(__name__)
 
