@@ -10,6 +10,7 @@ from mobiledet.config import Config
 from mobiledet.config.schema import DataConfig
 from mobiledet.data.coco import CocoDataset, load_coco, locate_split, split_names
 from mobiledet.data.formats.choose import ImportedDataset, Recognised, read_dataset, recognise
+from mobiledet.data.formats.root import find_root
 from mobiledet.data.holdout import hold_out
 from mobiledet.errors import DataError
 
@@ -35,6 +36,9 @@ def open_data(config: DataConfig, *, seed: int = 0) -> Splits:
         DataError: they can't be used, or name different classes.
     """
     named = config.train_annotations is not None or config.train_images is not None
+    if not named:
+        root = find_root(Path(config.root), (config.train_split, config.val_split))
+        config = config.model_copy(update={"root": str(root)})
     foreign = None if named else _foreign(Path(config.root), config.train_split)
     train, val = _as_it_is(config, foreign) if foreign is not None else _strictly(config)
     if config.val_split is not None and val is None:
@@ -63,7 +67,10 @@ def open_split(root: Path, split: str, *, annotations: Path | None = None, image
     Raises:
         DataError: it isn't there or can't be used.
     """
-    foreign = _foreign(root, split) if annotations is None and images is None else None
+    foreign = None
+    if annotations is None and images is None:
+        root = find_root(root, (split,))
+        foreign = _foreign(root, split)
     if foreign is None:
         return load_coco(root, split, annotations=annotations, images=images, progress=True)
     return _split(read_dataset(foreign, progress=True), split)
@@ -87,7 +94,7 @@ def _foreign(root: Path, split: str) -> Recognised | None:
 
     What no importer knows, COCO's own reader explains best.
     """
-    if root.is_file() or _has_split(root, split):
+    if _has_split(root, split):
         return None
     try:
         found = recognise(root)

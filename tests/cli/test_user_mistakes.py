@@ -210,7 +210,8 @@ CONFIGS: dict[str, Mistake] = {
 
 DATA: dict[str, Mistake] = {
     "root missing": ("train", nothing, "tiny.py data.root=dta"),
-    "root is a file": ("train", nothing, f"tiny.py data.root={TO_TRAIN}"),
+    "root is a file": ("train", nothing, "tiny.py data.root=tiny.py"),
+    "root is another split": ("train", nothing, "tiny.py data.root=data/val data.val_split=none"),
     "split missing": ("train", nothing, f"{ON_DATA} data.train_split=trian"),
     "no val": ("train", gone("data/annotations/instances_val.json"), ON_DATA),
     "annotations missing": ("train", nothing, f"{ON_DATA} data.train_annotations=a.json"),
@@ -243,7 +244,7 @@ RUNS: dict[str, Mistake] = {
     "resume changed": ("train", nothing, "--resume run schedule.epochs=9"),
     "resume with a config": ("train", nothing, "--resume run tiny.py"),
     "resume without GPU": ("train", nothing, "--resume run train.device=cuda"),
-    "resume, config cut": ("train", cut("run/config.json"), "--resume run"),
+    "resume, config cut": ("train", file("run/config.json", '{"name": "tin'), "--resume run"),
     "resume, config a list": ("train", file("run/config.json", "[]"), "--resume run"),
     "resume, unknown setting": ("train", file("run/config.json", '{"banana": 1}'), "--resume run"),
     "resume, checkpoint cut": ("train", cut("run/last.pt"), "--resume run"),

@@ -37,11 +37,12 @@ def run(arguments: argparse.Namespace) -> None:
     """Read the data set, write it, say what happened."""
     if arguments.val_share == 1:
         raise UsageError("--val-share 1 leaves nothing to train on")
-    from mobiledet.data.formats.choose import read_dataset
+    from mobiledet.data.formats.choose import read_dataset, recognise
     from mobiledet.data.formats.write import RECORD, check_output, write_coco
 
-    check_output(arguments.output, arguments.root)
-    imported = read_dataset(arguments.root, format=arguments.format, progress=True)
+    found = recognise(arguments.root, arguments.format)
+    check_output(arguments.output, found.tree.root)
+    imported = read_dataset(found, progress=True)
     for line in imported.log.lines():
         print(line)
     splits = write_coco(

@@ -18,6 +18,7 @@ from mobiledet.data.faults import ImportLog
 from mobiledet.data.formats.assemble import assemble
 from mobiledet.data.formats.base import Format, head
 from mobiledet.data.formats.coco import COCO
+from mobiledet.data.formats.root import find_root
 from mobiledet.data.formats.tree import Tree, suffix, there
 from mobiledet.data.formats.voc import VOC
 from mobiledet.data.formats.yolo import YOLO
@@ -68,7 +69,8 @@ def recognise(root: Path, format: str | None = None) -> Recognised:
     """Which format a folder is in, recognised once: `read_dataset` takes what this gives.
 
     Args:
-        root: the folder; or the one file of it that names the rest, such as a YOLO yaml or a COCO json.
+        root: the folder, or a part of it such as ``train``, see `find_root`; or the one file of it that names the
+            rest, such as a YOLO yaml or a COCO json.
         format: name of the format, where that is known.
 
     Raises:
@@ -79,7 +81,7 @@ def recognise(root: Path, format: str | None = None) -> Recognised:
         raise DataError(f"format {format!r} isn't known; there are {', '.join(format_names())}")
     if there(root) and root.is_file():
         return _of_file(root, format)
-    tree = Tree(root)
+    tree = Tree(find_root(root))
     if format is not None:
         return Recognised(next(member for member in FORMATS if member.name == format), tree)
     found = [(member, evidence) for member in FORMATS if (evidence := member.recognises(tree))]

@@ -27,7 +27,7 @@ from mobiledet.data.formats.yolo_yaml import YoloYaml, find_yaml, read_yaml, res
 from mobiledet.data.images import EXTENSIONS
 from mobiledet.errors import DataError
 
-_NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels", "labels.txt", "predefined_classes.txt", "classes.names")
+NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels", "labels.txt", "predefined_classes.txt", "classes.names")
 _IMAGE_FOLDERS = frozenset({"images", "imgs", "img", "image", "jpegimages"})
 _LABEL_FOLDERS = ("labels", "Labels", "label")
 
@@ -174,7 +174,7 @@ def _by_folder(tree: Tree, log: ImportLog) -> dict[str, list[Path]]:
 
 
 def _names_beside(tree: Tree, log: ImportLog) -> dict[int, str]:
-    for name in _NAME_FILES:
+    for name in NAME_FILES:
         files = [file for file in tree.files if basename(file) == name]
         if not files:
             continue
@@ -254,7 +254,7 @@ def _record_lone_labels(tree: Tree, used: set[Path], log: ImportLog) -> None:
     for file in tree.with_suffix(".txt"):
         path = tree.root / file
         name = path.name.casefold()
-        if path in used or path.parent not in folders or name in _NAME_FILES or name.startswith("readme"):
+        if path in used or path.parent not in folders or name in NAME_FILES or name.startswith("readme"):
             continue
         if split_name(stem(file)) is None:
             log.add(Fault.LABELS_LONE, file)

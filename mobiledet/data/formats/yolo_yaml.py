@@ -13,6 +13,7 @@ from mobiledet.data.formats.base import clean_name, head
 from mobiledet.data.formats.tree import Tree, path_parts, split_name, there
 from mobiledet.errors import DataError
 
+SUFFIXES = (".yaml", ".yml")
 _PREFERRED = ("data", "dataset")
 _MAX_BYTES = 10_000_000
 
@@ -42,7 +43,7 @@ def find_yaml(tree: Tree) -> str | None:
     Raises:
         DataError: there are several, and no telling which.
     """
-    found = [file for file in tree.with_suffix(".yaml", ".yml") if _names_classes(tree.root / file)]
+    found = [file for file in tree.with_suffix(*SUFFIXES) if names_classes(tree.root / file)]
     if not found:
         return None
     depth = min(file.count("/") for file in found)
@@ -115,7 +116,8 @@ def resolve(yaml: YoloYaml, entry: str, log: ImportLog) -> Path | None:
     return home if written in (".", "./") else None
 
 
-def _names_classes(path: Path) -> bool:
+def names_classes(path: Path) -> bool:
+    """Whether a yaml has class names, or splits; by its keys, without parsing it."""
     text = head(path, 1 << 20).decode("utf-8-sig", "replace")
     keys = set(re.findall(r"^[\"']?(\w+)[\"']?\s*:", text, flags=re.MULTILINE))
     return "names" in keys or ("train" in keys and bool(keys & {"val", "nc", "test"}))

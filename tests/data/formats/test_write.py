@@ -173,10 +173,11 @@ def test_the_program_tells_what_it_did(yolo, tmp_path: Path, monkeypatch, capsys
         (["{0}/set", "-o", "{0}/coco", "--format", "voc"], "no readable VOC xml"),
         (["{0}/set", "-o", "{0}/coco", "--format", "coco"], "no json with images"),
         (["{0}/set/images/p0.jpg", "-o", "{0}/coco"], "is not a yolo"),
-        (["{0}/set/images", "-o", "{0}/coco"], "is not a data set that can be read"),
+        (["{0}/empty", "-o", "{0}/coco"], "is not a data set that can be read"),
     ],
 )
 def test_the_program_refuses_in_one_line(yolo, tmp_path: Path, monkeypatch, capsys, words, message: str) -> None:
+    (tmp_path / "empty").mkdir()
     assert convert(monkeypatch, *(word.format(tmp_path) for word in words)) == 1
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("error: ")
