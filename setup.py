@@ -51,7 +51,7 @@ NCNN = ["ncnn>=1.0.20240820"]
 EXPORT_ALL = [*EXPORT, *OPENVINO, *NCNN, "nncf>=2.14", "pnnx>=20240819"]
 
 # What `make docs` needs; ruff sets the signatures.
-DOCS = ["mkdocs-material>=9.7", "mkdocstrings[python]>=1.0", "ruff>=0.9"]
+DOCS = ["mkdocs-material>=9.7", "mkdocstrings[python]>=1.0.8", "ruff>=0.9"]
 
 DEV = [
     *DOCS,
