@@ -241,8 +241,12 @@ def _own_data(config: Config, train: DetectionDataset, val: DetectionDataset | N
     if not len(ours.labels()):
         raise ConfigError("train_data has no boxes; training needs some")
     if val is not None:
-        return Splits(ours, from_torch(val, "val_data", ours.names))
-    return hold_out_val(config.data, ours, config.seed) if config.data.hold_out else Splits(ours, None)
+        splits = Splits(ours, from_torch(val, "val_data", ours.names))
+    else:
+        splits = hold_out_val(config.data, ours, config.seed) if config.data.hold_out else Splits(ours, None)
+    for role, dataset in (("train", splits.train), ("val", splits.val)):
+        logger.info("%s", "val: none" if dataset is None else dataset.describe(role))
+    return splits
 
 
 def _result(folder: Path) -> TrainResult:

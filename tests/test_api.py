@@ -79,8 +79,10 @@ def test_a_callback_stops_and_the_run_resumes_exactly(recipe, where):
     assert ours == theirs
 
 
-def test_ones_own_data_are_trained_on_and_scored(recipe):
+def test_ones_own_data_are_trained_on_and_scored(recipe, caplog):
+    caplog.set_level("INFO", "mobiledet")
     run = mobiledet.train(recipe, {"data.workers": 2}, train_data=Squares(), val_data=Squares(4))
+    assert "train: 8 images, 8 boxes, 2 classes (train_data)" in caplog.text
     assert run.metrics["images"] == 4
     assert [row["name"] for row in run.metrics["per_class"]] == ["light", "dark"]
     assert mobiledet.evaluate(run.best, Squares(6), workers=0).images == 6

@@ -78,11 +78,13 @@ def from_torch(dataset: DetectionDataset, name: str = "train_data", names: Seque
         sizes=np.array(sizes, np.int64).reshape(-1, 2),
         upright=np.zeros(len(sizes), np.bool_),
     )
+    report = CheckReport(name)
+    report.images, report.boxes, report.classes = len(sizes), total, len(classes)
     return CocoDataset(
         columns,
         annotation_file=Path(name),
         image_dir=Path(name),
-        report=CheckReport(name),
+        report=report,
         reader=lambda file_name: _item(dataset, int(file_name), name)[0],
     )
 
