@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mobiledet.errors import ConfigError
+from mobiledet.errors import ConfigError, need_extra
 from mobiledet.utils.machine import share_cores
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ def train(
     Raises:
         MobiledetError: The config, the data or the folder can't be used.
     """
+    need_extra("train")
     from mobiledet.config import Config as ConfigType
 
     share_cores()
@@ -137,6 +138,10 @@ def evaluate(
     Raises:
         MobiledetError: The model or the data can't be used, or they have no class in common.
     """
+    from mobiledet.runtime.choose import check_installed
+
+    check_installed(model)
+    need_extra("score")
     from mobiledet.data.opening import open_recorded_split, open_split
     from mobiledet.data.torch_dataset import from_torch
     from mobiledet.evaluation.scoring import score_model
@@ -187,6 +192,7 @@ def export(
     Raises:
         MobiledetError: It can't be made, or finds too little.
     """
+    need_extra("export")
     from mobiledet.data.opening import open_split
     from mobiledet.exporters.base import ExportOptions
     from mobiledet.exporters.choose import EXPORTERS

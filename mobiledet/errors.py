@@ -6,7 +6,9 @@ raises these; only `mobiledet.cli` turns them into an exit status.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
+from importlib.util import find_spec
 
 
 class MobiledetError(Exception):
@@ -69,6 +71,32 @@ class ModelFileError(MobiledetError):
 
 class SourceError(MobiledetError):
     """A camera, stream, video or folder that can't be opened or read."""
+
+
+NEEDED = {
+    "train": ("torch", "torchvision", "pydantic", "albumentations"),
+    "export": ("torch", "torchvision", "pydantic"),  # each format's own packages are looked for once it is known
+    "serve": ("aiohttp",),
+    "score": ("pydantic", "yaml"),
+}
+"""Packages that tell whether an extra of ``setup.py`` is installed."""
+
+
+def need_extra(extra: str, packages: Sequence[str] = ()) -> None:
+    """Make sure, before any work, that packages of an extra are installed; loads none of them.
+
+    Args:
+        extra: Name of the extra.
+        packages: Those that are needed; none stands for what `NEEDED` lists.
+
+    Raises:
+        MissingDependencyError: One is missing.
+    """
+    for package in packages or NEEDED[extra]:
+        if find_spec(package) is None:
+            raise MissingDependencyError(
+                f"the package {package!r} is not installed; get it with: {install_extra(extra)}"
+            )
 
 
 def install_extra(extra: str) -> str:

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import NoReturn
 
 from mobiledet.cli.common import Parser, UsageError, run_and_exit
+from mobiledet.errors import need_extra
 from mobiledet.utils.text import did_you_mean
 from mobiledet.version import __version__
 
@@ -23,12 +24,12 @@ class Command:
     Attributes:
         name: What the user types.
         summary: What it does, in one line.
-        extra: The extra in ``setup.py`` that it needs beyond the base install.
+        extra: The extra in ``setup.py`` without which it can do nothing; None where that depends on its arguments.
     """
 
     name: str
     summary: str
-    extra: str = "train"
+    extra: str | None = None
 
     @property
     def module(self) -> ModuleType:
@@ -39,19 +40,19 @@ class Command:
 COMMANDS = (
     Command("predict", "detect objects in images and videos"),
     Command("webcam", "detect live: camera, stream or video, in a window or a browser"),
-    Command("check", "look at a data set before training on it"),
-    Command("train", "train a detector, or resume an interrupted run"),
+    Command("check", "look at a data set before training on it", "train"),
+    Command("train", "train a detector, or resume an interrupted run", "train"),
     Command("configs", "list the recipes that train takes by name"),
     Command("eval", "score a model: COCO mAP"),
     Command("export", "write a model as a file that runs without PyTorch", "export"),
     Command("benchmark", "measure how fast models are on this machine"),
-    Command("cost", "count a recipe's multiply-adds and parameters"),
+    Command("cost", "count a recipe's multiply-adds and parameters", "train"),
     Command("weights", "list, fetch or import pretrained weights"),
     Command("convert", "write a VOC or YOLO data set as COCO"),
     Command("download-coco", "fetch COCO 2017"),
     Command("make-shapes", "make a data set of generated shapes"),
     Command("fps-card", "make one page of the reports of live runs"),
-    Command("quickstart", "from nothing to a detector in five minutes"),
+    Command("quickstart", "from nothing to a detector in five minutes", "train"),
 )
 
 _OVERVIEW = f"""usage: mobiledet COMMAND ...
@@ -100,12 +101,15 @@ def run_command(name: str, words: Sequence[str] | None = None, *, prog: str | No
         parser = Parser(prog=prog, description=command.module.__doc__)
         command.module.add_arguments(parser)
         try:
-            status: int | None = command.module.run(parser.parse(sys.argv[1:] if words is None else words))
+            arguments = parser.parse(sys.argv[1:] if words is None else words)
+            if command.extra is not None:
+                need_extra(command.extra)
+            status: int | None = command.module.run(arguments)
         except UsageError as error:
             parser.error(str(error))
         return status
 
-    run_and_exit(run, extra=command.extra)
+    run_and_exit(run, extra=command.extra or "train")
 
 
 def _complete() -> None:

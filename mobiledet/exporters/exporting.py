@@ -72,7 +72,7 @@ def export_model(source: str | Path, output: Path, options: ExportOptions) -> Ag
     exporter = find_exporter(options.format)
     _check_output(exporter, output)
     _check_options(exporter, options)
-    _check_packages(exporter, options)
+    check_packages(options.format, int8=options.int8)
     reference = Detector(source, threads=options.threads)
     if not isinstance(reference.backend, PyTorchBackend):
         raise ModelFileError(f"{source}: exported already; name the checkpoint it was made from")
@@ -142,8 +142,15 @@ def _check_options(exporter: Exporter, options: ExportOptions) -> None:
         raise ModelFileError(f"{exporter.name} takes one image at a time, not --batch {options.batch}")
 
 
-def _check_packages(exporter: Exporter, options: ExportOptions) -> None:
-    wanted = [*exporter.packages, *((exporter.int8_packages or ()) if options.int8 else ())]
+def check_packages(format: str, *, int8: bool) -> None:
+    """Make sure that what writes a format is installed; loads none of it.
+
+    Raises:
+        ModelFileError: There is no such format.
+        MissingDependencyError: Packages are missing.
+    """
+    exporter = find_exporter(format)
+    wanted = [*exporter.packages, *((exporter.int8_packages or ()) if int8 else ())]
     missing = [package for package in wanted if find_spec(package) is None]
     if missing:
         raise MissingDependencyError(

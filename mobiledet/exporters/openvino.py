@@ -46,9 +46,8 @@ def write_openvino(graph: onnx.ModelProto | Any, card: ModelCard, folder: Path) 
     Raises:
         ModelFileError: OpenVINO can't read the graph, or can't write it.
         OSError: The folder exists, or can't be written.
-        MissingDependencyError: OpenVINO isn't installed.
     """
-    openvino = import_openvino(folder)
+    openvino = import_openvino()
     model = graph if isinstance(graph, openvino.Model) else _convert(graph)
     # In plain ASCII: XML doesn't take every character that a class name may hold.
     model.set_rt_info(json.dumps(json.loads(card.to_json())), [KEY, "card"])
@@ -115,7 +114,7 @@ def _write(
 
 
 def _convert(graph: onnx.ModelProto) -> Any:
-    openvino = import_openvino(Path("openvino"))
+    openvino = import_openvino()
     try:
         with quiet(""):  # it leaves the root logger at errors only
             return openvino.convert_model(io.BytesIO(graph.SerializeToString()))

@@ -7,16 +7,40 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
-from mobiledet.errors import MissingDependencyError, MobiledetError
-from mobiledet.runtime.choose import find_runtime
+from mobiledet.errors import MissingDependencyError, MobiledetError, install_extra
+from mobiledet.runtime.choose import check_installed
 from mobiledet.utils.files import cache_folder
 from mobiledet.version import __version__
-from mobiledet.weights.catalogue import find_source, no_such_model
+from mobiledet.weights.catalogue import PretrainedSource, find_source, no_such_model
 
 logger = logging.getLogger(__name__)
 
 _FORM = 1
 """To be raised when exports change without a new version, so that older ones aren't used."""
+
+
+def check_runnable(model: str, *, provider: str | None = None) -> None:
+    """Make sure, before a camera is opened or anything fetched, that the packages that a live run needs are there.
+
+    Args:
+        model: What `prepare_model` or a `Detector` is going to be given.
+        provider: Where it will run; a name is exported only for the processor, None.
+
+    Raises:
+        ModelFileError: There is no such file or name; with PyTorch, only its Detector finds out.
+        MissingDependencyError: A package is missing.
+    """
+    if not model.strip():
+        raise no_such_model(model)  # as a path it means this folder
+    source = None if Path(model).exists() else find_source(model)
+    if source is None or provider is not None:
+        check_installed(model)
+    elif not _exported_file(source).exists() and find_spec("torch") is None:
+        raise MissingDependencyError(
+            f"{model}: fetching and converting it needs PyTorch, which is not installed; {install_extra('export')}; or "
+            f"on a computer with it, run mobiledet export {model} -o coco.onnx, copy the file here and name it: "
+            "--model coco.onnx"
+        )
 
 
 def prepare_model(model: str, *, threads: int = 0) -> str | Path:
@@ -27,26 +51,17 @@ def prepare_model(model: str, *, threads: int = 0) -> str | Path:
     speed.
 
     Raises:
-        ModelFileError: There is no such file, and no PyTorch either, which knows further kinds.
-        MissingDependencyError: A name that isn't exported yet, and no PyTorch to do it.
+        ModelFileError: There is no such file or name.
+        MissingDependencyError: A package is missing, see `check_runnable`.
         MobiledetError: The weights can't be fetched.
     """
-    place = Path(model)
-    source = None if place.exists() else find_source(model)
+    check_runnable(model)
+    source = None if Path(model).exists() else find_source(model)
     if source is None:
-        unknown = find_runtime(place) is None and not place.exists() and find_spec("torch") is None
-        if unknown or not model.strip():
-            # The runtime reports the same, but only once a camera is open; and takes an empty name for a folder.
-            raise no_such_model(model)
         return model
-    exported = cache_folder() / "exports" / f"{source.name}-{__version__}-{_FORM}.onnx"
+    exported = _exported_file(source)
     if exported.exists():
         return exported
-    if find_spec("torch") is None:
-        raise MissingDependencyError(
-            f"{model}: fetching and converting it needs PyTorch, which is not installed; on a computer with it, run "
-            f"mobiledet export {model} -o coco.onnx, copy the file here and name it: --model coco.onnx"
-        )
     if find_spec("onnx") is None or find_spec("onnxscript") is None:
         logger.info(
             '%s runs in PyTorch; with pip install "mobiledet[export]" it is exported once and runs three times as fast',
@@ -71,3 +86,7 @@ def prepare_model(model: str, *, threads: int = 0) -> str | Path:
             return exported
         raise
     return exported
+
+
+def _exported_file(source: PretrainedSource) -> Path:
+    return cache_folder() / "exports" / f"{source.name}-{__version__}-{_FORM}.onnx"

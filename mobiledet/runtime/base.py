@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -48,12 +49,16 @@ class Runtime:
         suffix: Ending of the file that holds or describes the network, such as ``".xml"``.
         open: Loads a model: its path, and by name ``threads``, ``provider`` and ``spin``, as ``Detector`` has them.
         folder_file: Name of that file where a model is a folder; None where the file is the model.
+        package: The Python package that it needs; None where Python and NumPy do.
+        extra: The extra of ``setup.py`` that brings the package; None where the base install does, or nothing.
     """
 
     name: str
     suffix: str
     open: Callable[..., Backend]
     folder_file: str | None = None
+    package: str | None = None
+    extra: str | None = None
 
     def recognises(self, path: Path) -> bool:
         """Whether ``path`` means a model of this kind."""
@@ -61,18 +66,21 @@ class Runtime:
             return True
         return self.folder_file is not None and (path / self.folder_file).is_file()
 
+    def check_installed(self, path: Path) -> None:
+        """Make sure that the package is there, before it is loaded to run ``path``.
+
+        Raises:
+            MissingDependencyError: It isn't.
+        """
+        if self.package is not None and find_spec(self.package) is None:
+            how = install_extra(self.extra) if self.extra else f"pip install {self.package}"
+            raise MissingDependencyError(
+                f"{path}: running it needs the package {self.package}, which is not installed; {how}"
+            )
+
     def model_path(self, path: Path) -> Path:
         """The file or folder that is the model, also where a file inside the folder was named."""
         return path.parent if self.folder_file is not None and path.suffix == self.suffix else path
-
-
-def missing_package(package: str, extra: str | None, path: Path) -> MissingDependencyError:
-    """The error for a model whose runtime isn't installed.
-
-    ``extra`` is the extra of ``setup.py`` that brings it; None where there is none.
-    """
-    how = install_extra(extra) if extra else f"pip install {package}"
-    return MissingDependencyError(f"{path}: running it needs the package {package}, which is not installed; {how}")
 
 
 def check_batch(images: ImageArray, card: ModelCard) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 from mobiledet.errors import MissingDependencyError, ModelFileError, install_extra
@@ -13,6 +14,9 @@ from mobiledet.weights.catalogue import find_source, no_such_model
 
 RUNTIMES: tuple[Runtime, ...] = (ONNX, OPENVINO, NCNN)
 """Everything that runs exported models. Checkpoints are run by PyTorch, see :mod:`mobiledet.runtime.pytorch`."""
+
+CHECKPOINT_PACKAGES = ("torch", "torchvision", "pydantic")
+"""What running a checkpoint takes."""
 
 
 def find_runtime(path: str | Path) -> Runtime | None:
@@ -33,26 +37,40 @@ def open_backend(path: str | Path, *, threads: int = 0, provider: str | None = N
     if threads < 0:
         raise ValueError(f"threads is {threads}; give 0 for all cores, or their number")
     place, provider = Path(path), None if provider == "auto" else provider
+    check_installed(path)
     if (runtime := find_runtime(place)) is not None:
         if not place.exists():
             raise ModelFileError(f"no model {str(place)!r}; mobiledet export best.pt -o {place} makes one")
         return runtime.open(place, threads=threads, provider=provider, spin=spin)
     if place.suffix == ".bin":
         raise ModelFileError(f"{place}: only the weights of a model; name the folder that holds it")
-    try:
-        from mobiledet.runtime.pytorch import open_checkpoint
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("mobiledet"):
-            raise
-        if not place.exists() and find_source(str(path)) is None:
-            raise no_such_model(str(path)) from None
-        if place.suffix == ".tflite":
-            raise ModelFileError(
-                f"{place}: a TensorFlow Lite file is imported first (mobiledet weights import) and then exported "
-                "(mobiledet export), on a computer with PyTorch"
-            ) from None
-        raise MissingDependencyError(
-            f"{path}: a checkpoint needs {error.name}, which is not installed; export it where it was trained "
-            f"(mobiledet export best.pt -o model.onnx), or {install_extra('train')}"
-        ) from None
+    from mobiledet.runtime.pytorch import open_checkpoint
+
     return open_checkpoint(path, threads=threads, provider=provider)
+
+
+def check_installed(model: str | Path) -> None:
+    """Make sure that what runs a model is installed, before anything else is looked at; loads nothing.
+
+    Raises:
+        ModelFileError: Without PyTorch: there is no such model, or it is none that could be run here.
+        MissingDependencyError: A package is missing.
+    """
+    place = Path(model)
+    if (runtime := find_runtime(place)) is not None:
+        runtime.check_installed(place)
+        return
+    missing = next((package for package in CHECKPOINT_PACKAGES if find_spec(package) is None), None)
+    if missing is None:
+        return
+    if not place.exists() and find_source(str(model)) is None:
+        raise no_such_model(str(model))
+    if place.suffix == ".tflite":
+        raise ModelFileError(
+            f"{place}: a TensorFlow Lite file is imported first (mobiledet weights import) and then exported "
+            "(mobiledet export), on a computer with PyTorch"
+        )
+    raise MissingDependencyError(
+        f"{model}: a checkpoint needs {missing}, which is not installed; export it where it was trained "
+        f"(mobiledet export best.pt -o model.onnx), or {install_extra('train')}"
+    )

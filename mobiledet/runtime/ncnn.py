@@ -9,7 +9,7 @@ import numpy as np
 
 from mobiledet.errors import ModelFileError
 from mobiledet.ops.numpy_boxes import best_detections
-from mobiledet.runtime.base import RawDetections, Runtime, check_batch, missing_package
+from mobiledet.runtime.base import RawDetections, Runtime, check_batch
 from mobiledet.runtime.card import ModelCard
 from mobiledet.runtime.folder import read_folder_card
 from mobiledet.runtime.timing import time_halves
@@ -32,7 +32,6 @@ class NcnnBackend:
 
     Raises:
         ModelFileError: Something is missing, damaged or foreign, or there is no such provider.
-        MissingDependencyError: ncnn isn't installed.
     """
 
     def __init__(
@@ -43,10 +42,8 @@ class NcnnBackend:
         provider: str | None = None,
         spin: bool = True,  # noqa: ARG002 - every runtime is opened with it
     ) -> None:
-        try:
-            import ncnn
-        except ImportError:
-            raise missing_package("ncnn", "ncnn", path) from None
+        import ncnn
+
         self._ncnn: Any = ncnn
         self.runtime = f"ncnn {ncnn.__version__}"
         self.path = path / MODEL_FILE if path.is_dir() else path
@@ -123,4 +120,4 @@ def _configure(options: Any, provider: str, threads: int) -> None:
     options.use_bf16_packed = options.use_bf16_storage = False
 
 
-NCNN = Runtime(name="ncnn", suffix=".param", open=NcnnBackend, folder_file=MODEL_FILE)
+NCNN = Runtime(name="ncnn", suffix=".param", open=NcnnBackend, folder_file=MODEL_FILE, package="ncnn", extra="ncnn")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mobiledet.errors import ModelFileError
-from mobiledet.runtime.base import RawDetections, Runtime, check_batch, graph_inputs, missing_package
+from mobiledet.runtime.base import RawDetections, Runtime, check_batch, graph_inputs
 from mobiledet.runtime.card import KEY, ModelCard
 from mobiledet.runtime.timing import time_shares
 from mobiledet.structures import ImageArray
@@ -33,14 +33,11 @@ class OnnxBackend:
 
     Raises:
         ModelFileError: The file is damaged or foreign, or there is no such provider.
-        MissingDependencyError: ONNX Runtime isn't installed.
     """
 
     def __init__(self, path: Path, *, threads: int = 0, provider: str | None = None, spin: bool = True) -> None:
-        try:
-            import onnxruntime
-        except ImportError:
-            raise missing_package("onnxruntime", None, path) from None
+        import onnxruntime
+
         self.runtime = f"onnxruntime {onnxruntime.__version__}"
         self._threads, self._spin = threads, spin
         self._provider = PROVIDERS.get((provider or "cpu").lower(), provider)
@@ -150,4 +147,4 @@ def _network_share(events: list[dict[str, Any]]) -> float:
     return network / total if total else 1.0
 
 
-ONNX = Runtime(name="onnx", suffix=".onnx", open=OnnxBackend)
+ONNX = Runtime(name="onnx", suffix=".onnx", open=OnnxBackend, package="onnxruntime")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mobiledet.errors import ModelFileError
-from mobiledet.runtime.base import RawDetections, Runtime, check_batch, graph_inputs, missing_package
+from mobiledet.runtime.base import RawDetections, Runtime, check_batch, graph_inputs
 from mobiledet.runtime.folder import read_folder_card
 from mobiledet.runtime.timing import time_shares
 from mobiledet.structures import ImageArray
@@ -37,7 +37,6 @@ class OpenvinoBackend:
 
     Raises:
         ModelFileError: Something is missing, damaged or foreign, or there is no such device.
-        MissingDependencyError: OpenVINO isn't installed.
     """
 
     def __init__(
@@ -48,7 +47,7 @@ class OpenvinoBackend:
         provider: str | None = None,
         spin: bool = True,  # noqa: ARG002 - every runtime is opened with it
     ) -> None:
-        openvino = import_openvino(path)
+        openvino = import_openvino()
         self.runtime = f"openvino {openvino.__version__.split('-')[0]}"
         self.path = path / MODEL_FILE if path.is_dir() else path
         self.card = read_folder_card(self.path.parent, (self.path.name, self.path.with_suffix(".bin").name))
@@ -118,17 +117,10 @@ def without_telemetry() -> Iterator[None]:
         del sys.modules[name]
 
 
-def import_openvino(place: Path) -> Any:
-    """The package ``openvino``, imported so that it doesn't report home.
-
-    Raises:
-        MissingDependencyError: It isn't installed; ``place`` is what it was needed for.
-    """
-    try:
-        with without_telemetry():
-            import openvino
-    except ImportError:
-        raise missing_package("openvino", "openvino", place) from None
+def import_openvino() -> Any:
+    """The package ``openvino``, imported so that it doesn't report home."""
+    with without_telemetry():
+        import openvino
     return openvino
 
 
@@ -170,4 +162,6 @@ def _network_share(nodes: list[Any]) -> float:
     return network / total if total else 1.0
 
 
-OPENVINO = Runtime(name="openvino", suffix=".xml", open=OpenvinoBackend, folder_file=MODEL_FILE)
+OPENVINO = Runtime(
+    name="openvino", suffix=".xml", open=OpenvinoBackend, folder_file=MODEL_FILE, package="openvino", extra="openvino"
+)

@@ -12,8 +12,6 @@ from mobiledet.download.fetch import Remote, fetch
 from mobiledet.errors import CheckpointError, DownloadError, MobiledetError
 from mobiledet.utils.files import cache_folder, file_digest
 from mobiledet.weights.catalogue import PretrainedSource, find_source, suggest_name
-from mobiledet.weights.checkpoint import checkpoint_file, save_checkpoint
-from mobiledet.weights.importing import import_weights
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +31,8 @@ def resolve_weights(path_or_name: str | Path) -> Path:
         CheckpointError: There is no such file and no such name.
         DownloadError: The weights aren't here and can't be fetched.
     """
+    from mobiledet.weights.checkpoint import checkpoint_file
+
     text = str(path_or_name)
     path = checkpoint_file(text)
     if path.exists():
@@ -56,6 +56,9 @@ def pretrained_checkpoint(source: PretrainedSource) -> Path:
     Raises:
         MobiledetError: They can't be fetched, read or kept.
     """
+    from mobiledet.weights.checkpoint import save_checkpoint  # both load torch, which listing weights doesn't need
+    from mobiledet.weights.importing import import_weights
+
     original = fetch_weights(source)
     digest = file_digest(original)
     folder = cache_folder() / "weights"

@@ -21,7 +21,7 @@ from mobiledet.apps.live.sources.base import SourceOptions
 from mobiledet.apps.live.sources.opening import open_source
 from mobiledet.apps.live.stopping import LiveStop
 from mobiledet.apps.live.view import Painter, View, ViewSettings
-from mobiledet.errors import MobiledetError
+from mobiledet.errors import MobiledetError, need_extra
 from mobiledet.evaluation.thresholds import DEFAULT_THRESHOLD, LOWEST
 from mobiledet.runtime.detector import Detector
 from mobiledet.utils.files import create_run_folder, refuse_existing, write_json
@@ -81,9 +81,7 @@ class LiveRun:
         self.source = open_source(options.source, options.source_options)
         self.source.check()
         if options.serve is not None:
-            from mobiledet.apps.live.web.server import need_aiohttp
-
-            need_aiohttp()
+            need_extra("serve")
         self._stack = ExitStack()
         self.problems: list[str] = []
         """Files that couldn't be completed, and why; the others are complete."""

@@ -15,7 +15,7 @@ import signal
 import sys
 
 from mobiledet.cli.common import EXIT_ERROR, existing, new_file
-from mobiledet.errors import MobiledetError
+from mobiledet.errors import MobiledetError, need_extra
 from mobiledet.utils.processes import EXIT_SIGNAL
 
 
@@ -43,6 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Measure and print."""
     if arguments.json and arguments.html and arguments.json.resolve() == arguments.html.resolve():
         raise MobiledetError(f"--json and --html both name {arguments.json}; give them different files")
+    if arguments.data is not None:
+        need_extra("score")
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(EXIT_SIGNAL + number))  # ends the workers on the way out
 
     from mobiledet.apps.benchmark.images import DEFAULT_SIZES, parse_sizes

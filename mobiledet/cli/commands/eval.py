@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mobiledet.cli.common import at_least, existing, model, new_file, thread_count
+from mobiledet.errors import need_extra
 
 if TYPE_CHECKING:
     from mobiledet.config import Config
@@ -37,6 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Score and print."""
+    from mobiledet.runtime.choose import check_installed
+
+    check_installed(arguments.model)
+    need_extra("score")
     share_cores()
     from mobiledet.data.opening import open_recorded_split, open_split
     from mobiledet.evaluation.metrics import format_metrics

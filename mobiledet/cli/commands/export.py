@@ -69,6 +69,10 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.input_size is not None and min(arguments.input_size) < 32:
         raise UsageError("--input-size must be at least 32x32")
 
+    from mobiledet.exporters.exporting import check_packages
+
+    check_packages(arguments.format, int8=arguments.int8)
+
     from mobiledet.data.opening import open_split
     from mobiledet.exporters.agreement import report_path
     from mobiledet.exporters.base import ExportOptions

@@ -46,10 +46,12 @@ def run(arguments: argparse.Namespace) -> int:
     from mobiledet.apps.predict import PredictOptions, find_inputs, write_predictions
     from mobiledet.errors import MobiledetError
     from mobiledet.evaluation.thresholds import DEFAULT_THRESHOLD
+    from mobiledet.runtime.choose import check_installed
     from mobiledet.runtime.detector import Detector
     from mobiledet.utils.files import create_run_folder
     from mobiledet.utils.text import count, did_you_mean, listing
 
+    check_installed(arguments.model)
     inputs = find_inputs(arguments.inputs)
     detector = Detector(arguments.model, threads=arguments.threads, provider=arguments.device)
     for name in arguments.classes:

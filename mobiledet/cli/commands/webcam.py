@@ -21,6 +21,7 @@ from pathlib import Path  # noqa: E402
 
 from mobiledet.apps.live.sources.opening import source_examples  # noqa: E402
 from mobiledet.cli.common import UsageError, fraction, model, print_lines, thread_count  # noqa: E402
+from mobiledet.errors import need_extra  # noqa: E402
 
 DEFAULT_MODEL = "ssd_mobilenet_v1_075_coco"
 
@@ -67,12 +68,18 @@ def run(arguments: argparse.Namespace) -> int:
     """Detect until the end, print a summary."""
     check(arguments)
 
+    from mobiledet.exporters.prepare_model import check_runnable, prepare_model
+
+    on_processor = arguments.device in ("auto", "cpu")  # elsewhere a name runs in PyTorch, which knows other devices
+    check_runnable(arguments.model, provider=None if on_processor else arguments.device)
+    if arguments.serve is not None:
+        need_extra("serve")
+
     from mobiledet.apps.live.card.report import summary_lines
     from mobiledet.apps.live.session import LiveOptions, LiveRun
     from mobiledet.apps.live.sources.base import SourceOptions
     from mobiledet.apps.live.stopping import LiveStop
     from mobiledet.errors import MobiledetError
-    from mobiledet.exporters.prepare_model import prepare_model
 
     options = LiveOptions(
         model_name=model_name(arguments.model),
@@ -106,7 +113,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     live = LiveRun(options)
     runnable: str | Path = arguments.model
-    if arguments.device in ("auto", "cpu"):  # elsewhere a name runs in PyTorch, which knows other devices
+    if on_processor:
         runnable = prepare_model(arguments.model, threads=arguments.threads)
     with LiveStop() as stop:
         report = live.run(runnable, stop)

@@ -14,6 +14,7 @@ import argparse
 from pathlib import Path
 
 from mobiledet.cli.common import new_file
+from mobiledet.errors import need_extra
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +33,9 @@ def run(arguments: argparse.Namespace) -> None:
     """List, fetch or convert."""
     if arguments.command == "list":
         _list()
-    elif arguments.command == "fetch":
+        return
+    need_extra("train")
+    if arguments.command == "fetch":
         _fetch(arguments.names)
     else:
         from mobiledet.weights.checkpoint import save_checkpoint

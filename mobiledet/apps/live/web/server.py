@@ -16,7 +16,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 from mobiledet.apps.live.view import View
-from mobiledet.errors import MissingDependencyError, MobiledetError, install_extra
+from mobiledet.errors import MobiledetError, need_extra
 
 if TYPE_CHECKING:
     from mobiledet.apps.live.web.app import WebApp
@@ -35,20 +35,6 @@ def is_loopback(host: str) -> bool:
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
     return False
-
-
-def need_aiohttp() -> None:
-    """Make sure that the view can be served.
-
-    Raises:
-        MissingDependencyError: aiohttp isn't installed.
-    """
-    try:
-        import aiohttp  # noqa: F401
-    except ImportError:
-        raise MissingDependencyError(
-            "the browser view needs aiohttp, which is not installed; install it with: " + install_extra("serve")
-        ) from None
 
 
 class ViewServer:
@@ -83,7 +69,7 @@ class ViewServer:
             MissingDependencyError: aiohttp isn't installed.
             MobiledetError: The port is taken or not allowed, or the host is not an address of this machine.
         """
-        need_aiohttp()
+        need_extra("serve")
         from mobiledet.apps.live.web.app import WebApp
         from mobiledet.apps.live.web.guard import make_guard
 
