@@ -234,10 +234,10 @@ def describe_inputs(collection: Collection, setting: AnchorSetting, chosen: Size
     fits = [fit_boxes(inputs[size], size, setting, reference=chosen) for size in sizes]
     others = fits if better == setting else [fit_boxes(inputs[s], s, better, reference=chosen) for s in sizes]
     _other_inputs(section, fits, others, here)
-    words = overrides(better, setting)
-    _advise_input(section, fits, others, words, here)
+    words, price = overrides(better, setting), _price(better, setting)
+    _advise_input(section, fits, others, words, price, here)
     if here.unmatched > ACCEPTED:
-        _advise_anchors(section, boxes, here, words, next(fit for fit in others if fit.size == here.size))
+        _advise_anchors(section, boxes, here, words, price, next(fit for fit in others if fit.size == here.size))
     return section
 
 
@@ -297,7 +297,17 @@ def _other_inputs(section: Section, fits: Sequence[Fit], others: Sequence[Fit], 
     section.show(rows[0], rows[1:])
 
 
-def _advise_input(section: Section, fits: Sequence[Fit], others: Sequence[Fit], words: str, here: Fit) -> None:
+def _price(better: AnchorSetting, setting: AnchorSetting) -> str:
+    """What other anchors cost, as the end of a remedy: predictors for another number of them must be trained anew."""
+    maps = list(zip(better.shapes(), setting.shapes(), strict=True))
+    changed = sum(len(new) != len(old) for new, old in maps)
+    where = "" if changed == len(maps) else f" on {changed} of {len(maps)} maps"
+    return f"; the pretrained head is not used then{where}, so train longer" if changed else ""
+
+
+def _advise_input(
+    section: Section, fits: Sequence[Fit], others: Sequence[Fit], words: str, price: str, here: Fit
+) -> None:
     """The cheapest input at which nearly all boxes have an anchor; with better anchors where these are needed."""
     enough, enough_with = (next((fit for fit in tried if fit.sufficient), None) for tried in (fits, others))
     most = percent(ACCEPTED)
@@ -319,7 +329,7 @@ def _advise_input(section: Section, fits: Sequence[Fit], others: Sequence[Fit], 
         section.find(Code.INPUT_SIZE, f"{with_these}, and none does much better than {_size(here.size)}")
         return
     text = f"{with_these}; {_size(best.size)}{' with better ones' if words else ''}, {_cost(best, here)}, leaves {left}"
-    section.find(Code.INPUT_SIZE, text, f"{_setting(best)} {words}".strip())
+    section.find(Code.INPUT_SIZE, text, f"{_setting(best)} {words}".strip() + price)
 
 
 def _worthwhile(fits: Sequence[Fit], here: Fit) -> Fit:
@@ -330,7 +340,7 @@ def _worthwhile(fits: Sequence[Fit], here: Fit) -> Fit:
     return next((fit for fit in larger if fit.size == here.size), larger[0])
 
 
-def _advise_anchors(section: Section, boxes: FloatArray, here: Fit, words: str, better: Fit) -> None:
+def _advise_anchors(section: Section, boxes: FloatArray, here: Fit, words: str, price: str, better: Fit) -> None:
     """Whether anchors or pixels are the cause, and anchors that match more boxes at the same input."""
     wide, high = (boxes[:, 2:] - boxes[:, :2]).T
     long = float(((wide > 3.5 * high) | (high > 3.5 * wide)).mean())
@@ -344,7 +354,9 @@ def _advise_anchors(section: Section, boxes: FloatArray, here: Fit, words: str, 
     section.data["anchors"] = {"overrides": words, "unmatched": better.unmatched} if words else None
     text = f"{percent(here.unmatched)} of the boxes match no anchor at {_size(here.size)}; {cause}"
     remedy = (
-        f"{words} would leave {percent(better.unmatched)} unmatched" if words else "no other anchors tried match more"
+        f"{words} would leave {percent(better.unmatched)} unmatched{price}"
+        if words
+        else "no other anchors tried match more"
     )
     section.find(Code.ANCHORS, text, remedy)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -125,12 +126,27 @@ def refuse_filled(folder: Path) -> None:
         raise MobiledetError(f"{folder} {what}; name a new folder, nothing is overwritten")
 
 
-def free_folder(name: str) -> Path:
-    """The first of ``check_<name>``, ``check_<name>_2`` ... in the working directory that doesn't exist yet."""
-    folder, number = Path(f"check_{name}"), 1
+def free_folder(root: Path) -> Path:
+    """The first of ``check_<name>``, ``check_<name>_2`` ... that doesn't exist yet.
+
+    It is in the working directory; where that is the data set ``root``, or lies in it, beside the data set, for what is
+    written into the data becomes a part of it.
+
+    Raises:
+        MobiledetError: Beside the data set nothing can be written.
+    """
+    root = root.resolve()
+    place = root.parent if Path.cwd().is_relative_to(root) else Path()
+    if place != Path() and (place == root or not os.access(place, os.W_OK)):
+        raise MobiledetError(
+            f"the working directory belongs to the data set {root}, and {place} can't be written to; "
+            "name a folder for the report elsewhere: -o FOLDER"
+        )
+    name = root.name or "data"
+    folder, number = place / f"check_{name}", 1
     while folder.exists():
         number += 1
-        folder = Path(f"check_{name}_{number}")
+        folder = place / f"check_{name}_{number}"
     return folder
 
 

@@ -23,8 +23,10 @@ from mobiledet.cli.common import at_least, data_format, existing, model, new_fil
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument("data", type=existing, help="folder of the data set")
-    parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="new folder (default: check_<name>)")
+    parser.add_argument("data", type=existing, help="folder of the data set, or its data.yaml or COCO json")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FOLDER", help="new folder (default: check_<name>, not in the data)"
+    )
     parser.add_argument(
         "--config", type=recipe, metavar="CONFIG", help="recipe whose input and anchors count (default: SSD-300)"
     )
@@ -40,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Read, examine, print the report."""
     from mobiledet.apps.doctor.checkup import examine, free_folder, refuse_filled
     from mobiledet.config import ModelConfig, load_config
-    from mobiledet.data.formats.choose import read_dataset
+    from mobiledet.data.formats.choose import read_dataset, recognise
     from mobiledet.utils.files import write_json
 
     if arguments.output is not None:
@@ -52,16 +54,16 @@ def run(arguments: argparse.Namespace) -> int:
 
         detector = Detector(arguments.model, threads=arguments.threads, provider=arguments.device)
         finder = {"detect": detector, "detected_names": detector.names}
-    found = read_dataset(arguments.data, format=arguments.format, progress=True)
+    recognised = recognise(arguments.data, arguments.format)
+    folder = arguments.output or free_folder(recognised.tree.root)
+    found = read_dataset(recognised, progress=True)
     splits = found.splits
     if arguments.limit is not None:
         splits = {name: dataset.first(arguments.limit) for name, dataset in splits.items()}
-    name = found.root.resolve().name or "data"
-    folder = arguments.output or free_folder(name)
     report = examine(
         splits,
         folder,
-        title=name,
+        title=found.root.resolve().name or "data",
         model=wanted,
         format=found.format,
         log=found.log,

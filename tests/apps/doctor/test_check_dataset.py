@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from functools import partial
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -85,11 +88,36 @@ def test_what_was_dropped_while_reading_is_a_fault(make, tmp_path):
 
 
 def test_the_default_folder_is_new(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert str(free_folder("x")) == "check_x"
-    (tmp_path / "check_x").mkdir()
-    (tmp_path / "check_x_2").touch()
-    assert str(free_folder("x")) == "check_x_3"
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    root = tmp_path / "x"
+    assert str(free_folder(root)) == "check_x"
+    Path("check_x").mkdir()
+    Path("check_x_2").touch()
+    assert str(free_folder(root)) == "check_x_3"
+
+
+@pytest.mark.parametrize(
+    ("inside", "named"), [(".", "."), ("train", "."), ("train", ".."), ("annotations", "../train")]
+)
+def test_inside_the_data_the_report_goes_beside_it(check, tiny_shapes, tmp_path, monkeypatch, inside, named):
+    root = shutil.copytree(tiny_shapes, tmp_path / "mine")
+    before = set(root.rglob("*"))
+    monkeypatch.chdir(root / inside)
+    done = check(named)
+    assert done.status == 0, done.stderr
+    assert {path.name for path in (tmp_path / "check_mine").iterdir()} >= FILES
+    assert f"written to {tmp_path / 'check_mine'}/" in done.stdout
+    assert set(root.rglob("*")) == before
+
+
+def test_where_nothing_can_be_written_beside_the_data(check, tiny_shapes, tmp_path, monkeypatch):
+    root = shutil.copytree(tiny_shapes, tmp_path / "mine")
+    monkeypatch.chdir(root)
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    done = check(".")
+    assert (done.status, "-o FOLDER" in done.stderr) == (1, True)
+    assert check(".", "-o", tmp_path / "work/out").status == 0
 
 
 def test_real_data(real_data, check, tmp_path):
