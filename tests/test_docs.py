@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from test_architecture import LAYERS
 
 from mobiledet.cli.common import Parser
 from mobiledet.cli.main import COMMANDS
@@ -77,6 +78,12 @@ def test_the_reading_list_has_true_line_counts():
     wrong = {path: lines[path] for path, said in rows if abs(lines[path] - int(said)) > 10}
     assert wrong == {}, "the README's line counts are out of date"
     assert sum(lines.values()) <= 3200, "the core is to be read in an afternoon"
+
+
+def test_the_diagram_shows_the_layers_that_are_tested():
+    diagram = (CHECKOUT / "docs" / "images" / "layers.svg").read_text(encoding="utf-8")
+    parts = [part for layer in reversed(LAYERS) for part in layer if part not in ("", "version", "__main__")]
+    assert re.findall(r"<text [^>]*>([\w.]+)", diagram) == parts
 
 
 def test_the_site_is_built_without_a_warning(tmp_path):
