@@ -12,7 +12,8 @@ import io
 import math
 import unicodedata
 from collections import Counter
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, TypedDict
 
 import numpy as np
@@ -83,6 +84,11 @@ class Metrics:
     def to_json_dict(self) -> dict[str, Any]:
         """Plain types only, ready for ``json.dump``; an undefined figure is None, JSON's null."""
         return asdict(self)
+
+    @classmethod
+    def from_json_dict(cls, plain: Mapping[str, Any]) -> Metrics:
+        """Undo `to_json_dict`; other keys, as metrics.json has them, are ignored."""
+        return cls(**{field.name: plain[field.name] for field in fields(cls)})
 
 
 def score_detections(

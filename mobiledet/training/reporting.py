@@ -20,7 +20,9 @@ from mobiledet.draw.figures import plot_history
 from mobiledet.runtime.detector import Detector
 from mobiledet.training.loggers import Loggers
 from mobiledet.training.progress import Progress, Row
+from mobiledet.training.time_left import FIRST_STEPS, TimeLeft
 from mobiledet.utils.files import read_csv, write_csv
+from mobiledet.utils.text import count
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +73,14 @@ class Reporter:
     """
 
     def __init__(
-        self, folder: Path, *, epochs: int, batches_per_epoch: int, loggers: Loggers, main: bool = True
+        self,
+        folder: Path,
+        *,
+        epochs: int,
+        batches_per_epoch: int,
+        loggers: Loggers,
+        time_left: TimeLeft,
+        main: bool = True,
     ) -> None:
         self.folder = folder
         self.epochs = epochs
@@ -81,10 +90,13 @@ class Reporter:
         self._bar: Any = None
         self._smooth: dict[str, float] = {}
         self._loggers = loggers
+        self._time_left = time_left
+        self._estimated = False
 
     def start_epoch(self, progress: Progress) -> None:
         """Begin a new bar."""
         self.clock = EpochClock()
+        self._time_left.start_epoch()
         live = self.main and sys.stderr.isatty()
         self._bar = tqdm(
             total=self.batches_per_epoch,
@@ -97,8 +109,18 @@ class Reporter:
         )
 
     def step(self, progress: Progress, losses: dict[str, float], images: int) -> None:
-        """Move the bar on."""
+        """Move the bar on; the first ten steps in a row give an estimate of the whole run."""
         self.clock.images += images
+        if self._time_left.step() == FIRST_STEPS and not self._estimated and self.main:
+            self._estimated = True
+            self._bar.clear()
+            logger.info(
+                "%s: %s, %.2f s each (median of the first %d)",
+                self._time_left.text(progress),
+                count(self._time_left.steps_left(progress), "step"),
+                self._time_left.median_step,
+                FIRST_STEPS,
+            )
         for name, value in losses.items():
             self._smooth[name] = value + (1 - SMOOTHING) * (self._smooth.get(name, value) - value)
         if self._bar.disable:
@@ -112,6 +134,7 @@ class Reporter:
         """Take the bar away, before something else is printed."""
         if self._bar is not None:
             self._bar.close()
+        self._time_left.trained()
 
     def end_epoch(self, progress: Progress, row: Row) -> None:
         """Log the epoch's line and write results.csv anew.
@@ -131,16 +154,18 @@ class Reporter:
         earlier = [old for old in read_csv(path) if int(old["epoch"]) < row["epoch"]]
         write_csv(path, [*earlier, timing])
         parts = [f"{key.partition('/')[2]} {value:.3f}" for key, value in row.items() if key[:5] == "loss/" and value]
+        if "val/AP" in row:
+            self._time_left.scoring()
         if row.get("val/AP") is not None:
             parts.append(f"AP {row['val/AP']:.3f} AP50 {row['val/AP50']:.3f}")
         logger.info(
-            "epoch %d/%d  %s  %.1f img/s, %.0f%% waiting for data, %s left",
+            "epoch %d/%d  %s  %.1f img/s, %.0f%% waiting for data, %s",
             row["epoch"],
             self.epochs,
             "  ".join(parts),
             timing["images_per_second"],
             100 * timing["waiting_for_data"],
-            _duration(self.clock.seconds * (self.epochs - row["epoch"])),
+            self._time_left.text(progress),
         )
         self._loggers.log(
             row["step"], {key: v for key, v in row.items() if isinstance(v, int | float) and key != "epoch"}
@@ -174,9 +199,3 @@ class Reporter:
         if self.main and progress.history:
             plot_history(progress.history, self.folder / "curves.png", title)
         self._loggers.close()
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

@@ -32,6 +32,7 @@ from mobiledet.training.precision import Precision, choose_precision, process_ra
 from mobiledet.training.progress import Progress, Row, random_states, set_random_states
 from mobiledet.training.reporting import Reporter
 from mobiledet.training.stopping import StopRequest
+from mobiledet.training.time_left import TimeLeft
 from mobiledet.utils.files import write_json
 from mobiledet.version import __version__
 from mobiledet.weights.checkpoint import load_latest, save_checkpoint
@@ -108,6 +109,9 @@ class Run:
             epochs=config.schedule.num_epochs,
             batches_per_epoch=self.sampler.batches_per_epoch,
             loggers=self._loggers(),
+            time_left=TimeLeft(
+                config.schedule, batches_per_epoch=self.sampler.batches_per_epoch, scored=val is not None
+            ),
             main=self.rank == 0,
         )
 

@@ -409,6 +409,21 @@ def test_a_bad_image_among_good_ones_is_named_and_the_others_are_done() -> None:
     assert [entry["file"] for entry in json.loads(Path("out/detections.json").read_text())] == ["images/a.jpg"]
 
 
+def test_a_finished_run_ends_with_what_it_is_worth_and_the_next_commands() -> None:
+    finished = mobiledet_in_process("train", *ON_DATA.split(), "train.output=my runs")
+    assert finished.status == 0, finished.stderr
+    scored = mobiledet_in_process("eval", "my runs/tiny/1", "--workers", 0, "--threads", 1)
+    table = scored.stdout[scored.stdout.index("\nclass ") + 1 :].partition("best F1")[0]
+    assert table.splitlines()[0].split() == ["class", "AP", "AP50", "boxes"]
+    assert table in finished.stdout
+    assert ("shown from a score of" in finished.stdout) is ("best F1" in scored.stdout)
+    last = finished.stdout.splitlines()[-3:]
+    commands = "mobiledet predict 'my runs/tiny/1' image.jpg", "mobiledet export 'my runs/tiny/1' -o model.onnx"
+    assert last == ["run folder: my runs/tiny/1", f"next: {commands[0]}", f"      {commands[1]}"]
+    alone = mobiledet_in_process("train", *ON_DATA.split(), "data.val_split=none")
+    assert alone.stdout.startswith("run folder: runs/tiny/1\nnext: "), "there is nothing to score on"
+
+
 def test_the_good_bench_is_good() -> None:
     """Without a mistake every program ends well, so that the mistakes above are what stops them."""
     for tool, arguments in [

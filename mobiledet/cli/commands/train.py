@@ -11,8 +11,13 @@ saved, ready for --resume.
 from __future__ import annotations
 
 import argparse
+import json
+import shlex
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
-from mobiledet.cli.common import UsageError, existing, recipe
+from mobiledet.cli.common import UsageError, existing, print_lines, recipe
 from mobiledet.utils.machine import share_cores
 
 
@@ -40,5 +45,20 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         folder, status = start_run(apply_overrides(load_config(words[0]), words[1:]))
     if status == 0:
-        print(f"run folder: {folder}")
+        print_lines(_result(folder))
     return status
+
+
+def _result(folder: Path) -> Iterator[str]:
+    """What a finished run is worth, as eval prints it, and what to do with it."""
+    from mobiledet.evaluation.metrics import Metrics, format_metrics
+
+    with suppress(FileNotFoundError):  # nothing to score on
+        record = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        yield f"\nthe best weights on the validation images: {format_metrics(Metrics.from_json_dict(record))}"
+        if record["best_f1_threshold"] is not None:
+            yield f"objects are shown from a score of {record['best_f1_threshold']:.2f}, where F1 is best\n"
+    shown = shlex.quote(str(folder))
+    yield f"run folder: {folder}"
+    yield f"next: mobiledet predict {shown} image.jpg"
+    yield f"      mobiledet export {shown} -o model.onnx"
