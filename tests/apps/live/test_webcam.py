@@ -141,6 +141,18 @@ def test_without_a_display_a_file_is_saved_instead(model, clip, tmp_path):
     assert frames_of(saved) == FRAMES
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a screen of X11")
+def test_with_an_opencv_without_windows_it_goes_on_without_one(model, clip, tmp_path, x_screen):
+    (tmp_path / "sitecustomize.py").write_text("import cv2\ncv2.currentUIFramework = lambda: ''\n")
+    path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    words = ("--model", model, "--source", clip, "--save", "out.avi")
+    status, _, err = webcam(*words, folder=tmp_path, DISPLAY=x_screen, PYTHONPATH=path)
+    assert status == 0, err
+    (line,) = [line for line in err.splitlines() if "no window" in line]
+    assert line.endswith(": pip install --force-reinstall --no-deps opencv-python")
+    assert frames_of(tmp_path / "out.avi") == FRAMES
+
+
 def test_without_a_display_nothing_more_is_made_than_was_asked_for(model, clip, tmp_path):
     status, _, err = webcam("--model", model, "--source", clip, "--report", "card.json", folder=tmp_path)
     assert status == 0, err

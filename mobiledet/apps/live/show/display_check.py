@@ -85,7 +85,8 @@ def _opencv_problem() -> str | None:
         return None
     return (
         "the OpenCV that is installed can't open windows (opencv-python-headless has replaced opencv-python); "
-        f"reinstall it with: pip install --force-reinstall --no-deps opencv-python, {_INSTEAD}"
+        "watch in a browser with --serve, save a video with --save, or get windows with: "
+        "pip install --force-reinstall --no-deps opencv-python"
     )
 
 
