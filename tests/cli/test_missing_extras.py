@@ -60,7 +60,6 @@ def base_install(monkeypatch, tmp_path):
         ("webcam --source camera:9 --model best.pt", "train"),
         ("webcam --source camera:9 --model model.onnx --serve", "serve"),
         ("webcam --source camera:9 --model model_openvino", "openvino"),
-        ("download-coco coco", "train"),
     ],
 )
 def test_the_extra_is_named_before_anything_else_is_tried(base_install, words, extra):

@@ -1,8 +1,9 @@
+import sys
+
 import pytest
 
 from mobiledet import __version__
 from mobiledet.errors import MissingDependencyError, ModelFileError
-from mobiledet.exporters import prepare_model as module
 from mobiledet.exporters.prepare_model import prepare_model
 
 NAME = "ssd_mobilenet_v1_075_coco"
@@ -19,7 +20,8 @@ def without(monkeypatch):
     """Packages that aren't installed."""
 
     def hide(*names):
-        monkeypatch.setattr(module, "find_spec", lambda name: None if name in names else object())
+        for name in names:
+            monkeypatch.setitem(sys.modules, name, None)
 
     return hide
 
