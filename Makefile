@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LOWEST := .venv-lowest
 QUICKSTART := runs/quickstart
 
-.PHONY: setup quickstart test lint check docs bench clean
+.PHONY: setup quickstart test test-lowest wheel lint check docs bench clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/installed
@@ -23,6 +24,19 @@ quickstart: $(VENV)/installed
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -n auto
 
+# All direct dependencies at the lowest versions that setup.py allows; PYTHON must be 3.10 or 3.11, for which numpy 1.26
+# has wheels. The old releases use what newer ones of their own dependencies warn of; that is not ours to mend.
+test-lowest:
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet uv
+	$(LOWEST)/bin/uv pip install --python $(LOWEST) --resolution lowest-direct --editable ".[dev]"
+	$(LOWEST)/bin/uv pip uninstall --python $(LOWEST) opencv-python-headless
+	$(LOWEST)/bin/uv pip install --python $(LOWEST) --resolution lowest-direct --reinstall-package opencv-python --editable .
+	$(LOWEST)/bin/python -m pytest -n auto -W default::DeprecationWarning
+
+wheel: $(VENV)/installed
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
 lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -38,4 +52,4 @@ bench: $(VENV)/installed
 	$(BIN)/python benchmarks/train_speed.py
 
 clean:
-	rm -rf $(VENV) build site *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(LOWEST) build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache

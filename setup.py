@@ -11,13 +11,15 @@ VERSION = next(
     if line.startswith("__version__")
 )
 
+# Lower bounds are promises: `make test-lowest` runs the tests at them.
+
 # What running a model needs; no torch, so that it fits on a Raspberry Pi.
 RUN = [
     "filelock>=4.0",
     "jinja2>=3.1",
     "matplotlib>=3.9",
     "numpy>=1.26",
-    "onnxruntime>=1.20",
+    "onnxruntime>=1.22",
     "opencv-python>=4.10",
     "pillow>=10.3",
     "psutil>=5.9",
@@ -37,7 +39,7 @@ TRAIN = [
     "faster-coco-eval>=1.6.5",
     "pyyaml>=6.0",
     "requests>=2.32",
-    "safetensors>=0.4.3",
+    "safetensors>=0.6",
     "tflite>=2.18",
 ]
 
@@ -45,10 +47,10 @@ TRAIN = [
 SCORE = ["pycocotools>=2.0.8", "pydantic>=2.10", "pyyaml>=6.0"]
 
 # What export needs beyond TRAIN.
-EXPORT = ["onnx>=1.17", "onnxscript>=0.5"]
+EXPORT = ["onnx>=1.17", "onnxscript>=0.7"]
 OPENVINO = ["openvino>=2025.0"]
-NCNN = ["ncnn>=1.0.20240820"]
-EXPORT_ALL = [*EXPORT, *OPENVINO, *NCNN, "nncf>=2.14", "pnnx>=20240819"]
+NCNN = ["ncnn>=1.0.20260114"]
+EXPORT_ALL = [*EXPORT, *OPENVINO, *NCNN, "nncf>=2.14", "pnnx>=20260112"]
 
 # What `make docs` needs; ruff sets the signatures.
 DOCS = ["mkdocs-material>=9.7", "mkdocstrings[python]>=1.0.8", "ruff>=0.9"]
@@ -61,6 +63,7 @@ DEV = [
     "pytest>=8.3",
     "pytest-xdist>=3.6",
     "ruff==0.17.5",
+    "setuptools>=77",
     "tensorboard>=2.18",
     "types-psutil>=5.9",
 ]
