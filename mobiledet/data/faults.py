@@ -202,10 +202,10 @@ class CheckReport:
         """The kinds of fault that were found, of some severities, in the order they were found."""
         return [fault for fault in self.counts if fault.severity in severities]
 
-    def summary(self) -> str:
-        """A line for each kind of fault that was repaired, and for each note; they count in the whole file."""
+    def summary(self, *, repairs: bool = True) -> str:
+        """A line for each kind of fault that was repaired, where these are wanted, and for each note; of the whole file."""
         lines = []
-        for fault in self.of(Severity.REPAIRED, Severity.DROPPED):
+        for fault in self.of(Severity.REPAIRED, Severity.DROPPED) if repairs else ():
             first = self.examples[fault][0]
             lines.append(f"repaired: {self.counts[fault]} {fault.text} (first: {first.place}, {first.value})")
         return "\n".join([*lines, *(f"note: {count} {fault.text}" for fault, count in self.notes.items())])

@@ -51,8 +51,8 @@ def open_data(config: DataConfig, *, seed: int = 0) -> Splits:
         raise DataError(f"{limited}{train.annotation_file} have no boxes; training needs some")
     held_out = val is not None and val.report is train.report
     for report in [train.report] if val is None or held_out else [train.report, val.report]:
-        if summary := report.summary():
-            logger.info("%s:\n%s", report.source, summary)
+        if summary := report.summary(repairs=foreign is None):  # else they are in the log of the import
+            logger.info("in %s:\n%s", report.source, summary)
     for role, dataset in (("train", train), ("val", val)):
         if dataset is None:
             logger.info("val: none; the last weights are kept as best.pt")

@@ -90,7 +90,10 @@ def test_yolo_is_read_where_it_lies(tmp_path, caplog):
     caplog.set_level("INFO", "mobiledet")
     root = yolo(tmp_path / "yolo")
     (root / "train/images/5.png").write_bytes(b"broken")
+    with (root / "train/labels/0.txt").open("a") as labels:
+        labels.write("0 0.5 0.5 0.25 0.5\n")
     train, val = open_data(DataConfig(root=str(root)))
+    assert caplog.text.count("exact duplicate boxes") == 1
     assert (len(train), len(val), train.names) == (5, 6, ("cup", "plate"))
     assert train[0].target.boxes.tolist() == [[22.5, 10, 37.5, 30]]
     assert "5.png" in caplog.text
