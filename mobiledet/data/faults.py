@@ -203,7 +203,7 @@ class CheckReport:
         return [fault for fault in self.counts if fault.severity in severities]
 
     def summary(self, *, repairs: bool = True) -> str:
-        """A line for each kind of fault that was repaired, where these are wanted, and for each note; of the whole file."""
+        """A line for each kind of fault repaired, where wanted, and for each note; they count in the whole file."""
         lines = []
         for fault in self.of(Severity.REPAIRED, Severity.DROPPED) if repairs else ():
             first = self.examples[fault][0]

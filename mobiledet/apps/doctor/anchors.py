@@ -302,7 +302,7 @@ def _price(better: AnchorSetting, setting: AnchorSetting) -> str:
     maps = list(zip(better.shapes(), setting.shapes(), strict=True))
     changed = sum(len(new) != len(old) for new, old in maps)
     where = "" if changed == len(maps) else f" on {changed} of {len(maps)} maps"
-    return f"; the pretrained head is not used then{where}, so train longer" if changed else ""
+    return f"; the pretrained head is not used then{where}" if changed else ""
 
 
 def _advise_input(
