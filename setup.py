@@ -53,7 +53,7 @@ NCNN = ["ncnn>=1.0.20260114"]
 EXPORT_ALL = [*EXPORT, *OPENVINO, *NCNN, "nncf>=2.14", "pnnx>=20260112"]
 
 # What `make docs` needs; ruff sets the signatures.
-DOCS = ["mkdocs-material>=9.7", "mkdocstrings[python]>=1.0.8", "ruff>=0.9"]
+DOCS = ["mkdocs-material>=9.7", "mkdocstrings[python]>=1.0.8; python_version >= '3.11'", "ruff>=0.9"]
 
 DEV = [
     *DOCS,
