@@ -119,19 +119,17 @@ def load_image(source: ImageSource) -> ImageArray:
         DownloadError: An address can't be fetched.
         ValueError: An array of another shape or type.
     """
-    if isinstance(source, np.ndarray):
-        check_image(source)
-        return source
-    from PIL import Image, ImageOps
-
     if isinstance(source, bytes):
         source = _opened("the image", source)
     elif isinstance(source, str) and source.startswith(("http://", "https://")):
         source = _opened(Remote(source).address, fetch_bytes(source))
     elif isinstance(source, str | os.PathLike):
         source = _opened(source, read_bytes(source))
-    if isinstance(source, Image.Image):
-        source = np.asarray(ImageOps.exif_transpose(source).convert("RGB"))
+    if not isinstance(source, np.ndarray):
+        from PIL import Image, ImageOps  # only now: most callers never need it
+
+        if isinstance(source, Image.Image):
+            source = np.asarray(ImageOps.exif_transpose(source).convert("RGB"))
     check_image(source)
     return source
 
