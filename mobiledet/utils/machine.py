@@ -94,8 +94,8 @@ def share_cores() -> None:
 
     As GCC's OpenMP comes, they spin for about a millisecond. Beside another busy program, which the scheduler gives
     half of a core, each then wastes what the other needs, and training takes three to five times as long. The value is
-    the one that costs nothing measurable on a quiet machine (benchmarks/threads.py). It counts when torch is loaded;
-    ``GOMP_SPINCOUNT`` or ``OMP_WAIT_POLICY`` in the environment win.
+    one that costs nothing measurable on a quiet machine (benchmarks/threads.py, docs/training.md). It counts when torch
+    is loaded; ``GOMP_SPINCOUNT`` or ``OMP_WAIT_POLICY`` in the environment win.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "2000")
