@@ -54,7 +54,7 @@ _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 """PNG's last chunk, which holds nothing, with its checksum."""
 
 _CACHE_VERSION = 1
-_CHUNK = 16  # images handed to a thread at a time
+CHUNK = 16  # images handed to a thread at a time
 _warning_filters = threading.Lock()  # warnings.catch_warnings swaps state shared by all threads
 
 
@@ -389,7 +389,7 @@ def _in_threads(function: Callable[[int], _Found], todo: list[int]) -> _Verified
     def work(chunk: list[int]) -> list[_Found]:
         return [function(i) for i in chunk if not stop.is_set()]
 
-    chunks = [todo[start : start + _CHUNK] for start in range(0, len(todo), _CHUNK)]
+    chunks = [todo[start : start + CHUNK] for start in range(0, len(todo), CHUNK)]
     pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1), thread_name_prefix="verify")
     try:
         for chunk, results in zip(chunks, pool.map(work, chunks), strict=True):

@@ -106,7 +106,7 @@ def test_an_interrupt_stops_at_once_and_keeps_what_was_done(tmp_path: Path, monk
     main = threading.main_thread()
     if threading.current_thread() is not main:
         pytest.skip("signals reach the main thread only")
-    monkeypatch.setattr(images, "_CHUNK", 100)
+    monkeypatch.setattr(images, "CHUNK", 100)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     files = write_images(tmp_path, 1000)
     calls: list[str] = []

@@ -20,7 +20,7 @@ from mobiledet.utils.files import refuse_existing
 
 logger = logging.getLogger(__name__)
 
-_WAITING = 100_000
+WAITING = 100_000
 """Lines that may wait for a slow disk, about 30 MB; further ones are dropped and counted."""
 
 
@@ -62,7 +62,7 @@ class DetectionLog:
 
     def put(self, result: Result) -> None:
         """Queue a line with the detections shown of this result; never waits."""
-        if self._closed or self._queue.qsize() > _WAITING:
+        if self._closed or self._queue.qsize() > WAITING:
             self.missed += 1
             return
         self._queue.put(self._record(result))

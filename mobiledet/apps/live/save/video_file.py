@@ -43,7 +43,7 @@ RESERVE = 32 * 2**20
 SMALLEST, LARGEST = 16, 4096
 """Sides of a video in pixels: some codecs refuse less, or more."""
 
-_LOOK_EVERY = 0.5
+LOOK_EVERY = 0.5
 """Seconds between two looks at the free room."""
 
 _TRIAL_FRAMES = 5
@@ -151,7 +151,7 @@ class VideoFile:
         """
         assert self.size is not None
         now = time.monotonic()
-        if now - self._looked > _LOOK_EVERY:
+        if now - self._looked > LOOK_EVERY:
             self._looked = now
             if free_bytes(self.path) < RESERVE:
                 raise MobiledetError(

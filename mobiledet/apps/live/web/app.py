@@ -42,7 +42,7 @@ MOST_CONNECTIONS = 128
 
 SNAPSHOT_QUALITY = 95
 
-_PAGE = Path(__file__).parent / "page"
+PAGE = Path(__file__).parent / "page"
 _TYPES = {
     "index.html": "text/html",
     "style.css": "text/css",
@@ -54,7 +54,7 @@ _TYPES = {
 _REPEAT = 1.0
 """Seconds after which the last frame is sent again, so that neither side takes the connection for dead."""
 
-_PATIENCE = 10.0
+PATIENCE = 10.0
 """Seconds that sending one frame may take; after that the viewer counts as gone."""
 
 _UNSENT = 128 * 1024
@@ -64,7 +64,7 @@ _LARGEST_BODY = 64 * 1024
 _AT_ONCE = 16
 """Connections accepted in one go; they are not counted against each other."""
 
-_BODY_TIME = 5.0
+BODY_TIME = 5.0
 """Seconds that the body of a request may take to arrive."""
 
 _NUMBERS_LIFE = 0.1
@@ -86,7 +86,7 @@ class WebApp:
         self._viewers: dict[asyncio.Transport, str] = {}
         self._asked: tuple[float, asyncio.Future[dict[str, Any]]] | None = None
         try:
-            self._files = {name: (_PAGE / name).read_bytes() for name in _TYPES}
+            self._files = {name: (PAGE / name).read_bytes() for name in _TYPES}
         except OSError as error:
             raise MobiledetError(f"{error.filename}: part of the page is missing; reinstall mobiledet") from None
 
@@ -175,7 +175,7 @@ class WebApp:
         if request.content_type != "application/json":
             raise web.HTTPUnsupportedMediaType(text="415: send JSON, as application/json\n")
         try:
-            apply_settings(await asyncio.wait_for(request.read(), _BODY_TIME), self._view.settings)
+            apply_settings(await asyncio.wait_for(request.read(), BODY_TIME), self._view.settings)
         except SettingsError as error:
             raise web.HTTPBadRequest(text=f"400: {error}\n") from None
         except (web.RequestPayloadError, ConnectionError):
@@ -220,7 +220,7 @@ class WebApp:
             while not transport.is_closing():
                 encoded = await self._frames.next(after, _REPEAT)
                 if encoded is not None and not transport.is_closing():
-                    await asyncio.wait_for(_send(request, response, encoded), _PATIENCE)
+                    await asyncio.wait_for(_send(request, response, encoded), PATIENCE)
                     after = encoded.number
         except (ConnectionError, asyncio.TimeoutError):
             transport.abort()

@@ -383,7 +383,7 @@ def test_an_error_ends_the_video_and_nothing_else(tmp_path, caplog):
 def test_it_ends_before_the_disk_is_full(tmp_path, monkeypatch):
     room = [2**40]
     monkeypatch.setattr(video_file, "free_bytes", lambda path: room[0])
-    monkeypatch.setattr(video_file, "_LOOK_EVERY", -1)
+    monkeypatch.setattr(video_file, "LOOK_EVERY", -1)
     video = saver(tmp_path / "out.mp4")
     for index in range(5):
         video.put(nothing(index))
@@ -570,7 +570,7 @@ def test_a_long_name_in_large_letters(tmp_path):
 def test_frames_missing_in_the_log_are_reported(tmp_path, monkeypatch):
     hold = threading.Event()
     write = DetectionLog._write
-    monkeypatch.setattr(detection_log, "_WAITING", 5)
+    monkeypatch.setattr(detection_log, "WAITING", 5)
     monkeypatch.setattr(DetectionLog, "_write", lambda self, line: hold.wait(20) and write(self, line))
     log = DetectionLog(tmp_path / "out.jsonl", settings=ViewSettings())
     for index in range(20):

@@ -176,7 +176,7 @@ def test_changed_settings_show_at_once_even_when_no_frame_comes(scene, server):
 
 
 def test_viewers_that_never_read_delay_no_one_and_are_let_go(scene, monkeypatch):
-    monkeypatch.setattr(web_app, "_PATIENCE", 1.5)
+    monkeypatch.setattr(web_app, "PATIENCE", 1.5)
     server = scene.serve()
     deaf = [deaf_viewer(server) for _ in range(3)]
     try:
@@ -561,7 +561,7 @@ def test_closing_before_the_start_is_harmless(scene):
 
 
 def test_a_missing_page_is_reported_and_leaves_the_port_free(scene, monkeypatch):
-    monkeypatch.setattr(web_app, "_PAGE", Path("/nowhere"))
+    monkeypatch.setattr(web_app, "PAGE", Path("/nowhere"))
     with pytest.raises(MobiledetError, match="nowhere"):
         scene.serve()
 
@@ -626,7 +626,7 @@ def half_a_request(server, body=b'{"thresh'):
 
 
 def test_a_request_that_does_not_end_is_given_up(scene, monkeypatch):
-    monkeypatch.setattr(web_app, "_BODY_TIME", 0.2)
+    monkeypatch.setattr(web_app, "BODY_TIME", 0.2)
     with half_a_request(scene.serve()) as sock:
         assert sock.recv(1000).startswith(b"HTTP/1.1 408")
     assert scene.settings.revision == 0
