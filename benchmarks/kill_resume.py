@@ -150,7 +150,7 @@ def group_members(group: int) -> list[int]:
 
 def saving(folder: Path, since: float) -> bool:
     """Whether a checkpoint is being written; what a kill before ``since`` left behind doesn't count."""
-    return any(_written(folder / name) > since for name in (".last.pt.tmp", ".best.pt.tmp"))
+    return any(_written(path) > since for path in folder.glob(".*.pt.*.tmp"))
 
 
 def _written(path: Path) -> float:
