@@ -216,6 +216,12 @@ class Batches:
     def __len__(self) -> int:
         return len(self.sampler)
 
+    def close(self) -> None:
+        """End the worker processes; without it a program that still holds a batch waits for them when it exits."""
+        if (iterator := self._loader._iterator) is not None and hasattr(iterator, "_shutdown_workers"):
+            iterator._shutdown_workers()
+        self._loader._iterator = None
+
     def __iter__(self) -> Iterator[Batch]:
         """Yield batches.
 

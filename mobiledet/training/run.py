@@ -163,6 +163,7 @@ class Run:
             called = self.hooks.on_epoch
             if self.stop or (called is not None and called(dict(row)) is False):
                 break
+        self.batches.close()
         self.reporter.finish(progress, f"{self.config.name} ({self.folder})")
         return progress.finished
 
