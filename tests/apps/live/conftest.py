@@ -15,8 +15,9 @@ def x_screen() -> Iterator[str]:
     """The ``DISPLAY`` of a screen of 900 x 600, or a skip."""
     if shutil.which("Xvfb") is None:
         pytest.skip("no Xvfb")
+    # A server that resets itself when its last client leaves can throw out a window manager that is just connecting.
     server = subprocess.Popen(
-        ["Xvfb", "-displayfd", "1", "-screen", "0", "900x600x24", "-nolisten", "tcp"],
+        ["Xvfb", "-displayfd", "1", "-screen", "0", "900x600x24", "-nolisten", "tcp", "-noreset"],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
