@@ -7,13 +7,12 @@ raised, as a `mobiledet.errors.MobiledetError` whose text says what to do. Progr
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mobiledet.errors import ConfigError, need_extra
+from mobiledet.errors import need_extra
 from mobiledet.utils.machine import share_cores
 
 if TYPE_CHECKING:
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
     from mobiledet.exporters.agreement import AgreementReport
     from mobiledet.models.base import BaseBackboneConfig, BaseHeadConfig
     from mobiledet.training.hooks import Callback
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -89,9 +86,8 @@ def train(
         MobiledetError: The config, the data or the folder can't be used.
     """
     need_extra("train")
+    share_cores()  # before the config's modules load torch
     from mobiledet.config import Config as ConfigType
-
-    share_cores()
     from mobiledet.config import load_config
     from mobiledet.training.hooks import Hooks
     from mobiledet.training.start import recorded_config, resume_run, start_run
@@ -102,8 +98,7 @@ def train(
     if resume is not None:
         folder = Path(resume)
         data = None if train_data is None else _own_data(recorded_config(folder), train_data, val_data)
-        words = [f"{key}={value}" for key, value in (overrides or {}).items()]
-        resume_run(folder, words, data=data, hooks=hooks, stop=GentleStop())
+        resume_run(folder, overrides or (), data=data, hooks=hooks, stop=GentleStop())
         return _result(folder)
     recipe = config if isinstance(config, ConfigType) else load_config(config)
     recipe = _changed(recipe, overrides, backbone, head)
@@ -142,6 +137,7 @@ def evaluate(
 
     check_installed(model)
     need_extra("score")
+    share_cores()
     from mobiledet.data.opening import open_recorded_split, open_split
     from mobiledet.data.torch_dataset import from_torch
     from mobiledet.evaluation.scoring import score_model
@@ -240,19 +236,12 @@ def _know(backbone: BaseBackboneConfig | None, head: BaseHeadConfig | None) -> N
 
 
 def _own_data(config: Config, train: DetectionDataset, val: DetectionDataset | None) -> Splits:
-    from mobiledet.data.opening import Splits, hold_out_val
+    from mobiledet.data.opening import Splits, complete_splits
     from mobiledet.data.torch_dataset import from_torch
 
     ours = from_torch(train)
-    if not len(ours.labels()):
-        raise ConfigError("train_data has no boxes; training needs some")
-    if val is not None:
-        splits = Splits(ours, from_torch(val, "val_data", ours.names))
-    else:
-        splits = hold_out_val(config.data, ours, config.seed) if config.data.hold_out else Splits(ours, None)
-    for role, dataset in (("train", splits.train), ("val", splits.val)):
-        logger.info("%s", "val: none" if dataset is None else dataset.describe(role))
-    return splits
+    theirs = None if val is None else from_torch(val, "val_data", ours.names)
+    return complete_splits(config.data, Splits(ours, theirs), seed=config.seed)
 
 
 def _result(folder: Path) -> TrainResult:

@@ -1,6 +1,7 @@
 """Training, scoring and exporting by one call each, as a program or a notebook uses them."""
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -221,3 +222,34 @@ def test_tensorboard(recipe):
     pytest.importorskip("tensorboard")
     run = mobiledet.train(recipe, {"train.loggers": ["tensorboard"], "schedule.epochs": 1})
     assert list((run.folder / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize("call", ["train('finetune_ssd')", "evaluate('none.pt')"])
+def test_how_threads_wait_is_settled_before_torch_is_loaded(call, tmp_path):
+    (tmp_path / "torch.py").write_text("import os; print(os.environ.get('GOMP_SPINCOUNT'), flush=True); os._exit(0)")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import mobiledet; mobiledet.{call}"
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("GOMP", "OMP"))}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.stdout == "2000\n"
+
+
+def test_reading_processes_end_with_the_run_however_it_ends(recipe, tiny_shapes):
+    workers = {"data.workers": 2, "schedule.epochs": 1}
+    run = mobiledet.train(recipe, workers)
+    assert multiprocessing.active_children() == []
+    mobiledet.evaluate(run.best, tiny_shapes, workers=2)
+    assert multiprocessing.active_children() == []
+
+    def fail(_):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError) as held:
+        mobiledet.train(recipe, workers, on_step=fail)
+    assert multiprocessing.active_children() == []
+    assert held.traceback  # which holds the run's variables
+
+
+def test_a_limit_counts_for_ones_own_data(recipe, caplog):
+    caplog.set_level("INFO")
+    mobiledet.train(recipe, {"data.limit": 4, "schedule.epochs": 1}, train_data=Squares(), val_data=Squares(6))
+    assert "train: 4 of 8 images" in caplog.text

@@ -78,10 +78,8 @@ def apply_overrides(config: Config, overrides: Sequence[str] | Mapping[str, Any]
     """
     explicit = _explicit(config)
     typed = not isinstance(overrides, Mapping)
-    for word in overrides:
-        key, equals, text = word.partition("=")
-        if typed and not (equals and key):
-            raise ConfigError(f"override {word!r} is not key=value, {_meant_by(word)}")
+    pairs = overrides.items() if isinstance(overrides, Mapping) else map(_key_and_text, overrides)
+    for key, value in pairs:
         *groups, name = key.split(".")
         node: Any = config.plain()
         target = explicit
@@ -92,7 +90,6 @@ def apply_overrides(config: Config, overrides: Sequence[str] | Mapping[str, Any]
             node, target = child, target.setdefault(group, {})
         if name not in node and name != "kind":
             raise ConfigError(_unknown_key(key, key, node))
-        value = overrides[word] if isinstance(overrides, Mapping) else text
         if isinstance(value, str) and (typed or isinstance(node.get(name), dict)):
             value = _parse_value(value, key, node.get(name))
         if name == "kind" and groups:
@@ -100,6 +97,13 @@ def apply_overrides(config: Config, overrides: Sequence[str] | Mapping[str, Any]
         target[name] = value
         config = config_from_plain(explicit)
     return config
+
+
+def _key_and_text(word: str) -> tuple[str, str]:
+    key, equals, text = word.partition("=")
+    if not (equals and key):
+        raise ConfigError(f"override {word!r} is not key=value, {_meant_by(word)}")
+    return key, text
 
 
 def _explicit(settings: BaseModel) -> dict[str, Any]:

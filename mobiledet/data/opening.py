@@ -41,18 +41,27 @@ def open_data(config: DataConfig, *, seed: int = 0) -> Splits:
         config = config.model_copy(update={"root": str(root)})
     foreign = None if named else _foreign(Path(config.root), config.train_split)
     train, val = _as_it_is(config, foreign) if foreign is not None else _strictly(config)
-    if config.val_split is not None and val is None:
-        train, val = hold_out_val(config, train, seed)
-    limited = ""
+    for dataset in (train, val):
+        # Repairs of an import are in its own log.
+        if dataset is not None and (summary := dataset.report.summary(repairs=foreign is None)):
+            logger.info("in %s:\n%s", dataset.report.source, summary)
+    return complete_splits(config, Splits(train, val), seed=seed)
+
+
+def complete_splits(config: DataConfig, splits: Splits, *, seed: int = 0) -> Splits:
+    """The splits with images held out and left out as the config says.
+
+    Raises:
+        DataError: nothing is left to train on.
+    """
+    train, val = splits
+    if val is None and config.val_split is not None and config.hold_out is not None:
+        train, val = _hold_out_val(config, train, config.hold_out, seed)
     if config.limit is not None:
         train, val = train.first(config.limit), val.first(config.limit) if val is not None else None
-        limited = f"data.limit={config.limit}: the first images of "
     if not len(train.labels()):
-        raise DataError(f"{limited}{train.annotation_file} have no boxes; training needs some")
-    held_out = val is not None and val.report is train.report
-    for report in [train.report] if val is None or held_out else [train.report, val.report]:
-        if summary := report.summary(repairs=foreign is None):  # else they are in the log of the import
-            logger.info("in %s:\n%s", report.source, summary)
+        limited = "" if config.limit is None else f"with data.limit={config.limit}, "
+        raise DataError(f"{limited}{train.annotation_file} has no boxes; training needs some")
     for role, dataset in (("train", train), ("val", val)):
         if dataset is None:
             logger.info("val: none; the last weights are kept as best.pt")
@@ -168,11 +177,10 @@ def _as_it_is(config: DataConfig, found: Recognised) -> Splits:
     return Splits(train, val)
 
 
-def hold_out_val(config: DataConfig, train: CocoDataset, seed: int) -> Splits:
-    """The training images divided by ``config.hold_out``; all of them to train on where none can be spared."""
-    assert config.hold_out is not None
+def _hold_out_val(config: DataConfig, train: CocoDataset, share: float, seed: int) -> Splits:
+    """The training images divided; all of them to train on where none can be spared."""
     try:
-        rest, val = hold_out(train, config.hold_out, seed)
+        rest, val = hold_out(train, share, seed)
     except DataError as error:
         logger.warning("%s", error)
         return Splits(train, None)

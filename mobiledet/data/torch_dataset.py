@@ -85,7 +85,7 @@ def from_torch(dataset: DetectionDataset, name: str = "train_data", names: Seque
         annotation_file=Path(name),
         image_dir=Path(name),
         report=report,
-        reader=lambda file_name: _item(dataset, int(file_name), name)[0],
+        reader=lambda file_name: _pixels(dataset[int(file_name)][0], f"{name}[{file_name}]"),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -128,6 +129,7 @@ def _read_by_workers(detector: Detector, dataset: CocoDataset, batch_size: int, 
     if not resize.fixed:
         batch_size = 1  # beside a larger image, a smaller one would be padded, and scored a little differently
     sampler = loader.in_order(len(dataset), batch_size)
-    for batch in loader.Batches(loader.DetectionImages(dataset, resize=resize), sampler, workers=workers):
-        pixels = batch.images.permute(0, 2, 3, 1).numpy()  # type: ignore[union-attr]  # all of one size
-        yield batch.image_ids, detector.detect_fitted(pixels, batch.geometries)
+    with closing(loader.Batches(loader.DetectionImages(dataset, resize=resize), sampler, workers=workers)) as batches:
+        for batch in batches:
+            pixels = batch.images.permute(0, 2, 3, 1).numpy()  # type: ignore[union-attr]  # all of one size
+            yield batch.image_ids, detector.detect_fitted(pixels, batch.geometries)

@@ -6,6 +6,7 @@ import logging
 import random
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,12 @@ class Run:
             CheckpointError: a checkpoint can't be written.
             DataError: an image vanished.
         """
+        with closing(self.batches):
+            self._train_to_the_end()
+        self.reporter.finish(self.progress, f"{self.config.name} ({self.folder})")
+        return self.progress.finished
+
+    def _train_to_the_end(self) -> None:
         progress, schedule = self.progress, self.config.schedule
         while not progress.finished:
             row = self._train_and_score()
@@ -163,9 +170,6 @@ class Run:
             called = self.hooks.on_epoch
             if self.stop or (called is not None and called(dict(row)) is False):
                 break
-        self.batches.close()
-        self.reporter.finish(progress, f"{self.config.name} ({self.folder})")
-        return progress.finished
 
     def resume(self) -> None:
         """Continue from the newest checkpoint of the folder, if there is one.
@@ -357,22 +361,21 @@ class Run:
         return Loggers(names if self.rank == 0 else (), self.folder, self.config.plain())
 
     def _trainer(self, device: torch.device) -> Trainer:
-        own, num_epochs = self.hooks.schedule, self.config.schedule.num_epochs
-        config, steps = self.config, -(-self.sampler.batches_per_epoch // self.config.schedule.accumulate)
+        own, config = self.hooks.schedule, self.config
+        steps = -(-self.sampler.batches_per_epoch // config.schedule.accumulate)
+
+        def learning_rate(step: int) -> float:
+            if own is None:
+                return config.optimizer.lr * lr_factor(step, steps_per_epoch=steps, config=config.schedule)
+            return config.optimizer.lr * own(step, steps * config.schedule.num_epochs)
+
         return Trainer(
             model=self.model,
             call=self.model,
             optimizer=self.optimizer,
             average=self.average,
             precision=self.precision,
-            learning_rate=lambda step: (
-                config.optimizer.lr
-                * (
-                    own(step, steps * num_epochs)
-                    if own is not None
-                    else lr_factor(step, steps_per_epoch=steps, config=config.schedule)
-                )
-            ),
+            learning_rate=learning_rate,
             clip_norm=config.optimizer.clip_norm,
             accumulate=config.schedule.accumulate,
             max_bad_steps=config.train.max_bad_steps,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mobiledet.config import Config, apply_overrides, config_from_plain
 from mobiledet.data.opening import Splits, open_data
@@ -62,7 +63,7 @@ def start_run(
 
 def resume_run(
     folder: Path,
-    overrides: Sequence[str] = (),
+    overrides: Sequence[str] | Mapping[str, Any] = (),
     *,
     data: Splits | None = None,
     hooks: Hooks | None = None,
@@ -76,21 +77,14 @@ def resume_run(
     Raises:
         MobiledetError: the folder holds no run, or its data isn't what it was.
     """
-    recorded = folder / "config.json"
-    if folder.is_file():
-        raise CheckpointError(f"--resume takes a run folder, not a file: try --resume {str(folder.parent)!r}")
-    if not recorded.is_file():
-        what = "it holds no config.json" if folder.is_dir() else "there is no such folder"
-        near = _runs_below(folder) or _runs_below(folder.parent)
-        hint = f"there are {', '.join(near)}" if near else "name one, such as runs/ssd_mobilenet_a1/1"
-        raise CheckpointError(f"{str(folder)!r} is not a run folder: {what}; {hint}")
+    config = recorded_config(folder)
     for word in overrides:
         if word.partition("=")[0] not in RESUMABLE_OVERRIDES:
             raise ConfigError(
                 f"{word!r} would change a run that has begun; with --resume only these can change: "
                 f"{', '.join(RESUMABLE_OVERRIDES)}"
             )
-    config = apply_overrides(recorded_config(folder), overrides)
+    config = apply_overrides(config, overrides)
     choose_precision(config.train.precision, choose_device(config.train.device, setting="train.device="))
     with lock_run_folder(folder):
         train, val = data or open_data(config.data, seed=config.seed)
@@ -158,9 +152,16 @@ def recorded_config(folder: Path) -> Config:
     """The settings of a run, complete.
 
     Raises:
-        CheckpointError: its config.json can't be read.
+        CheckpointError: it isn't a run folder, or its config.json can't be read.
     """
     file = folder / "config.json"
+    if folder.is_file():
+        raise CheckpointError(f"--resume takes a run folder, not a file: try --resume {str(folder.parent)!r}")
+    if not file.is_file():
+        what = "it holds no config.json" if folder.is_dir() else "there is no such folder"
+        near = _runs_below(folder) or _runs_below(folder.parent)
+        hint = f"there are {', '.join(near)}" if near else "name one, such as runs/ssd_mobilenet_a1/1"
+        raise CheckpointError(f"{str(folder)!r} is not a run folder: {what}; {hint}")
     try:
         plain = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(plain, dict):

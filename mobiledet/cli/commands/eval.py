@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING
 
 from mobiledet.cli.common import at_least, existing, model, new_file, thread_count
 from mobiledet.errors import need_extra
+from mobiledet.utils.machine import share_cores
 
 if TYPE_CHECKING:
     from mobiledet.config import Config
     from mobiledet.data.coco import CocoDataset
-
-from mobiledet.utils.machine import share_cores
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
