@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,12 @@ if TYPE_CHECKING:
     from mobiledet.runtime.detector import Detector
 
 __all__ = ["Detections", "Detector", "TrainResult", "__version__", "evaluate", "export", "train"]
+
+# Nothing leaves the machine unasked. These packages report home, or look there for a newer version, as soon as they are
+# imported. Here is the one place that runs before every import of them, also in processes that are started. OpenVINO's
+# telemetry takes no variable, see mobiledet.runtime.openvino.
+for _variable in ("ORT_DISABLE_TELEMETRY", "NO_ALBUMENTATIONS_UPDATE"):
+    os.environ.setdefault(_variable, "1")
 
 _PLACES = {"Detections": "detections", "Detector": "runtime.detector"}
 

@@ -6,21 +6,16 @@ image: three times cheaper than doing them one after the other.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
+import albumentations as A
 import numpy as np
 from numpy.typing import NDArray
 
 from mobiledet.config import AugmentConfig
 from mobiledet.preprocess import resize_image
 from mobiledet.structures import FloatArray, ImageArray, IntArray, ResizeRule, Size, Target
-
-# albumentations asks its home page for a newer version on import unless forbidden; training opens no connection.
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-
-import albumentations as A
 
 MIN_CROP_SIDE = 0.3
 """A crop keeps at least this share of each side (SSD's own code; the paper says 0.1 of the image)."""

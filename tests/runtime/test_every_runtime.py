@@ -1,6 +1,5 @@
 """What all runtimes have in common; the kind of file and its own settings are tested beside this."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -113,16 +112,12 @@ def test_the_package_isnt_installed(exported, monkeypatch):
         Detector(exported)
 
 
-def test_running_needs_nothing_heavy_and_reports_to_nobody(exported, tmp_path):
+def test_running_needs_nothing_heavy(exported):
     code = (
         "import sys, numpy; from mobiledet import Detector\n"
         f"Detector({str(exported)!r}, threads=1)(numpy.full((70, 50, 3), 90, numpy.uint8))\n"
         "heavy = {'torch', 'torchvision', 'onnx', 'pnnx', 'pydantic', 'albumentations', 'openvino_telemetry', 'PIL'}\n"
         "print(*heavy & {name.partition('.')[0] for name in sys.modules if sys.modules[name] is not None})\n"
     )
-    environment = {**os.environ, "HOME": str(tmp_path), "CI": "", "TF_BUILD": "", "JENKINS_URL": ""}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert (done.stdout, done.stderr) == ("\n", "")
-    assert not (tmp_path / "intel").exists()  # where OpenVINO's telemetry keeps its identifier
