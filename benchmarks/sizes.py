@@ -30,8 +30,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--images",
-        "--images",
-        dest="images",
         type=Path,
         required=True,
         help="real images, for INT8's ranges and the calls",
