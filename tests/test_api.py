@@ -115,6 +115,12 @@ def test_what_ones_own_data_may_hold(item, message):
         from_torch([item])
 
 
+def test_crowds_in_ones_own_data_are_not_trained_on():
+    target = {"boxes": [[0, 0, 9, 9], [1, 1, 8, 5]], "labels": [1, 2], "iscrowd": [0, 1]}
+    dataset = from_torch([(np.zeros((20, 30, 3), np.uint8), target)])
+    assert (dataset[0].target.iscrowd.tolist(), dataset.objects().tolist()) == ([False, True], [1])
+
+
 def seen(recipe, **options):
     """The first batch that a step gets."""
     run = mobiledet.train(recipe, on_step=lambda row: False, **options)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
@@ -82,7 +82,8 @@ def check_annotations(
     found.add(Fault.BOX_DUPLICATE, doubled)
     keep &= ~doubled
     areas = _check_areas(found, boxes, keep, clipped)
-    ignore = np.array([bool(entry.get("ignore", 0)) for entry in annotations], np.bool_)
+    ignore = np.array([is_ignored(entry) for entry in annotations], np.bool_)
+    found.add(Fault.DIFFICULT, keep & ignore, "category_id")
 
     kept = np.flatnonzero(keep)
     kept = kept[np.argsort(image_row[kept], kind="stable")]
@@ -214,6 +215,15 @@ def _check_areas(found: _Annotations, boxes: Floats, keep: BoolArray, clipped: B
     given = np.array([value if fits else 0 for value, fits in zip(values, good, strict=True)], np.float64)
     found.add(Fault.AREA_COMPUTED, keep & ~good, "area")
     return np.where(keep & ~good, box_areas, np.where(clipped, np.minimum(given, box_areas), given))
+
+
+def is_ignored(entry: Mapping[str, Any]) -> bool:
+    """Whether an annotation marks an object as neither to be found nor background.
+
+    That is ``ignore``, or ``difficult`` as VOC calls it, set by any tool: 1, true, "1", "True", "yes".
+    """
+    value = entry.get("ignore") or entry.get("difficult")
+    return bool(value) and str(value).strip().lower() in ("1", "1.0", "true", "yes")
 
 
 def whole_numbers(values: list[Any]) -> tuple[IntArray, BoolArray, BoolArray]:

@@ -150,14 +150,14 @@ def check_coco(
     file_names = _check_file_names(images, image_dir, report)
     sizes, upright = _check_images(images, file_names, image_dir, report, progress, known)
     found = check_annotations(annotations, images, report, image_ids=image_ids, category_ids=category_ids, sizes=sizes)
-    boxes = len(found.labels)
+    objects = found.labels[~(found.iscrowd | found.ignore)]
     if not images:
         report.add(Fault.NO_IMAGES, [0], lambda _: ("", "the json's list of images is empty"))
-    if require_boxes and not boxes:
+    if require_boxes and not len(objects):
         report.add(Fault.NO_BOXES, [0], lambda _: ("", f"{len(annotations)} annotations, none of them usable"))
-    report.images, report.boxes, report.classes = len(images), boxes, len(names)
+    report.images, report.boxes, report.classes = len(images), len(found.labels), len(names)
     report.note(Fault.BACKGROUND, int((np.diff(found.offsets) == 0).sum()))
-    report.note(Fault.CLASS_EMPTY, len(names) - len(np.unique(found.labels)))
+    report.note(Fault.CLASS_EMPTY, len(names) - len(np.unique(objects)))
     return CocoColumns(
         **vars(found),
         category_ids=category_ids,

@@ -43,7 +43,7 @@ class ImageRecord:
         path: its file.
         height: rows of the image, read as said by ``apply_orientation``.
         width: columns, likewise.
-        target: boxes in the pixels of that image. Crowds and annotations marked ``ignore`` have ``iscrowd`` set.
+        target: boxes in the pixels of that image. Crowds and objects marked ``ignore`` have ``iscrowd`` set.
         apply_orientation: whether to turn the image upright by its EXIF data when reading it: boxes were drawn on
             one or the other (see `mobiledet.data.checks`).
     """
@@ -112,6 +112,11 @@ class CocoDataset:
             index = range(len(self))[index]
             rows = slice(*self._columns.offsets[index : index + 2].tolist())
         found: IntArray = self._columns.labels[rows].copy()
+        return found
+
+    def objects(self) -> IntArray:
+        """``(M,)`` labels of the boxes that are to be found: without crowds and ignored ones."""
+        found: IntArray = self._columns.labels[~(self._columns.iscrowd | self._columns.ignore)]
         return found
 
     def __getitem__(self, index: int) -> ImageRecord:

@@ -114,7 +114,7 @@ class Fault(Enum):
     LISTED_TWICE = _REPAIRED, "images listed twice in a split"
     YAML_PATH = _REPAIRED, "paths in the yaml found elsewhere"
 
-    DIFFICULT = _NOTE, "objects marked difficult (neither trained on nor scored)"
+    DIFFICULT = _NOTE, "objects marked difficult or ignore (neither trained on nor scored)"
     CORNER_ZERO = _NOTE, "corners of 0, where VOC counts from 1 (read like all the others)"
     NAMES_ALIKE = _NOTE, "class names that are alike"
     CLASS_EMPTY = _NOTE, "classes without a box"
@@ -208,7 +208,8 @@ class CheckReport:
         for fault in self.of(Severity.REPAIRED, Severity.DROPPED) if repairs else ():
             first = self.examples[fault][0]
             lines.append(f"repaired: {self.counts[fault]} {fault.text} (first: {first.place}, {first.value})")
-        return "\n".join([*lines, *(f"note: {count} {fault.text}" for fault, count in self.notes.items())])
+        notes = [*((fault, self.counts[fault]) for fault in self.of(Severity.NOTE)), *self.notes.items()]
+        return "\n".join([*lines, *(f"note: {count} {fault.text}" for fault, count in notes)])
 
     def raise_if_errors(self) -> None:
         """Refuse the data with one line for each kind of fault.

@@ -59,7 +59,7 @@ def complete_splits(config: DataConfig, splits: Splits, *, seed: int = 0) -> Spl
         train, val = _hold_out_val(config, train, config.hold_out, seed)
     if config.limit is not None:
         train, val = train.first(config.limit), val.first(config.limit) if val is not None else None
-    if not len(train.labels()):
+    if not len(train.objects()):
         limited = "" if config.limit is None else f"with data.limit={config.limit}, "
         raise DataError(f"{limited}{train.annotation_file} has no boxes; training needs some")
     for role, dataset in (("train", train), ("val", val)):

@@ -12,7 +12,7 @@ from mobiledet.data.checks import CocoColumns
 from mobiledet.data.coco import CocoDataset
 from mobiledet.data.faults import CheckReport
 from mobiledet.errors import DataError
-from mobiledet.structures import FloatArray, ImageArray, IntArray
+from mobiledet.structures import BoolArray, FloatArray, ImageArray, IntArray
 from mobiledet.utils.progress import progress_bar
 
 
@@ -20,7 +20,8 @@ class DetectionDataset(Protocol):
     """What torchvision's detection references use: an image and ``{"boxes", "labels"}`` by index.
 
     Images are ``(3, H, W)`` tensors (uint8, or floats from 0 to 1), ``(H, W, 3)`` uint8 RGB arrays or PIL images;
-    boxes ``(N, 4)`` xyxy in pixels; labels ``(N,)`` in ``1..K``. An attribute ``classes`` gives the K names.
+    boxes ``(N, 4)`` xyxy in pixels; labels ``(N,)`` in ``1..K``. What ``iscrowd`` ``(N,)``, if there, marks is neither
+    trained on nor scored. An attribute ``classes`` gives the K names.
     """
 
     def __getitem__(self, index: int, /) -> tuple[Any, Any]:
@@ -44,12 +45,13 @@ def from_torch(dataset: DetectionDataset, name: str = "train_data", names: Seque
     Raises:
         DataError: An item isn't an image and a target, or its boxes and labels can't be right.
     """
-    sizes, boxes, labels = [], [], []
+    sizes, boxes, labels, crowds = [], [], [], []
     for index in progress_bar(range(len(dataset)), what=f"looking at {name}"):
         image, target = _item(dataset, index, name)
         sizes.append(image.shape[:2])
         boxes.append(target[0])
         labels.append(target[1])
+        crowds.append(target[2])
     if not sizes:
         raise DataError(f"{name} has no images")
     highest = int(max((int(found.max(initial=0)) for found in labels), default=0))
@@ -67,7 +69,7 @@ def from_torch(dataset: DetectionDataset, name: str = "train_data", names: Seque
         offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
         boxes_xywh=flat,
         labels=np.concatenate(labels).astype(np.int64),
-        iscrowd=np.zeros(total, np.bool_),
+        iscrowd=np.concatenate(crowds),
         ignore=np.zeros(total, np.bool_),
         areas=flat[:, 2] * flat[:, 3],
         annotation_ids=np.arange(1, total + 1),
@@ -89,27 +91,30 @@ def from_torch(dataset: DetectionDataset, name: str = "train_data", names: Seque
     )
 
 
-def _item(dataset: DetectionDataset, index: int, name: str) -> tuple[ImageArray, tuple[FloatArray, IntArray]]:
+def _item(
+    dataset: DetectionDataset, index: int, name: str
+) -> tuple[ImageArray, tuple[FloatArray, IntArray, BoolArray]]:
     place = f"{name}[{index}]"
     try:
         image, target = dataset[index]
         boxes = np.asarray(target["boxes"], np.float32).reshape(-1, 4)
         labels = np.asarray(target["labels"]).reshape(-1)
-    except (TypeError, ValueError, KeyError, IndexError) as error:
+        crowd = np.asarray(target.get("iscrowd", np.zeros(len(labels)))).reshape(-1).astype(np.bool_)
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
         raise DataError(
             f'{place} is not an image and a target {{"boxes": (N, 4), "labels": (N,)}}: {type(error).__name__}: {error}'
         ) from error
     pixels = _pixels(image, place)
     height, width = pixels.shape[:2]
-    if len(boxes) != len(labels):
-        raise DataError(f"{place} has {len(boxes)} boxes and {len(labels)} labels")
+    if not len(boxes) == len(labels) == len(crowd):
+        raise DataError(f"{place} has {len(boxes)} boxes and {len(labels)} labels, and {len(crowd)} values of iscrowd")
     if len(labels) and (not np.issubdtype(labels.dtype, np.integer) or labels.min() < 1):
         raise DataError(f"{place}: labels must be whole numbers from 1 (0 is background), not {labels.tolist()[:5]}")
     if not np.isfinite(boxes).all() or (boxes[:, 2:] <= boxes[:, :2]).any():
         raise DataError(f"{place}: boxes must be x1, y1, x2, y2 with x1 < x2 and y1 < y2, not {boxes.tolist()[:2]}")
     if len(boxes) and (boxes[:, :2].max(axis=0) >= (width, height)).any():
         raise DataError(f"{place}: a box lies outside of its image of {width}x{height} pixels; boxes are in pixels")
-    return pixels, (boxes, labels)
+    return pixels, (boxes, labels, crowd)
 
 
 def _pixels(image: Any, place: str) -> ImageArray:

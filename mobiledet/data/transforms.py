@@ -33,7 +33,8 @@ AugmentFunction: TypeAlias = Callable[
 ]
 Augment: TypeAlias = "AugmentFunction | A.Compose | Sequence[Any]"
 """An augmentation of one's own: a function of image ``(H, W, 3)`` uint8 RGB, boxes ``(N, 4)`` xyxy, labels ``(N,)`` and
-a random generator that gives the first three; or albumentations' transforms."""
+a random generator that gives the first three; or albumentations' transforms. Label 0 marks a crowd or an ignored
+object, which is not trained on."""
 
 
 class TrainTransform:
@@ -90,14 +91,10 @@ class TrainTransform:
             The image in the network's size and the boxes left on it, in its pixels.
         """
         if self._own is not None:
-            image, own_boxes, own_labels = self._own(
-                image, target.boxes, target.labels, np.random.default_rng([seed, 1])
-            )
-            target = Target(
-                np.asarray(own_boxes, np.float32).reshape(-1, 4),
-                np.asarray(own_labels, np.int64).reshape(-1),
-                np.zeros(len(own_labels), np.bool_),
-            )
+            given = np.where(target.iscrowd, 0, target.labels)
+            image, own_boxes, own_labels = self._own(image, target.boxes, given, np.random.default_rng([seed, 1]))
+            labels = np.asarray(own_labels, np.int64).reshape(-1)
+            target = Target(np.asarray(own_boxes, np.float32).reshape(-1, 4), labels, labels == 0)
         self._compose.set_random_seed(seed)
         changed = self._compose(image=image, bboxes=target.boxes, index=np.arange(len(target)))
         boxes = np.asarray(changed["bboxes"], np.float32).reshape(-1, 4)

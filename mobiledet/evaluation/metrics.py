@@ -11,7 +11,7 @@ import importlib
 import io
 import math
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, TypedDict
@@ -19,7 +19,9 @@ from typing import Any, Literal, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from mobiledet.data.annotation_checks import is_ignored
 from mobiledet.errors import DataError, MissingDependencyError, install_extra
+from mobiledet.evaluation.thresholds import xywh_ious
 from mobiledet.utils.text import count
 
 Backend = Literal["auto", "faster-coco-eval", "pycocotools"]
@@ -32,6 +34,12 @@ _ROWS = (
     ("APm", "medium", "ARm", "100 detections, medium"),
     ("APl", "large, over 96x96 px", "ARl", "100 detections, large"),
 )
+OUT_OF_RANGE = 1e15
+"""An area above COCO's largest range, which ends at 1e10 square pixels."""
+
+LEAST_OVERLAP = 0.49
+"""Just below the least IoU of a match, 0.5, which the backends compute in another way."""
+
 _FULL_TABLE = 25
 _SHORT_TABLE = 10
 
@@ -39,7 +47,8 @@ _SHORT_TABLE = 10
 class ClassMetrics(TypedDict):
     """One class: ``id`` and ``name`` from the data set, AP and AP50 in 0..1, and how many boxes stand behind them.
 
-    ``boxes`` counts ground truth without crowds, ``detections`` counts the results; AP is None without boxes.
+    ``boxes`` counts the objects to be found, so neither crowds nor ignored ones, ``detections`` the results; AP is None
+    without boxes.
     """
 
     id: int
@@ -100,6 +109,10 @@ def score_detections(
     false when hit, and sizes go by the annotation's ``area`` (``w * h`` where it has none). Annotation ids are
     renumbered, because both backends take an id of 0 for "unmatched".
 
+    Objects marked ``ignore`` (VOC's difficult ones) count as in VOC: they are not to be found, and any number of
+    detections that match them, by the usual overlap, are neither right nor false. pycocotools and faster-coco-eval
+    replace ``ignore`` by ``iscrowd`` and score such objects like all others.
+
     Args:
         ground_truth: A COCO dict: ``images``, ``annotations`` (xywh boxes in pixels) and ``categories``.
         results: COCO result dicts: ``image_id``, the data set's own ``category_id``, ``bbox`` xywh, ``score``.
@@ -118,8 +131,9 @@ def score_detections(
     annotations = enumerate(ground_truth.get("annotations", ()))
     truth = [_entry(f"annotations[{index}]", index + 1, row, image_ids, names) for index, row in annotations]
     found = [_entry(f"results[{index}]", index + 1, row, image_ids, names) for index, row in enumerate(results)]
+    boxes = Counter(row["category_id"] for row in truth if not row["iscrowd"] and not row["ignore"])
+    truth = _out_of_range(truth, found)
     precision, recall = _run(_load(backend), sorted(image_ids), category_ids, truth, found)
-    boxes = Counter(row["category_id"] for row in truth if not row["iscrowd"])
     detections = Counter(row["category_id"] for row in found)
     per_class = [
         ClassMetrics(
@@ -223,7 +237,30 @@ def _entry(place: str, number: int, row: dict[str, Any], image_ids: set[int], na
         raise DataError(f"{place}: box {row['bbox']}, score {score} or area {area} is not finite; drop the entry")
     crowd = 0 if is_result else int(row.get("iscrowd") or 0)
     entry = {"id": number, "image_id": image_id, "category_id": category_id, "iscrowd": crowd}
-    return {**entry, "bbox": [x, y, width, height], "area": area, "score": score}
+    ignore = not is_result and is_ignored(row)
+    return {**entry, "bbox": [x, y, width, height], "area": area, "score": score, "ignore": ignore}
+
+
+def _out_of_range(truth: list[dict[str, Any]], found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Ground truth in which ignored objects are of a size that no range of areas holds, one for each detection on them.
+
+    The backends overwrite ``ignore``; objects out of range are what they do leave out. One such object takes one
+    detection, a second would be false.
+    """
+    if not any(row["ignore"] for row in truth):
+        return truth
+    by_class: dict[tuple[int, int], list[list[float]]] = defaultdict(list)
+    for row in found:
+        by_class[row["image_id"], row["category_id"]].append(row["bbox"])
+    rows = []
+    for row in truth:
+        copies = 1
+        if row["ignore"] and not row["iscrowd"]:
+            row = {**row, "area": OUT_OF_RANGE}
+            near = by_class.get((row["image_id"], row["category_id"]), [])
+            copies = max(1, int((xywh_ious(row["bbox"], near) >= LEAST_OVERLAP).sum()))
+        rows += [row] * copies
+    return [{**row, "id": number} for number, row in enumerate(rows, 1)]
 
 
 def _load(backend: Backend) -> tuple[Any, Any]:

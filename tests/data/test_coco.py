@@ -74,12 +74,24 @@ def test_records_do_not_share_memory_with_the_data_set(tmp_coco) -> None:
     assert dataset[0].target.labels.tolist() == [1, 2, 1]
 
 
-def test_ignored_boxes_are_neither_object_nor_background(tmp_coco) -> None:
-    tmp_coco.data["annotations"][2]["ignore"] = 1
+@pytest.mark.parametrize("flag", [{"ignore": 1}, {"ignore": True}, {"ignore": "1"}, {"difficult": "true"}])
+def test_ignored_boxes_are_neither_object_nor_background(tmp_coco, flag) -> None:
+    tmp_coco.data["annotations"][2] |= flag
     dataset = tmp_coco.load()
+    assert (len(dataset.objects()), dataset.report.counts) == (2, {Fault.DIFFICULT: 1})
     assert dataset[0].target.iscrowd.tolist() == [False, True, True]
     truth = {a["id"]: (a["iscrowd"], a["ignore"]) for a in dataset.coco_json()["annotations"]}
     assert truth == {1: (0, 0), 2: (0, 0), 3: (0, 1), 4: (1, 0)}
+
+
+def test_ignored_boxes_alone_are_nothing_to_train_on(tmp_coco) -> None:
+    for entry in tmp_coco.data["annotations"]:
+        entry["ignore"] = 1
+    with pytest.raises(DataError, match="none of them usable"):
+        tmp_coco.load(require_boxes=True)
+    for entry in tmp_coco.data["annotations"]:
+        entry["ignore"] = "0"
+    assert len(tmp_coco.load(require_boxes=True).objects()) == 3
 
 
 def test_coco_json_gives_back_a_clean_file(tmp_coco) -> None:

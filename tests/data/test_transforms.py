@@ -252,6 +252,19 @@ def test_the_same_seed_gives_the_same_bytes():
     assert len(set(forward)) >= 19
 
 
+def test_an_augmentation_of_ones_own_keeps_crowds_apart():
+    given = []
+
+    def own(image, boxes, labels, rng):
+        given.append(labels.tolist())
+        return image, boxes[::-1], labels[::-1]
+
+    crowd = Target(np.array([[10, 10, 60, 60], [5, 5, 90, 50]], np.float32), np.array([2, 3]), np.array([True, False]))
+    _, left = TrainTransform(resize=ResizeRule(SIZE), augment=AugmentConfig(), own=own)(painted(90, 130), crowd, 0)
+    assert given == [[0, 3]]
+    assert (left.labels.tolist(), left.iscrowd.tolist()) == ([3, 0], [False, True])
+
+
 def test_the_input_is_left_as_it_was():
     image = np.random.default_rng(5).integers(0, 256, (90, 130, 3), dtype=np.uint8)
     objects = target((10, 10, 60, 60))

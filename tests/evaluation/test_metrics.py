@@ -111,6 +111,84 @@ def test_detections_on_a_crowd_are_not_false(backend: str) -> None:
     assert near(metrics.AP, 1 / 3)
 
 
+@pytest.mark.parametrize("flag", [{"ignore": 1}, {"ignore": "1"}, {"difficult": True}, {}])
+def test_detections_on_ignored_objects_are_neither_right_nor_false(backend: str, flag: dict[str, Any]) -> None:
+    ground = truth(*(gt_box(number, 7, 5, box, **flag) for number, box in enumerate(FOUR[:1])))
+    ground["annotations"] += [gt_box(8, 7, 5, FOUR[1]), gt_box(9, 7, 5, FOUR[2])]
+    twice = [result(7, 5, [1, 0, 50, 60], 0.95), result(7, 5, FOUR[0], 0.9)]
+    found = [result(7, 5, FOUR[1], 0.8), result(7, 5, FOUR[3], 0.7), result(7, 5, FOUR[2], 0.6)]
+    metrics = score_detections(ground, [*twice, *found], backend=backend)
+    # Two to find: right, false, right. Precision is 1 up to recall 0.5 (51 of 101 points) and 2/3 up to 1.
+    # As an object like the others: right, false (the second on it), right, false, right: 1 (34), 2/3 (33), 3/5 (34).
+    ap = (51 + 50 * 2 / 3) / 101 if flag else (34 + 33 * 2 / 3 + 34 * 3 / 5) / 101
+    assert near(metrics.AP50, ap)
+    assert near(metrics.AP, ap if flag else (34 + 33 * 2 / 3 + 34 * 3 / 5) / 101, abs=1e-9)
+    assert metrics.per_class[1]["boxes"] == (2 if flag else 3)
+    # A small detection inside of it isn't on it: that holds for crowds alone.
+    inside = score_detections(ground, [result(7, 5, [5, 5, 20, 20], 0.9), result(7, 5, FOUR[1], 0.8)], backend=backend)
+    assert (inside.AP or 0) < 0.5
+
+
+def random_set(rng: np.random.Generator, ignored: bool) -> tuple[Any, Any, Any, Any]:
+    """Ground truth and detections, with ties, crowds and odd areas; and both without the ignored objects."""
+    images, categories = (rng.choice(50, rng.integers(1, size), replace=False).tolist() for size in (6, 5))
+    rows, found, on_ignored = [], [], []
+    for _ in range(rng.integers(0, 40)):
+        place = {"image_id": int(rng.choice(images)), "category_id": int(rng.choice(categories))}
+        box = [*rng.uniform(0, 300, 2).tolist(), *rng.choice([8, 30, 70, 150], 2).tolist()]
+        area = box[2] * box[3] * rng.uniform(0.5, 1)
+        row = {**place, "bbox": box, "area": area, "iscrowd": int(rng.random() < 0.1), "id": len(rows) + 1}
+        score = [round(float(score), 1) for score in rng.random(3)]
+        if ignored and rng.random() < 0.3:
+            # Out of all the others' reach, and hit exactly or not at all, so that no threshold matters.
+            row |= {"bbox": [1000.0 * len(rows) + 5000, *box[1:]], "iscrowd": 0, "ignore": 1}
+            on_ignored += [{**place, "bbox": row["bbox"], "score": one} for one in score[: rng.integers(0, 3)]]
+        else:
+            moved = (np.array(box) + rng.normal(0, 0.1, 4) * [*box[2:], *box[2:]]).tolist()
+            wrong = {**place, "category_id": int(rng.choice(categories))}
+            both = [
+                {**where, "bbox": moved, "score": one} for where, one in zip((place, wrong), score[:2], strict=True)
+            ]
+            found += both[: rng.integers(0, 3)]
+        rows.append(row)
+    ground = {
+        "images": [{"id": key} for key in images],
+        "categories": [{"id": key, "name": str(key)} for key in categories],
+        "annotations": rows,
+    }
+    without = {**ground, "annotations": [row for row in rows if not row.get("ignore")]}
+    return ground, found + on_ignored, without, found
+
+
+def plain_pycocotools(ground: Any, found: Any) -> list[float]:
+    coco, cocoeval = pytest.importorskip("pycocotools.coco"), pytest.importorskip("pycocotools.cocoeval")
+    truth, results = coco.COCO(), coco.COCO()
+    truth.dataset = copy.deepcopy(ground)
+    results.dataset = {**copy.deepcopy(ground), "annotations": [
+        {**row, "id": number, "area": row["bbox"][2] * row["bbox"][3], "iscrowd": 0}
+        for number, row in enumerate(copy.deepcopy(found), 1)
+    ]}  # fmt: skip
+    truth.createIndex()
+    results.createIndex()
+    evaluator = cocoeval.COCOeval(truth, results, "bbox")
+    evaluator.evaluate()
+    evaluator.accumulate()
+    evaluator.summarize()
+    return [float(value) for value in evaluator.stats]
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_random_sets_score_as_pycocotools_has_it(backend: str, ignored: bool) -> None:
+    for seed in range(int(os.environ.get("MOBILEDET_TEST_SETS", "20"))):
+        ground, found, without, found_without = random_set(np.random.default_rng(seed), ignored)
+        metrics = score_detections(ground, found, backend=backend)
+        ours = [-1.0 if (value := getattr(metrics, name)) is None else value for name in FIGURES]
+        expected = plain_pycocotools(without, found_without)
+        if ignored:
+            ours[6:8] = expected[6:8] = []  # one on an ignored object is still one of the best 1 or 10
+        assert ours == pytest.approx(expected, abs=1e-9), seed
+
+
 def test_area_ranges_go_by_the_annotations_area(backend: str) -> None:
     small, medium, large = [0, 0, 20, 30], [50, 0, 60, 70], [150, 0, 200, 100]
     ground = truth(

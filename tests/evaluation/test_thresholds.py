@@ -45,3 +45,20 @@ def test_crowds_count_neither_way():
 def test_nothing_gives_no_threshold():
     assert best_threshold(truth(A), []) is None
     assert best_threshold(truth(), [found(0.9, A)]) is None
+
+
+@pytest.mark.parametrize(
+    ("flag", "box", "threshold"),
+    [
+        ({"ignore": 1}, FAR, 0.8),
+        ({"difficult": True}, FAR, 0.8),
+        ({"ignore": 1}, (200, 200, 5, 10), 0.9),  # a part of an ignored object is something else,
+        ({"iscrowd": 1}, (200, 200, 5, 10), 0.8),  # a part of a crowd isn't
+    ],
+)
+def test_detections_on_ignored_objects_count_neither_way(flag, box, threshold):
+    """F1 at 0.8 is 2/3 with the four counted as false, 1 without; at 0.9 it is 2/3."""
+    both = truth(A, B)
+    both["annotations"] += truth(FAR, **flag)["annotations"]
+    results = [found(0.9, A), *[found(0.85, box)] * 4, found(0.8, B)]
+    assert best_threshold(both, results) == threshold

@@ -240,7 +240,7 @@ def _refuse_useless(
     datasets: dict[str, CocoDataset], root: Path, source: ImportedImages, log: ImportLog, what: str = ""
 ) -> None:
     useful = datasets.get("train") or next(iter(datasets.values()), None)
-    if useful is not None and useful.report.boxes:
+    if useful is not None and len(useful.objects()):
         return
     dropped = log.dropped()
     what = what or "no usable image" if useful is None else "no usable box to train on"
@@ -252,7 +252,7 @@ def _refuse_useless(
 
 
 def _note_classes(datasets: dict[str, CocoDataset], log: ImportLog) -> None:
-    used = {split: set(np.unique(dataset.labels()).tolist()) for split, dataset in datasets.items()}
+    used = {split: set(np.unique(dataset.objects()).tolist()) for split, dataset in datasets.items()}
     anywhere: set[int] = set().union(*used.values())
     trained = used.get("train", anywhere)
     for label, name in enumerate(next(iter(datasets.values())).names, 1):

@@ -195,7 +195,9 @@ def _attach_boxes(
         if not bbox and (outline := _outline(entry.get("segmentation"))) is not None:
             bbox = outline
             log.add(Fault.BOX_FROM_MASK, where, f"bbox is {entry.get('bbox')!r}")
-        extra: dict[str, Any] = {key: entry[key] for key in ("id", "area", "iscrowd", "ignore") if key in entry}
+        extra: dict[str, Any] = {
+            key: entry[key] for key in ("id", "area", "iscrowd", "ignore", "difficult") if key in entry
+        }
         image.boxes.append(SourceBox(row, name, bbox, extra=extra))
 
 

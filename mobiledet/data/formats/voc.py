@@ -47,6 +47,7 @@ _COLUMNS = {
     "ymin": ("ymin", "y_min", "y1", "top"),
     "xmax": ("xmax", "x_max", "x2", "right"),
     "ymax": ("ymax", "y_max", "y2", "bottom"),
+    "difficult": ("difficult", "ignore"),
     "width": ("width", "image_width", "img_width"),
     "height": ("height", "image_height", "img_height"),
 }  # fmt: skip
@@ -177,10 +178,7 @@ def _boxes(document: _Xml, names: ClassNames, log: ImportLog) -> list[SourceBox]
         bbox = box_of_corners(corners, where, log)
         if bbox is None:
             continue
-        difficult = (element.findtext("difficult") or "0").strip().lower() in ("1", "true", "yes")
-        if difficult:
-            log.add(Fault.DIFFICULT, where, name)
-        boxes.append(SourceBox(number, name, bbox, extra={"ignore": 1} if difficult else {}))
+        boxes.append(SourceBox(number, name, bbox, extra={"difficult": element.findtext("difficult")}))
     return boxes
 
 
@@ -315,7 +313,7 @@ def _take_row(
         return
     bbox = box_of_corners(corners, where, log)
     if bbox is not None:
-        image.boxes.append(SourceBox(line, label, bbox))
+        image.boxes.append(SourceBox(line, label, bbox, extra={"difficult": table.cell(row, "difficult")}))
 
 
 def _rows(text: str) -> Iterator[tuple[int, list[str]]]:

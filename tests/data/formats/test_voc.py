@@ -283,7 +283,7 @@ def test_difficult_objects_are_neither_object_nor_background(folder, make) -> No
     train = imported.splits["train"]
     assert train[0].target.iscrowd.tolist() == [True, False]
     assert [a["ignore"] for a in train.coco_json()["annotations"]] == [1, 0]
-    assert dict(imported.log.counts) == {Fault.DIFFICULT: 1}
+    assert dict(imported.log.counts) == {Fault.DIFFICULT: 1, Fault.CLASS_EMPTY: 1}
 
 
 def test_class_names_as_people_write_them(folder, make) -> None:
