@@ -1,4 +1,6 @@
+import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mobiledet.ops.matching import BACKGROUND, IGNORED, match_anchors, match_by_thresholds
 from mobiledet.ops.sampling import MIN_NEGATIVES, balanced_sample, hard_negatives
@@ -35,6 +37,44 @@ def test_an_object_that_overlaps_nothing_takes_nothing():
 
 def test_more_objects_than_anchors():
     assert sorted(match_anchors(torch.tensor([[0.9, 0.2], [0.8, 0.3], [0.7, 0.4]]), 0.5).tolist()) == [0, 2]
+
+
+def greedy(iou, threshold):
+    """The paper's words: the best pair of all, the best pair of what is left, ...; then the threshold."""
+    best = iou.max(dim=0)
+    matched = torch.where(best.values >= threshold, best.indices, BACKGROUND)
+    left = iou.clone()
+    for _ in range(min(iou.shape)):
+        row, column = divmod(int(left.argmax()), iou.shape[1])
+        if left[row, column] <= 0:
+            break
+        matched[column] = row
+        left[row], left[:, column] = -1, -1
+    return matched
+
+
+@pytest.mark.parametrize("levels", [2, 5, 100, 10**6])
+@pytest.mark.parametrize("shape", [(1, 40), (7, 300), (60, 400), (90, 50)])
+def test_the_same_pairs_as_settling_the_best_one_again_and_again(shape, levels):
+    generator = torch.Generator().manual_seed(levels + shape[0])
+    for alike in (0.0, 0.5, 1.0):  # 1: all objects want the same anchors, in the same order
+        iou = torch.rand(shape, generator=generator).lerp(torch.rand(shape[1], generator=generator), alike)
+        iou = (iou * levels).floor() / levels * (torch.rand(shape, generator=generator) > 0.3)
+        assert torch.equal(match_anchors(iou, 0.6), greedy(iou, 0.6))
+
+
+def test_the_number_of_steps_does_not_grow_with_the_objects():
+    class Steps(TorchDispatchMode):
+        count = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            self.count += 1
+            return function(*args, **(kwargs or {}))
+
+    one_place = torch.rand(1917, generator=torch.Generator().manual_seed(0)).repeat(400, 1)
+    with Steps() as steps:
+        match_anchors(one_place, 0.5)
+    assert steps.count < 100
 
 
 def test_hard_negatives_are_the_worst_three_per_positive():
