@@ -24,6 +24,9 @@ CLIP_TOLERANCE = 1.0
 MIN_BOX_SIDE = 1.0
 """Boxes narrower or lower than this many pixels are dropped."""
 
+MIN_CENTRED, CENTRED_SHARE = 5, 0.05
+"""How many boxes, and which share, stick out at least where boxes are taken for ones given by their centres."""
+
 Entry: TypeAlias = dict[str, Any]
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -179,6 +182,9 @@ def _check_geometry(
     high = low + extent
     flat = sound & (extent <= 0).any(axis=1)
     sound = sound & ~flat & (limits > 0).all(axis=1)  # the size of a missing image may be unknown
+    if form := _other_form(boxes[sound], limits[sound]):
+        found.add(Fault.BOX_FORM, sound, more=lambda row: f" in {_size(sizes[row])}; all fit as {form}")
+        sound = np.zeros_like(sound)
     outside = sound & ((low >= limits) | (high <= 0)).any(axis=1)
     inner_low, inner_high = np.clip(low, 0, limits), np.clip(high, 0, limits)
     keep = sound & ~outside
@@ -187,9 +193,38 @@ def _check_geometry(
     clipped = keep & (np.maximum(-low, high - limits) > CLIP_TOLERANCE).any(axis=1)
     found.add(Fault.BOX_FLAT, flat)
     for fault, wrong in ((Fault.BOX_OUTSIDE, outside), (Fault.BOX_CLIPPED, clipped), (Fault.BOX_SMALL, small)):
-        found.add(fault, wrong, more=lambda row: f" in {sizes[row][1]} x {sizes[row][0]} (width x height)")
+        found.add(fault, wrong, more=lambda row: f" in {_size(sizes[row])}")
     boxes[clipped] = np.concatenate([inner_low, inner_high - inner_low], axis=1)[clipped]
     return keep, clipped
+
+
+def _size(size: IntArray) -> str:
+    return f"{size[1]} x {size[0]} (width x height)"
+
+
+def _other_form(boxes: Floats, limits: Floats) -> str | None:
+    """The form in which boxes all fit into their images while many don't as ``[x, y, width, height]`` in pixels."""
+    first, second = boxes[:, :2], boxes[:, 2:]
+    if len(boxes) and (boxes <= 1).all() and (limits > 1).all():
+        return "shares of the image"
+    outside = (np.maximum(-first, first + second - limits) > CLIP_TOLERANCE).any(axis=1)
+
+    def all_fit(low: Floats, high: Floats) -> bool:
+        return bool(((low >= -CLIP_TOLERANCE) & (high <= limits + CLIP_TOLERANCE) & (low <= high)).all())
+
+    if 2 * outside.sum() > len(boxes):
+        if all_fit(first, second):
+            return "[x1, y1, x2, y2]"
+        if all_fit(first[:, ::-1], second[:, ::-1]):
+            return "[y1, x1, y2, x2]"
+    # Of boxes given by their centres only those towards the right and the bottom stick out.
+    if (
+        outside.sum() >= MIN_CENTRED
+        and outside.mean() >= CENTRED_SHARE
+        and all_fit(first - second / 2, first + second / 2)
+    ):
+        return "[centre x, centre y, width, height]"
+    return None
 
 
 def _duplicates(

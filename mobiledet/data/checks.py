@@ -15,6 +15,7 @@ images of another size than the json says                 boxes with zero or neg
 annotations of unknown images or categories                 boxes partly outside their image: clipped
 bbox not four numbers, not numeric, NaN or infinite         boxes too small after clipping: dropped
 boxes fully outside their image                             exact duplicate boxes: dropped
+most boxes outside, all inside as corners, centres or shares
 ``iscrowd`` neither 0 nor 1
 ==========================================================  =======================================================
 

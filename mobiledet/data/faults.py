@@ -68,6 +68,11 @@ class Fault(Enum):
         "boxes fully outside their image",
         "correct bbox (is it [x, y, width, height] in pixels?) or drop them",
     )
+    BOX_FORM = (
+        _REFUSED,
+        "bboxes that fit their images in another form, not as [x, y, width, height] in pixels",
+        "write bbox as [x, y, width, height] in pixels; from corners that is [x1, y1, x2 - x1, y2 - y1]",
+    )
     CROWD_FLAG = _REFUSED, "values of iscrowd other than 0 and 1", "write 0 for an object, 1 for a crowd"
 
     IMAGE_UNLABELLED = _DROPPED, "images without labels (not known to be background), not used"

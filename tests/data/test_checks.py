@@ -28,6 +28,17 @@ def without(section: str, index: int, key: str) -> Change:
     return lambda data: data[section][index].pop(key)
 
 
+def as_forms(form: Callable[[float, float, float, float], list[float]]) -> Change:
+    """Nine boxes of a.jpg, 40 high and 60 wide, in another form than COCO's; two fit as they are as well."""
+    boxes = [(x, y, 12, 9) for x in (6, 21, 45) for y in (1, 16, 30)]
+
+    def change(data: dict[str, Any]) -> None:
+        entry = {**data["annotations"][2], "iscrowd": 0}
+        data["annotations"] = [{**entry, "id": n, "bbox": form(*box)} for n, box in enumerate(boxes, 1)]
+
+    return change
+
+
 PLACE = "annotations[2] (image 10, 'a.jpg')"
 
 REFUSED: list[tuple[str, Change, list[str]]] = [
@@ -86,6 +97,10 @@ REFUSED: list[tuple[str, Change, list[str]]] = [
     (Fault.BOX_OUTSIDE, annotation(bbox=[60, 2, 5, 5]), [PLACE, "[60, 2, 5, 5] in 60 x 40"]),
     (Fault.BOX_OUTSIDE, annotation(bbox=[2, 45, 5, 5]), [PLACE, "[2, 45, 5, 5]"]),
     (Fault.BOX_OUTSIDE, annotation(bbox=[-9, 2, 5, 5]), [PLACE]),
+    (Fault.BOX_FORM, as_forms(lambda x, y, w, h: [x, y, x + w, y + h]), ["as [x1, y1, x2, y2]", "60 x 40"]),
+    (Fault.BOX_FORM, as_forms(lambda x, y, w, h: [y, x, y + h, x + w]), ["as [y1, x1, y2, x2]"]),
+    (Fault.BOX_FORM, as_forms(lambda x, y, w, h: [x + w / 2, y + h / 2, w, h]), ["centre"]),
+    (Fault.BOX_FORM, as_forms(lambda x, y, w, h: [x / 60, y / 40, w / 60, h / 40]), ["shares of the image"]),
     (Fault.CROWD_FLAG, annotation(iscrowd=2), [PLACE, "iscrowd is 2"]),
     (Fault.CROWD_FLAG, annotation(iscrowd="yes"), [PLACE, "iscrowd is 'yes'"]),
 ]

@@ -246,9 +246,9 @@ def _refuse_useless(
     what = what or "no usable image" if useful is None else "no usable box to train on"
     kinds = ": " + ", ".join(f"{log.counts[fault]} {fault.text}" for fault in dropped) if dropped else ""
     example = f"; {listing(log.records[dropped[0]], log.EXAMPLES, '; ')}"[:300] if dropped else ""
-    raise DataError(
-        f"{root}: read as {source.format} it has {what}{kinds}{example}; check that this is the right folder and format"
-    )
+    remedy = next((fault.remedy for fault, _ in log.counts.most_common() if fault in dropped and fault.remedy), "")
+    remedy = remedy or "check that this is the right folder and format"
+    raise DataError(f"{root}: read as {source.format} it has {what}{kinds}{example}; {remedy}")
 
 
 def _note_classes(datasets: dict[str, CocoDataset], log: ImportLog) -> None:

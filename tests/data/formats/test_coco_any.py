@@ -247,6 +247,18 @@ def test_faults_are_dropped_or_repaired_one_by_one(folder, boxes_of, change: Cha
     )
 
 
+def test_boxes_in_another_form_are_refused_with_the_remedy(folder) -> None:
+    folder.image("a.jpg")
+    folder.write("labels.json", content("a.jpg"))
+    assert len(folder.read().splits["train"].labels()) == 2
+    data = content("a.jpg")
+    for entry, bbox in zip(data["annotations"], ([20, 10, 50, 38], [15, 20, 58, 30]), strict=True):
+        entry["bbox"] = bbox
+    folder.write("labels.json", data)
+    with pytest.raises(DataError, match=r"2 bboxes .* all fit as \[x1, y1, x2, y2\]; .*x2 - x1"):
+        folder.read()
+
+
 def test_one_entry_for_each_box_of_a_image(folder, boxes_of) -> None:
     folder.image("a.jpg")
     data = content("a.jpg", "a.jpg")
