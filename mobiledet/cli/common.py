@@ -8,12 +8,15 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from mobiledet.errors import MobiledetError, install_extra
 from mobiledet.utils.files import nearby, refuse_existing
 from mobiledet.utils.processes import EXIT_SIGNAL
 from mobiledet.utils.text import did_you_mean
+
+if TYPE_CHECKING:
+    from mobiledet.config import ReadingConfig
 
 EXIT_ERROR = 1
 """Exit status when the input is at fault (argparse itself uses 2)."""
@@ -86,6 +89,28 @@ def data_format(text: str) -> str:
     if text not in format_names():
         raise argparse.ArgumentTypeError(f"{text!r} isn't known; there are {', '.join(format_names())}")
     return text
+
+
+def add_reading(parser: argparse.ArgumentParser) -> None:
+    """What commands take that read data sets in foreign formats; for `reading_of`."""
+    parser.add_argument(
+        "--reading",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="answer to a question about the labels, such as rows=box; data.reading.KEY in training",
+    )
+
+
+def reading_of(arguments: argparse.Namespace) -> ReadingConfig:
+    """What was decided about the labels.
+
+    Raises:
+        ConfigError: There is no such key, or its value doesn't fit.
+    """
+    from mobiledet.config import Config, apply_overrides
+
+    return apply_overrides(Config(), [f"data.reading.{word}" for word in arguments.reading]).data.reading
 
 
 def model(text: str) -> str:

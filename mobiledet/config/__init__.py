@@ -6,6 +6,7 @@ from mobiledet.config.schema import (
     Config,
     DataConfig,
     OptimizerConfig,
+    ReadingConfig,
     ScheduleConfig,
     TrainConfig,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "ModelConfig",
     "OptimizerConfig",
     "PostprocessConfig",
+    "ReadingConfig",
     "SSDConfig",
     "SSDLiteConfig",
     "ScheduleConfig",

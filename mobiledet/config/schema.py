@@ -39,6 +39,18 @@ class AugmentConfig(Strict):
         return cls(crop=0.3, expand=0.2, expand_max=2.0, flip=0.5, color=0.3)
 
 
+class ReadingConfig(Strict):
+    """Answers to what a data set in a foreign format leaves open; they are asked for where it does."""
+
+    rows: Literal["auto", "box", "polygon", "corners", "top_left"] = "auto"
+    """What YOLO's rows hold behind the class: the box's centre and size, and what else stands there is left out; points
+    of a polygon; ``x1 y1 x2 y2``; or the top left corner and the size."""
+    doubtful: Literal["leave_out", "background"] = "leave_out"
+    """What becomes of images whose labels are all unusable, or may be missing."""
+    outside: bool = False
+    """Follow paths in a data.yaml, a list or the like that lead out of the data set's folder."""
+
+
 class DataConfig(Strict):
     """Where the images are and how they are fed."""
 
@@ -52,6 +64,7 @@ class DataConfig(Strict):
     val_annotations: str | None = None
     val_images: str | None = None
     """Explicit files and folders, for data that doesn't follow the layout."""
+    reading: ReadingConfig = ReadingConfig()
     hold_out: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Share of the training images kept apart for scoring, where the data set has no validation split."""
     limit: PositiveInt | None = None

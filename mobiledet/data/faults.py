@@ -126,7 +126,7 @@ class Fault(Enum):
     CATEGORY_HEAD = _NOTE, "categories that only group others, left out"
     NAMES_COUNT = _NOTE, "names in the yaml other than nc says"
     CONFIDENCE = _NOTE, "confidences left out"
-    KEYPOINTS = _NOTE, "keypoints left out"
+    KEYPOINTS = _NOTE, "rows with keypoints or more behind the box, left out"
     BACKGROUND_NO_FILE = _NOTE, "images without a label file (background)"
     BACKGROUND = _NOTE, "images without boxes (background)"
     IMAGE_IN_SPLITS = _NOTE, "images in more than one split"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mobiledet.config import Config
-from mobiledet.config.schema import DataConfig
+from mobiledet.config.schema import DataConfig, ReadingConfig
 from mobiledet.data.coco import CocoDataset, load_coco, locate_split, split_names
 from mobiledet.data.formats.choose import ImportedDataset, Recognised, read_dataset, recognise
 from mobiledet.data.formats.root import find_root
@@ -39,7 +39,7 @@ def open_data(config: DataConfig, *, seed: int = 0) -> Splits:
     if not named:
         root = find_root(Path(config.root), (config.train_split, config.val_split))
         config = config.model_copy(update={"root": str(root)})
-    foreign = None if named else _foreign(Path(config.root), config.train_split)
+    foreign = None if named else _foreign(Path(config.root), config.train_split, config.reading)
     train, val = _as_it_is(config, foreign) if foreign is not None else _strictly(config)
     for dataset in (train, val):
         # Repairs of an import are in its own log.
@@ -70,8 +70,15 @@ def complete_splits(config: DataConfig, splits: Splits, *, seed: int = 0) -> Spl
     return Splits(train, val)
 
 
-def open_split(root: Path, split: str, *, annotations: Path | None = None, images: Path | None = None) -> CocoDataset:
-    """One split, to be scored: of a COCO folder, else of whatever the folder holds.
+def open_split(
+    root: Path,
+    split: str,
+    *,
+    annotations: Path | None = None,
+    images: Path | None = None,
+    reading: ReadingConfig | None = None,
+) -> CocoDataset:
+    """One split, to be scored: of a COCO folder, else of whatever the folder holds; ``reading`` is for the latter.
 
     Raises:
         DataError: it isn't there or can't be used.
@@ -79,7 +86,7 @@ def open_split(root: Path, split: str, *, annotations: Path | None = None, image
     foreign = None
     if annotations is None and images is None:
         root = find_root(root, (split,))
-        foreign = _foreign(root, split)
+        foreign = _foreign(root, split, reading)
     if foreign is None:
         return load_coco(root, split, annotations=annotations, images=images, progress=True)
     return _split(read_dataset(foreign, progress=True), split)
@@ -95,10 +102,10 @@ def open_recorded_split(config: Config, split: str) -> CocoDataset:
         val = open_data(config.data, seed=config.seed).val
         if val is not None:
             return val
-    return open_split(Path(config.data.root), split)
+    return open_split(Path(config.data.root), split, reading=config.data.reading)
 
 
-def _foreign(root: Path, split: str) -> Recognised | None:
+def _foreign(root: Path, split: str, reading: ReadingConfig | None) -> Recognised | None:
     """What a folder is if it is for the importers; None for COCO's layout, which is read strictly.
 
     What no importer knows, COCO's own reader explains best.
@@ -106,7 +113,7 @@ def _foreign(root: Path, split: str) -> Recognised | None:
     if _has_split(root, split):
         return None
     try:
-        found = recognise(root)
+        found = recognise(root, reading=reading)
     except DataError:
         return None
     # A split misspelt in a folder of COCO's layout is a mistake, not another layout.
@@ -160,7 +167,7 @@ def _strictly(config: DataConfig) -> Splits:
             "give both the same list, or convert them: mobiledet convert"
         )
     # The same classes under other ids or in another order: the importer joins them by name.
-    return _as_it_is(config, recognise(root))
+    return _as_it_is(config, recognise(root, reading=config.reading))
 
 
 def _as_it_is(config: DataConfig, found: Recognised) -> Splits:

@@ -18,7 +18,17 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from mobiledet.cli.common import at_least, data_format, existing, model, new_file, recipe, thread_count
+from mobiledet.cli.common import (
+    add_reading,
+    at_least,
+    data_format,
+    existing,
+    model,
+    new_file,
+    reading_of,
+    recipe,
+    thread_count,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", type=model, metavar="CHECKPOINT", help="detector that looks for unlabelled objects")
     parser.add_argument("--json", type=new_file, metavar="FILE", help="write the figures here too")
     parser.add_argument("--format", type=data_format, help="format of the data, such as yolo (default: recognised)")
+    add_reading(parser)
     parser.add_argument("--limit", type=at_least(1), metavar="N", help="look only at the first N images of each split")
     parser.add_argument("--threads", type=thread_count, default=0, help="processor threads; 0 takes all cores")
     parser.add_argument("--device", default="auto", help="where --model runs")
@@ -54,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
 
         detector = Detector(arguments.model, threads=arguments.threads, provider=arguments.device)
         finder = {"detect": detector, "detected_names": detector.names}
-    recognised = recognise(arguments.data, arguments.format)
+    recognised = recognise(arguments.data, arguments.format, reading_of(arguments))
     folder = arguments.output or free_folder(recognised.tree.root)
     found = read_dataset(recognised, progress=True)
     splits = found.splits

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mobiledet.cli.common import UsageError, data_format, existing, fraction
+from mobiledet.cli.common import UsageError, add_reading, data_format, existing, fraction, reading_of
 from mobiledet.utils.text import listing
 
 
@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("root", type=existing, help="its folder; or the one data.yaml or COCO json to go by")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder to make")
     parser.add_argument("--format", type=data_format, help="format of the data, such as yolo (default: recognised)")
+    add_reading(parser)
     parser.add_argument(
         "--val-share",
         type=fraction,
@@ -40,7 +41,7 @@ def run(arguments: argparse.Namespace) -> None:
     from mobiledet.data.formats.choose import read_dataset, recognise
     from mobiledet.data.formats.write import RECORD, check_output, write_coco
 
-    found = recognise(arguments.root, arguments.format)
+    found = recognise(arguments.root, arguments.format, reading_of(arguments))
     check_output(arguments.output, found.tree.root)
     imported = read_dataset(found, progress=True)
     for line in imported.log.lines():

@@ -13,6 +13,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from mobiledet.config.schema import ReadingConfig
 from mobiledet.data.coco import CocoDataset
 from mobiledet.data.faults import ImportLog
 from mobiledet.data.formats.assemble import assemble
@@ -65,13 +66,14 @@ def format_names() -> list[str]:
     return [member.name for member in FORMATS]
 
 
-def recognise(root: Path, format: str | None = None) -> Recognised:
+def recognise(root: Path, format: str | None = None, reading: ReadingConfig | None = None) -> Recognised:
     """Which format a folder is in, recognised once: `read_dataset` takes what this gives.
 
     Args:
         root: the folder, or a part of it such as ``train``, see `find_root`; or the one file of it that names the
             rest, such as a YOLO yaml or a COCO json.
         format: name of the format, where that is known.
+        reading: what was decided about its labels.
 
     Raises:
         DataError: it isn't there, or in none of the formats, or in more than one; says what was looked for and found.
@@ -80,8 +82,8 @@ def recognise(root: Path, format: str | None = None) -> Recognised:
     if format is not None and format not in format_names():
         raise DataError(f"format {format!r} isn't known; there are {', '.join(format_names())}")
     if there(root) and root.is_file():
-        return _of_file(root, format)
-    tree = Tree(find_root(root))
+        return _of_file(root, format, reading)
+    tree = Tree(find_root(root), reading)
     if format is not None:
         return Recognised(next(member for member in FORMATS if member.name == format), tree)
     found = [(member, evidence) for member in FORMATS if (evidence := member.recognises(tree))]
@@ -101,25 +103,32 @@ def recognise(root: Path, format: str | None = None) -> Recognised:
     return Recognised(found[0][0], tree)
 
 
-def read_dataset(source: Path | Recognised, *, format: str | None = None, progress: bool = False) -> ImportedDataset:
+def read_dataset(
+    source: Path | Recognised,
+    *,
+    format: str | None = None,
+    reading: ReadingConfig | None = None,
+    progress: bool = False,
+) -> ImportedDataset:
     """Read a data set where it lies.
 
     Args:
         source: its folder, a file that names the rest of it, or what `recognise` gave for either.
         format: name of the format; recognised when None.
+        reading: what was decided about its labels; for `recognise`, where that wasn't called.
         progress: show a bar on a terminal while every image is decoded.
 
     Raises:
         DataError: it isn't there, its format can't be recognised, or nothing usable is left of it.
     """
-    found = source if isinstance(source, Recognised) else recognise(source, format)
+    found = source if isinstance(source, Recognised) else recognise(source, format, reading)
     log = ImportLog()
     images = found.format.read(found.tree, log, found.only)
     splits = assemble(images, found.tree.root, log, progress=progress)
     return ImportedDataset(found.format.name, found.tree.root, splits, log)
 
 
-def _of_file(file: Path, format: str | None) -> Recognised:
+def _of_file(file: Path, format: str | None, reading: ReadingConfig | None) -> Recognised:
     """A data set of which one file was named."""
     members = [member for member in FORMATS if suffix(file.name) in member.single_files]
     if format is not None:
@@ -132,7 +141,7 @@ def _of_file(file: Path, format: str | None) -> Recognised:
     file = file.absolute()
     # COCO's own layout has the images beside the folder of the annotations.
     root = file.parent.parent if file.parent.name == "annotations" else file.parent
-    return Recognised(members[0], Tree(root), file.relative_to(root).as_posix())
+    return Recognised(members[0], Tree(root, reading), file.relative_to(root).as_posix())
 
 
 def _listing(tree: Tree) -> str:

@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from posixpath import basename, dirname, join, splitext
 
+from mobiledet.config.schema import ReadingConfig
 from mobiledet.data.images import EXTENSIONS
 from mobiledet.errors import DataError
 
@@ -88,9 +89,10 @@ class Tree:
         root: the folder.
         files: paths relative to it, with ``/``, sorted.
         images: those of them that are images by their ending.
+        reading: what the user decided about them.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, reading: ReadingConfig | None = None) -> None:
         """List the folder.
 
         Raises:
@@ -100,6 +102,7 @@ class Tree:
             what = "is a file" if there(root) else "doesn't exist"
             raise DataError(f"{root} {what}; name the folder that holds the data set")
         self.root = root
+        self.reading = reading or ReadingConfig()
         self.files = sorted(_walk(root))
         self.known = frozenset(self.files)
         self.images = [file for file in self.files if suffix(file) in EXTENSIONS]

@@ -5,7 +5,6 @@ Shares count on the upright image, as YOLO's own loaders read it. An image witho
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,13 +15,13 @@ from mobiledet.data.formats.base import (
     Evidence,
     Format,
     ImportedImages,
-    SourceBox,
     SourceImage,
     clean_name,
     head,
     note_alike,
 )
 from mobiledet.data.formats.tree import Tree, split_name, split_of, stem, suffix, text_of, there
+from mobiledet.data.formats.yolo_rows import RowReader
 from mobiledet.data.formats.yolo_yaml import YoloYaml, find_yaml, read_yaml, resolve
 from mobiledet.data.images import EXTENSIONS
 from mobiledet.errors import DataError
@@ -30,9 +29,6 @@ from mobiledet.errors import DataError
 NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels", "labels.txt", "predefined_classes.txt", "classes.names")
 _IMAGE_FOLDERS = frozenset({"images", "imgs", "img", "image", "jpegimages"})
 _LABEL_FOLDERS = ("labels", "Labels", "label")
-
-_PIXELS = 1.5
-"""Shares of an image don't get this large by rounding; a row in which all four do is in pixels."""
 
 _SAMPLE = 200
 """Files that are looked into before a folder is taken for something else."""
@@ -68,13 +64,12 @@ class YOLO(Format):
         places = _by_yaml(tree, yaml, log) if yaml else {}
         places = places or _by_lists(tree, log) or _by_folder(tree, log)
         names = (yaml.names if yaml else {}) or _names_beside(tree, log)
-        rows = RowReader(names, yaml.keypoints if yaml else 0, log)
-        images, used = _read_labels(tree, places, rows, log)
-        rows.refuse_pixels(tree.root)
+        rows = RowReader(tree, yaml.keypoints if yaml else 0, log)
+        images, used = _read_labels(tree, places, names, rows, log)
         _record_lone_labels(tree, used, log)
         categories: dict[str, int] = {}
-        for number in sorted(rows.names):
-            categories.setdefault(rows.names[number], len(categories) + 1)
+        for _, name in sorted((names or rows.unnamed).items()):
+            categories.setdefault(name, len(categories) + 1)
         note_alike(categories, log)
         return ImportedImages(self.name, images, categories, yaml.file if yaml else tree.root, "line {}")
 
@@ -205,7 +200,7 @@ def _candidates(tree: Tree, image: Path) -> Iterable[Path]:
 
 
 def _read_labels(
-    tree: Tree, places: dict[str, list[Path]], rows: RowReader, log: ImportLog
+    tree: Tree, places: dict[str, list[Path]], names: dict[int, str], rows: RowReader, log: ImportLog
 ) -> tuple[list[SourceImage], set[Path]]:
     """Every image with its boxes, and the label files that were read."""
     folders: dict[Path, list[Path]] = {}
@@ -218,8 +213,9 @@ def _read_labels(
         label = labels[image] = next((file for file in tried if file.is_file()), None)
         if label is not None:
             owners[label].add(image)
+    files = {label: rows.read(label, _shown(tree, label), names) for label in owners if len(owners[label]) == 1}
+    rows.settle()
     images: list[SourceImage] = []
-    boxes: dict[Path, list[SourceBox]] = {}
     for split, paths in places.items():
         if not any(labels[path] for path in paths):
             log.add(Fault.SPLIT_UNLABELLED, split, f"{len(paths)} images")
@@ -233,9 +229,7 @@ def _read_labels(
                 others = " and ".join(sorted(other.name for other in owners[label]))
                 log.add(Fault.LABELS_SHARED, _shown(tree, path), f"{_shown(tree, label)} may belong to {others}")
             else:
-                if label not in boxes:
-                    boxes[label] = rows.read(label, _shown(tree, label))
-                images.append(SourceImage(path, split, _shown(tree, label), None, boxes[label]))
+                images.append(SourceImage(path, split, _shown(tree, label), None, files[label].boxes))
     if not owners:
         raise DataError(
             f"{tree.root}: none of the {len(labels)} images has a label file; looked for labels/ instead of images/ "
@@ -258,95 +252,3 @@ def _record_lone_labels(tree: Tree, used: set[Path], log: ImportLog) -> None:
             continue
         if split_name(stem(file)) is None:
             log.add(Fault.LABELS_LONE, file)
-
-
-class RowReader:
-    """Reads label files; knows the classes, and learns of those that have no name where none has one.
-
-    Attributes:
-        names: class number -> name; complete once all files are read.
-    """
-
-    def __init__(self, names: dict[int, str], keypoints: int, log: ImportLog) -> None:
-        self.names = dict(names)
-        self._named = bool(names)
-        self._keypoints = keypoints
-        self._log = log
-        self._boxes = 0
-
-    def read(self, path: Path, shown: str) -> list[SourceBox]:
-        """The boxes of a label file; ``shown`` is its name in the log."""
-        try:
-            lines = text_of(path.read_bytes()).splitlines()
-        except OSError as error:
-            self._log.add(Fault.LABELS_UNREADABLE, shown, str(error.strerror))
-            return []
-        found = []
-        for number, line in enumerate(lines, 1):
-            if (words := line.split()) and (box := self._read_row(number, words, f"{shown}, line {number}")):
-                found.append(box)
-        self._boxes += len(found)
-        return found
-
-    def refuse_pixels(self, root: Path) -> None:
-        """Refuse a data set whose boxes are all in pixels.
-
-        Raises:
-            DataError: it is.
-        """
-        count = self._log.counts[Fault.BOX_IN_PIXELS]
-        if count and not self._boxes:
-            first = self._log.records[Fault.BOX_IN_PIXELS][0]
-            raise DataError(
-                f"{root}: all {count} boxes are in pixels ({first.place}: {first.value}); YOLO labels are shares of "
-                "the image: divide x by its width, y by its height"
-            )
-
-    def _read_row(self, number: int, words: list[str], where: str) -> SourceBox | None:
-        text = " ".join(words)[:100]
-        try:
-            values = [float(word) for word in words]
-        except ValueError:
-            values = []
-        if len(values) < 5 or not all(map(math.isfinite, values)):
-            self._log.add(Fault.ROW_NO_BOX, where, text)
-            return None
-        name = self._class(values[0], words[0], where)
-        if name is None:
-            return None
-        numbers = values[1:]
-        if min(numbers[:4]) > _PIXELS:
-            self._log.add(Fault.BOX_IN_PIXELS, where, text)
-            return None
-        box = self._box(numbers, where, text)
-        return None if box is None else SourceBox(number, name, box, shares=True)
-
-    def _class(self, value: float, word: str, where: str) -> str | None:
-        if not value.is_integer():
-            self._log.add(Fault.ROW_NO_BOX, where, f"class {word}")
-            return None
-        number = int(value)
-        if not word.isdecimal() and number >= 0:
-            self._log.add(Fault.CLASS_FRACTION, where, word)
-        if number not in self.names:
-            if self._named or not 0 <= number < 100_000:
-                self._log.add(Fault.ROW_NAMELESS, where, f"class {number}")
-                return None
-            self.names[number] = f"class_{number}"
-        return self.names[number]
-
-    def _box(self, numbers: list[float], where: str, text: str) -> list[float] | None:
-        count = len(numbers)
-        if self._keypoints and count == 4 + self._keypoints:
-            self._log.add(Fault.KEYPOINTS, where, f"{self._keypoints} numbers")
-        elif count == 5:
-            self._log.add(Fault.CONFIDENCE, where, f"{numbers[4]:g}")
-        elif count >= 6 and count % 2 == 0 and not self._keypoints:
-            self._log.add(Fault.POLYGON, where, f"{count // 2} points")
-            xs, ys = numbers[0::2], numbers[1::2]
-            return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
-        elif count != 4:
-            self._log.add(Fault.ROW_NO_BOX, where, text)
-            return None
-        x, y, width, height = numbers[:4]
-        return [x - width / 2, y - height / 2, width, height]

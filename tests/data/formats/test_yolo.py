@@ -2,8 +2,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from mobiledet.config import ReadingConfig
 from mobiledet.data.faults import Fault, Severity
 from mobiledet.data.formats.choose import read_dataset
 from mobiledet.data.images import read_image
@@ -272,6 +274,74 @@ def test_keypoints_are_told_from_polygons_by_the_yaml(folder, boxes_of) -> None:
     imported = folder.read()
     assert boxes_of(imported.splits["train"])["a.jpg"] == [("cat", BOX), ("cat", [15, 10, 30, 20])]
     assert kinds(imported) == {Fault.KEYPOINTS: 1, Fault.ROW_NO_BOX: 1}
+
+
+FACE = "0 0.5 0.5 0.5 0.25 {} 0.4 0.45 0.6 0.45 0.5 0.5 -1 -1 0.6 0.58"
+TRACK = "0 0.5 0.5 0.5 0.25 0.87 {}"
+SEEN = "0 0.5 0.5 0.5 0.25 0.4 0.45 {} 0.6 0.45 0"
+INSIDE = "0 0.75 0.75 0.25 0.25 0.7 0.7 0.8 0.7 0.75 0.8"
+SMALL = "0 0.4 0.4 0.45 0.4 0.47 0.45 0.4 0.45"  # four points, or a box and two points in it
+CORNERS = "0 0.25 0.375 0.75 0.625"
+TOP_LEFT = "0 0 0.375 0.5 0.25"
+TURNED = "0 0.5 0.5 0.5 0.25 {}"
+
+
+@pytest.mark.parametrize(
+    ("row", "kind", "box"),
+    [
+        (FACE.format(""), Fault.KEYPOINTS, BOX),
+        (FACE.format("0.9"), Fault.KEYPOINTS, BOX),
+        (TRACK.format(17), Fault.KEYPOINTS, BOX),
+        (TRACK.format(1), Fault.KEYPOINTS, BOX),
+        (SEEN.format(2), Fault.KEYPOINTS, BOX),
+        (SEEN.format(1), Fault.KEYPOINTS, BOX),
+        (INSIDE, Fault.KEYPOINTS, [37.5, 25, 15, 10]),
+        ("0 0.45 0.45 0.55 0.45 0.55 0.55 0.45 0.55", Fault.POLYGON, [27, 18, 6, 4]),
+        ("0 0.25 0.375 0.75 0.375 0.75 0.625 0.3 0.6 0.25 0.5", Fault.POLYGON, BOX),
+    ],
+)
+def test_what_more_numbers_than_four_mean(folder, boxes_of, row: str, kind: Fault, box: list[float]) -> None:
+    folder.write("classes.txt", "cat")
+    for name in "abc":
+        folder.yolo(name, f"{row}\n0 0.1 0.1 0.2 0.2\n")
+    imported = folder.read()
+    assert boxes_of(imported.splits["train"])["a.jpg"] == [("cat", pytest.approx(box)), ("cat", [0, 0, 12, 8])]
+    assert kinds(imported) == {kind: 3}
+
+
+@pytest.mark.parametrize(
+    ("row", "answers"),
+    [
+        (SMALL, {"polygon": [24, 16, 4.2, 2], "box": [10.5, 8, 27, 16]}),
+        (CORNERS, {"corners": BOX, "box": [0, 2.5, 37.5, 25]}),
+        (TOP_LEFT, {"top_left": [0, 15, 30, 10], "box": [0, 10, 15, 10]}),
+        (TURNED.format(90), {"box": BOX}),
+        (TURNED.format(-0.5), {"box": BOX}),
+    ],
+)
+def test_rows_that_nobody_can_tell_are_asked_about(folder, boxes_of, row: str, answers: dict[str, list[float]]) -> None:
+    folder.write("classes.txt", "cat")
+    for name in "abc":
+        folder.yolo(name, row)
+    with pytest.raises(DataError) as caught:
+        folder.read()
+    assert "labels/a.txt, line 1" in str(caught.value)
+    for answer, box in answers.items():
+        assert f"rows={answer}" in str(caught.value)
+        assert boxes_of(folder.read(reading=ReadingConfig(rows=answer)).splits["train"])["a.jpg"] == [("cat", box)]
+
+
+@pytest.mark.parametrize("points", [3, 4, 12])
+def test_polygons_of_any_place_and_size_are_polygons(folder, boxes_of, points: int) -> None:
+    random = np.random.default_rng(points)
+    folder.write("classes.txt", "cat")
+    for number in range(20):
+        turn = np.linspace(0, 6.28, points + number % 3, endpoint=False)[:, None] + [0, 1.57]
+        shares = random.uniform(0.2, 0.8, 2) + random.uniform(0.03, 0.2, 2) * np.sin(turn)
+        folder.yolo(f"{number}", "0 " + " ".join(f"{value:.5f}" for value in shares.ravel()))
+        low, high = shares.min(0) * (60, 40), shares.max(0) * (60, 40)
+        expected = [("cat", pytest.approx([*low, *(high - low)], abs=0.01))]
+    assert boxes_of(folder.read().splits["train"])["19.jpg"] == expected
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])

@@ -1,0 +1,258 @@
+"""The rows of YOLO's label files: a class, and numbers that may mean several things.
+
+Four numbers are a box: its centre and size in shares of the image. Other tools write corners there. More than four are
+the points of a polygon, or a box followed by keypoints, or by a confidence and a track number. One row often doesn't
+say which; the rows of a whole data set do, or nobody knows, and then the user is asked (`ReadingConfig.rows`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mobiledet.data.faults import Fault, ImportLog
+from mobiledet.data.formats.base import SourceBox
+from mobiledet.data.formats.tree import Tree, text_of
+from mobiledet.errors import DataError
+
+_PIXELS = 1.5
+"""Shares of an image don't get this large by rounding; a row in which all four do is in pixels."""
+
+_OUTSIDE = 0.1
+"""Share of the image by which careless points of a polygon may lie outside of it; other numbers lie further out."""
+
+_STICKS_OUT = 0.02
+"""Share of the image by which a box sticks out that was not only rounded."""
+
+_MOST_CLASSES = 100_000
+_BOX, _POLYGON = 1, 2
+HOW_TO_SAY = "data.reading.KEY=VALUE for training, --reading KEY=VALUE for check and convert"
+
+
+@dataclass
+class LabelFile:
+    """What a label file holds: boxes, and the number of rows that can't be used."""
+
+    boxes: list[SourceBox] = field(default_factory=list)
+    lost: int = 0
+
+
+@dataclass
+class _LongRow:
+    """A row of more numbers than a box has, until it is known what they are."""
+
+    file: LabelFile
+    box: SourceBox
+    numbers: list[float]
+    where: str
+    vote: int
+
+
+class RowReader:
+    """Reads the label files of a data set; what only all of their rows can tell is settled at the end.
+
+    Attributes:
+        unnamed: classes that were met where there are no names, number -> name.
+    """
+
+    def __init__(self, tree: Tree, keypoints: int, log: ImportLog) -> None:
+        self.unnamed: dict[int, str] = {}
+        self._root, self._rows, self._keypoints, self._log = tree.root, tree.reading.rows, keypoints, log
+        self._long: list[_LongRow] = []
+        self._layouts: Counter[str] = Counter()
+        self._first: dict[str, str] = {}
+
+    def read(self, path: Path, shown: str, names: Mapping[int, str]) -> LabelFile:
+        """The boxes of a label file, complete after `settle`.
+
+        Args:
+            path: the file.
+            shown: its name in the log.
+            names: class number -> name; without any, they are made up.
+        """
+        found = LabelFile()
+        try:
+            lines = text_of(path.read_bytes()).splitlines()
+        except OSError as error:
+            self._log.add(Fault.LABELS_UNREADABLE, shown, str(error.strerror))
+            return LabelFile(lost=1)
+        for number, line in enumerate(lines, 1):
+            if words := line.split():
+                self._read_row(found, number, words, f"{shown}, line {number}", names)
+        return found
+
+    def settle(self) -> None:
+        """Decide what the rows are, from all that were read.
+
+        Raises:
+            DataError: they say too little, or all of them are in pixels; says what the user can do.
+        """
+        if (pixels := self._log.records.get(Fault.BOX_IN_PIXELS)) and not self._layouts["box"] and not self._long:
+            raise DataError(
+                f"{self._root}: all {len(pixels)} boxes are in pixels ({pixels[0]}); YOLO labels are shares of "
+                "the image: divide x by its width, y by its height"
+            )
+        if "angle" in self._first:
+            self._ask(f"the fifth number of {self._first['angle']} is not a confidence; is the box turned?", "box")
+        count, out = self._layouts["box"], self._layouts["out"]
+        for layout, enough in (("corners", count / 2), ("top_left", max(2, count / 20))):
+            if out > enough and self._layouts[layout] == count:
+                finding = (
+                    f"{out} of {count} boxes stick out of their image ({self._first['out']}); none does if read as"
+                )
+                self._ask(f"{finding} {_READ_AS[layout]}", layout, "box")
+        polygons = self._are_polygons()
+        for row in self._long:
+            numbers = row.numbers
+            if polygons and len(numbers) % 2 == 0:
+                self._log.add(Fault.POLYGON, row.where, f"{len(numbers) // 2} points")
+                row.box.bbox = _outline(numbers)
+            elif not polygons and _fits(numbers):
+                self._log.add(Fault.KEYPOINTS, row.where, f"{len(numbers) - 4} numbers")
+                row.box.bbox = _BOXES["box"](*numbers[:4])
+            else:
+                self._drop(Fault.ROW_NO_BOX, row.file, row.where, " ".join(f"{number:g}" for number in numbers))
+        for file in {id(row.file): row.file for row in self._long}.values():
+            file.boxes = [box for box in file.boxes if box.bbox is not None]
+
+    def _are_polygons(self) -> bool:
+        """Whether the long rows are polygons, else boxes with something behind; a few may speak against it."""
+        votes, total = Counter(row.vote for row in self._long), len(self._long)
+        if votes[_POLYGON] >= max(1, total / 10) and votes[_BOX] <= votes[_POLYGON] / 10:
+            return True
+        if votes[_BOX] >= max(1, total / 4) and votes[_POLYGON] <= votes[_BOX] / 4:
+            return False
+        lengths = {len(row.numbers) for row in self._long}
+        if total and (votes[_BOX] or len(lengths) < 3 or any(length % 2 for length in lengths)):
+            finding = f"{self._long[0].where} is a polygon, or a box with more behind it ({total} such rows)"
+            self._ask(finding, "polygon", "box")
+        return True
+
+    def _ask(self, finding: str, *choices: str) -> None:
+        answers = " or ".join(f"rows={choice}" for choice in choices)
+        raise DataError(f"{self._root}: {finding}; say what they are: {answers} ({HOW_TO_SAY})")
+
+    def _read_row(self, file: LabelFile, number: int, words: list[str], where: str, names: Mapping[int, str]) -> None:
+        text = " ".join(words)
+        try:
+            values = [float(word) for word in words]
+        except ValueError:
+            values = []
+        if len(values) < 5 or not all(map(math.isfinite, values)):
+            return self._drop(Fault.ROW_NO_BOX, file, where, text)
+        name = self._class(values[0], words[0], where, names)
+        numbers = values[1:]
+        if name is None:
+            file.lost += 1
+        elif min(numbers[:4]) > _PIXELS:
+            self._drop(Fault.BOX_IN_PIXELS, file, where, text)
+        elif len(numbers) > 5 and self._rows == "auto" and not self._keypoints:
+            file.boxes.append(SourceBox(number, name, None, shares=True))
+            self._long.append(_LongRow(file, file.boxes[-1], numbers, where, _vote(numbers, words[1:])))
+        elif (bbox := self._bbox(numbers, where, text)) is None:
+            self._drop(Fault.ROW_NO_BOX, file, where, text)
+        else:
+            file.boxes.append(SourceBox(number, name, bbox, shares=True))
+
+    def _drop(self, fault: Fault, file: LabelFile, where: str, text: str) -> None:
+        self._log.add(fault, where, text[:100])
+        file.lost += 1
+
+    def _class(self, value: float, word: str, where: str, names: Mapping[int, str]) -> str | None:
+        if not value.is_integer():
+            self._log.add(Fault.ROW_NO_BOX, where, f"class {word}")
+            return None
+        number = int(value)
+        if not word.isdecimal() and number >= 0:
+            self._log.add(Fault.CLASS_FRACTION, where, word)
+        if number in names:
+            return names[number]
+        if names or not 0 <= number < _MOST_CLASSES:
+            self._log.add(Fault.ROW_NAMELESS, where, f"class {number}")
+            return None
+        return self.unnamed.setdefault(number, f"class_{number}")
+
+    def _bbox(self, numbers: list[float], where: str, text: str) -> list[float] | None:
+        """The box of a row that says what it is; None for none."""
+        count, rows = len(numbers), self._rows
+        if rows == "polygon" and count > 5 and count % 2 == 0:
+            self._log.add(Fault.POLYGON, where, f"{count // 2} points")
+            return _outline(numbers)
+        if count > 4 and (rows in _BOXES or count == 4 + self._keypoints):
+            self._log.add(Fault.KEYPOINTS, where, f"{count - 4} numbers")
+        elif count == 5:
+            self._log.add(Fault.CONFIDENCE, where, f"{numbers[4]:g}")
+            if not 0 <= numbers[4] <= 1:
+                self._first.setdefault("angle", f"{where} ({text[:100]})")
+        elif count != 4:
+            return None
+        x, y, width, height = numbers[:4]
+        self._layouts["box"] += 1
+        if rows == "auto":
+            if max(width / 2 - x, height / 2 - y, x + width / 2 - 1, y + height / 2 - 1) > _STICKS_OUT:
+                self._layouts["out"] += 1
+                self._first.setdefault("out", f"{where}: {text[:100]}")
+            self._layouts["corners"] += 0 <= x < width <= 1 and 0 <= y < height <= 1
+            self._layouts["top_left"] += x >= 0 and y >= 0 and x + width <= 1.001 and y + height <= 1.001
+        return _BOXES.get(rows, _BOXES["box"])(x, y, width, height)
+
+
+_BOXES: dict[str, Callable[[float, float, float, float], list[float]]] = {
+    "box": lambda x, y, width, height: [x - width / 2, y - height / 2, width, height],
+    "corners": lambda left, top, right, bottom: [left, top, right - left, bottom - top],
+    "top_left": lambda left, top, width, height: [left, top, width, height],
+}
+"""What `ReadingConfig.rows` says of four numbers -> x, y, width and height."""
+
+_READ_AS = {"corners": "corners, x1 y1 x2 y2", "top_left": "the top left corner and the size"}
+
+
+def _outline(numbers: Sequence[float]) -> list[float]:
+    xs, ys = numbers[0::2], numbers[1::2]
+    return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
+
+
+def _fits(numbers: Sequence[float]) -> bool:
+    """Whether the first four numbers are a box that lies in the image, but for rounding and a little carelessness."""
+    x, y, width, height = numbers[:4]
+    inside = max(width / 2 - x, height / 2 - y, x + width / 2 - 1, y + height / 2 - 1) <= 0.05
+    return min(width, height) > 0 and inside
+
+
+def _vote(numbers: list[float], words: list[str]) -> int:
+    """What a long row speaks for: `_POLYGON`, `_BOX` with something behind it, or 0 for both or neither."""
+    near = min(numbers) >= -_OUTSIDE and max(numbers) <= 1 + _OUTSIDE
+    if not _fits(numbers):
+        return _POLYGON if near else 0
+    behind = numbers[4:]
+    whole = [word.removeprefix("-").isdecimal() for word in words[4:]]
+    if not near or (len(behind) == 2 and any(whole) and (all(whole) or 0 <= behind[whole.index(False)] <= 1)):
+        return _BOX  # unseen keypoints are -1, visibilities go to 2, track numbers further
+    points = _points_in_box(numbers)
+    # Opposite corners of a turned rectangle have the same middle.
+    if not points or (
+        len(behind) == 4 and max(abs(a - b + c - d) for a, b, c, d in (numbers[0::2], numbers[1::2])) < 0.01
+    ):
+        return _POLYGON
+    # Of a polygon the second point, which would be the size of a box, lies near the others.
+    left, top, width, height = _outline([*numbers[:2], *points])
+    right, bottom = left + width, top + height
+    away_x, away_y = max(left - numbers[2], numbers[2] - right), max(top - numbers[3], numbers[3] - bottom)
+    return _BOX if away_x > width or away_y > height else 0
+
+
+def _points_in_box(numbers: list[float]) -> list[float]:
+    """What stands behind a box, as points ``x y`` or ``x y visibility`` in it or near; empty if it can't be that."""
+    x, y, width, height = numbers[:4]
+    behind = numbers[4:]
+    reach = 0.5 if len(behind) == 2 else 0.75
+    for part in (behind, behind[1:], behind[:-1]):  # a confidence may stand before or after them
+        for step in (2, 3):
+            if len(part) % step == 0 and (part is behind or len(part) > step):
+                points = [pair for pair in zip(part[0::step], part[1::step], strict=True) if max(pair) > 0]
+                if points and all(abs(px - x) <= reach * width and abs(py - y) <= reach * height for px, py in points):
+                    return [value for pair in points for value in pair]
+    return []
