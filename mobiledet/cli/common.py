@@ -16,7 +16,7 @@ from mobiledet.utils.processes import EXIT_SIGNAL
 from mobiledet.utils.text import did_you_mean
 
 if TYPE_CHECKING:
-    from mobiledet.config import ReadingConfig
+    from mobiledet.utils.settings import ReadingConfig
 
 EXIT_ERROR = 1
 """Exit status when the input is at fault (argparse itself uses 2)."""
@@ -108,6 +108,10 @@ def reading_of(arguments: argparse.Namespace) -> ReadingConfig:
     Raises:
         ConfigError: There is no such key, or its value doesn't fit.
     """
+    from mobiledet.utils.settings import ReadingConfig
+
+    if not arguments.reading:
+        return ReadingConfig()
     from mobiledet.config import Config, apply_overrides
 
     return apply_overrides(Config(), [f"data.reading.{word}" for word in arguments.reading]).data.reading

@@ -6,7 +6,6 @@ from mobiledet.config.schema import (
     Config,
     DataConfig,
     OptimizerConfig,
-    ReadingConfig,
     ScheduleConfig,
     TrainConfig,
 )
@@ -14,6 +13,7 @@ from mobiledet.models.faster_rcnn import FasterRCNNConfig
 from mobiledet.models.mobilenet_v1 import BackboneConfig
 from mobiledet.models.model_config import ModelConfig, PostprocessConfig
 from mobiledet.models.ssd import SSDConfig, SSDLiteConfig
+from mobiledet.utils.settings import ReadingConfig
 
 __all__ = [
     "AugmentConfig",

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from mobiledet.models.model_config import ModelConfig
-from mobiledet.utils.settings import Fraction, PositiveFloat, PositiveInt, Strict
+from mobiledet.utils.settings import Fraction, PositiveFloat, PositiveInt, ReadingConfig, Strict
 
 
 class AugmentConfig(Strict):
@@ -37,18 +37,6 @@ class AugmentConfig(Strict):
     def light(cls) -> AugmentConfig:
         """For small models, which underfit before they overfit (Howard et al., section 3.2)."""
         return cls(crop=0.3, expand=0.2, expand_max=2.0, flip=0.5, color=0.3)
-
-
-class ReadingConfig(Strict):
-    """Answers to what a data set in a foreign format leaves open; they are asked for where it does."""
-
-    rows: Literal["auto", "box", "polygon", "corners", "top_left"] = "auto"
-    """What YOLO's rows hold behind the class: the box's centre and size, and what else stands there is left out; points
-    of a polygon; ``x1 y1 x2 y2``; or the top left corner and the size."""
-    doubtful: Literal["leave_out", "background"] = "leave_out"
-    """What becomes of images whose labels are all unusable, or may be missing."""
-    outside: bool = False
-    """Follow paths in a data.yaml, a list or the like that lead out of the data set's folder."""
 
 
 class DataConfig(Strict):

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mobiledet.config import Config
-from mobiledet.config.schema import DataConfig, ReadingConfig
+from mobiledet.config.schema import DataConfig
 from mobiledet.data.coco import CocoDataset, load_coco, locate_split, split_names
 from mobiledet.data.formats.choose import ImportedDataset, Recognised, read_dataset, recognise
 from mobiledet.data.formats.root import find_root
 from mobiledet.data.holdout import hold_out
 from mobiledet.errors import DataError
+from mobiledet.utils.settings import ReadingConfig
 
 logger = logging.getLogger(__name__)
 

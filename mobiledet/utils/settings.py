@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -31,3 +31,18 @@ class Strict(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True, use_attribute_docstrings=True
     )
+
+
+class ReadingConfig(Strict):
+    """Answers to what a data set in a foreign format leaves open; they are asked for where it does.
+
+    Here, since reading data sets needs nothing else of the config, which loads the models.
+    """
+
+    rows: Literal["auto", "box", "polygon", "corners", "top_left"] = "auto"
+    """What YOLO's rows hold behind the class: the box's centre and size, and what else stands there is left out; points
+    of a polygon; ``x1 y1 x2 y2``; or the top left corner and the size."""
+    doubtful: Literal["leave_out", "background"] = "leave_out"
+    """What becomes of images whose labels are all unusable, or may be missing."""
+    outside: bool = False
+    """Follow paths in a data.yaml, a list or the like that lead out of the data set's folder."""

@@ -49,6 +49,8 @@ OTHER = {
     "model.num_classes": "7",
     "model.resize": "shorter_side",
     "data.val_split": "none",
+    "data.reading.rows": "box",
+    "data.reading.doubtful": "background",
     "data.hold_out": "0.2",
     "data.limit": "5",
     "optimizer.name": "adamw",

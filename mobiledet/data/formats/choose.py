@@ -13,7 +13,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from mobiledet.config.schema import ReadingConfig
 from mobiledet.data.coco import CocoDataset
 from mobiledet.data.faults import ImportLog
 from mobiledet.data.formats.assemble import assemble
@@ -24,6 +23,7 @@ from mobiledet.data.formats.tree import Tree, suffix, there
 from mobiledet.data.formats.voc import VOC
 from mobiledet.data.formats.yolo import YOLO
 from mobiledet.errors import DataError
+from mobiledet.utils.settings import ReadingConfig
 
 FORMATS: tuple[Format, ...] = (VOC(), YOLO(), COCO())
 """Every format. Another one is added here."""

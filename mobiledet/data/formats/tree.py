@@ -10,9 +10,9 @@ from functools import lru_cache
 from pathlib import Path
 from posixpath import basename, dirname, join, splitext
 
-from mobiledet.config.schema import ReadingConfig
 from mobiledet.data.images import EXTENSIONS
 from mobiledet.errors import DataError
+from mobiledet.utils.settings import ReadingConfig
 
 _SPLITS = {
     "train": "train", "training": "train", "trainval": "trainval", "val": "val", "valid": "val",
