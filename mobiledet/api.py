@@ -141,6 +141,7 @@ def evaluate(
     from mobiledet.data.opening import open_recorded_split, open_split
     from mobiledet.data.torch_dataset import from_torch
     from mobiledet.evaluation.scoring import score_model
+    from mobiledet.exporters.agreement import warn_of_other_processor
 
     def choose(config: Config) -> CocoDataset:
         if data is None:
@@ -149,6 +150,7 @@ def evaluate(
             return open_split(Path(data), split)
         return from_torch(data, "data")
 
+    warn_of_other_processor(model)
     score = score_model(
         str(model), choose, limit=limit, batch_size=batch_size, workers=workers, threads=threads, device=device
     )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,11 @@ import numpy as np
 from mobiledet.detections import Detections
 from mobiledet.errors import ModelFileError
 from mobiledet.ops.numpy_boxes import pairwise_iou
+from mobiledet.runtime.choose import find_runtime
 from mobiledet.utils.files import write_json
+from mobiledet.utils.machine import instruction_set
+
+logger = logging.getLogger(__name__)
 
 FORMAT = "mobiledet certificate"
 VERSION = 1
@@ -85,6 +91,7 @@ class AgreementReport:
         problems: Which limits were exceeded.
         layers: Where quantisation does the most damage, worst first; measured only when a limit was exceeded.
         versions: Of the packages involved.
+        instruction_set: Of the processor, as `instruction_set` names it; empty in reports of older versions.
     """
 
     file: str
@@ -97,6 +104,7 @@ class AgreementReport:
     problems: list[str] = field(default_factory=list)
     layers: list[dict[str, Any]] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
+    instruction_set: str = ""
 
     @property
     def passed(self) -> bool:
@@ -126,6 +134,7 @@ class AgreementReport:
             "limits": asdict(self.limits),
             "layers": self.layers,
             "versions": self.versions,
+            "instruction_set": self.instruction_set,
         }
         write_json(report_path(model), content)
 
@@ -160,6 +169,7 @@ class AgreementReport:
                 problems=[str(problem) for problem in content["problems"]],
                 layers=list(content["layers"]),
                 versions=dict(content["versions"]),
+                instruction_set=str(content.get("instruction_set", "")),
             )
         except FileNotFoundError:
             return None
@@ -188,6 +198,22 @@ class AgreementReport:
 def report_path(model: Path) -> Path:
     """Where a model's agreement report lies: beside it."""
     return model.with_name(f"{model.name}.certificate.json")
+
+
+def warn_of_other_processor(model: str | Path) -> None:
+    """Say so if the report beside an exported model was made on another instruction set than this processor's."""
+    runtime, made_on, here = find_runtime(model), "", instruction_set()
+    if runtime is not None:
+        with suppress(ModelFileError):  # a damaged report proves nothing, and is in nobody's way
+            report = AgreementReport.read(runtime.model_path(Path(model)))
+            made_on = "" if report is None else report.instruction_set
+    if made_on not in ("", here):
+        logger.warning(
+            "%s: compared with its checkpoint on another processor (%s); on this one (%s) INT8 may give other scores",
+            model,
+            made_on,
+            here,
+        )
 
 
 def compare(wanted: Sequence[Detections], found: Sequence[Detections], *, threshold: float) -> Agreement:

@@ -28,6 +28,7 @@ from mobiledet.runtime.choose import RUNTIMES
 from mobiledet.runtime.detector import Detector
 from mobiledet.structures import ImageArray, ResizeRule
 from mobiledet.utils.files import sync
+from mobiledet.utils.machine import instruction_set
 from mobiledet.utils.text import count
 
 if TYPE_CHECKING:
@@ -210,6 +211,7 @@ def _compare(reference: Detector, path: Path, output: Path, options: ExportOptio
         forced=options.force,
         problems=problems(agreement, ap, limits),
         versions=versions,
+        instruction_set=instruction_set(),
     )
 
 

@@ -37,6 +37,19 @@ def processor_name() -> str:
     return board or platform.processor() or platform.machine() or "unknown"
 
 
+def instruction_set() -> str:
+    """What this processor computes networks with, as far as results depend on it: ``"x86_64 AVX2 AVX512F"``."""
+    from importlib import import_module
+
+    import numpy as np
+
+    core = "numpy.core" if np.__version__.startswith("1.") else "numpy._core"
+    features = getattr(import_module(f"{core}._multiarray_umath"), "__cpu_features__", {})
+    known = [name for name in ("AVX2", "AVX512F", "AVX512VNNI", "ASIMD", "ASIMDDP", "SVE") if features.get(name)]
+    flags = set(read_text("/proc/cpuinfo").split())
+    return " ".join([platform.machine(), *known, *(flag for flag in ("avx_vnni", "amx_int8", "i8mm") if flag in flags)])
+
+
 def usable_cores() -> int:
     """Cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):

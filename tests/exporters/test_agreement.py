@@ -14,7 +14,9 @@ from mobiledet.exporters.agreement import (
     compare,
     problems,
     report_path,
+    warn_of_other_processor,
 )
+from mobiledet.utils.machine import instruction_set
 
 
 def found(boxes, scores, labels):
@@ -87,6 +89,16 @@ def test_written_and_read(tmp_path, report):
     plain = json.loads((tmp_path / "m.onnx.certificate.json").read_text())
     assert (plain["passed"], plain["pictures"], plain["matched_share"]) == (report.passed, 8, 0.97)
     assert "97 of 100 boxes (97.00%)" in report.lines()[0]
+
+
+@pytest.mark.parametrize(("made_on", "warned"), [(instruction_set(), False), ("", False), ("x86_64 AVX2 NONE", True)])
+def test_another_processor_is_reported(tmp_path, caplog, made_on, warned):
+    replace(REPORT, instruction_set=made_on).write(tmp_path / "m.onnx")
+    warn_of_other_processor(tmp_path / "m.onnx")
+    warn_of_other_processor(tmp_path / "best.pt")
+    assert [made_on in record.message and instruction_set() in record.message for record in caplog.records] == (
+        [True] if warned else []
+    )
 
 
 @pytest.mark.parametrize(

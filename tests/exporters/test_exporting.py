@@ -15,6 +15,7 @@ from mobiledet.exporters import exporting
 from mobiledet.exporters.agreement import Agreement, AgreementReport
 from mobiledet.exporters.base import ExportOptions
 from mobiledet.exporters.exporting import export_model
+from mobiledet.utils.machine import instruction_set
 
 ONE_THREAD = ExportOptions(threads=1)
 
@@ -37,6 +38,7 @@ def test_a_checkpoint_becomes_a_file_with_its_agreement_report(tiny_checkpoint, 
     assert report.agreement.largest_score_difference < 1e-4
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.onnx", "model.onnx.certificate.json"]
     assert AgreementReport.read(output) == report
+    assert report.instruction_set == instruction_set()
     assert report.checkpoint["file"] == str(checkpoint)
     assert len(report.checkpoint["sha256"]) == 64
     card = Detector(output).card

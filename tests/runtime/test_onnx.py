@@ -1,5 +1,8 @@
 import itertools
 import json
+import platform
+import shutil
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -9,6 +12,7 @@ import pytest
 from tiny_detectors import HEADS, SIZE, assert_same, expected, make_images, tiny_detector
 
 from mobiledet.errors import MissingDependencyError, ModelFileError
+from mobiledet.exporters.int8 import quantise
 from mobiledet.exporters.onnx import trace_onnx, write_onnx
 from mobiledet.runtime.card import KEY, ModelCard
 from mobiledet.runtime.choose import open_backend
@@ -37,6 +41,50 @@ def test_whether_waiting_threads_keep_cores_busy(sigmoid, spin):
     else:
         assert options.get_session_config_entry(key) == "0"
     assert_same(network.run(make_images(1), 0.01, 0.6), expected(model, make_images(1)))
+
+
+EMULATOR = shutil.which("qemu-x86_64") or shutil.which("qemu-x86_64-static")
+
+RUN = """
+import json, sys, numpy
+from mobiledet.runtime import onnx
+if sys.argv[1] == "as it comes":
+    onnx.sums_saturate = lambda: False
+backend = onnx.OnnxBackend(onnx.Path(sys.argv[2]), threads=1)
+print(json.dumps([onnx.sums_saturate(), backend.run(numpy.load(sys.argv[3]), 0.01, 0.6).scores.tolist()]))
+"""
+
+
+def test_int8_finds_the_same_on_a_processor_without_vnni(tmp_path):
+    if EMULATOR is None or platform.machine() != "x86_64":
+        pytest.skip("needs qemu-x86_64 (Debian: qemu-user-static), which plays the older processor")
+    images = np.full((1, *SIZE, 3), 255, np.uint8)
+    images[:, ::2, 10:50] = 200
+    model, card = tiny_detector("sigmoid")
+    write_onnx(quantise(trace_onnx(model, size=SIZE), [images, *make_images(4)[:, None]]), card, tmp_path / "m.onnx")
+    np.save(tmp_path / "images.npy", images)
+    exact = OnnxBackend(tmp_path / "m.onnx", threads=1).run(images, 0.01, 0.6).scores
+
+    def emulated(how):
+        command = [EMULATOR, "-cpu", "Haswell", sys.executable, "-c", RUN, how, tmp_path / "m.onnx"]
+        done = subprocess.run([*command, tmp_path / "images.npy"], capture_output=True, text=True, check=True)
+        return json.loads(done.stdout)
+
+    saturates, scores = emulated("as it is opened")
+    assert saturates
+    np.testing.assert_array_equal(np.array(scores, np.float32), exact)
+    assert np.abs(np.array(emulated("as it comes")[1]) - exact).max() > 0.01, "nothing saturates in this model"
+
+
+@pytest.mark.parametrize("saturate", [False, True])
+def test_exact_sums_are_asked_for_where_they_are_lost(sigmoid, monkeypatch, saturate):
+    monkeypatch.setattr("mobiledet.runtime.onnx.sums_saturate", lambda: saturate)
+    options = OnnxBackend(sigmoid[-1], threads=1)._session.get_session_options()
+    if saturate:
+        assert options.get_session_config_entry("session.x64quantprecision") == "1"
+    else:
+        with pytest.raises(RuntimeError):
+            options.get_session_config_entry("session.x64quantprecision")
 
 
 @pytest.mark.parametrize("head", [*HEADS, "tensorflow"])

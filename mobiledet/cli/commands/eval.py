@@ -45,6 +45,7 @@ def run(arguments: argparse.Namespace) -> None:
     from mobiledet.data.opening import open_recorded_split, open_split
     from mobiledet.evaluation.metrics import format_metrics
     from mobiledet.evaluation.scoring import score_model
+    from mobiledet.exporters.agreement import warn_of_other_processor
     from mobiledet.utils.files import write_json
 
     def choose(config: Config) -> CocoDataset:
@@ -54,6 +55,7 @@ def run(arguments: argparse.Namespace) -> None:
         root = arguments.data or Path(config.data.root)
         return open_split(root, arguments.split, annotations=named[0], images=named[1])
 
+    warn_of_other_processor(arguments.model)
     score = score_model(
         arguments.model,
         choose,
