@@ -31,6 +31,7 @@ class ImageFault(Enum):
     NOT_AN_IMAGE = "not an image"
     TRUNCATED = "truncated"
     DAMAGED = "damaged"
+    TOO_LARGE = "too large"
 
 
 class ImageError(DataError):

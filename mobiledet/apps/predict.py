@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 
 import cv2
 
-from mobiledet.data.images import EXTENSIONS, load_image
+from mobiledet.data.image_headers import EXTENSIONS
+from mobiledet.data.images import files_below, load_image
 from mobiledet.data.videos import VIDEO_EXTENSIONS, read_video
 from mobiledet.detections import Detections
 from mobiledet.draw.boxes import draw_detections, write_image
@@ -24,9 +25,6 @@ from mobiledet.structures import ImageArray
 from mobiledet.utils.files import nearby, refuse_existing, write_json, write_text
 
 logger = logging.getLogger(__name__)
-
-_FOREIGN = frozenset({".gif", ".avif", ".heic", ".heif"})
-"""Images that are read where Pillow can, and named where it can't."""
 
 _VIDEO_FPS = 25.0
 """Frames a second of a drawn video."""
@@ -106,9 +104,8 @@ def find_inputs(words: Sequence[str]) -> list[Input]:
             continue
         path = Path(word)
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
-            known = EXTENSIONS | _FOREIGN | VIDEO_EXTENSIONS
-            files = [p for p in inside if p.suffix.lower() in known]
+            inside = files_below(path)
+            files = [p for p in inside if p.suffix.lower() in EXTENSIONS | VIDEO_EXTENSIONS]
             if not files:
                 raise ImageError(f"{path} holds no image and no video; {len(inside)} other files", ImageFault.MISSING)
         elif path.exists():

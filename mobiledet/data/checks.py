@@ -264,6 +264,7 @@ def _check_images(
     report.add(Fault.IMAGE_UNREADABLE, damaged, lambda row: (describe(row)[0], str(failed[row])))
 
     infos = {row: info for row, info in found.items() if isinstance(info, ImageInfo) and sound[row]}
+    report.add(Fault.IMAGE_MENDED, [row for row, info in infos.items() if info.mended], describe)
     seen = np.array(list(infos), np.int64)
     stored = np.array([(info.height, info.width) for info in infos.values()], np.int64).reshape(-1, 2)
     turned = np.array([info.upright_size for info in infos.values()], np.int64).reshape(-1, 2)

@@ -76,6 +76,7 @@ class Fault(Enum):
     CROWD_FLAG = _REFUSED, "values of iscrowd other than 0 and 1", "write 0 for an object, 1 for a crowd"
 
     IMAGE_UNLABELLED = _DROPPED, "images without labels (not known to be background), not used"
+    IMAGE_KIND = _DROPPED, "images of kinds that aren't read (save them as JPEG or PNG)"
     LABELS_SHARED = _DROPPED, "images that share one label file with another image"
     LABELS_SEVERAL = _DROPPED, "images labelled by several files, all but the first"
     NOT_LISTED = _DROPPED, "images in no split list, not used"
@@ -97,6 +98,7 @@ class Fault(Enum):
     BOX_SMALL = _DROPPED, "boxes dropped as too small"
     BOX_DUPLICATE = _REPAIRED, "exact duplicate boxes dropped"
 
+    IMAGE_MENDED = _REPAIRED, "JPEG files without their end marker, complete otherwise"
     ANNOTATION_ID = _REPAIRED, "annotation ids renumbered (missing, duplicate or below 1)"
     ID_CONVERTED = _REPAIRED, "ids read as whole numbers"
     NAME_CONVERTED = _REPAIRED, "category names read as text"

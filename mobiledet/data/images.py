@@ -1,4 +1,7 @@
-"""Reading and verifying images: JPEG, PNG, BMP, WebP and TIFF.
+"""Reading and verifying images, one way for every tool.
+
+JPEG, PNG, BMP, WebP and TIFF are decoded by OpenCV; what it can't read of them, and GIF (its first frame), AVIF, HEIC
+(with the package pillow-heif), JPEG 2000 and PNM, by Pillow. No image is decoded before its size has been looked at.
 
 A training loop must not be fed half an image: depending on its version, OpenCV decodes a truncated JPEG to an image
 with a grey bottom and says nothing. So the end of the file is checked before it is decoded, and before training every
@@ -11,51 +14,58 @@ versions. (Both always turn TIFF files upright; here those count as upright.)
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import logging
 import os
 import threading
-import warnings
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, cast
 
+import cv2
 import numpy as np
 
+from mobiledet.data.image_headers import (
+    BROKEN,
+    EXTENSIONS,
+    UNREAD_EXTENSIONS,
+    check_pixels,
+    image_format,
+    is_whole,
+    jpeg_endings,
+    max_pixels,
+    open_with_pillow,
+    orientation_in,
+    size_in_header,
+    stored_orientation,
+)
 from mobiledet.download.fetch import Remote, fetch_bytes
 from mobiledet.errors import ImageError, ImageFault, MobiledetError
 from mobiledet.preprocess import check_image
 from mobiledet.structures import ImageArray, Size
 from mobiledet.utils.files import cache_folder, write_bytes
 from mobiledet.utils.progress import progress_bar
+from mobiledet.utils.text import listing
 
 if TYPE_CHECKING:
     import PIL.Image
 
 logger = logging.getLogger(__name__)
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff"})
-"""Lower-case endings of the files that `find_images` takes for images."""
-
 ImageSource: TypeAlias = "str | Path | bytes | ImageArray | PIL.Image.Image"
 """An image in any of the usual forms, see `load_image`."""
 
-BROKEN = "copy or download it again, or take it out of the data"
-"""The remedy for a damaged image, as error messages end."""
+_OPENCV = frozenset({"JPEG", "PNG", "BMP", "WEBP", "TIFF"})
+_NEEDS = {
+    "HEIF": "HEIC, which is read with the package pillow-heif (pip install pillow-heif)",
+    "AVIF": "AVIF, which is read with Pillow 11.3 or newer",
+}
 
-_ORIENTATION_TAG = 0x0112
-
-_STARTS = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
-_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
-"""PNG's last chunk, which holds nothing, with its checksum."""
-
-_CACHE_VERSION = 1
+_CACHE_VERSION = 2
 CHUNK = 16  # images handed to a thread at a time
-_warning_filters = threading.Lock()  # warnings.catch_warnings swaps state shared by all threads
 
 
 @dataclass(frozen=True)
@@ -66,11 +76,13 @@ class ImageInfo:
         height: rows of pixels as stored, before any rotation.
         width: columns of pixels as stored.
         orientation: EXIF orientation in ``1..8``; 1, upright, when absent or invalid.
+        mended: whether it is a JPEG that lacks its end marker, and nothing else.
     """
 
     height: int
     width: int
     orientation: int = 1
+    mended: bool = False
 
     @property
     def stored_size(self) -> Size:
@@ -85,7 +97,8 @@ class ImageInfo:
 
 _Found: TypeAlias = ImageInfo | ImageError
 _Verified: TypeAlias = Generator[tuple[int, _Found], None, None]
-_Cache: TypeAlias = dict[str, tuple[int, int, int, int, int]]  # path -> bytes, mtime_ns, height, width, orientation
+_Cache: TypeAlias = dict[str, tuple[int, int, int, int, int, int]]
+"""Path -> bytes, mtime_ns, height, width, orientation, mended."""
 
 
 def read_image(path: str | Path, *, apply_orientation: bool = True) -> ImageArray:
@@ -99,9 +112,9 @@ def read_image(path: str | Path, *, apply_orientation: bool = True) -> ImageArra
         ``(height, width, 3)`` uint8, RGB.
 
     Raises:
-        ImageError: the file is missing, unreadable, not an image or truncated.
+        ImageError: the file is missing, unreadable, not an image, truncated or too large.
     """
-    return _decode(path, read_bytes(path), apply_orientation=apply_orientation)
+    return decode_image(path, read_bytes(path), apply_orientation=apply_orientation)
 
 
 def load_image(source: ImageSource) -> ImageArray:
@@ -120,49 +133,135 @@ def load_image(source: ImageSource) -> ImageArray:
         ValueError: An array of another shape or type.
     """
     if isinstance(source, bytes):
-        source = _opened("the image", source)
-    elif isinstance(source, str) and source.startswith(("http://", "https://")):
-        source = _opened(Remote(source).address, fetch_bytes(source))
-    elif isinstance(source, str | os.PathLike):
-        source = _opened(source, read_bytes(source))
+        return _decode_and_report("the image", source)
+    if isinstance(source, str) and source.startswith(("http://", "https://")):
+        return _decode_and_report(Remote(source).address, fetch_bytes(source))
+    if isinstance(source, str | os.PathLike):
+        return _decode_and_report(source, read_bytes(source))
     if not isinstance(source, np.ndarray):
         from PIL import Image, ImageOps  # only now: most callers never need it
 
         if isinstance(source, Image.Image):
-            source = np.asarray(ImageOps.exif_transpose(source).convert("RGB"))
+            check_pixels("the image", source.size[::-1])
+            return _pillow_pixels(ImageOps.exif_transpose(source), "the image")
     check_image(source)
     return source
 
 
-def _opened(name: str | Path, data: bytes) -> ImageArray | PIL.Image.Image:
-    """An image file's content, by OpenCV; what only Pillow knows (a GIF's first frame, AVIF, its plugins) by that."""
-    try:
-        return _decode(name, data, apply_orientation=True)
-    except ImageError as error:
-        if error.fault is not ImageFault.NOT_AN_IMAGE:
-            raise
-        from PIL import Image
+def _decode_and_report(name: str | Path, data: bytes) -> ImageArray:
+    image = decode_image(name, data)
+    if image_format(data) == "JPEG" and not is_whole("JPEG", data):
+        logger.warning("%s lacks the JPEG end marker and nothing else; it is read all the same", name)
+    return image
 
+
+def decode_image(name: str | Path, data: bytes, *, apply_orientation: bool = True, shrink: int = 1) -> ImageArray:
+    """The pixels of an image file's content.
+
+    Args:
+        name: what to call it in messages.
+        data: the content; decides the format.
+        apply_orientation: turn the image upright as its EXIF data says.
+        shrink: 2, 4 or 8 to decode a JPEG at that part of its sides, which is quicker.
+
+    Returns:
+        ``(height, width, 3)`` uint8, RGB.
+
+    Raises:
+        ImageError: it is not an image, truncated, damaged or too large.
+    """
+    file = _examine(name, data)
+    rgb = _opencv_pixels(file.data, shrink) if file.opencv else None
+    if rgb is None:
         try:
-            return Image.open(io.BytesIO(data))
-        except Exception:
-            raise error from None
-
-
-def _decode(path: str | Path, data: bytes, *, apply_orientation: bool) -> ImageArray:
-    import cv2  # here, so that naming this module's types doesn't load OpenCV
-
-    check_container(path, data)
-    try:
-        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error as error:
-        raise ImageError(f"{path} can't be decoded: {error.err}; {BROKEN}") from error
-    if bgr is None:
-        raise ImageError(
-            f"{path} can't be decoded: its content is damaged, or of a kind that OpenCV can't read; {BROKEN}"
-        )
-    rgb: ImageArray = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+            with open_with_pillow(file.data, file.kind) as image:
+                rgb = _pillow_pixels(image, name)
+        except ImageError:
+            raise
+        except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
+            raise ImageError(f"{name} can't be decoded: {error}; {BROKEN}") from error
     return _turn_upright(rgb, stored_orientation(data)) if apply_orientation else rgb
+
+
+class _File(NamedTuple):
+    """An image file: the format as Pillow calls it, the content, whole, whether its end was added, what decodes it."""
+
+    kind: str
+    data: bytes
+    mended: bool
+    opencv: bool
+
+
+def _examine(name: str | Path, data: bytes) -> _File:
+    """Look at all that can be known without decoding, but for a JPEG without its end.
+
+    Raises:
+        ImageError: it is not an image, truncated or too large.
+    """
+    kind = image_format(data)
+    if kind is None:
+        hint = BROKEN
+        if data.startswith(b"version https://git-lfs"):
+            hint = "fetch the real file with `git lfs pull`"
+        elif data.startswith((b"8BPS", b"%PDF", b"<svg", b"\xff\x0a")) or data[4:8] in (b"ftyp", b"JXL "):
+            hint = "save it as one of these"
+        raise ImageError(
+            f"{name} is not a JPEG, PNG, BMP, WebP, TIFF, GIF, AVIF, HEIC, JPEG 2000 or PNM: it starts with "
+            f"{data[:24]!r}; {hint}",
+            ImageFault.NOT_AN_IMAGE,
+        )
+    size, opencv = size_in_header(kind, data), kind in _OPENCV
+    if size is None and kind not in ("JPEG", "PNG"):  # which are truncated then
+        try:
+            with open_with_pillow(data, kind) as image:
+                size = image.size[::-1]
+                # OpenCV can't read these, and says so on the user's screen each time.
+                opencv &= image.mode not in ("I", "F") and image.info.get("compression") not in ("zstd", "lzma")
+        except KeyError:
+            what = _NEEDS.get(kind, f"{kind}, which this Pillow can't read")
+            raise ImageError(f"{name} is {what}; or save it as JPEG or PNG", ImageFault.NOT_AN_IMAGE) from None
+        except Exception as error:
+            raise ImageError(f"{name} can't be decoded: {error}; {BROKEN}") from error
+    if size is not None:
+        check_pixels(name, size)
+        if is_whole(kind, data):
+            return _File(kind, data, False, opencv)
+        if kind == "JPEG" and (mended := _with_end(data)):
+            return _File(kind, mended, True, opencv)
+    raise ImageError(
+        f"{name} is truncated: the {kind} has no end after {len(data)} bytes; {BROKEN}", ImageFault.TRUNCATED
+    )
+
+
+def _with_end(data: bytes) -> bytes | None:
+    """A JPEG that lacks its end marker, with one; None where more than that is missing."""
+    images, endings = [], jpeg_endings(data)
+    try:
+        for ending in endings:
+            with open_with_pillow(ending, "JPEG") as image:  # which says nothing on the user's screen
+                images.append(np.asarray(image))
+    except Exception:
+        return None
+    return endings[0] if images and all(np.array_equal(images[0], image) for image in images) else None
+
+
+def _opencv_pixels(data: bytes, shrink: int = 1) -> ImageArray | None:
+    """RGB as stored; None where OpenCV can't decode it."""
+    flags = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
+    how = flags.get(shrink, cv2.IMREAD_COLOR) | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), how)
+    except cv2.error:
+        return None
+    return None if bgr is None else cast(ImageArray, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB))
+
+
+def _pillow_pixels(image: PIL.Image.Image, name: str | Path) -> ImageArray:
+    if image.mode in ("I", "F"):
+        raise ImageError(f"{name} has 32 bits per sample, and nothing says which value is white; save it with 8 or 16")
+    if image.mode.startswith("I;16"):
+        return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2)
+    return np.asarray(image.convert("RGB"))
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:
@@ -177,18 +276,33 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            files = sorted(p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file())
-            inside = [p for p in files if not p.name.startswith(".")]  # macOS leaves ._name.jpg beside name.jpg
-            if not inside:
+            inside = files_below(path)
+            images = [file for file in inside if file.suffix.lower() in EXTENSIONS]
+            if not images:
                 raise ImageError(
                     f"{path} holds no image; files ending in {', '.join(sorted(EXTENSIONS))} count", ImageFault.MISSING
                 )
-            found += inside
+            found += images
         elif path.exists():
             found.append(path)
         else:
             raise ImageError(f"{path} doesn't exist; name an image or a folder of images", ImageFault.MISSING)
     return found
+
+
+def files_below(folder: Path) -> list[Path]:
+    """The files below a folder in sorted order, but hidden ones; images of kinds that aren't read are reported."""
+    # macOS leaves ._name.jpg beside name.jpg.
+    files = sorted(p for p in folder.rglob("*") if not p.name.startswith(".") and p.is_file())
+    unread = [file.name for file in files if file.suffix.lower() in UNREAD_EXTENSIONS]
+    if unread:
+        logger.warning(
+            "%s: %d images of kinds that aren't read are left out (%s); save them as JPEG or PNG",
+            folder,
+            len(unread),
+            listing(unread, 3),
+        )
+    return files
 
 
 def read_bytes(path: str | Path) -> bytes:
@@ -214,91 +328,6 @@ def read_bytes(path: str | Path) -> bytes:
     return data
 
 
-def check_container(path: str | Path, data: bytes) -> str:
-    """Make sure that a file is an image and reaches its own end.
-
-    Returns:
-        The format as Pillow calls it.
-
-    Raises:
-        ImageError: it is not an image, or truncated.
-    """
-    kind = image_format(data)
-    if kind is None:
-        hint = BROKEN
-        if data.startswith(b"version https://git-lfs"):
-            hint = "fetch the real file with `git lfs pull`"
-        elif data.startswith((b"GIF8", b"%PDF")) or data[4:8] == b"ftyp":  # HEIC and AVIF, as telephones write them
-            hint = "save it as one of these"
-        raise ImageError(
-            f"{path} is not a JPEG, PNG, BMP, WebP or TIFF: it starts with {data[:24]!r}; {hint}",
-            ImageFault.NOT_AN_IMAGE,
-        )
-    if (kind == "JPEG" and not _jpeg_ends(data)) or (kind == "PNG" and _PNG_END not in data):
-        raise ImageError(
-            f"{path} is truncated: the {kind} has no end after {len(data)} bytes; {BROKEN}", ImageFault.TRUNCATED
-        )
-    return kind
-
-
-def image_format(data: bytes) -> str | None:
-    """The format of an image file as Pillow calls it, by its first bytes; None if they aren't one's."""
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "WEBP"
-    return next((kind for start, kind in _STARTS.items() if data.startswith(start)), None)
-
-
-def _jpeg_ends(data: bytes) -> bool:
-    # Entropy-coded data stuffs each ff with 00, so ff d9 after the start of scan is the end of the image. Before
-    # it, an embedded thumbnail has an end of its own; after it, cameras append what they like.
-    position = 2
-    while position + 4 <= len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
-        if marker == 0xFF:  # a fill byte
-            position += 1
-            continue
-        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-        if marker == 0xDA:  # the start of scan
-            return data.find(b"\xff\xd9", position) >= 0
-    return False
-
-
-def stored_orientation(data: bytes) -> int:
-    """EXIF orientation of a JPEG, PNG or WebP; 1 when it is absent, invalid or for another format."""
-    # Most files have no such block, and needn't be opened for it.
-    if image_format(data) not in ("JPEG", "PNG", "WEBP") or not any(
-        mark in data for mark in (b"Exif", b"eXIf", b"EXIF")
-    ):
-        return 1
-    from PIL import Image
-
-    try:
-        with _warning_filters, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # large but bearable sizes, odd EXIF blocks
-            image = Image.open(io.BytesIO(data))
-        with image:
-            if image.format == "PNG":
-                image.load()  # the block may stand behind the pixels
-            return _orientation_of(image.info)
-    except Exception:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, ...
-        return 1
-
-
-def _orientation_of(info: Mapping[Any, Any]) -> int:
-    """EXIF orientation in what Pillow says of a file; 1 when it is absent or invalid."""
-    from PIL import Image
-
-    try:
-        with _warning_filters, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd EXIF blocks
-            exif = Image.Exif()
-            exif.load(info.get("exif", b""))
-            value = exif.get(_ORIENTATION_TAG)
-    except Exception:  # as above
-        return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
 def _turn_upright(image: ImageArray, orientation: int) -> ImageArray:
     """Undo an EXIF orientation (CIPA DC-008: which corner of the scene the first row and column show)."""
     if orientation >= 5:
@@ -310,29 +339,24 @@ def _turn_upright(image: ImageArray, orientation: int) -> ImageArray:
 
 
 def verify_image(path: str | Path) -> ImageInfo:
-    """Decode the whole of an image, as cheaply as that goes, to know that it can be read.
+    """Decode the whole of an image, as cheaply as that goes, to know that `read_image` can read it.
 
     Raises:
-        ImageError: as `read_image`, and for images of more than about 179 million pixels.
+        ImageError: as `read_image`.
     """
-    from PIL import Image
-
-    data = read_bytes(path)
-    kind = check_container(path, data)
+    kind, data, mended, _ = _examine(path, read_bytes(path))
+    if kind not in ("JPEG", "PNG"):
+        height, width = decode_image(path, data, apply_orientation=False).shape[:2]
+        return ImageInfo(height, width, stored_orientation(data))
     try:
-        with _warning_filters, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # large but bearable sizes, odd EXIF blocks
-            image = Image.open(io.BytesIO(data), formats=[kind])
-        with image:
+        # OpenCV gives what is left of a damaged one, and says nothing.
+        with open_with_pillow(data, kind) as image:
             width, height = image.size
             image.draft("L", (1, 1))  # JPEG: reads all entropy-coded data, but rebuilds 1/64 of the pixels
             image.load()
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{path} has more pixels than can be trained on: {error}; scale it down") from error
-    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
+    except Exception as error:  # as above
         raise ImageError(f"{path} can't be decoded: {error}; {BROKEN}") from error
-    # TIFF counts as upright, BMP has no such block.
-    return ImageInfo(height, width, _orientation_of(image.info) if kind in ("JPEG", "PNG", "WEBP") else 1)
+    return ImageInfo(height, width, orientation_in(image.info), mended)
 
 
 def verify_images(paths: Sequence[Path], folder: Path, *, progress: bool = False) -> list[_Found]:
@@ -346,7 +370,7 @@ def verify_images(paths: Sequence[Path], folder: Path, *, progress: bool = False
         For each path what was found, or the error.
     """
     cache_file = _cache_file(folder)
-    cache = _load_cache(cache_file)
+    cache, largest = _load_cache(cache_file), max_pixels()
     keys = [os.path.abspath(path) for path in paths]  # noqa: PTH100 -- a third of the time of Path.absolute
     results: list[_Found | None] = [None] * len(keys)
     stamps: list[tuple[int, int]] = []
@@ -358,8 +382,8 @@ def verify_images(paths: Sequence[Path], folder: Path, *, progress: bool = False
         except (OSError, ValueError):
             stamps.append((-1, -1))  # verify_image will say what is wrong
         known = cache.get(key)
-        if known is not None and (known[0], known[1]) == stamps[i]:
-            results[i] = ImageInfo(*known[2:])
+        if known is not None and known[:2] == stamps[i] and known[2] * known[3] <= largest:
+            results[i] = ImageInfo(*known[2:5], bool(known[5]))
         else:
             todo.append(i)
 
@@ -375,7 +399,8 @@ def verify_images(paths: Sequence[Path], folder: Path, *, progress: bool = False
             for i, result in bar:
                 results[i] = result
                 if isinstance(result, ImageInfo):
-                    cache[keys[i]] = (*stamps[i], result.height, result.width, result.orientation)
+                    size = result.stored_size
+                    cache[keys[i]] = (*stamps[i], *size, result.orientation, int(result.mended))
     finally:  # also when interrupted: the next start continues from here
         if todo:
             _save_cache(cache_file, cache)
@@ -414,9 +439,9 @@ def _load_cache(file: Path | None) -> _Cache:
 
 
 def _is_note(note: object) -> bool:
-    if not isinstance(note, list) or len(note) != 5 or any(type(value) is not int for value in note):
+    if not isinstance(note, list) or len(note) != 6 or any(type(value) is not int for value in note):
         return False
-    size, _, height, width, orientation = note
+    size, _, height, width, orientation, _ = note
     return bool(size > 0 and height > 0 and width > 0 and 1 <= orientation <= 8)
 
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mobiledet.errors import SourceError
+from mobiledet.data.image_headers import check_pixels
+from mobiledet.errors import ImageError, SourceError
 from mobiledet.utils.text import printable, shorten
 
 if TYPE_CHECKING:
@@ -65,7 +66,24 @@ def open_video(path: Path) -> Any:
     capture = _capture(str(path), cv2.CAP_FFMPEG) or _capture(str(path))  # the second for an OpenCV without FFmpeg
     if capture is None:
         raise SourceError(f"{path} {_not_a_video(head)}")
+    check_frame_size(capture, str(path))
     return capture
+
+
+def check_frame_size(capture: Any, name: str) -> None:
+    """Make sure, before a frame is decoded, that it has no more pixels than an image may have.
+
+    Raises:
+        SourceError: It has; the capture is closed then.
+    """
+    import cv2
+
+    height, width = (max(1, int(capture.get(side))) for side in (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH))
+    try:
+        check_pixels(name, (height, width))
+    except ImageError as error:
+        capture.release()
+        raise SourceError(str(error)) from None
 
 
 def is_utf8(path: Path) -> bool:
@@ -101,6 +119,7 @@ def _open(source: str | Path | int) -> Any:
     if capture is None:
         shown = re.sub(r"//[^/]*@", "//", str(source))  # without a password
         raise SourceError(f"the {what} {shown} can't be opened; correct it, or check that it is on")
+    check_frame_size(capture, f"the {what}")
     return capture
 
 

@@ -119,6 +119,12 @@ def test_refuses(tmp_coco, kind: Fault, change: Change, words: list[str]) -> Non
         assert word in line
 
 
+def test_a_jpeg_without_its_end_marker_is_used_and_reported(tmp_coco) -> None:
+    file = tmp_coco.images / "a.jpg"
+    file.write_bytes(file.read_bytes()[:-2])
+    assert tmp_coco.load().report.counts == {Fault.IMAGE_MENDED: 1}
+
+
 NO_CHANGE = [45.5, 2, 10, 20.25]
 REPAIRED: list[tuple[str, Change, int, list[float] | None]] = [
     (Fault.ANNOTATION_ID, annotation(id=0), 1, NO_CHANGE),

@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
-from mobiledet.data.images import ImageInfo, find_images, read_image, verify_image
-from mobiledet.errors import ImageError
+from mobiledet.data.image_headers import MAX_PIXELS_VARIABLE
+from mobiledet.data.images import ImageInfo, find_images, load_image, read_image, verify_image, verify_images
+from mobiledet.errors import ConfigError, ImageError, ImageFault
 
 HEIGHT, WIDTH = 40, 60
 
@@ -154,7 +156,8 @@ def test_refuses_other_formats_cut_short(tmp_path: Path, check, kind: str, share
         (b"<!DOCTYPE html><html>", "starts with b'<!DOCTYPE html><html>'"),
         (b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
         (b"\xff\xd8\xff\xe0 and then nothing of the sort \xff\xd9", "x.jpg"),
-        (b"GIF89a" + bytes(30), "not a JPEG, PNG"),
+        (b"GIF89a" + bytes(30), "x.jpg"),
+        (b"\xff\x0a" + bytes(30), "save it as one of these"),
         (None, "doesn't exist"),
         ("folder", "is a folder"),
     ],
@@ -186,23 +189,122 @@ def test_a_name_no_file_can_have_is_an_image_error() -> None:
         read_image("a\0b.jpg")
 
 
-def test_bombs_are_refused_and_large_pictures_pass_silently(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def bomb(kind: str) -> bytes:
+    """A file of some hundred bytes whose header speaks of 16,000 x 16,300 pixels."""
+    width, height = 16_000, 16_300
+    if kind == "GIF":
+        size = struct.pack("<HH", width, height)
+        return b"GIF89a" + size + b"\x80\0\0" + bytes(6) + b"," + bytes(4) + size + b"\0\x02\x02\x44\x01\0;"
+    stream = io.BytesIO()
+    Image.new("RGB", (16, 12)).save(stream, kind, **({"lossless": True} if kind == "WEBP" else {}))
+    data = stream.getvalue()
+    if kind == "WEBP":
+        place = data.index(b"VP8L") + 9
+        return data[:place] + struct.pack("<I", (width - 1) | (height - 1) << 14) + data[place + 4 :]
+    old = {"JPEG": ">HH", "PNG": ">II", "BMP": "<ii", "PPM": None, "TIFF": "<HHIIHHII", "JPEG2000": ">II"}[kind]
+    if old is None:
+        return data.replace(b"16 12", b"16000 16300")
+    if kind == "TIFF":
+        return data.replace(struct.pack("<HHII", 256, 4, 1, 16), struct.pack("<HHII", 256, 4, 1, width)).replace(
+            struct.pack("<HHII", 257, 4, 1, 12), struct.pack("<HHII", 257, 4, 1, height)
+        )
+    way = -1 if kind.startswith("JPEG") else 1
+    return data.replace(struct.pack(old, *(16, 12)[::way]), struct.pack(old, *(width, height)[::way]))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000"])
+@pytest.mark.parametrize("read", [read_image, verify_image, load_image, lambda file: load_image(file.read_bytes())])
+def test_a_bomb_is_refused_before_it_is_decoded(tmp_path: Path, kind: str, read: Callable[[Path], object]) -> None:
+    resource = pytest.importorskip("resource")
+    file = tmp_path / "x"
+    file.write_bytes(bomb(kind))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ImageError) as caught:
+        read(file)
+    assert caught.value.fault is ImageFault.TOO_LARGE
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB; decoded it takes 764,000
+
+
+def test_the_limit_is_adjustable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "x.png"
     file.write_bytes(encoded("PNG"))
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", HEIGHT * WIDTH - 1)  # Pillow warns here, and refuses at twice
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1)  # Pillow's own, which other parts of a program may need
+    monkeypatch.setenv(MAX_PIXELS_VARIABLE, str(HEIGHT * WIDTH))
+    assert read_image(file).shape == (HEIGHT, WIDTH, 3)
+    assert verify_images([file], tmp_path) == [ImageInfo(HEIGHT, WIDTH, 1)]
+    monkeypatch.setenv(MAX_PIXELS_VARIABLE, str(HEIGHT * WIDTH - 1))
+    (found,) = verify_images([file], tmp_path)  # though it was found good the last time
+    assert isinstance(found, ImageError)
+    with pytest.raises(ImageError, match="2400"):
+        load_image(Image.fromarray(noise()))
+    monkeypatch.setenv(MAX_PIXELS_VARIABLE, "many")
+    with pytest.raises(ConfigError, match="many"):
+        read_image(file)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "AVIF", "HEIF", "JPEG2000", "PPM", "MPO"])
+def test_what_only_pillow_reads_is_read_alike_everywhere(tmp_path: Path, kind: str) -> None:
+    if kind == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    if kind == "AVIF" and not features.check("avif"):
+        pytest.skip("this Pillow reads no AVIF")
+    file = tmp_path / "x"
+    lossless = {"AVIF": {"quality": 100}, "HEIF": {"quality": -1}, "JPEG2000": {"irreversible": False}}
+    file.write_bytes(encoded(kind, **lossless.get(kind, {})))
+    with Image.open(file) as opened:
+        expected = np.asarray(opened.convert("RGB"))
+        images = [read_image(file), load_image(file), load_image(opened)]
+    for image in images:
+        np.testing.assert_array_equal(image, expected)
     assert verify_image(file) == ImageInfo(HEIGHT, WIDTH, 1)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", HEIGHT * WIDTH // 2 - 1)
-    with pytest.raises(ImageError, match=r"more pixels.*scale it down"):
-        verify_image(file)
 
 
-def test_find_images(tmp_path: Path) -> None:
-    for name in ("b.JPG", "a.jpeg", "sub/c.PNG", "sub/d.txt", "._b.JPG", "e.tif", "odd"):
+@pytest.mark.parametrize(
+    ("mode", "compression"), [("RGB", "zstd"), ("RGB", "lzma"), ("I;16", "zstd"), ("I", None), ("F", None)]
+)
+def test_what_passes_the_check_can_be_read(tmp_path: Path, mode: str, compression: str | None) -> None:
+    file = tmp_path / "x.tif"
+    grey = noise()[..., 0]
+    deep = {"I;16": grey.astype(np.uint16) << 8, "I": grey.astype(np.int32), "F": grey.astype(np.float32)}
+    Image.fromarray(deep.get(mode, noise())).save(file, compression=compression)
+    if mode in ("I", "F"):
+        for check in (verify_image, read_image, load_image):
+            with pytest.raises(ImageError, match="32 bits"):
+                check(file)
+        return
+    np.testing.assert_array_equal(read_image(file), noise() if mode == "RGB" else np.stack([grey] * 3, axis=2))
+    assert verify_image(file) == ImageInfo(HEIGHT, WIDTH, 1)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_that_lacks_its_end_alone_is_mended(tmp_path: Path, progressive: bool, caplog) -> None:
+    whole = encoded("JPEG", progressive=progressive, quality=90)
+    file = tmp_path / "x.jpg"
+    file.write_bytes(whole)
+    expected = read_image(file)
+    for data in (whole[:-2], whole[:-1], whole[:-2] + bytes(500)):
+        file.write_bytes(data)
+        np.testing.assert_array_equal(read_image(file), expected)
+        assert verify_image(file) == ImageInfo(HEIGHT, WIDTH, 1, mended=True)
+        assert verify_images([file], tmp_path) * 2 == verify_images([file, file], tmp_path)
+        caplog.clear()
+        load_image(file)
+        assert "x.jpg" in caplog.text
+    for data in (whole[:-4], whole[:-12], whole[: len(whole) // 2] + bytes(3000), whole[:200]):
+        file.write_bytes(data)
+        with pytest.raises(ImageError) as caught:
+            read_image(file)
+        assert caught.value.fault is ImageFault.TRUNCATED
+
+
+def test_find_images(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("b.JPG", "a.jpeg", "sub/c.PNG", "sub/d.txt", "._b.JPG", "e.tif", "f.HEIC", "sub/g.dng", "odd"):
         file = tmp_path / name
         file.parent.mkdir(exist_ok=True)
         file.write_bytes(b"x")
     found = find_images([tmp_path / "odd", tmp_path])
-    assert [str(p.relative_to(tmp_path)) for p in found] == ["odd", "a.jpeg", "b.JPG", "e.tif", "sub/c.PNG"]
+    assert [str(p.relative_to(tmp_path)) for p in found] == ["odd", "a.jpeg", "b.JPG", "e.tif", "f.HEIC", "sub/c.PNG"]
+    assert "g.dng" in caplog.text
     (tmp_path / "none").mkdir()
     with pytest.raises(ImageError, match=r"none holds no image.*\.jpg"):
         find_images([tmp_path / "none"])

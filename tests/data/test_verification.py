@@ -72,8 +72,8 @@ def test_only_changed_pictures_are_verified_again(tmp_path: Path, counted: list[
     [
         lambda text: text[: len(text) // 2],
         lambda text: "[]",
-        lambda text: json.dumps({"version": 1, "pictures": ["x"]}),
-        lambda text: text.replace('"version": 1', '"version": 0'),
+        lambda text: json.dumps({"version": 2, "pictures": ["x"]}),
+        lambda text: text.replace('"version": 2', '"version": 1'),
         lambda text: text.replace(f"{HEIGHT}, {WIDTH}, 6", f"{HEIGHT}, {WIDTH}, 9"),
         lambda text: text.replace(f"{HEIGHT}, {WIDTH}, 6", f'"{HEIGHT}", {WIDTH}, 6'),
     ],

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mobiledet.data.coco import CocoDataset
-from mobiledet.data.faults import ImportLog
+from mobiledet.data.faults import Fault, ImportLog
 from mobiledet.data.formats.assemble import assemble
 from mobiledet.data.formats.base import Format, head
 from mobiledet.data.formats.coco import COCO
@@ -22,6 +22,7 @@ from mobiledet.data.formats.root import find_root
 from mobiledet.data.formats.tree import Tree, suffix, there
 from mobiledet.data.formats.voc import VOC
 from mobiledet.data.formats.yolo import YOLO
+from mobiledet.data.image_headers import UNREAD_EXTENSIONS
 from mobiledet.errors import DataError
 from mobiledet.utils.settings import ReadingConfig
 
@@ -123,6 +124,8 @@ def read_dataset(
     """
     found = source if isinstance(source, Recognised) else recognise(source, format, reading)
     log = ImportLog()
+    for file in found.tree.with_suffix(*UNREAD_EXTENSIONS):
+        log.add(Fault.IMAGE_KIND, file)
     images = found.format.read(found.tree, log, found.only)
     splits = assemble(images, found.tree.root, log, progress=progress)
     return ImportedDataset(found.format.name, found.tree.root, splits, log)

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from posixpath import basename, dirname, join, splitext
 
-from mobiledet.data.images import EXTENSIONS
+from mobiledet.data.image_headers import EXTENSIONS
 from mobiledet.errors import DataError
 from mobiledet.utils.settings import ReadingConfig
 

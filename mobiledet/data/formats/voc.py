@@ -31,7 +31,7 @@ from mobiledet.data.formats.base import (
     note_unlabelled,
 )
 from mobiledet.data.formats.tree import Tree, path_parts, split_name, split_of, stem, suffix, text_of
-from mobiledet.data.images import EXTENSIONS
+from mobiledet.data.image_headers import EXTENSIONS
 from mobiledet.errors import DataError
 
 _IMAGE_FOLDERS = ("JPEGImages", "images", "Images", "imgs", "img", "pictures")

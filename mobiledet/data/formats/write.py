@@ -15,7 +15,7 @@ from mobiledet.data.coco import CocoDataset
 from mobiledet.data.formats.choose import ImportedDataset
 from mobiledet.data.formats.tree import there
 from mobiledet.data.holdout import hold_out
-from mobiledet.data.images import stored_orientation
+from mobiledet.data.image_headers import stored_orientation
 from mobiledet.errors import DataError
 
 RECORD = "conversion.json"

@@ -23,7 +23,7 @@ from mobiledet.data.formats.base import (
 from mobiledet.data.formats.tree import Tree, split_name, split_of, stem, suffix, text_of, there
 from mobiledet.data.formats.yolo_rows import RowReader
 from mobiledet.data.formats.yolo_yaml import YoloYaml, find_yaml, read_yaml, resolve
-from mobiledet.data.images import EXTENSIONS
+from mobiledet.data.image_headers import EXTENSIONS
 from mobiledet.errors import DataError
 
 NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels", "labels.txt", "predefined_classes.txt", "classes.names")

@@ -82,7 +82,7 @@ def _recognises(text: str) -> bool:
             head = file.read(512)
     except (OSError, ValueError):
         return False  # whoever opens it as a video reports the cause
-    from mobiledet.data.images import image_format
+    from mobiledet.data.image_headers import image_format
 
     return image_format(head) is not None
 

@@ -10,6 +10,8 @@ from mobiledet.apps.live.sources.addresses import ask_http, parse_address
 from mobiledet.apps.live.sources.base import Source, SourceKind, SourceOptions, usable_fps
 from mobiledet.apps.live.sources.capture import CaptureSource
 from mobiledet.apps.live.sources.capture_devices import CaptureFailedError, CaptureJob, OpenCVDevice
+from mobiledet.data.videos import check_frame_size
+from mobiledet.errors import SourceError
 
 STALL_S = 6.0
 """Silence after which a stream is considered lost, once it runs."""
@@ -36,6 +38,10 @@ class _StreamDevice(OpenCVDevice):
                 raise CaptureFailedError(f"no frames within {job.open_s:g} s; check that it is sending")
             # FFmpeg gives the code of a web server's refusal only to those who ask for all its warnings.
             raise CaptureFailedError(ask_http(job.target), explained=False)
+        try:
+            check_frame_size(capture, "the stream")
+        except SourceError as error:
+            raise CaptureFailedError(str(error)) from None
         super().__init__(capture)
 
     def about(self) -> dict[str, Any]:

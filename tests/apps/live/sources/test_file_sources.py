@@ -16,6 +16,8 @@ from mobiledet.apps.live.sources.base import EndOfSource
 from mobiledet.apps.live.sources.images import ImageSource
 from mobiledet.apps.live.sources.reading import ReadResult, ReadSource
 from mobiledet.apps.live.sources.video_files import VideoFileSource
+from mobiledet.data.image_headers import MAX_PIXELS_VARIABLE
+from mobiledet.data.videos import read_video
 from mobiledet.errors import SourceError
 
 LONG = 20.0
@@ -279,6 +281,19 @@ def test_a_broken_image_between_good_ones(folder, run, caplog):
     assert source.state().skipped == 1
     assert len(caplog.records) == 1
     assert "1.png" in caplog.text
+
+
+def test_frames_of_more_pixels_than_allowed(folder, video, run, caplog, monkeypatch):
+    clip = video()
+    monkeypatch.setenv(MAX_PIXELS_VARIABLE, str(48 * 64 - 1))
+    with pytest.raises(SourceError, match="48 pixels"):
+        VideoFileSource(clip).start()
+    with pytest.raises(SourceError, match="48 pixels"):
+        next(read_video(clip))
+    monkeypatch.setenv(MAX_PIXELS_VARIABLE, str(48 * 64))
+    assert len(everything(run(VideoFileSource(clip)))) == 10
+    assert [frame.name for frame in everything(run(ImageSource(folder)))] == ["0.png"]
+    assert "1.png has 120 x 90 pixels" in caplog.text
 
 
 def test_only_broken_images(folder, run):
