@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from mobiledet.structures import ImageArray, ImageGeometry, ResizeRule, Size
+
+_Integer = TypeVar("_Integer", np.uint8, np.uint16)
 
 AREA_SHRINK = 3.0
 """From this reduction on, pixels are averaged: plain bilinear skips pixels and leaves noise."""
@@ -49,9 +53,16 @@ def check_image(image: ImageArray) -> None:
         raise ValueError(f"an image is (H, W, 3) uint8 RGB, not {image.shape} {image.dtype}")
 
 
-def resize_image(image: ImageArray, size: Size) -> ImageArray:
-    """An image ``(H, W, 3)`` at ``size`` (height, width)."""
+def resize_image(image: NDArray[_Integer], size: Size, *, averaged: float = AREA_SHRINK) -> NDArray[_Integer]:
+    """An image ``(H, W, 3)`` or ``(H, W)``, uint8 or uint16, at ``size`` (height, width). The one way to resize.
+
+    Args:
+        image: It.
+        size: The new height and width.
+        averaged: Reduction from which on pixels are averaged; 1 for what people look at.
+    """
     shrink = min(image.shape[0] / size[0], image.shape[1] / size[1])
-    interpolation = cv2.INTER_AREA if shrink >= AREA_SHRINK else cv2.INTER_LINEAR
-    resized: ImageArray = cv2.resize(image, (size[1], size[0]), interpolation=interpolation)
+    # INTER_LINEAR differs by a grey level from processor to processor, and on ARM reads beyond the end of the image.
+    interpolation = cv2.INTER_AREA if shrink >= averaged else cv2.INTER_LINEAR_EXACT
+    resized: NDArray[_Integer] = cv2.resize(image, (size[1], size[0]), interpolation=interpolation)
     return resized

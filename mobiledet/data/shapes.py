@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 
 from mobiledet.errors import DataError
+from mobiledet.preprocess import resize_image
 from mobiledet.structures import FloatArray, ImageArray, Size
 
 logger = logging.getLogger(__name__)
@@ -228,7 +229,7 @@ def _shape_alpha(kind: str, shorter_side: int, rng: np.random.Generator) -> Floa
     polygons = [np.round(((outline - low) * scale + 0.5) * OVERSAMPLING).astype(np.int32) for outline in outlines]
     canvas = np.zeros((height * OVERSAMPLING, width * OVERSAMPLING), np.uint8)
     cv2.fillPoly(canvas, polygons, 255)
-    return np.asarray(cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA) / 255, np.float32)
+    return np.asarray(resize_image(canvas, (height, width), averaged=1) / 255, np.float32)
 
 
 def _colour(rng: np.random.Generator, behind: FloatArray) -> FloatArray:
@@ -250,10 +251,17 @@ def _texture(shape: Size, first: FloatArray, second: FloatArray, rng: np.random.
     elif style == "stripes":
         mix = np.clip(0.5 + 1.5 * np.sin(along * np.float32(2 * math.pi / period)), 0, 1)
     elif style == "grain":
-        mix = cv2.resize(rng.random((max(height // 4, 2), max(width // 4, 2)), np.float32), (width, height))
+        mix = _resize_noise(rng.random((max(height // 4, 2), max(width // 4, 2)), np.float32), shape)
     palette = np.clip(first + np.linspace(0, 1, 256)[:, None] * (second - first), 0, 255).astype(np.uint8)
     texture: ImageArray = cv2.applyColorMap((255 * mix).astype(np.uint8), palette[:, None])
     return texture
+
+
+def _resize_noise(values: FloatArray, size: Size) -> FloatArray:
+    """Noise at another size, by way of 16-bit values, because only whole numbers are resized alike everywhere."""
+    low, span = values.min(), max(float(np.ptp(values)), 1e-6)
+    resized = resize_image(((values - low) * (65535 / span)).astype(np.uint16), size)
+    return np.asarray(resized * (span / 65535) + low, np.float32)
 
 
 def _paint(region: ImageArray, alpha: FloatArray, rng: np.random.Generator) -> None:
@@ -280,8 +288,8 @@ def _background(height: int, width: int, rng: np.random.Generator) -> ImageArray
     cloud = np.zeros((48, 48, 3), np.float32)
     for cells in (4, 12, 48):
         grain = rng.standard_normal((cells, cells, 3), np.float32)
-        cloud += np.float32(BACKGROUND_NOISE * rng.random() ** 2) * cv2.resize(grain, (48, 48))
-    image: ImageArray = cv2.add(canvas, cv2.resize(cloud, (width, height)), dtype=cv2.CV_8U)
+        cloud += np.float32(BACKGROUND_NOISE * rng.random() ** 2) * _resize_noise(grain, (48, 48))
+    image: ImageArray = cv2.add(canvas, _resize_noise(cloud, (height, width)), dtype=cv2.CV_8U)
     for _ in range(rng.integers(MAX_CLUTTER + 1)):
         colour = rng.uniform(0, 255, 3).tolist()
         spot = rng.uniform(0, 1, 2) * (width, height)

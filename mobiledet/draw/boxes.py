@@ -20,6 +20,7 @@ import numpy as np
 
 from mobiledet.errors import ImageError
 from mobiledet.ops.numpy_boxes import pairwise_iou
+from mobiledet.preprocess import resize_image
 from mobiledet.structures import FloatArray, ImageArray, IntArray, Size, Target
 from mobiledet.utils.files import replacing
 
@@ -156,8 +157,8 @@ def image_grid(
     for index, image in enumerate(images):
         top, left = index // columns * height + margin, index % columns * width + margin
         factor = min(inner[0] / image.shape[0], inner[1] / image.shape[1])
-        size = [max(1, round(side * factor)) for side in image.shape[:2]]
-        small = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
+        size = (max(1, round(image.shape[0] * factor)), max(1, round(image.shape[1] * factor)))
+        small = resize_image(image, size, averaged=1)
         y, x = top + (inner[0] - size[0]) // 2, left + (inner[1] - size[1]) // 2
         sheet[y : y + size[0], x : x + size[1]] = small
         if captions is not None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
+import mobiledet
 from mobiledet.data.image_headers import MAX_PIXELS_VARIABLE
 from mobiledet.data.images import ImageInfo, find_images, load_image, read_image, verify_image, verify_images
 from mobiledet.errors import ConfigError, ImageError, ImageFault
@@ -223,6 +225,13 @@ def test_a_bomb_is_refused_before_it_is_decoded(tmp_path: Path, kind: str, read:
         read(file)
     assert caught.value.fault is ImageFault.TOO_LARGE
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB; decoded it takes 764,000
+
+
+def test_images_are_decoded_and_resized_in_one_place() -> None:
+    package = Path(mobiledet.__file__).parent
+    for call, home in ((r"imdecode\(|imread\(|\bImage\.open\(", "data/images.py"), (r"cv2\.resize\(", "preprocess.py")):
+        files = [file for file in package.rglob("*.py") if re.search(call, file.read_text("utf-8"))]
+        assert [file.relative_to(package).as_posix() for file in files] == [home]
 
 
 def test_the_limit_is_adjustable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from mobiledet.data.images import find_images, read_image
 from mobiledet.errors import MobiledetError
+from mobiledet.preprocess import resize_image
 from mobiledet.structures import ImageArray, Size
 
 if TYPE_CHECKING:
@@ -78,17 +79,11 @@ def make_images(size: Size, sources: Sequence[ImageArray] = ()) -> list[ImageArr
 
 
 def _fill(source: ImageArray, size: Size) -> ImageArray:
-    import cv2
-
     height, width = source.shape[:2]
     scale = max(size[0] / height, size[1] / width)
     rows, columns = min(height, max(1, round(size[0] / scale))), min(width, max(1, round(size[1] / scale)))
     top, left = (height - rows) // 2, (width - columns) // 2
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    filled: ImageArray = cv2.resize(
-        np.ascontiguousarray(source[top : top + rows, left : left + columns]), (size[1], size[0]), interpolation=how
-    )
-    return filled
+    return resize_image(source[top : top + rows, left : left + columns], size, averaged=1)
 
 
 def _draw(size: Size, generator: np.random.Generator) -> ImageArray:
@@ -97,7 +92,7 @@ def _draw(size: Size, generator: np.random.Generator) -> ImageArray:
 
     height, width = size
     ground = generator.integers(40, 216, (3, 4, 3), np.uint8)
-    image = cv2.resize(ground, (width, height), interpolation=cv2.INTER_CUBIC)
+    image = resize_image(ground, size)
     for _ in range(12):
         centre = (int(generator.integers(width)), int(generator.integers(height)))
         radius = max(2, int(min(size) * generator.uniform(0.03, 0.3)))

@@ -11,13 +11,15 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from mobiledet.apps.doctor.collection import Collection
 from mobiledet.apps.doctor.report import Code, Section
-from mobiledet.data.images import read_bytes
+from mobiledet.data.images import decode_image, read_bytes
 from mobiledet.errors import ImageError
+from mobiledet.preprocess import resize_image
 from mobiledet.structures import BoolArray, FloatArray, IntArray
 from mobiledet.utils.progress import progress_bar
 from mobiledet.utils.text import count
@@ -129,22 +131,14 @@ def _read_all(collection: Collection) -> Iterator[_Facts | ImageError]:
 
 
 def _measure(data: bytes, shorter: int, name: str) -> _Facts:
-    import cv2
-
-    reduce = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
-    how = next((flag for factor, flag in reduce.items() if shorter >= factor * _ENOUGH), cv2.IMREAD_COLOR)
-    try:
-        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), how | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error as error:
-        raise ImageError(f"{name} can't be decoded: {error.err}") from error
-    if bgr is None:
-        raise ImageError(f"{name} can't be decoded: its content is damaged")
-    grey = cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY)
-    cells = cv2.resize(grey, (HASH_SIDE + 1, HASH_SIDE), interpolation=cv2.INTER_AREA).astype(np.int16)
-    thumb = cv2.resize(grey, (THUMB_SIDE, THUMB_SIDE), interpolation=cv2.INTER_AREA)
+    shrink = next((factor for factor in (8, 4, 2) if shorter >= factor * _ENOUGH), 1)
+    grey = cv2.cvtColor(decode_image(name, data, apply_orientation=False, shrink=shrink), cv2.COLOR_RGB2GRAY)
+    cells = resize_image(grey, (HASH_SIDE, HASH_SIDE + 1), averaged=1).astype(np.int16)
+    thumb = resize_image(grey, (THUMB_SIDE, THUMB_SIDE), averaged=1)
     scale = _SHARPNESS_SIDE / min(grey.shape)
-    size = (max(1, round(grey.shape[1] * scale)), max(1, round(grey.shape[0] * scale)))
-    common = cv2.resize(grey, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    common = resize_image(
+        grey, (max(1, round(grey.shape[0] * scale)), max(1, round(grey.shape[1] * scale))), averaged=1
+    )
     mean, deviation = cv2.meanStdDev(thumb)
     sharpness = float(cv2.meanStdDev(cv2.Laplacian(common, cv2.CV_32F))[1][0, 0])
     digest = hashlib.blake2b(data, digest_size=16).digest()

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain, zip_longest
 
-import cv2
 import numpy as np
 
 from mobiledet.apps.doctor.collection import Collection
@@ -26,6 +25,7 @@ from mobiledet.draw.boxes import (
     printable_text,
 )
 from mobiledet.errors import ImageError
+from mobiledet.preprocess import resize_image
 from mobiledet.structures import FloatArray, ImageArray, Size, Target
 from mobiledet.utils.text import count, shorten
 
@@ -89,9 +89,9 @@ def scale_to_cell(image: ImageArray, target: Target) -> tuple[ImageArray, Target
     Scaled before boxes and names are drawn, so that these are readable whatever the image's size.
     """
     factor = min(_INNER[0] / image.shape[0], _INNER[1] / image.shape[1])
-    size = (max(8, round(image.shape[1] * factor)), max(8, round(image.shape[0] * factor)))
-    small: ImageArray = cv2.resize(image, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
-    across, down = size[0] / image.shape[1], size[1] / image.shape[0]
+    size = (max(8, round(image.shape[0] * factor)), max(8, round(image.shape[1] * factor)))
+    small = resize_image(image, size, averaged=1)
+    down, across = size[0] / image.shape[0], size[1] / image.shape[1]
     factors = np.array([across, down, across, down], np.float32)
     return small, replace(target, boxes=(target.boxes * factors).astype(np.float32)), factors
 

@@ -131,6 +131,6 @@ def test_odd_images_are_read_and_broken_ones_reported(make):
     assert facts.readable.tolist() == [False] + [True] * 6
     codes = make.findings(describe_images(collection, facts))
     assert codes["unreadable"].kind.level is Level.FAULT
-    assert "0.png can't be decoded" in codes["unreadable"].places[0]
+    assert "0.png is not a JPEG" in codes["unreadable"].places[0]
     assert codes["picture-blurred"].places == ("train/blurred.png", "train/grey.png", "train/huge.jpg")
     assert find_duplicates(collection, facts).pairs == []

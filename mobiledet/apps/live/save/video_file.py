@@ -32,6 +32,7 @@ import numpy as np
 
 from mobiledet.data.videos import is_utf8
 from mobiledet.errors import MobiledetError
+from mobiledet.preprocess import resize_image
 from mobiledet.structures import ImageArray, Size
 from mobiledet.utils.files import refuse_existing
 
@@ -236,8 +237,7 @@ def fit(image: ImageArray, size: Size) -> ImageArray:
         if not (0 <= size[0] - height <= 1 and 0 <= size[1] - width <= 1):
             scale = min(size[0] / height, size[1] / width)
             height, width = (max(1, round(side * scale)) for side in (height, width))
-            how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-            image = cv2.resize(image, (width, height), interpolation=how)
+            image = resize_image(image, (height, width), averaged=1)
         down, right = size[0] - height, size[1] - width
         top, left = down // 2, right // 2
         # One pixel more for an even size isn't worth a border.

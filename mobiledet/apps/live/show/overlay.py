@@ -15,6 +15,7 @@ from mobiledet.apps.live.frames import Result
 from mobiledet.apps.live.measure.meter import LiveNumbers
 from mobiledet.apps.live.view import ViewSettings
 from mobiledet.draw.boxes import Color, draw_detections, fit_text, write_text
+from mobiledet.preprocess import resize_image
 from mobiledet.structures import ImageArray, Size
 
 HELP = (
@@ -49,7 +50,7 @@ def enlargement(size: Size) -> int:
 def draw_enlarged(result: Result, settings: ViewSettings, factor: int) -> ImageArray:
     """The frame ``factor`` times as large with its boxes, whose lines and letters stay thin."""
     height, width = result.frame.image.shape[:2]
-    image = cv2.resize(result.frame.image, (width * factor, height * factor), interpolation=cv2.INTER_LINEAR)
+    image = resize_image(result.frame.image, (height * factor, width * factor))
     shown = settings.select(result.detections)
     return draw_detections(image, replace(shown, boxes=shown.boxes * factor), labels=settings.labels)
 
