@@ -10,6 +10,7 @@ What the checks of `mobiledet.data.checks` would refuse is dropped here, image b
 from __future__ import annotations
 
 import os
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,9 @@ from mobiledet.data.faults import Fault, ImportLog
 from mobiledet.data.formats.assemble import assemble
 from mobiledet.data.formats.base import Format, head
 from mobiledet.data.formats.coco import COCO
+from mobiledet.data.formats.labelling_tools import CVAT, VIA, CreateML, LabelMe, LabelStudio
 from mobiledet.data.formats.root import find_root
+from mobiledet.data.formats.tables import Headerless, OpenImages
 from mobiledet.data.formats.tree import Tree, suffix, there
 from mobiledet.data.formats.voc import VOC
 from mobiledet.data.formats.yolo import YOLO
@@ -26,8 +29,26 @@ from mobiledet.data.image_headers import UNREAD_EXTENSIONS
 from mobiledet.errors import DataError
 from mobiledet.utils.settings import ReadingConfig
 
-FORMATS: tuple[Format, ...] = (VOC(), YOLO(), COCO())
+FORMATS: tuple[Format, ...] = (
+    VOC(), YOLO(), COCO(), LabelMe(), CVAT(), LabelStudio(), VIA(), CreateML(), Headerless(), OpenImages()
+)  # fmt: skip
 """Every format. Another one is added here."""
+
+_UNREAD = (
+    ("TFRecord", (".tfrecord", ".tfrec", ".record"), b"", "write Pascal VOC or COCO from what they were made of"),
+    ("Parquet", (".parquet", ".arrow"), b"", "load them with the package datasets, and write COCO"),
+    ("Supervisely's", (".json",), b'"classTitle"', "export COCO there"),
+    ("VGG Image Annotator 3's", (".json",), b'"vid_list"', "export COCO there"),
+    ("Labelbox's", (".json", ".ndjson", ".jsonl"), b'"data_row"', "export COCO there"),
+    ("SageMaker's", (".manifest", ".jsonl"), b'"source-ref"', "convert them to COCO"),
+    ("V7 Darwin's", (".json",), b'"bounding_box"', "export COCO there"),
+    ("BDD100K's", (".json",), b'"box2d"', "convert them to COCO with its toolkit"),
+    ("Datumaro's", (".json",), b'"label_categories"', "convert them: datum convert -f coco"),
+    ("Cityscapes'", (".json",), b'"imgHeight"', "convert them to COCO with its scripts"),
+    ("CVAT's for video", (".xml",), b"<track ", "export the task as CVAT for images"),
+    ("MATLAB's", (".mat",), b"", "convert them to COCO"),
+)
+"""Formats that aren't read: whose files, their endings, what their beginning holds, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +165,14 @@ def _of_file(file: Path, format: str | None, reading: ReadingConfig | None) -> R
     file = file.absolute()
     # COCO's own layout has the images beside the folder of the annotations.
     root = file.parent.parent if file.parent.name == "annotations" else file.parent
-    return Recognised(members[0], Tree(root, reading), file.relative_to(root).as_posix())
+    tree, only = Tree(root, reading), file.relative_to(root).as_posix()
+    if len(members) > 1:
+        alone = copy(tree)
+        alone.files = [only]
+        members = [member for member in members if member.recognises(alone)]
+    if not members:
+        raise DataError(f"{file} is in none of the formats that are read{_unread(tree)}; name the data set's folder")
+    return Recognised(members[0], tree, only)
 
 
 def _listing(tree: Tree) -> str:
@@ -155,7 +183,13 @@ def _listing(tree: Tree) -> str:
         counts[suffix(file) or "(no ending)"] = counts.get(suffix(file) or "(no ending)", 0) + 1
     most = sorted(counts.items(), key=lambda item: -item[1])[:6]
     text = ", ".join(f"{n} {ending}" for ending, n in most)
-    json = next(iter(tree.with_suffix(".json")), None)
-    if json and b'"shapes"' in (beginning := head(tree.root / json, 1 << 16)) and b"imagePath" in beginning:
-        text += "; the json files are LabelMe's: export them as COCO"
-    return text
+    return text + _unread(tree)
+
+
+def _unread(tree: Tree) -> str:
+    """What files of a known format that isn't read are, and what to do; empty where there are none."""
+    for whose, endings, mark, remedy in _UNREAD:
+        file = next(iter(tree.with_suffix(*endings)), None)
+        if file is not None and mark in head(tree.root / file, 1 << 16):
+            return f"; the {suffix(file)} files are {whose}: {remedy}"
+    return ""

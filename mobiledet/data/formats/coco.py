@@ -21,6 +21,7 @@ from mobiledet.data.formats.base import (
     SourceBox,
     SourceImage,
     clean_name,
+    head,
     note_alike,
     note_unlabelled,
 )
@@ -79,6 +80,11 @@ class COCO(Format):
 
 def _looks_like_coco(path: Path) -> bool:
     """Whether a json names all of COCO's sections; without parsing it, which takes long for the real one."""
+    # LabelMe's have an image each inside, thousands of them, and none of these near the beginning.
+    if not any(
+        f'"{key}"'.encode() in head(path) for key in ("images", "annotations", "categories", "info", "licenses")
+    ):
+        return False
     try:
         data = path.read_bytes()
     except OSError:

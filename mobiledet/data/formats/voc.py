@@ -83,7 +83,7 @@ class VOC(Format):
     def recognises(self, tree: Tree) -> Evidence | None:
         """By an xml with ``<annotation>``, or weakly by a csv with boxes."""
         for file in tree.with_suffix(".xml")[:_SAMPLE]:
-            if b"<annotation" in head(tree.root / file).replace(b"\0", b""):
+            if re.search(rb"<annotation[\s/>]", head(tree.root / file).replace(b"\0", b"")):
                 return Evidence(file)
         table = next((file for file in tree.with_suffix(".csv") if _has_boxes(tree.root / file)), None)
         return Evidence(table, 1) if table else None
@@ -120,6 +120,12 @@ class VOC(Format):
         return ImportedImages(self.name, images, names.numbered(), where, row, check_sizes=True)
 
 
+def parse_xml(data: bytes) -> ET.Element:
+    """The root of an xml; refuses document types. Raises what ElementTree does."""
+    # With a byte order mark or none; ElementTree reads the encoding from the declaration.
+    return ET.fromstring(data, parser=ET.XMLParser(target=_Builder()))
+
+
 def box_of_corners(corners: list[float], where: str, log: ImportLog) -> list[float] | None:
     """VOC's corners ``xmin, ymin, xmax, ymax`` as ``[x, y, width, height]``; None for a point or a line."""
     xmin, ymin, xmax, ymax = corners
@@ -139,8 +145,7 @@ def box_of_corners(corners: list[float], where: str, log: ImportLog) -> list[flo
 
 def _parse(tree: Tree, file: str, log: ImportLog) -> _Xml | None:
     try:
-        # With a byte order mark or none; ElementTree reads the encoding from the declaration.
-        root = ET.fromstring((tree.root / file).read_bytes(), parser=ET.XMLParser(target=_Builder()))
+        root = parse_xml((tree.root / file).read_bytes())
     except (OSError, ET.ParseError, ValueError, LookupError, RecursionError) as error:
         log.add(Fault.LABELS_UNREADABLE, file, str(error.strerror if isinstance(error, OSError) else error))
         return None

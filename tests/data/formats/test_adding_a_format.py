@@ -53,5 +53,5 @@ def test_messages_name_it(root: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"a boxes.lines \(lines\)"):
         choose.recognise(tmp_path / "empty")
-    with pytest.raises(DataError, match="voc, yolo, coco, lines"):
+    with pytest.raises(DataError, match="openimages, lines"):
         choose.recognise(root, "loins")

@@ -94,7 +94,7 @@ def test_formats(folder, files: dict[str, str | bytes], expected: str) -> None:
         ({"a.jpg": "", "b.jpg": "", "readme": ""}, ["2 .jpg, 1 (no ending)", "looked for xml", "yaml with names"]),
         ({"a.jpg": "", "a.txt": "a caption of five words"}, ["is not a data set"]),
         ({"a.xml": "<project/>"}, ["1 .xml"]),
-        ({"a.json": '{"shapes": [], "imagePath": "a.jpg"}'}, ["LabelMe", "export them as COCO"]),
+        ({"a.json": '{"objects": [{"classTitle": "cat"}]}'}, ["Supervisely", "export COCO"]),
         (
             {"a.xml": "<annotation/>", "a.jpg": "", "a.txt": ROW},
             ["as voc and as yolo", "a.xml", "a.txt", "--format"],
