@@ -22,6 +22,7 @@ from mobiledet.detections import Detections
 from mobiledet.draw.boxes import draw_detections, write_image
 from mobiledet.errors import DownloadError, ImageError, ImageFault, MobiledetError, SourceError
 from mobiledet.structures import ImageArray
+from mobiledet.utils.addresses import file_path, is_address, parse_address, split_user
 from mobiledet.utils.files import nearby, refuse_existing, write_json, write_text
 
 logger = logging.getLogger(__name__)
@@ -94,15 +95,17 @@ def find_inputs(words: Sequence[str]) -> list[Input]:
 
     Raises:
         ImageError: A path doesn't exist, a pattern fits nothing, or a folder holds no image and no video.
+        SourceError: An address is wrong.
     """
     found: list[Input] = []
     for word in words:
-        if "://" in word:
-            is_image = word.startswith(("http://", "https://")) and not _has_suffix(urlsplit(word).path)
-            shown = re.sub(r"//[^/]*@", "//", word)  # without a password
+        if is_address(word):
+            parse_address(word)  # a wrong one is reported before hours of work on the others
+            shown = split_user(word)[1]
+            is_image = shown.startswith(("http://", "https://")) and not _is_video(urlsplit(shown).path)
             found.append(Input(shown, word, not is_image))
             continue
-        path = Path(word)
+        path = file_path(word)
         if path.is_dir():
             inside = files_below(path)
             files = [p for p in inside if p.suffix.lower() in EXTENSIONS | VIDEO_EXTENSIONS]
@@ -116,11 +119,11 @@ def find_inputs(words: Sequence[str]) -> list[Input]:
                 raise ImageError(f"no file fits {word!r}; correct the pattern", ImageFault.MISSING)
             if not files:
                 raise ImageError(f"{path} doesn't exist{nearby(path)}", ImageFault.MISSING)
-        found += [Input(str(file), file, _has_suffix(str(file))) for file in files]
+        found += [Input(str(file), file, _is_video(file)) for file in files]
     return found
 
 
-def _has_suffix(path: str) -> bool:
+def _is_video(path: str | Path) -> bool:
     return Path(path).suffix.lower() in VIDEO_EXTENSIONS
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from mobiledet.errors import MobiledetError, install_extra
+from mobiledet.utils.addresses import is_address, without_user
 from mobiledet.utils.files import nearby, refuse_existing
 from mobiledet.utils.processes import EXIT_SIGNAL
 from mobiledet.utils.text import did_you_mean
@@ -41,7 +42,7 @@ class Parser(argparse.ArgumentParser):
         arguments, unknown = self.parse_known_intermixed_args(words)
         if unknown:
             near = did_you_mean(unknown[0].partition("=")[0], self._option_string_actions)
-            self.error(f"unrecognized arguments: {' '.join(unknown)}{near and f'; {near}'}")
+            self.error(f"unrecognized arguments: {' '.join(map(without_user, unknown))}{near and f'; {near}'}")
         return arguments
 
 
@@ -149,6 +150,8 @@ def existing(text: str) -> Path:
         MobiledetError: It isn't; says what is nearby.
     """
     path = Path(text)
+    if is_address(text):
+        raise MobiledetError(f"{without_user(text)} is an address; download it, and name the file")
     if not _exists(text):
         raise MobiledetError(f"{path} doesn't exist{nearby(path)}")
     return path

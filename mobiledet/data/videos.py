@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mobiledet.data.image_headers import check_pixels
 from mobiledet.errors import ImageError, SourceError
+from mobiledet.utils.addresses import file_path, is_address, parse_address
 from mobiledet.utils.text import printable, shorten
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def read_video(source: str | Path | int) -> Iterator[ImageArray]:
     Raises:
         SourceError: It is missing, not a video, damaged, or no stream or camera that can be opened.
     """
-    capture = _open(source)
+    capture, name = _open(source)
     damaged = count = 0
     try:
         while damaged < _DAMAGED:
@@ -49,7 +49,7 @@ def read_video(source: str | Path | int) -> Iterator[ImageArray]:
     finally:
         capture.release()
     if count == 0:
-        raise SourceError(f"{printable(str(source))}: no frame in it can be decoded; copy or download it again")
+        raise SourceError(f"{name}: no frame in it can be decoded; copy or download it again")
 
 
 def open_video(path: Path) -> Any:
@@ -106,21 +106,23 @@ def retrieve_frame(capture: Any) -> ImageArray | None:
     return rgb
 
 
-def _open(source: str | Path | int) -> Any:
+def _open(source: str | Path | int) -> tuple[Any, str]:
+    """OpenCV's capture of a source, and the source's name for messages."""
     import cv2
 
-    if isinstance(source, str) and "://" in source:
+    if isinstance(source, int):
+        capture, name = _capture(source), f"the camera {source}"
+    elif isinstance(source, str) and is_address(source):
+        address = parse_address(source)
         timeouts = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, _TIMEOUT_MS]
-        capture, what = _capture(source, cv2.CAP_FFMPEG, timeouts), "stream"
-    elif isinstance(source, int):
-        capture, what = _capture(source), "camera"
+        capture, name = _capture(source, cv2.CAP_FFMPEG, timeouts), f"the stream {address.shown}"
     else:
-        return open_video(Path(source))
+        path = file_path(source)
+        capture, name = open_video(path), printable(str(path))
     if capture is None:
-        shown = re.sub(r"//[^/]*@", "//", str(source))  # without a password
-        raise SourceError(f"the {what} {shown} can't be opened; correct it, or check that it is on")
-    check_frame_size(capture, f"the {what}")
-    return capture
+        raise SourceError(f"{name} can't be opened; correct it, or check that it is on")
+    check_frame_size(capture, name)
+    return capture, name
 
 
 def _capture(*arguments: Any) -> Any:

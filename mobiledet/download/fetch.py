@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from mobiledet.errors import DownloadError, MissingDependencyError, install_extra
+from mobiledet.errors import DownloadError, MissingDependencyError, SourceError, install_extra
+from mobiledet.utils.addresses import http_request, without_user
 from mobiledet.utils.files import check_space, file_digest, locked, sync, write_json
 from mobiledet.utils.progress import bytes_bar
 
@@ -71,12 +72,12 @@ class Remote:
     def address(self) -> str:
         """The address as it may be shown: without user name, password, query and fragment, which may be secret."""
         try:
-            parts = urlsplit(self.url)
+            parts = urlsplit(without_user(self.url))
         except ValueError:  # for example an IPv6 address without its bracket
             return "an invalid address"
         if not parts.scheme:
             return parts.path or "an empty address"
-        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        return f"{parts.scheme}://{parts.netloc}{parts.path}"
 
     @property
     def file_name(self) -> str:
@@ -175,9 +176,10 @@ def fetch_bytes(url: str, *, most: int = 1 << 28, timeout: float = 20.0) -> byte
     if _is_offline():
         raise DownloadError(f"{address} can't be fetched: MOBILEDET_OFFLINE is set; download it and name the file")
     try:
-        request = urllib.request.Request(url, headers={"User-Agent": "mobiledet"})
-        with urllib.request.urlopen(request, timeout=timeout) as response:
+        with urllib.request.urlopen(http_request(url), timeout=timeout) as response:
             data: bytes = response.read(most + 1)
+    except SourceError as error:
+        raise DownloadError(str(error)) from None
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = (
             f"the server answers {error.code}"

@@ -10,6 +10,7 @@ from mobiledet.runtime.base import Backend, Runtime
 from mobiledet.runtime.ncnn import NCNN
 from mobiledet.runtime.onnx import ONNX
 from mobiledet.runtime.openvino import OPENVINO
+from mobiledet.utils.addresses import is_address
 from mobiledet.weights.catalogue import find_source, no_such_model
 
 RUNTIMES: tuple[Runtime, ...] = (ONNX, OPENVINO, NCNN)
@@ -57,6 +58,8 @@ def check_installed(model: str | Path) -> None:
         MissingDependencyError: A package is missing.
     """
     place = Path(model)
+    if is_address(str(model)):
+        raise no_such_model(str(model))
     if (runtime := find_runtime(place)) is not None:
         runtime.check_installed(place)
         return

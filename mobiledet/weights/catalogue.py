@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from mobiledet.errors import ModelFileError
+from mobiledet.utils.addresses import is_address, without_user
 from mobiledet.utils.files import nearby
 from mobiledet.utils.text import did_you_mean
 
@@ -121,6 +122,8 @@ def suggest_name(name: str, otherwise: str = "") -> str:
 
 def no_such_model(model: str) -> ModelFileError:
     """The error for what is neither a file nor a name."""
+    if is_address(model):
+        return ModelFileError(f"{without_user(model)} is an address; download the model, and name the file")
     path = Path(model)
     if path.suffix or path.parent.name:
         return ModelFileError(f"no model {model!r}{nearby(path)}")

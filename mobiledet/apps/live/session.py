@@ -24,6 +24,7 @@ from mobiledet.apps.live.view import Painter, View, ViewSettings
 from mobiledet.errors import MobiledetError, need_extra
 from mobiledet.evaluation.thresholds import DEFAULT_THRESHOLD, LOWEST
 from mobiledet.runtime.detector import Detector
+from mobiledet.utils.addresses import is_address
 from mobiledet.utils.files import create_run_folder, refuse_existing, write_json
 from mobiledet.utils.machine import load_average
 from mobiledet.utils.text import did_you_mean, listing
@@ -39,7 +40,8 @@ class LiveOptions:
     """What a live run is asked to do, as the command line's help describes it.
 
     ``threads`` 0 takes all cores; no ``provider`` is the processor; no ``threshold`` is what suits the model best; no
-    ``classes`` shows all; ``serve`` is a port, 0 for any that is free, and without it there is no browser view.
+    ``classes`` shows all; ``serve`` is a port, 0 for any that is free, and without it there is no browser view;
+    without a ``token`` there is a new one where others reach the host.
     ``started`` is when the program was, on the clock of ``time.monotonic``; ``command`` is kept for the report.
     """
 
@@ -54,6 +56,7 @@ class LiveOptions:
     window: bool = True
     serve: int | None = None
     host: str = "127.0.0.1"
+    token: str = ""
     save: Path | None = None
     detections: Path | None = None
     report: Path | None = None
@@ -81,7 +84,10 @@ class LiveRun:
         self.source = open_source(options.source, options.source_options)
         self.source.check()
         if options.serve is not None:
+            from mobiledet.apps.live.web.server import check_token
+
             need_extra("serve")
+            check_token(options.token)
         self._stack = ExitStack()
         self.problems: list[str] = []
         """Files that couldn't be completed, and why; the others are complete."""
@@ -183,7 +189,7 @@ class LiveRun:
     def _serve(self, port: int) -> None:
         from mobiledet.apps.live.web.server import ViewServer
 
-        server = ViewServer(self.view, host=self.options.host, port=port)
+        server = ViewServer(self.view, host=self.options.host, port=port, token=self.options.token)
         server.start()
         self._stack.callback(server.close)
         logger.info("watch at %s", server.url)
@@ -217,14 +223,14 @@ class LiveRun:
         if self.log is not None:
             with self._noting_problems():
                 self.log.close()
-        figures, saver, options = self.meter.figures(), self.saver, self.options
+        figures, saver, options, source = self.meter.figures(), self.saver, self.options, self.source
         saved, missed, thinned = (saver.saved, saver.missed, saver.thinned) if saver is not None else (0, 0, 0)
         figures["frames"] |= {"saved": saved, "not_saved": missed + thinned, "thinned": thinned}
         newest = self.pipeline.results.get()
         self.report = make_report(
             figures,
             detector=self.detector,
-            source=self.source,
+            source=source,
             model_name=options.model_name,
             settings={
                 "threads": options.threads,
@@ -236,7 +242,7 @@ class LiveRun:
             last=newest[1] if newest is not None and options.report is not None and not stop.drop_unsaved else None,
             label=options.label,
             command=options.command,
-            address=options.source,
+            secrets={options.token: "TOKEN"} | ({options.source: source.name} if is_address(source.name) else {}),
             load=self._load,
         )
         failed = self.pipeline.error is not None and not self.meter.processed

@@ -44,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     seen.add_argument("--no-window", action="store_true", help="do not open a window")
     seen.add_argument("--serve", type=int, nargs="?", const=8080, metavar="PORT", help="page for a browser (8080)")
     seen.add_argument("--host", default="127.0.0.1", help="of the page; 0.0.0.0: open to the network, with a token")
+    seen.add_argument("--token", default="", help="of the page, the same at every start (default: a new one)")
     camera = parser.add_argument_group("how the source is read")
     camera.add_argument("--width", type=int, help="asked of the camera, pixels")
     camera.add_argument("--height", type=int, help="asked of the camera, pixels")
@@ -101,6 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
         window=not arguments.no_window,
         serve=arguments.serve,
         host=arguments.host,
+        token=arguments.token,
         save=arguments.save,
         detections=arguments.detections,
         report=arguments.report,
@@ -137,8 +139,8 @@ def check(arguments: argparse.Namespace) -> None:
             raise UsageError(f"--{name.replace('_', '-')} must be more than 0")
     if arguments.serve is not None and not 0 <= arguments.serve <= 65535:
         raise UsageError("--serve must be a port, 1 to 65535, or 0 for any free one")
-    if arguments.serve is None and arguments.host != "127.0.0.1":
-        raise UsageError("--host needs --serve")
+    if arguments.serve is None and (arguments.host != "127.0.0.1" or arguments.token):
+        raise UsageError("--host and --token need --serve")
     files = [path.resolve() for path in (arguments.save, arguments.detections, arguments.report) if path is not None]
     if len(set(files)) < len(files):
         raise UsageError("--save, --detections and --report must name different files")

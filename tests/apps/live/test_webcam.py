@@ -174,6 +174,7 @@ def test_without_a_display_nothing_more_is_made_than_was_asked_for(model, clip, 
         (["--detections", "there.json"], "there.json exists already"),
         (["--save", "there.json"], "there.json exists already"),
         (["--mjpg"], "mjpg"),
+        (["--serve", "0", "--token", "short"], "16 to 128 letters"),
     ],
 )
 def test_mistakes_are_reported_in_a_line(model, clip, tmp_path, words, wanted):
@@ -200,6 +201,7 @@ def test_mistakes_are_reported_in_a_line(model, clip, tmp_path, words, wanted):
         ["--fps", "nan"],
         ["--serve", "70000"],
         ["--host", "0.0.0.0"],
+        ["--token", "0123456789abcdef"],
         ["--save", "a.mp4", "--report", "./a.mp4"],
         ["--treshold", "0.5"],
     ],

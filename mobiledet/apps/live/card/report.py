@@ -41,14 +41,16 @@ def make_report(
     last: Result | None,
     label: str,
     command: Sequence[str],
-    address: str,
+    secrets: Mapping[str, str],
     load: float | None,
 ) -> dict[str, Any]:
     """All that is known of a run, as plain types.
 
     ``figures`` are `Meter.figures`. The frame of the ``last`` result is profiled once more for the share of NMS, which
-    None leaves unknown. A stream's ``address`` may hold a password, so its name replaces it in the ``command``.
+    None leaves unknown. ``secrets`` are what may not be seen of the ``command``, and what stands for it.
     """
+    for secret, shown in secrets.items():
+        command = [word.replace(secret, shown) if secret else word for word in command]
     card, state = detector.card, source.state()
     stages = dict(figures["stages_ms"])
     share = nms_share(detector, last) if last is not None else None
@@ -66,7 +68,7 @@ def make_report(
         "version": VERSION,
         "mobiledet": __version__,
         "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": shlex.join(word.replace(address, source.name) if "://" in address else word for word in command),
+        "command": shlex.join(command),
         "label": label,
         "machine": {**describe_machine(), "load_average": load},
         "model": {

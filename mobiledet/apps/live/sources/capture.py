@@ -12,11 +12,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mobiledet.apps.live.frames import Frame
-from mobiledet.apps.live.sources.addresses import StreamAddress
 from mobiledet.apps.live.sources.base import EndOfSource, Source, SourceState
 from mobiledet.apps.live.sources.capture_child import WORKER, CaptureChild
 from mobiledet.apps.live.sources.capture_devices import CaptureJob
 from mobiledet.errors import SourceError
+from mobiledet.utils.addresses import StreamAddress
 
 if TYPE_CHECKING:
     from mobiledet.structures import Size

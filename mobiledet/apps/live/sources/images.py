@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mobiledet.apps.live.sources.base import SourceKind
-from mobiledet.apps.live.sources.reading import FILE_OPTIONS, ReadResult, ReadSource, file_path
+from mobiledet.apps.live.sources.reading import FILE_OPTIONS, ReadResult, ReadSource
 from mobiledet.errors import ImageError, SourceError
+from mobiledet.utils.addresses import file_path
 
 if TYPE_CHECKING:
     from mobiledet.structures import ImageArray

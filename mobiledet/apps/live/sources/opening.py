@@ -6,10 +6,10 @@ from mobiledet.apps.live.sources.base import Source, SourceKind, SourceOptions, 
 from mobiledet.apps.live.sources.cameras import CAMERAS
 from mobiledet.apps.live.sources.images import IMAGES
 from mobiledet.apps.live.sources.raspberry_pi import PI_CAMERAS
-from mobiledet.apps.live.sources.reading import file_path
 from mobiledet.apps.live.sources.streams import STREAMS
 from mobiledet.apps.live.sources.video_files import VIDEO_FILES
 from mobiledet.errors import SourceError
+from mobiledet.utils.addresses import file_path
 from mobiledet.utils.text import did_you_mean, nearest, printable, shorten
 
 SOURCES: tuple[SourceKind, ...] = (CAMERAS, PI_CAMERAS, STREAMS, IMAGES, VIDEO_FILES)

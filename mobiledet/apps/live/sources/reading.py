@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import threading
 import time
 from abc import abstractmethod
@@ -11,11 +10,11 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from mobiledet.apps.live.frames import Frame, Handover
 from mobiledet.apps.live.sources.base import EndOfSource, Source, SourceOptions, SourceState
 from mobiledet.errors import SourceError
+from mobiledet.utils.addresses import file_path
 
 if TYPE_CHECKING:
     from mobiledet.structures import ImageArray, Size
@@ -229,19 +228,3 @@ class ReadSource(Source):
                     return due
                 self._clock.wait(due - now)
         return time.monotonic()
-
-
-def file_path(text: str) -> Path:
-    """The path that a text names: a path, ``~/...`` or a ``file://`` address.
-
-    Raises:
-        SourceError: It is a file of another machine.
-    """
-    if not re.match(r"file://", text, re.IGNORECASE):
-        return Path(text).expanduser() if text.startswith("~/") else Path(text)
-    from urllib.request import url2pathname
-
-    parts = urlsplit(text)
-    if parts.netloc not in ("", "localhost"):
-        raise SourceError(f"{text}: a file of another machine can't be read; write file:///PATH")
-    return Path(url2pathname(parts.path))

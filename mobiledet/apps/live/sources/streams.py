@@ -6,12 +6,12 @@ import re
 import time
 from typing import Any
 
-from mobiledet.apps.live.sources.addresses import ask_http, parse_address
 from mobiledet.apps.live.sources.base import Source, SourceKind, SourceOptions, usable_fps
 from mobiledet.apps.live.sources.capture import CaptureSource
 from mobiledet.apps.live.sources.capture_devices import CaptureFailedError, CaptureJob, OpenCVDevice
 from mobiledet.data.videos import check_frame_size
 from mobiledet.errors import SourceError
+from mobiledet.utils.addresses import http_request, is_address, parse_address
 
 STALL_S = 6.0
 """Silence after which a stream is considered lost, once it runs."""
@@ -56,8 +56,22 @@ class _StreamDevice(OpenCVDevice):
         return "the stream ended"
 
 
-def _recognises(text: str) -> bool:
-    return re.match(r"(?!file:)[a-z][a-z0-9+.-]*://", text, re.IGNORECASE) is not None
+def ask_http(url: str, timeout: float = 3.0) -> str:
+    """Why a web address gives no video, by its server's answer; empty when that answer explains nothing."""
+    import urllib.error
+    import urllib.request
+
+    if not re.match("https?:", url, re.IGNORECASE):
+        return ""
+    try:
+        with urllib.request.urlopen(http_request(url), timeout=timeout) as answer:
+            kind = answer.headers.get_content_type()
+            return f"{kind}, a page and not a video" if kind.startswith("text/") else ""
+    except urllib.error.HTTPError as error:
+        with error:
+            return f"HTTP error {error.code} {error.reason}"
+    except (OSError, ValueError) as error:
+        return str(error)
 
 
 def _open(text: str, options: SourceOptions) -> Source:
@@ -71,7 +85,7 @@ STREAMS = SourceKind(
     plural="streams",
     examples=("rtsp://...", "http://..."),
     options=frozenset({"stall_s"}),
-    recognises=_recognises,
+    recognises=is_address,
     open=_open,
     device=_StreamDevice,
 )

@@ -8,9 +8,10 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 from mobiledet.apps.live.sources.base import Source, SourceKind, SourceOptions, usable_fps
-from mobiledet.apps.live.sources.reading import FILE_OPTIONS, ReadResult, ReadSource, file_path
+from mobiledet.apps.live.sources.reading import FILE_OPTIONS, ReadResult, ReadSource
 from mobiledet.data.videos import check_video_file, open_video, retrieve_frame
 from mobiledet.errors import SourceError
+from mobiledet.utils.addresses import file_path
 
 if TYPE_CHECKING:
     from mobiledet.structures import ImageArray

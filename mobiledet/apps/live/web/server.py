@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import errno
 import ipaddress
+import re
 import secrets
 import socket
 import threading
@@ -37,6 +38,18 @@ def is_loopback(host: str) -> bool:
     return False
 
 
+def check_token(token: str) -> None:
+    """Make sure that a token of the user's own is empty, or hard to guess and fit for an address.
+
+    Raises:
+        MobiledetError: It isn't; the token isn't shown.
+    """
+    if token and not re.fullmatch(r"[A-Za-z0-9_-]{16,128}", token):
+        raise MobiledetError(
+            f"--token: 16 to 128 letters, digits, - and _, none else; for instance {secrets.token_urlsafe(16)}"
+        )
+
+
 class ViewServer:
     """Shows the newest result to browsers, and lets them change the settings.
 
@@ -45,18 +58,20 @@ class ViewServer:
             ten times a second, from a thread of the server.
         host: Address of this machine to listen at; ``0.0.0.0`` is all its addresses.
         port: 0 takes any free port.
+        token: See there; empty for none on a loopback address, and for a new one elsewhere.
 
     Attributes:
         token: Secret that every request must carry, where others can reach the host: 32 random bytes, fit for a URL.
 
     Raises:
-        MobiledetError: The host is empty.
+        MobiledetError: The host is empty, or the token unfit.
     """
 
-    def __init__(self, view: View, *, host: str = "127.0.0.1", port: int = 8080) -> None:
+    def __init__(self, view: View, *, host: str = "127.0.0.1", port: int = 8080, token: str = "") -> None:
         if not host:
             raise MobiledetError("the host to serve at is empty; use 127.0.0.1 (this machine only) or 0.0.0.0")
-        self.token = None if is_loopback(host) else secrets.token_urlsafe()
+        check_token(token)
+        self.token = token or (None if is_loopback(host) else secrets.token_urlsafe())
         self._view, self._host, self._port = view, host, port
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -17,12 +17,12 @@ from mjpeg_server import MjpegServer
 from processes import gone
 
 from mobiledet.apps.live.sources import capture
-from mobiledet.apps.live.sources.addresses import parse_address
 from mobiledet.apps.live.sources.base import EndOfSource, SourceOptions
 from mobiledet.apps.live.sources.capture import CaptureSource
 from mobiledet.apps.live.sources.capture_devices import CaptureJob
 from mobiledet.apps.live.sources.opening import open_source
 from mobiledet.errors import SourceError
+from mobiledet.utils.addresses import parse_address
 from mobiledet.utils.processes import child_variables
 
 FAKE = Path(__file__).with_name("fake_capture.py")

@@ -482,6 +482,18 @@ def test_a_token_is_asked_of_every_request(scene):
     assert secret not in first.text
 
 
+def test_a_token_of_ones_own(scene):
+    token = "my_own-token_0123"
+    for host in ("0.0.0.0", "127.0.0.1"):
+        server = scene.serve(host=host, token=token)
+        assert server.url.endswith(f"/?token={token}")
+        assert (ask(server, "/numbers").status, ask(server, f"/numbers?token={token}").status) == (403, 200)
+    for unfit in ("short", "x" * 129, "white space 0123456", "slash/0123456789", "ümlaut0123456789"):
+        with pytest.raises(MobiledetError, match="16 to 128 letters") as caught:
+            scene.serve(token=unfit)
+        assert unfit not in str(caught.value)
+
+
 def test_the_address_to_open(scene, server):
     assert server.url == f"http://127.0.0.1:{server.port}/"
     open_server = scene.serve(host="0.0.0.0")
