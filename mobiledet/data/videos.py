@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mobiledet.data.image_headers import check_pixels
 from mobiledet.errors import ImageError, SourceError
 from mobiledet.utils.addresses import file_path, is_address, parse_address
 from mobiledet.utils.text import printable, shorten
@@ -77,6 +76,8 @@ def check_frame_size(capture: Any, name: str) -> None:
         SourceError: It has; the capture is closed then.
     """
     import cv2
+
+    from mobiledet.data.image_headers import check_pixels  # here: it loads NumPy, which help and lists do without
 
     height, width = (max(1, int(capture.get(side))) for side in (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH))
     try:
