@@ -25,6 +25,9 @@ BoolArray = NDArray[np.bool_]
 ImageArray = NDArray[np.uint8]
 """An image: ``(height, width, 3)`` uint8, RGB."""
 
+RANGE_SLACK = 0.1
+"""How far a float image may leave 0..1, as enhancing and resizing do it."""
+
 
 @dataclass(frozen=True)
 class ResizeRule:

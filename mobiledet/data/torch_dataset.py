@@ -12,7 +12,7 @@ from mobiledet.data.checks import CocoColumns
 from mobiledet.data.coco import CocoDataset
 from mobiledet.data.faults import CheckReport
 from mobiledet.errors import DataError
-from mobiledet.structures import BoolArray, FloatArray, ImageArray, IntArray
+from mobiledet.structures import RANGE_SLACK, BoolArray, FloatArray, ImageArray, IntArray
 from mobiledet.utils.progress import progress_bar
 
 
@@ -127,6 +127,8 @@ def _pixels(image: Any, place: str) -> ImageArray:
     if is_tensor and image.ndim == 3 and image.shape[0] == 3:
         image = image.transpose(1, 2, 0)
     if is_tensor and np.issubdtype(image.dtype, np.floating):
+        if image.size and not (image.min() >= -RANGE_SLACK and image.max() <= 1 + RANGE_SLACK):
+            raise DataError(f"{place}: float images must lie in 0..1, not {image.min():.4g}..{image.max():.4g}")
         image = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise DataError(f"{place}: an image of shape {image.shape} and type {image.dtype}; see DetectionDataset")

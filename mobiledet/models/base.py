@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mobiledet.errors import ConfigError
 from mobiledet.models.layers import DEFAULT_STYLE, LayerStyle
@@ -75,10 +76,15 @@ class Backbone(nn.Module, ABC):
             module.eval()
         return self
 
+    @property
+    def is_frozen(self) -> bool:
+        """Whether there is something that `freeze` stopped."""
+        return any(True for module in self._frozen_modules() for _ in module.parameters())
+
     def _frozen_modules(self) -> list[nn.Module]:
         frozen = list(self.stages()[: max(0, self._frozen_stages)])
         if self._frozen_norm:
-            frozen += [module for module in self.modules() if isinstance(module, nn.BatchNorm2d)]
+            frozen += [module for module in self.modules() if isinstance(module, _BatchNorm)]
         return frozen
 
 

@@ -77,6 +77,20 @@ class PaddedConv2d(nn.Conv2d):
         )
 
 
+class BatchNorm(nn.BatchNorm2d):
+    """Batch-norm that can train on a single value.
+
+    One image of 300x300 ends in a map of 1x1, whose batch has no variance: it is normalised, as in evaluation, by the
+    running statistics, which stay as they are.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """``(B, C, H, W)`` to the same."""
+        if self.training and input.shape[0] * input.shape[2] * input.shape[3] == 1:
+            return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return super().forward(input)
+
+
 class ConvNormAct(nn.Sequential):
     """Convolution without bias, batch-norm, ReLU6: the paper's layer (Howard et al. 2017, figure 3).
 
@@ -102,7 +116,7 @@ class ConvNormAct(nn.Sequential):
         conv = PaddedConv2d(
             in_channels, out_channels, kernel_size, stride=stride, groups=groups, same=style.padding == "tensorflow"
         )
-        norm = nn.BatchNorm2d(out_channels, eps=style.norm_epsilon, momentum=style.norm_momentum)
+        norm = BatchNorm(out_channels, eps=style.norm_epsilon, momentum=style.norm_momentum)
         _start_near_linear(conv, norm)
         super().__init__()
         self.conv = conv

@@ -32,8 +32,8 @@ def roi_align(feature_map: Tensor, boxes: Sequence[Tensor], *, size: int, stride
         ``(sum of R_i, C, size, size)``.
     """
     if not (torch.is_grad_enabled() and feature_map.requires_grad):
-        crops: Tensor = ops.roi_align(feature_map, list(boxes), size, 1 / stride, samples, aligned=True)
-        return crops
+        crops: Tensor = ops.roi_align(feature_map.float(), list(boxes), size, 1 / stride, samples, aligned=True)
+        return crops.to(feature_map.dtype)
     return matrix_roi_align(feature_map, boxes, size=size, stride=stride, samples=samples)
 
 
@@ -47,7 +47,7 @@ def matrix_roi_align(feature_map: Tensor, boxes: Sequence[Tensor], *, size: int,
         weights_x = _weights(found[:, 0], found[:, 2], size, stride, samples, width)
         chunk = max(1, CHUNK_VALUES // (size * width * channels))
         for start in range(0, len(found), chunk):
-            y, x = weights_y[start : start + chunk], weights_x[start : start + chunk]
+            y, x = (weights[start : start + chunk].to(rows.dtype) for weights in (weights_y, weights_x))
             mixed_rows = (y.reshape(-1, height) @ rows).reshape(-1, size, width, channels)
             crops.append(x[:, None].to(mixed_rows.dtype) @ mixed_rows)
     if not crops:

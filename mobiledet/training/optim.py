@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import SGD, AdamW, Optimizer, RMSprop
 
 from mobiledet.config import OptimizerConfig, ScheduleConfig
@@ -91,7 +92,7 @@ class NormGuard:
         self._live = [
             buffer
             for module in model.modules()
-            if isinstance(module, nn.BatchNorm2d)
+            if isinstance(module, _BatchNorm)
             for buffer in (module.running_mean, module.running_var, module.num_batches_tracked)
             if buffer is not None
         ]

@@ -54,6 +54,18 @@ def test_its_layers_are_counted_and_can_be_frozen():
     assert [layer.weight.requires_grad for layer in model.backbone.layers] == [False, False, True, True, True]
 
 
+def test_what_can_not_be_frozen_says_so():
+    class Foreign(torch.nn.Conv2d):
+        feature_info = build().backbone.feature_info
+
+    model = build()
+    model.backbone = Foreign(3, 16, 3)
+    for what in ({"stages": 1}, {"norm": True}):
+        with pytest.raises(ConfigError, match="Foreign has no"):
+            model.freeze(**what)
+    model.freeze()
+
+
 def test_its_weights_start_another_and_dictate_what_it_says(plain):
     model = build(width=24)
     config = ModelConfig(backbone=plain(width=24), num_classes=2)

@@ -86,6 +86,15 @@ def test_every_parameter_gets_a_gradient(head):
     assert missing == []
 
 
+def test_a_batch_of_one_is_trained_on(head):
+    model = build(head, size=(97, 64))  # ends in a map of 1x1
+    images, targets = pixels(1, 3, 97, 64), [target([[10, 10, 50, 90]], [1])]
+    model(images, targets)
+    sum(model(images, targets).values()).backward()
+    assert all(torch.isfinite(value).all() for value in model.state_dict().values())
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
+
+
 def test_a_few_pictures_are_learned_by_heart(head):
     model = build(head, norm_momentum=0.5)
     boxes = [[30, 20, 100, 70], [10, 50, 40, 90], [70, 10, 120, 90], [5, 5, 65, 50]]
@@ -121,8 +130,29 @@ def test_called_as_torchvision_detectors_are(head):
         assert (detection["boxes"][:, 2] <= image.shape[2] + 1e-3).all()
         assert (detection["boxes"][:, 3] <= image.shape[1] + 1e-3).all()
         assert (detection["scores"].diff() <= 0).all()
-    losses = model.train()(images, [target([[10, 20, 100, 120]], [2]), target([], [])])
+    targets = [target([[10, 20, 100, 120]], [2]), target([], [])]
+    with torch.no_grad():
+        assert torch.equal(model(images, targets)[0]["boxes"], found[0]["boxes"]), "targets don't matter here"
+    losses = model.train()(images, targets)
     assert all(torch.isfinite(loss) for loss in losses.values())
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match="targets"):
+        model(images)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions_train_and_detect(head, dtype):
+    model = build(head).to(dtype)
+    images = [torch.rand(3, 96, 128, dtype=dtype), pixels(3, 50, 60)]
+    targets = [
+        {"boxes": torch.tensor([[10, 20, 100, 90]], dtype=dtype), "labels": torch.tensor([2], dtype=torch.int32)}
+    ]
+    losses = model(images, [*targets, target([], [])])
+    sum(losses.values()).backward()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
+    with torch.no_grad():
+        assert model.eval()(images)[0]["boxes"].shape[1] == 4
 
 
 def test_targets_are_scaled_with_their_picture():
@@ -133,7 +163,7 @@ def test_targets_are_scaled_with_their_picture():
 
 
 def test_crowd_regions_are_neither_object_nor_background():
-    model = build(SSDConfig()).eval()
+    model = build(SSDConfig())
     images = pixels(1, 3, 96, 128)
     plain = model(images, [target([[10, 10, 60, 90]], [1])])
     crowded = model(
@@ -151,6 +181,12 @@ def test_crowd_regions_are_neither_object_nor_background():
         ([target([[0, 0, 9, 9]], [0])], "0 is background"),
         ([target([[0, 0, 9, 9]], [1, 2])], r"\(N, 4\)"),
         ([], "1 images but 0 targets"),
+        ([target([[9, 2, 3, 8]], [1])], "x1 < x2"),
+        ([target([[0, 0, 9, 9], [2, 5, 9, 5]], [1, 1])], r"\[2.0, 5.0, 9.0, 5.0\]"),
+        ([target([[0, 0, math.nan, 9]], [1])], "nan"),
+        ([target([[0.1, 0.1, 0.9, 1.0]], [1])], "multiply"),
+        ([target([[0, 0, 9, 9]], [1]) | {"labels": torch.tensor([1.0])}], "whole numbers"),
+        ([{"boxes": [[0, 0, 9, 9]], "labels": [1]}], "tensors"),
     ],
 )
 def test_wrong_targets_are_named(targets, message):
@@ -158,10 +194,29 @@ def test_wrong_targets_are_named(targets, message):
         build(SSDConfig())(pixels(1, 3, 96, 128), targets)
 
 
-@pytest.mark.parametrize("images", [[], [torch.zeros(1, 9, 9)], [torch.zeros(3, 0, 9)], torch.zeros(2, 1, 9, 9)])
-def test_wrong_pictures_are_refused(images):
-    with pytest.raises(ValueError, match=r"shape|empty"):
-        build(SSDConfig())(images)
+def test_the_target_at_fault_is_named():
+    targets = [target([[0, 0, 9, 9]] * 2, [1, 2]), target([], []), target([[0, 0, 9, 9]], [7])]
+    with pytest.raises(ValueError, match=r"targets\[2\]: label 7"):
+        build(SSDConfig())(pixels(3, 3, 96, 128), targets)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ([], "empty"),
+        ([torch.zeros(1, 9, 9)], "shape"),
+        ([torch.zeros(3, 0, 9)], "shape"),
+        (torch.zeros(2, 1, 9, 9), "shape"),
+        ([torch.rand(3, 9, 9), torch.rand(3, 9, 9) * 255], r"images\[1\].*divide by 255"),
+        (torch.rand(1, 3, 96, 128) * 2 - 1, "0..1"),
+        ([torch.full((3, 9, 9), math.nan)], "0..1"),
+        ([torch.zeros(3, 9, 9, dtype=torch.int64)], "int64"),
+        ([[0, 0, 0]], "tensor"),
+    ],
+)
+def test_wrong_pictures_are_refused(images, message):
+    with pytest.raises(ValueError, match=message):
+        build(SSDConfig()).eval()(images)
 
 
 def test_untrained_sigmoid_scores_start_at_the_prior():
