@@ -75,7 +75,7 @@ def cost(name: str) -> float:
         from mobiledet.config import load_config
         from mobiledet.models.build import build_detector
 
-        detector = build_detector(load_config(name).model.model_copy(update={"num_classes": 80}))
+        detector = build_detector(load_config(name).model.model_copy(update={"num_classes": 80}), weights_follow=True)
         layers = count_layers(detector, lambda x: detector(x.to(torch.uint8)), (480, 640))
     return sum(layer.mult_adds for layer in layers) / 1e9
 

@@ -45,7 +45,7 @@ def compare(tflite: Path, images: list[Path]) -> list[str]:
     from mobiledet.weights.tflite.ssd import POSTPROCESS, stored_anchors
 
     content = import_weights(tflite)
-    model = build_detector(config_from_plain(content["config"]).model).eval()
+    model = build_detector(config_from_plain(content["config"]).model, weights_follow=True).eval()
     model.load_state_dict(content["model"])
     graph = read_tflite(tflite)
     end = next(op for op in graph.ops if op.kind == POSTPROCESS)

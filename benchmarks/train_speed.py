@@ -92,7 +92,7 @@ def measure(data: Path, split: str, arguments: argparse.Namespace, folder: Path)
 
     stream = endless()
     batch = next(stream)
-    plain = build_detector(config.model)
+    plain = build_detector(config.model, weights_follow=True)
     optimizer = torch.optim.SGD(plain.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
     images, targets = batch.images.contiguous(), batch.target_tensors()
 

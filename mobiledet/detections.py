@@ -19,6 +19,28 @@ if TYPE_CHECKING:
     from mobiledet.data.images import ImageSource
 
 
+class ClassNames(tuple[str, ...]):
+    """The K names of a model's classes, in their order.
+
+    They aren't looked up by number, which could be a label, counted from 1, or a class id, counted from 0.
+    """
+
+    __slots__ = ()
+
+    def __getitem__(self, index: Any) -> Any:
+        """Only slices.
+
+        Raises:
+            TypeError: For a number.
+        """
+        if isinstance(index, slice):
+            return super().__getitem__(index)
+        raise TypeError(
+            "class names aren't looked up by number, because labels count from 1 and class ids from 0; the "
+            "name of each detection is in detections.class_names, and list(names) counts from 0"
+        )
+
+
 @dataclass(frozen=True)
 class Detections:
     """The objects found in one image, best score first.
@@ -27,18 +49,32 @@ class Detections:
         boxes: ``(N, 4)`` float32 xyxy in pixels of the image as it was given.
         scores: ``(N,)`` float32 in ``[0, 1]``.
         labels: ``(N,)`` int64 in ``1..K``.
-        names: ``K`` class names; ``names[label - 1]`` is the name of a label.
-        category_ids: The training data's id of each class, ``category_ids[label - 1]``; empty where it isn't known.
+        names: The ``K`` names of the model's classes; those of the detections are ``class_names``.
+        category_ids: The training data's id of each class, from that of label 1 on; empty where they aren't known.
     """
 
     boxes: FloatArray
     scores: FloatArray
     labels: IntArray
-    names: tuple[str, ...] = ()
+    names: tuple[str, ...] = ClassNames()
     category_ids: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.names, ClassNames):
+            object.__setattr__(self, "names", ClassNames(self.names))
 
     def __len__(self) -> int:
         return len(self.boxes)
+
+    @property
+    def class_id(self) -> IntArray:
+        """``(N,)`` int64 in ``0..K - 1``: the labels as supervision and Ultralytics count them."""
+        return self.labels - 1
+
+    @property
+    def class_names(self) -> list[str]:
+        """The class name of each detection, as `name` gives it."""
+        return [self.name(index) for index in range(len(self))]
 
     def keep(self, mask: BoolArray | Sequence[bool]) -> Detections:
         """Only the detections where ``mask`` ``(N,)`` is true."""
@@ -51,12 +87,12 @@ class Detections:
 
     def of_classes(self, names: Sequence[str]) -> Detections:
         """Only the detections of some classes, given by name."""
-        return self.keep([self.name(index) in names for index in range(len(self))])
+        return self.keep([name in names for name in self.class_names])
 
     def name(self, index: int) -> str:
         """The class name of detection ``index``, or its number when the model carries no names."""
         label = int(self.labels[index])
-        return self.names[label - 1] if label <= len(self.names) else f"class {label}"
+        return tuple(self.names)[label - 1] if 1 <= label <= len(self.names) else f"class {label}"
 
     def category_id(self, index: int) -> int | None:
         """The training data's id of the class of detection ``index``; None where it isn't known."""
@@ -143,6 +179,6 @@ class Detections:
         return supervision.Detections(
             xyxy=self.boxes.reshape(-1, 4),
             confidence=self.scores,
-            class_id=self.labels - 1,
-            data={"class_name": np.array([self.name(index) for index in range(len(self))], dtype=np.str_)},
+            class_id=self.class_id,
+            data={"class_name": np.array(self.class_names, dtype=np.str_)},
         )

@@ -25,6 +25,16 @@ def test_some_of_them(found):
     assert Detections(found.boxes, found.scores, np.array([1, 9]), ("a",)).name(1) == "class 9"
 
 
+def test_class_ids_count_from_0_and_names_are_not_looked_up_by_number(found):
+    assert (found.class_id.tolist(), found.class_names) == ([1, 0], ["b", "a"])
+    assert [list(found.names)[number] for number in found.class_id] == found.class_names
+    assert found.names == ("a", "b")
+    for number in (found.labels[0], found.class_id[0], 0, -1):
+        with pytest.raises(TypeError, match="class_names"):
+            found.names[number]
+    assert Detections(found.boxes, found.scores, np.array([0, 3]), ("a", "b")).class_names == ["class 0", "class 3"]
+
+
 def test_coco_results_have_the_datas_ids(found):
     rows = found.to_coco(139)
     assert rows == [

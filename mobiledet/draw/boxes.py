@@ -259,7 +259,7 @@ def _draw_detected(canvas: ImageArray, detections: Drawable, line_width: int | N
 
 def _draw_truth(canvas: ImageArray, target: Target, names: Sequence[str]) -> list[Tag]:
     """Draw thin white boxes with black edges, which show on any ground and under a detection; give their tags."""
-    tags, line = [], _line_width(canvas)
+    tags, line, known = [], _line_width(canvas), list(names)
     for index, (x1, y1, x2, y2) in _corners(target.boxes, canvas):
         crowd, label = bool(target.iscrowd[index]), int(target.labels[index])
         dash = 4 + 6 * line if crowd else max(canvas.shape)
@@ -270,7 +270,7 @@ def _draw_truth(canvas: ImageArray, target: Target, names: Sequence[str]) -> lis
             for y in range(y1, y2 + 1, 2 * dash):
                 for x in (x1, x2):
                     cv2.line(canvas, (x, y), (x, min(y + dash, y2)), color, thickness)
-        name = names[label - 1] if 1 <= label <= len(names) else f"class {label}"
+        name = known[label - 1] if 1 <= label <= len(known) else f"class {label}"
         tags.append((index, (x1, y1, x2, y2), f"{name} (crowd)" if crowd else name, _WHITE))
     return tags
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from mobiledet.data.images import ImageSource, load_image
 from mobiledet.data.videos import read_video
-from mobiledet.detections import Detections
+from mobiledet.detections import ClassNames, Detections
 from mobiledet.preprocess import check_image, fit_image
 from mobiledet.runtime.base import Backend, RawDetections
 from mobiledet.runtime.card import ModelCard
@@ -75,9 +75,9 @@ class Detector:
         return self.backend.card
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Class names; ``names[label - 1]`` is the name of a label."""
-        return self.card.names
+    def names(self) -> ClassNames:
+        """The names of all classes; those of detections are ``detections.class_names``."""
+        return ClassNames(self.card.names)
 
     @property
     def score_threshold(self) -> float:

@@ -81,7 +81,7 @@ def open_checkpoint(path: str | Path, *, threads: int = 0, provider: str | None 
             f"train from it: mobiledet train finetune_ssd model.init={path}"
         )
     config = config_from_plain(content["config"])
-    model = build_detector(config.model)
+    model = build_detector(config.model, weights_follow=True)
     try:
         model.load_state_dict(content["ema"] or content["model"])
     except RuntimeError as error:

@@ -84,7 +84,7 @@ class Run:
         random.seed(config.seed)
         np.random.seed(config.seed)
         torch.manual_seed(config.seed)
-        self.model = build_detector(config.model).to(device)
+        self.model = build_detector(config.model, weights_follow=True).to(device)
         if config.train.channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)
         self.model.freeze(stages=config.train.freeze_stages, norm=config.train.freeze_norm)
@@ -326,7 +326,7 @@ class Run:
         """The weights that count, in a model of their own, so that scoring can't disturb training."""
         # Its fresh weights, thrown away at once, must not draw from the generator whose state a resume restores.
         with torch.random.fork_rng(devices=[]):
-            model = build_detector(self.config.model)
+            model = build_detector(self.config.model, weights_follow=True)
         model.load_state_dict(self._scored_weights())
         return Detector(PyTorchBackend(model, model_card(model, self.train.names), device=self.trainer.device))
 

@@ -245,6 +245,13 @@ def test_num_classes_must_be_known():
         build_detector(ModelConfig())
 
 
+def test_weights_to_start_from_are_not_ignored():
+    config = ModelConfig(num_classes=2, init="weights.pt")
+    with pytest.raises(ConfigError, match=r"weights\.pt"):
+        build_detector(config)
+    build_detector(config, weights_follow=True)
+
+
 def test_postprocess_settings_reach_the_detector():
     model = build_detector(ModelConfig(num_classes=2, postprocess=PostprocessConfig(max_detections=7)))
     assert model.postprocess.max_detections == 7

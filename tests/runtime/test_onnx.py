@@ -159,6 +159,8 @@ def test_detections_are_in_the_images_own_pixels(sigmoid):
     found = detector(large)
     assert len(found) > 5
     assert found.names == detector.names
+    with pytest.raises(TypeError, match="class_names"):
+        detector.names[1]
     fitted, geometry = detector.fit(large)
     assert fitted.shape == (*SIZE, 3)
     boxes, scores, _ = expected(model, fitted[None])

@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> None:
     costs = {}
     for path in arguments.configs:
         model = with_known_width(load_config(path).model).model_copy(update={"num_classes": arguments.classes})
-        costs[path] = detector_cost(build_detector(model))
+        costs[path] = detector_cost(build_detector(model, weights_follow=True))
     if costs:
         print(cost_table(costs))
     if arguments.verbose:
