@@ -78,9 +78,9 @@ class FasterRCNNConfig(BaseHeadConfig):
     """Width over height of the anchors."""
     rpn: Literal["conv", "depthwise"] = "conv"
     """The proposal network's 3x3 layer: a full convolution, or a depthwise-separable one at a ninth of the cost."""
-    proposals: PositiveInt = 300
+    proposals: Annotated[int, Field(gt=0, le=10_000)] = 300
     """Regions of an image that reach the second stage."""
-    crop_size: Annotated[int, Field(ge=2)] = 14
+    crop_size: Annotated[int, Field(ge=2, le=56)] = 14
     """Side of what RoIAlign cuts out of the feature map for a region; the second stage starts by halving it."""
     proposal_candidates: PositiveInt = 2000
     """Best anchors of an image that enter the non-maximum suppression of proposals."""

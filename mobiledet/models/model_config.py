@@ -13,7 +13,7 @@ from mobiledet.models.faster_rcnn import FasterRCNNConfig
 from mobiledet.models.mobilenet_v1 import BackboneConfig
 from mobiledet.models.ssd import SSDConfig, SSDLiteConfig
 from mobiledet.structures import ResizeRule
-from mobiledet.utils.settings import Fraction, PositiveInt, SizeField, Strict
+from mobiledet.utils.settings import Fraction, PositiveInt, Side, SizeField, Strict
 from mobiledet.utils.text import did_you_mean
 
 BACKBONES: tuple[type[BaseBackboneConfig], ...] = (BackboneConfig,)
@@ -81,7 +81,7 @@ class ModelConfig(Strict):
     resize: Literal["stretch", "shorter_side"] = "stretch"
     """Every image is stretched to ``input_size``; or it keeps its shape and its shorter side gets that of
     ``input_size``, which only Faster R-CNN can do."""
-    longest_side: PositiveInt = 1024
+    longest_side: Side = 1024
     """With ``resize="shorter_side"``: the longer side never exceeds this (before rho)."""
     match_aspect: bool = False
     """Give ``input_size`` the shape of the training images, with as many pixels; done when training starts."""

@@ -22,6 +22,7 @@ from mobiledet.utils.files import file_digest
 from mobiledet.version import __version__
 from mobiledet.weights.checkpoint import load_checkpoint
 from mobiledet.weights.store import resolve_weights
+from mobiledet.weights.transfer import check_content
 
 
 class PyTorchBackend:
@@ -80,12 +81,10 @@ def open_checkpoint(path: str | Path, *, threads: int = 0, provider: str | None 
             f"{path}: a backbone without a detection head, it finds nothing yet; "
             f"train from it: mobiledet train finetune_ssd model.init={path}"
         )
+    check_content(content, str(path))
     config = config_from_plain(content["config"])
     model = build_detector(config.model, weights_follow=True)
-    try:
-        model.load_state_dict(content["ema"] or content["model"])
-    except RuntimeError as error:
-        raise CheckpointError(f"{path}: its weights don't fit its config: {str(error).splitlines()[0]}") from None
+    model.load_state_dict(content.get("ema") or content["model"])
     categories, cost = content["categories"], detector_cost(model)
     names, category_ids = ([category[key] for category in categories] for key in ("name", "id"))
     card = replace(

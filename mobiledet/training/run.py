@@ -181,6 +181,14 @@ class Run:
         if content is None:
             logger.info("no checkpoint in %s yet: starting from the beginning", self.folder)
             return
+        try:
+            self._take_up(content)
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            why = " ".join(f"{type(error).__name__}: {error}".split())
+            raise CheckpointError(f"{self.folder}: its last checkpoint is not of this run: {why:.200}") from None
+        logger.info("resuming %s after epoch %d, batch %d", self.folder, self.progress.epoch, self.progress.batch)
+
+    def _take_up(self, content: dict[str, Any]) -> None:
         training = content["training"]
         if training["data"] != self.train.fingerprint():
             raise CheckpointError(
@@ -202,7 +210,6 @@ class Run:
         self.precision.load_state_dict(training["scaler"])
         self.progress = Progress.from_plain(training["progress"])
         set_random_states(training["random"])
-        logger.info("resuming %s after epoch %d, batch %d", self.folder, self.progress.epoch, self.progress.batch)
 
     def save_last(self) -> None:
         """Write ``last.pt``, from which :meth:`resume` continues exactly."""

@@ -21,7 +21,7 @@ from mobiledet.training.stopping import StopRequest
 from mobiledet.utils.files import create_run_folder, lock_run_folder, write_json
 from mobiledet.weights.checkpoint import load_checkpoint
 from mobiledet.weights.store import resolve_weights
-from mobiledet.weights.transfer import InitialWeights, read_initial_weights
+from mobiledet.weights.transfer import InitialWeights, check_content, read_initial_weights
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +100,9 @@ def _initial_weights(config: Config) -> InitialWeights | None:
     name = config.model.init
     if name is None:
         return None
-    return read_initial_weights(load_checkpoint(resolve_weights(name)), name)
+    content = load_checkpoint(resolve_weights(name))
+    check_content(content, name)
+    return read_initial_weights(content, name)
 
 
 def _run(

@@ -7,6 +7,10 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 PositiveInt = Annotated[int, Field(gt=0)]
+MAX_SIDE = 8192
+"""Longest side of an image inside a network, in pixels: settings come from files, and decide over memory."""
+
+Side = Annotated[int, Field(gt=0, le=MAX_SIDE)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -21,7 +25,7 @@ def _both_sides(size: object) -> object:
     return [*size, *size] if isinstance(size, list | tuple) and len(size) == 1 else size
 
 
-SizeField = Annotated[tuple[PositiveInt, PositiveInt], BeforeValidator(_both_sides)]
+SizeField = Annotated[tuple[Side, Side], BeforeValidator(_both_sides)]
 """``(height, width)`` in pixels; one number means a square."""
 
 

@@ -7,15 +7,18 @@ the weights is decided in :mod:`mobiledet.training.complete`.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from mobiledet.config import ModelConfig, config_from_plain
 from mobiledet.errors import CheckpointError
 from mobiledet.models.base import ClassRows
+from mobiledet.models.build import build_detector
 from mobiledet.models.detection_model import DetectionModel
 from mobiledet.weights.imagenet import KIND, ImageNetBackbone
 
@@ -93,6 +96,45 @@ def read_initial_weights(content: Mapping[str, Any], name: str) -> InitialWeight
         tuple(category["name"] for category in content["categories"]),
         bool(content.get("folded", False)),
     )
+
+
+def check_content(content: Mapping[str, Any], name: str) -> None:
+    """Make sure, before anything is built, that a checkpoint's settings, classes and weights belong together.
+
+    Raises:
+        CheckpointError: They aren't what this version writes, or the weights have other shapes than the settings say.
+        ConfigError: A setting is unknown or has a value that can't be.
+    """
+    state = content.get("ema") or content.get("model")
+    try:
+        build: Callable[[], nn.Module]
+        if content.get("kind") == KIND:
+            backbone = ImageNetBackbone.from_payload(content)
+            ModelConfig(backbone=backbone.config, mean=backbone.mean, std=backbone.std)
+            build = backbone.config.build_part
+        elif "config" in content:
+            config, threshold = config_from_plain(content["config"]).model, content.get("threshold")
+            classes = [(category["id"], category["name"]) for category in content["categories"]]
+            if {(type(number), type(text)) for number, text in classes} - {(int, str)}:
+                raise ValueError("classes without a number and a name")
+            if len(classes) != config.num_classes:
+                raise ValueError(f"{len(classes)} classes, but model.num_classes is {config.num_classes}")
+            if threshold is not None and not (type(threshold) in (int, float) and 0 <= threshold <= 1):
+                raise ValueError(f"the threshold is {threshold!r:.40}")
+            build = partial(build_detector, config, weights_follow=True)
+        else:
+            return
+        if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+            raise ValueError("no weights")
+        with torch.device("meta"):  # shapes without values take no memory, whatever the settings say
+            wanted = build().state_dict()
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        why = " ".join(f"{type(error).__name__}: {error}".split())
+        raise CheckpointError(f"{name}: its content is not what mobiledet writes: {why:.200}") from None
+    for key in sorted(wanted.keys() | state.keys()):
+        one, other = (tuple(tensors[key].shape) if key in tensors else None for tensors in (state, wanted))
+        if one != other:
+            raise CheckpointError(f"{name}: its weights don't fit its config: {key} is {one}, not {other}")
 
 
 def load_into(model: DetectionModel, weights: InitialWeights, names: Sequence[str]) -> Transfer:

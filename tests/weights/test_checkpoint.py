@@ -4,6 +4,7 @@ import ctypes
 import errno
 import os
 import pickle
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -180,6 +181,81 @@ def test_pytorch_files_that_are_no_checkpoints(tmp_path, content):
     torch.save(content, tmp_path / "weights.pt")
     with pytest.raises(CheckpointError, match=r"weights\.pt: "):
         load_checkpoint(tmp_path / "weights.pt")
+
+
+def nested(levels, width=1):
+    """A list in a list in a list, each ``width`` times the same one."""
+    inner = [1]
+    for _ in range(levels):
+        inner = [inner] * width
+    return inner
+
+
+def cyclic():
+    inner = []
+    inner.append(inner)
+    return inner
+
+
+BOMBS = {
+    "shared lists": nested(40, 10),
+    "deep": nested(150),
+    "cyclic": cyclic(),
+    "sparse": torch.eye(3).to_sparse(),
+    "meta": torch.empty(1 << 33, device="meta"),
+    "one value for 6 GB": torch.zeros(1).expand(40_000, 40_000),
+    "the same tensor again and again": [torch.zeros(1000)] * 10_000,
+    "a number": 1 << 3_000_000,
+    "keys": {(1, 2): 3},
+}
+
+
+@pytest.mark.parametrize("kind", BOMBS)
+def test_what_a_small_file_asks_for_is_bounded(tmp_path, kind):
+    torch.save({"format": FORMAT, "version": VERSION, "digest": "0", "model": BOMBS[kind]}, tmp_path / "bomb.pt")
+    with pytest.raises(CheckpointError, match=r"bomb\.pt: "):
+        load_checkpoint(tmp_path / "bomb.pt")
+
+
+SIX_GB = b"J" + (1_600_000_000).to_bytes(4, "little")  # of a tensor of four numbers: K\x04
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda pickled: pickled.replace(b"K\x04t", SIX_GB + b"t"),  # the storage
+        lambda pickled: pickled.replace(b"K\x04\x85", SIX_GB + b"\x85"),  # the shape
+        lambda _: b"\x80\x02c__builtin__\nbytearray\n" + SIX_GB + b"\x85R.",
+        lambda _: (
+            b"\x80\x02}(X\x01\0\0\0aq\0" + b"".join(b"h%ch%c\x86q%c" % (i, i, i + 1) for i in range(60)) + b"K\x01u."
+        ),
+        lambda pickled: pickled + bytes(checkpoint_module.MAX_PICKLE),
+    ],
+)
+def test_what_a_pickle_asks_for_is_bounded(tmp_path, change):
+    torch.save({"format": FORMAT, "version": VERSION, "digest": "0", "model": torch.zeros(4)}, tmp_path / "plain.pt")
+    with zipfile.ZipFile(tmp_path / "plain.pt") as plain, zipfile.ZipFile(tmp_path / "bomb.pt", "w") as bomb:
+        for entry in plain.namelist():
+            content = plain.read(entry)
+            bomb.writestr(entry, change(content) if entry.endswith("data.pkl") else content)
+    assert (tmp_path / "bomb.pt").read_bytes() != (tmp_path / "plain.pt").read_bytes()
+    with pytest.raises(CheckpointError, match=r"bomb\.pt: "):
+        load_checkpoint(tmp_path / "bomb.pt")
+
+
+def test_a_packed_file_is_refused(tmp_path, saved):
+    with zipfile.ZipFile(saved) as plain, zipfile.ZipFile(tmp_path / "p.pt", "w", zipfile.ZIP_DEFLATED) as packed:
+        for entry in plain.namelist():
+            packed.writestr(entry, plain.read(entry))
+    with pytest.raises(CheckpointError, match=r"p\.pt: not a checkpoint"):
+        load_checkpoint(tmp_path / "p.pt")
+
+
+def test_what_was_read_no_longer_needs_the_file(saved):
+    content = load_checkpoint(saved)
+    with saved.open("r+b") as file:
+        file.write(bytes(saved.stat().st_size))
+    assert_same(without_header(content), payload())
 
 
 def test_newer_versions_say_so(tmp_path, monkeypatch):

@@ -10,12 +10,14 @@ from mobiledet.config import (
     SSDLiteConfig,
     apply_overrides,
 )
-from mobiledet.errors import CheckpointError, ConfigError
+from mobiledet.errors import CheckpointError, ConfigError, MobiledetError
 from mobiledet.models.build import build_detector
 from mobiledet.models.mobilenet_v1 import MobileNetV1
+from mobiledet.runtime.pytorch import open_checkpoint
 from mobiledet.training.complete import follow_weights
+from mobiledet.weights.checkpoint import load_checkpoint, save_checkpoint
 from mobiledet.weights.imagenet import ImageNetBackbone
-from mobiledet.weights.transfer import InitialWeights, load_into, normalized, read_initial_weights
+from mobiledet.weights.transfer import InitialWeights, check_content, load_into, normalized, read_initial_weights
 
 OLD = ModelConfig(
     backbone=BackboneConfig(alpha=0.25, padding="tensorflow", norm_epsilon=1e-5),
@@ -257,3 +259,41 @@ def test_another_head_keeps_its_own_input_size():
     recipe = Config(model=ModelConfig(head=TWO_STAGE, input_size=(600, 600), resize="shorter_side"))
     model = follow_weights(recipe.model, weights())
     assert (model.input_size, model.resize, model.mean) == ((600, 600), "shorter_side", OLD.mean)
+
+
+def without(key):
+    return lambda content: content.pop(key)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        without("categories"),
+        without("model"),
+        lambda content: content.update(model=[1, 2]),
+        lambda content: content["model"].update({"head.extra": torch.zeros(2)}),
+        lambda content: content["model"].popitem(),
+        lambda content: content.update(config=[1]),
+        lambda content: content["config"]["model"].update(num_classes=10**9),
+        lambda content: content["config"]["model"]["backbone"].update(min_channels=10**6),
+        lambda content: content["config"]["model"].update(input_size=[10**6, 10**6]),
+        lambda content: content["categories"].append({"id": 9, "name": "more"}),
+        lambda content: content["categories"][0].update(name=5),
+        lambda content: content["categories"][0].pop("id"),
+        lambda content: content.update(threshold="high"),
+        lambda content: content.update(kind="backbone"),
+    ],
+)
+def test_contents_that_do_not_belong_together_are_refused_in_one_line(tmp_path, change):
+    config = Config(model=ModelConfig(num_classes=2, backbone=BackboneConfig(alpha=0.25), input_size=(64, 96)))
+    categories = [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
+    model = dict(build_detector(config.model).state_dict())
+    content = {"config": config.plain(), "categories": categories, "model": model, "ema": None}
+    save_checkpoint(tmp_path / "good.pt", content)
+    open_checkpoint(tmp_path / "good.pt")
+    change(content)
+    save_checkpoint(tmp_path / "bad.pt", content)
+    for use in (open_checkpoint, lambda path: check_content(load_checkpoint(path), "bad.pt")):
+        with pytest.raises(MobiledetError) as caught:
+            use(tmp_path / "bad.pt")
+        assert "\n" not in str(caught.value)
