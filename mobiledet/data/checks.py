@@ -19,9 +19,11 @@ most boxes outside, all inside as corners, centres or shares
 ``iscrowd`` neither 0 nor 1
 ==========================================================  =======================================================
 
-Legal and only noted: images without boxes (background), classes without boxes, images listed twice. Category id 0
-is legal. Boxes that stick out by a pixel (`annotation_checks.CLIP_TOLERANCE`) or less are rounding: they stay as they
-are, so that scores agree with the original file to the last digit, and are clipped when an image's target is made.
+Several entries of one image count as one with all their boxes; a category without boxes that is the super-category of
+another (Roboflow's first) is no class. Legal and only noted: images without boxes (background), classes without boxes.
+Category id 0 is legal. Boxes that stick out by a pixel (`annotation_checks.CLIP_TOLERANCE`) or less are rounding: they
+stay as they are, so that scores agree with the original file to the last digit, and are clipped when an image's target
+is made.
 An annotation id of 0 matters to pycocotools alone, which takes a detection matched to it for unmatched and silently
 lowers AP.
 
@@ -37,7 +39,6 @@ import gc
 import json
 import os
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -128,6 +129,17 @@ def coco_sections(parsed: object, source: str) -> tuple[list[Entry], list[Entry]
     return sections[0], sections[1], sections[2]
 
 
+def clean_name(text: str) -> str:
+    """A class name without spaces at its ends, with single ones inside, and without what UTF-8 can't hold."""
+    return " ".join(text.encode("utf-8", "replace").decode().split())
+
+
+def heading_names(categories: list[Entry]) -> frozenset[str]:
+    """Names of the categories that other categories name as their super-category, as Roboflow's first one."""
+    pairs = [(entry.get("supercategory"), entry.get("name")) for entry in categories]
+    return frozenset(clean_name(head) for head, name in pairs if isinstance(head, str) and head != name)
+
+
 def check_coco(
     parsed: object,
     image_dir: Path,
@@ -146,9 +158,11 @@ def check_coco(
         DataError: the file isn't COCO at all, so that nothing more can be said.
     """
     images, annotations, categories = coco_sections(parsed, report.source)
+    categories = _without_heads(categories, annotations, report)
+    images, annotations = _each_once(images, annotations, report)
     category_ids, names = _check_categories(categories, report)
     image_ids = _check_ids(images, "image", report)
-    file_names = _check_file_names(images, image_dir, report)
+    file_names = _check_file_names(images, image_dir if known is None else None, report)
     sizes, upright = _check_images(images, file_names, image_dir, report, progress, known)
     found = check_annotations(annotations, images, report, image_ids=image_ids, category_ids=category_ids, sizes=sizes)
     objects = found.labels[~(found.iscrowd | found.ignore)]
@@ -170,6 +184,36 @@ def check_coco(
     )
 
 
+def _without_heads(categories: list[Entry], annotations: list[Entry], report: CheckReport) -> list[Entry]:
+    """The categories but those that only group others: without boxes, and the super-category of another."""
+    used = {str(entry.get("category_id")) for entry in annotations}
+    heads = heading_names(categories)
+    left = [c for c in categories if str(c.get("id")) in used or clean_name(str(c.get("name"))) not in heads]
+    report.note(Fault.CATEGORY_HEAD, len(categories) - len(left))
+    return left
+
+
+def _each_once(images: list[Entry], annotations: list[Entry], report: CheckReport) -> tuple[list[Entry], list[Entry]]:
+    """Each image once, with the annotations of all its entries: some exporters write an entry for each box."""
+    first: dict[object, Entry] = {}
+    ids: dict[object, object] = {}
+    again = []
+    for row, image in enumerate(images):
+        name = image.get("file_name")
+        if isinstance(name, str) and first.setdefault(name, image) is not image:
+            again.append(row)
+            if isinstance(image.get("id"), int | str):
+                ids[image["id"]] = first[name].get("id")
+    if not again:
+        return images, annotations
+    report.add(Fault.LISTED_TWICE, again, lambda row: (f"images[{row}]", repr(images[row]["file_name"])))
+    moved = [
+        {**entry, "image_id": ids[key]} if isinstance(key := entry.get("image_id"), int | str) and key in ids else entry
+        for entry in annotations
+    ]
+    return [image for row, image in enumerate(images) if row not in set(again)], moved
+
+
 def _check_ids(entries: list[Entry], what: Literal["image", "category"], report: CheckReport) -> IntArray:
     section = "images" if what == "image" else "categories"
     ids, good, converted = whole_numbers([entry.get("id") for entry in entries])
@@ -188,13 +232,15 @@ def _check_ids(entries: list[Entry], what: Literal["image", "category"], report:
 def _check_categories(categories: list[Entry], report: CheckReport) -> tuple[IntArray, tuple[str, ...]]:
     ids = _check_ids(categories, "category", report)
     raw = [entry.get("name") for entry in categories]
-    names = [str(name) if isinstance(name, str) or type(name) is int else "" for name in raw]
+    names = [clean_name(str(name)) if isinstance(name, str) or type(name) is int else "" for name in raw]
 
     def describe(row: int) -> tuple[str, str]:
         return f"categories[{row}] (id {categories[row].get('id')!r:.40})", f"name is {raw[row]!r:.60}"
 
-    wrong = [row for row, name in enumerate(names) if not name.strip() or name in names[:row]]
+    wrong = [row for row, name in enumerate(names) if not name or name in names[:row]]
     report.add(Fault.CATEGORY_NAME, wrong, describe)
+    spaced = [row for row, name in enumerate(raw) if isinstance(name, str) and names[row] not in ("", name)]
+    report.add(Fault.NAME_SPACES, spaced, describe)
     report.add(Fault.NAME_CONVERTED, [row for row, name in enumerate(raw) if type(name) is int], describe)
     if not categories:
         report.add(Fault.NO_CATEGORIES, [0], lambda _: ("", "the json's list of categories is empty"))
@@ -202,12 +248,12 @@ def _check_categories(categories: list[Entry], report: CheckReport) -> tuple[Int
     return ids[order], tuple(names[row] for row in order)
 
 
-def _check_file_names(images: list[Entry], image_dir: Path, report: CheckReport) -> list[str]:
-    """File names; empty where one can't be used."""
+def _check_file_names(images: list[Entry], image_dir: Path | None, report: CheckReport) -> list[str]:
+    """File names; empty where one can't be used, or leads out of a folder."""
     raw = [image.get("file_name") for image in images]
     names = [name if isinstance(name, str) and name.strip() and "\0" not in name else "" for name in raw]
-    root = os.path.realpath(image_dir)
-    escaping = [row for row, name in enumerate(names) if name and _leads_out(name, root)]
+    root = "" if image_dir is None else os.path.realpath(image_dir)
+    escaping = [row for row, name in enumerate(names) if name and root and _leads_out(name, root)]
 
     def describe(row: int) -> tuple[str, str]:
         return f"images[{row}] (id {images[row].get('id')!r:.40})", f"file_name is {raw[row]!r:.120}"
@@ -216,8 +262,6 @@ def _check_file_names(images: list[Entry], image_dir: Path, report: CheckReport)
     report.add(Fault.FILE_OUTSIDE, escaping, describe)
     for row in escaping:
         names[row] = ""
-    named = Counter(filter(None, names))
-    report.note(Fault.IMAGE_REPEATED, sum(count > 1 for count in named.values()))
     return names
 
 

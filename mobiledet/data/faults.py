@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias
@@ -49,6 +49,7 @@ class Fault(Enum):
         "put the images (not links to them; linking the folder is fine) into it and name them relative to it",
     )
     IMAGE_MISSING = _REFUSED, "missing images", "put them there, correct file_name, or name another folder of images"
+    ENTRY_AMBIGUOUS = _REFUSED, "entries that several images match", "name the folder in file_name as well"
     IMAGE_UNREADABLE = _REFUSED, "unreadable images", "replace the files or remove them from the json"
     IMAGE_OTHER_SIZE = (
         _REFUSED,
@@ -87,7 +88,6 @@ class Fault(Enum):
     LABELS_UNREADABLE = _DROPPED, "label files that can't be read"
     LISTED_UNLABELLED = _DROPPED, "names in split lists without a labelled image"
     ENTRY_LONE = _DROPPED, "entries without an image"
-    ENTRY_AMBIGUOUS = _DROPPED, "entries that several images match"
     OBJECT_NAMELESS = _DROPPED, "objects without a class name"
     OBJECT_BOXLESS = _DROPPED, "objects without a box"
     ROW_NO_BOX = _DROPPED, "rows that are not a box"
@@ -133,7 +133,6 @@ class Fault(Enum):
     BACKGROUND = _NOTE, "images without boxes (background)"
     IMAGE_IN_SPLITS = _NOTE, "images in more than one split"
     IMAGE_OUTSIDE = _NOTE, "images outside of the data set's folder"
-    IMAGE_REPEATED = _NOTE, "images listed more than once"
     OTHER_NAME = _NOTE, "files whose own name fits another image than the one they name"
     LEFT_ASIDE = _NOTE, "lists and files left aside"
     SPLIT_ABSENT = _NOTE, "splits that are not there"
@@ -224,14 +223,17 @@ class CheckReport:
         Raises:
             DataError: there are faults that training must not start with.
         """
-        lines = []
-        for fault in self.of(Severity.REFUSED):
-            found = "; ".join(map(str, self.examples[fault]))
-            more = self.counts[fault] - len(self.examples[fault])
-            rest = f"; and {more} more" if more else ""
-            lines.append(f"- {self.counts[fault]} {fault.text}: {found}{rest}. Remedy: {fault.remedy}")
-        if lines:
-            raise DataError("\n".join([f"{self.source} can't be used:", *lines]))
+        _refuse(self.source, {fault: (self.counts[fault], self.examples[fault]) for fault in self.of(Severity.REFUSED)})
+
+
+def _refuse(source: str, faults: Mapping[Fault, tuple[int, list[FaultRecord]]]) -> None:
+    """Raise with a line for each kind of fault: how many there are, some of them, and the remedy."""
+    lines = []
+    for fault, (number, examples) in faults.items():
+        rest = f"; and {number - len(examples)} more" if number > len(examples) else ""
+        lines.append(f"- {number} {fault.text}: {'; '.join(map(str, examples))}{rest}. Remedy: {fault.remedy}")
+    if lines:
+        raise DataError("\n".join([f"{source} can't be used:", *lines]))
 
 
 class ImportLog:
@@ -255,6 +257,16 @@ class ImportLog:
     def counts(self) -> Counter[Fault]:
         """How many there are of each kind; 0 for a kind that wasn't met."""
         return Counter({fault: len(found) for fault, found in self.records.items()})
+
+    def raise_if_refused(self, source: str, strict: bool) -> None:
+        """Where it is read strictly, refuse the data with one line for each kind of fault that is dropped otherwise.
+
+        Raises:
+            DataError: there are faults that training must not start with.
+        """
+        refused = {fault: found for fault, found in self.records.items() if fault.severity is Severity.REFUSED}
+        if strict:
+            _refuse(source, {fault: (len(found), found[:EXAMPLES]) for fault, found in refused.items()})
 
     def dropped(self) -> list[Fault]:
         """The kinds of fault because of which something isn't in the result."""

@@ -1,8 +1,9 @@
-"""Opening the data a config names: COCO folders strictly, other formats and layouts as well as they can be read."""
+"""Opening the data a config names, by the readers that check and convert use, COCO folders strictly by default."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +11,9 @@ from mobiledet.config import Config
 from mobiledet.config.schema import DataConfig
 from mobiledet.data.coco import CocoDataset, load_coco, locate_split, split_names
 from mobiledet.data.formats.choose import ImportedDataset, Recognised, read_dataset, recognise
+from mobiledet.data.formats.coco import COCO
 from mobiledet.data.formats.root import find_root
+from mobiledet.data.formats.tree import Tree, split_name
 from mobiledet.data.holdout import hold_out
 from mobiledet.errors import DataError
 from mobiledet.utils.settings import ReadingConfig
@@ -29,7 +32,8 @@ def open_data(config: DataConfig, *, seed: int = 0) -> Splits:
     """The training and validation splits, checked image by image; every fault is reported before training.
 
     A folder in COCO layout is read strictly: what can't be repaired without guessing is refused. Pascal VOC, YOLO and
-    unusual COCO folders are read where they lie; what can't be used of them is skipped and reported.
+    unusual COCO folders are read where they lie; what can't be used of them is skipped and reported. With
+    ``data.reading.strict`` all are read strictly, or none.
 
     The seed decides which images are held out, where the config wants that.
 
@@ -40,11 +44,13 @@ def open_data(config: DataConfig, *, seed: int = 0) -> Splits:
     if not named:
         root = find_root(Path(config.root), (config.train_split, config.val_split))
         config = config.model_copy(update={"root": str(root)})
-    foreign = None if named else _foreign(Path(config.root), config.train_split, config.reading)
-    train, val = _as_it_is(config, foreign) if foreign is not None else _strictly(config)
+    named = named or config.val_annotations is not None or config.val_images is not None
+    splits = (config.train_split, config.val_split or config.train_split)
+    found = None if named else _recognise(Path(config.root), splits, config.reading)
+    train, val = _as_it_is(config, found) if found is not None else _by_file(config)
     for dataset in (train, val):
         # Repairs of an import are in its own log.
-        if dataset is not None and (summary := dataset.report.summary(repairs=foreign is None)):
+        if dataset is not None and (summary := dataset.report.summary(repairs=found is None)):
             logger.info("in %s:\n%s", dataset.report.source, summary)
     return complete_splits(config, Splits(train, val), seed=seed)
 
@@ -79,18 +85,18 @@ def open_split(
     images: Path | None = None,
     reading: ReadingConfig | None = None,
 ) -> CocoDataset:
-    """One split, to be scored: of a COCO folder, else of whatever the folder holds; ``reading`` is for the latter.
+    """One split, to be scored, read as `open_data` reads it.
 
     Raises:
         DataError: it isn't there or can't be used.
     """
-    foreign = None
+    found = None
     if annotations is None and images is None:
         root = find_root(root, (split,))
-        foreign = _foreign(root, split, reading)
-    if foreign is None:
+        found = _recognise(root, (split,), reading)
+    if found is None:
         return load_coco(root, split, annotations=annotations, images=images, progress=True)
-    return _split(read_dataset(foreign, progress=True), split)
+    return _split(read_dataset(found, progress=True), split)
 
 
 def open_recorded_split(config: Config, split: str) -> CocoDataset:
@@ -106,13 +112,17 @@ def open_recorded_split(config: Config, split: str) -> CocoDataset:
     return open_split(Path(config.data.root), split, reading=config.data.reading)
 
 
-def _foreign(root: Path, split: str, reading: ReadingConfig | None) -> Recognised | None:
-    """What a folder is if it is for the importers; None for COCO's layout, which is read strictly.
+def _recognise(root: Path, splits: Sequence[str], reading: ReadingConfig | None) -> Recognised | None:
+    """What a folder is, the first of some splits being there; None where `load_coco` is to read it, or to explain.
 
-    What no importer knows, COCO's own reader explains best.
+    It does for splits of other names, and for folders that no format fits.
     """
-    if _has_split(root, split):
-        return None
+    if _has_split(root, splits[0]):
+        if any(split_name(split) != split for split in splits):
+            return None
+        reading = reading or ReadingConfig()
+        strict = reading.model_copy(update={"strict": reading.strict is not False})
+        return Recognised(COCO(splits), Tree(root, strict))
     try:
         found = recognise(root, reading=reading)
     except DataError:
@@ -137,7 +147,7 @@ def _has_split(root: Path, split: str) -> bool:
     return True
 
 
-def _strictly(config: DataConfig) -> Splits:
+def _by_file(config: DataConfig) -> Splits:
     root = Path(config.root)
     train = load_coco(
         root,
@@ -149,8 +159,8 @@ def _strictly(config: DataConfig) -> Splits:
     )
     if config.val_split is None:
         return Splits(train, None)
-    explicit = config.val_annotations is not None or config.val_images is not None
-    if config.hold_out is not None and not explicit and not _has_split(root, config.val_split):
+    named = config.val_annotations is not None or config.val_images is not None
+    if config.hold_out is not None and not named and not _has_split(root, config.val_split):
         return Splits(train, None)
     val = load_coco(
         root,
@@ -159,16 +169,13 @@ def _strictly(config: DataConfig) -> Splits:
         images=config.val_images,
         progress=True,
     )
-    if train.categories == val.categories:
-        return Splits(train, val)
-    if set(train.names) != set(val.names) or explicit or config.train_annotations is not None:
+    if train.categories != val.categories:
         raise DataError(
             f"{train.annotation_file} and {val.annotation_file} list different categories: "
             f"{', '.join(sorted(set(train.names) ^ set(val.names))) or 'same names, other ids'}; "
             "give both the same list, or convert them: mobiledet convert"
         )
-    # The same classes under other ids or in another order: the importer joins them by name.
-    return _as_it_is(config, recognise(root, reading=config.reading))
+    return Splits(train, val)
 
 
 def _as_it_is(config: DataConfig, found: Recognised) -> Splits:

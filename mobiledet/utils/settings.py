@@ -48,5 +48,8 @@ class ReadingConfig(Strict):
     of a polygon; ``x1 y1 x2 y2``; or the top left corner and the size."""
     doubtful: Literal["leave_out", "background"] = "leave_out"
     """What becomes of images whose labels are all unusable, or may be missing."""
+    strict: bool | None = None
+    """Refuse a data set with faults that can't be repaired, instead of skipping and reporting what they are in. By
+    default training and scoring do so where a folder has COCO's layout."""
     outside: bool = False
     """Follow paths in a data.yaml, a list or the like that lead out of the data set's folder."""

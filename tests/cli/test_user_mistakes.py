@@ -394,7 +394,7 @@ def test_ids_of_zero_are_reported_and_trained_on() -> None:
     data(start_at_zero, "val")()
     finished = mobiledet_in_process("train", *ON_DATA.split())
     assert finished.status == 0, finished.stderr
-    assert finished.stderr.count(f"repaired: 1 {Fault.ANNOTATION_ID.text} (first: annotations[0] (image 0, ") == 2
+    assert finished.stderr.count(f"repaired: 2 {Fault.ANNOTATION_ID.text} (annotations/instances_train.json, ") == 1
     assert "run folder: runs/tiny/1" in finished.stdout
     best = torch.load("runs/tiny/1/best.pt", weights_only=True)
     assert best["categories"][0] == {"id": 0, "name": "circle"}

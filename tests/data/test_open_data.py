@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mobiledet.config import Config, DataConfig
+from mobiledet.config import Config, DataConfig, ReadingConfig
+from mobiledet.data.coco import load_coco
+from mobiledet.data.formats.choose import read_dataset
 from mobiledet.data.opening import open_data, open_recorded_split, open_split
 from mobiledet.errors import DataError
 
@@ -121,6 +123,61 @@ def test_the_same_classes_under_other_ids_are_joined_by_name(shapes):
     names = {c["id"] - 100: c["name"] for c in content["categories"]}
     found = [(val.categories[label - 1].name) for label in val.labels()]
     assert sorted(found) == sorted(names[category] for category, _ in before)
+
+
+def with_head(content):
+    for entry in content["categories"]:
+        entry["supercategory"] = "things"
+    content["categories"].append({"id": 0, "name": "things", "supercategory": "none"})
+
+
+def with_an_entry_for_each_box(content):
+    for number, box in enumerate(content["annotations"], 1000):
+        image = next(image for image in content["images"] if image["id"] == box["image_id"])
+        content["images"].append({**image, "id": number})
+        box["image_id"] = number
+
+
+def with_spaces_in_names(content):
+    for entry in content["categories"]:
+        entry["name"] += " "
+
+
+@pytest.mark.parametrize("change", [with_head, with_an_entry_for_each_box, with_spaces_in_names])
+def test_training_scoring_and_check_read_the_same(shapes, change):
+    clean = open_data(DataConfig(root=str(shapes)))
+    for split in ("train", "val"):
+        path = shapes / f"annotations/instances_{split}.json"
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
+    checked = read_dataset(shapes).splits
+    trained = open_data(DataConfig(root=str(shapes)))
+    for split, dataset in trained._asdict().items():
+        read = [dataset, checked[split], open_split(shapes, split), load_coco(shapes, split)]
+        assert {data.names for data in read} == {clean.train.names}
+        assert {(len(data), len(data.labels())) for data in read} == {
+            (len(c := getattr(clean, split)), len(c.labels()))
+        }
+        assert len({data.fingerprint() for data in read[:3]}) == 1
+        for ours, theirs in zip(dataset, getattr(clean, split), strict=True):
+            assert sorted(ours.target.labels.tolist()) == sorted(theirs.target.labels.tolist())
+
+
+@pytest.mark.parametrize("strict", [None, True, False])
+def test_what_cannot_be_used_is_refused_or_left_out(shapes, strict):
+    (shapes / "train/000001.jpg").unlink()
+    config = DataConfig(root=str(shapes), reading=ReadingConfig(strict=strict))
+    if strict is False:
+        assert len(open_data(config).train) == 11
+    else:
+        with pytest.raises(DataError, match=r"1 missing images: .*000001.jpg"):
+            open_data(config)
+    if strict:
+        with pytest.raises(DataError, match="1 missing images"):
+            read_dataset(shapes, reading=config.reading)
+    else:
+        assert len(read_dataset(shapes, reading=config.reading).splits["train"]) == 11
 
 
 def test_a_split_to_score_is_found_in_any_format(shapes, tmp_path):

@@ -7,18 +7,20 @@ from collections import defaultdict
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from mobiledet.data.checks import check_coco, collector_paused
 from mobiledet.data.coco import CocoDataset
 from mobiledet.data.faults import EXAMPLES, CheckReport, Fault, FaultRecord, ImportLog, Severity
-from mobiledet.data.formats.base import ImportedImages, SourceImage
+from mobiledet.data.formats.base import ImportedImages, SourceBox, SourceImage
 from mobiledet.data.formats.tree import SPLIT_ORDER
 from mobiledet.data.images import ImageInfo, verify_images
 from mobiledet.errors import DataError, ImageError
 from mobiledet.utils.text import listing
+
+_Boxes: TypeAlias = list[tuple[SourceImage, SourceBox]]
 
 SAME_SHAPE = 0.02
 """Largest relative difference between two ratios of width to height that count as the same."""
@@ -93,8 +95,10 @@ def _common_folder(paths: list[Path], root: Path, log: ImportLog) -> tuple[Path,
         # Path.resolve for each of 118,000 images would take longer than reading their labels.
         real[path] = os.path.realpath(path) if path.is_symlink() else os.path.join(parents[folder], name)  # noqa: PTH118
     outside = [path for path, target in real.items() if not target.startswith(real_root)]
-    if not outside and all(path.is_relative_to(root) for path in real):
-        return root, {path: path.relative_to(root).as_posix() for path in real}
+    beginning = os.path.join(root, "")  # noqa: PTH118
+    texts = {path: os.fspath(path) for path in real}
+    if not outside and all(text.startswith(beginning) for text in texts.values()):
+        return root, {path: text[len(beginning) :].replace(os.sep, "/") for path, text in texts.items()}
     for path in outside:
         log.add(Fault.IMAGE_OUTSIDE, path.name, real[path])
     try:
@@ -147,31 +151,39 @@ def _check_split(
     """Check a split as any COCO file is, dropping what the checks refuse until they have nothing to say."""
     images = _with_ids(images, log, split)
     while images:
-        parsed, places = _coco_dict(images, source, names, found)
-        shown = {"images": [f"{p.labels} ({p.path.name})" for p in images], "annotations": places}
+        parsed = _coco_dict(images, source, names, found)
+        boxes = [(image, box) for image in images for box in image.boxes]
+
+        def shown(record: FaultRecord, images: list[SourceImage] = images, boxes: _Boxes = boxes) -> str:
+            """Where a fault is in the files that were imported."""
+            if record.place.startswith("images["):
+                return f"{images[record.row].labels} ({images[record.row].path.name})"
+            image, box = boxes[record.row]
+            return f"{image.labels}, {source.row.format(box.row)}"
+
         report = CheckReport(split, limit=None)
         columns = check_coco(parsed, folder, report, known=[found[p.path] for p in images])
         records: list[FaultRecord] = []
         faulty: dict[str, set[int]] = {"images": set(), "annotations": set()}
         for record in chain.from_iterable(report.examples.values()):
             section = record.place.partition("[")[0]
-            # Named as in the files that were imported.
-            records.append(replace(record, place=shown[section][record.row]) if section in shown else record)
-            if section in shown and record.fault.severity is Severity.REFUSED:
+            records.append(replace(record, place=shown(record)) if section in faulty else record)
+            if section in faulty and record.fault.severity is Severity.REFUSED:
                 faulty[section].add(record.row)
         if not any(faulty.values()):
             report.raise_if_errors()
             _record_findings(report, records, images, split, log)
-            return CocoDataset(columns, annotation_file=source.annotation_file, image_dir=folder, report=report)
+            files = {image.labels for image in images} if source.own_entries and source.annotation_file.is_dir() else ()
+            file = source.annotation_file.joinpath(*files) if len(files) == 1 else source.annotation_file
+            return CocoDataset(columns, annotation_file=file, image_dir=folder, report=report)
         for record in records:
             if record.fault.severity is Severity.REFUSED:
                 log.add(record.fault, record.place, record.value)
-        boxes = iter(range(len(places)))
         kept = []
-        for row, image in enumerate(images):
-            rows = [next(boxes) for _ in image.boxes]
-            if row not in faulty["images"]:
-                left = [box for box, at in zip(image.boxes, rows, strict=True) if at not in faulty["annotations"]]
+        rows = iter(range(len(boxes)))
+        for number, image in enumerate(images):
+            left = [box for box in image.boxes if next(rows) not in faulty["annotations"]]
+            if number not in faulty["images"]:
                 kept.append(replace(image, boxes=left))
         images = kept
     return None
@@ -191,11 +203,10 @@ def _coco_dict(
     source: ImportedImages,
     names: dict[Path, str],
     found: dict[Path, ImageInfo | ImageError],
-) -> tuple[dict[str, Any], list[str]]:
-    """A split as COCO has it, and the place of each annotation."""
+) -> dict[str, Any]:
+    """A split as COCO has it."""
     entries: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    places: list[str] = []
     for image in images:
         image_entry: dict[str, Any] = {"id": image.image_id, "file_name": names[image.path]}
         if image.size is not None:
@@ -213,11 +224,10 @@ def _coco_dict(
                 entry = {"id": len(annotations) + 1, "iscrowd": 0}
                 if bbox[2] > 0 and bbox[3] > 0:
                     entry["area"] = bbox[2] * bbox[3]
-            entry |= {"image_id": image.image_id, "category_id": source.categories[box.name], "bbox": bbox, **box.extra}
-            annotations.append(entry)
-            places.append(f"{image.labels}, {source.row.format(box.row)}")
+            ids = {"image_id": image.image_id, "category_id": source.categories[box.name]}
+            annotations.append({**entry, **box.extra, **ids, "bbox": bbox})
     categories = [{"id": id_, "name": name} for name, id_ in source.categories.items()]
-    return {"images": entries, "annotations": annotations, "categories": categories}, places
+    return {"images": entries, "annotations": annotations, "categories": categories}
 
 
 def _record_findings(

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
+from mobiledet.data.checks import clean_name as clean_name
 from mobiledet.data.faults import Fault, ImportLog
 from mobiledet.data.formats.tree import Tree
 
@@ -52,7 +53,7 @@ class Format(ABC):
         """
 
 
-@dataclass
+@dataclass(slots=True)
 class SourceBox:
     """One object as its file has it.
 
@@ -61,7 +62,7 @@ class SourceBox:
         name: its class.
         bbox: ``[x, y, width, height]`` in pixels counted from 0, or as shares of the image; unchecked.
         shares: whether these are shares of the upright image.
-        extra: further keys of a COCO annotation.
+        extra: a COCO annotation, as far as its format has one.
     """
 
     row: int
@@ -122,11 +123,6 @@ def head(path: Path, size: int = 4096) -> bytes:
             return stream.read(size)
     except OSError:
         return b""
-
-
-def clean_name(text: str) -> str:
-    """A class name without spaces at its ends, with single ones inside, and without what UTF-8 can't hold."""
-    return " ".join(text.encode("utf-8", "replace").decode().split())
 
 
 def note_unlabelled(tree: Tree, used: set[Path], log: ImportLog) -> None:

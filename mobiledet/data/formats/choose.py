@@ -14,6 +14,7 @@ from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
+from mobiledet.data.checks import collector_paused
 from mobiledet.data.coco import CocoDataset
 from mobiledet.data.faults import Fault, ImportLog
 from mobiledet.data.formats.assemble import assemble
@@ -141,14 +142,22 @@ def read_dataset(
         progress: show a bar on a terminal while every image is decoded.
 
     Raises:
-        DataError: it isn't there, its format can't be recognised, or nothing usable is left of it.
+        DataError: it isn't there, its format can't be recognised, or nothing usable is left of it; with
+            ``reading.strict``, anything that can't be used.
     """
     found = source if isinstance(source, Recognised) else recognise(source, format, reading)
     log = ImportLog()
     for file in found.tree.with_suffix(*UNREAD_EXTENSIONS):
         log.add(Fault.IMAGE_KIND, file)
-    images = found.format.read(found.tree, log, found.only)
-    splits = assemble(images, found.tree.root, log, progress=progress)
+    strict = bool(found.tree.reading.strict)
+    with collector_paused():
+        try:
+            images = found.format.read(found.tree, log, found.only)
+            splits = assemble(images, found.tree.root, log, progress=progress)
+        except DataError:
+            log.raise_if_refused(str(found.tree.root), strict)  # which says more
+            raise
+    log.raise_if_refused(str(found.tree.root), strict)
     return ImportedDataset(found.format.name, found.tree.root, splits, log)
 
 

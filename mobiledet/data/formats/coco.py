@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from posixpath import basename, dirname, join
 from typing import Any
 from urllib.parse import unquote
 
+import numpy as np
+
 from mobiledet.data.annotation_checks import repeats, whole_numbers
-from mobiledet.data.checks import coco_sections, read_json
+from mobiledet.data.checks import clean_name, coco_sections, heading_names, read_json
 from mobiledet.data.coco import OTHER_TASKS
 from mobiledet.data.faults import Fault, ImportLog
 from mobiledet.data.formats.base import (
@@ -20,13 +23,14 @@ from mobiledet.data.formats.base import (
     ImportedImages,
     SourceBox,
     SourceImage,
-    clean_name,
     head,
     note_alike,
     note_unlabelled,
 )
-from mobiledet.data.formats.tree import Tree, split_name, split_of, stem
+from mobiledet.data.formats.tree import Tree, split_name, split_of, stem, suffix
+from mobiledet.data.image_headers import EXTENSIONS
 from mobiledet.errors import DataError
+from mobiledet.utils.text import listing
 
 
 @dataclass
@@ -40,6 +44,10 @@ class _File:
     categories: dict[int, str]
     heads: frozenset[str]
 
+    def place(self, row: int) -> str:
+        """How an annotation is shown to people."""
+        return f"{self.file}, annotations[{row}]"
+
 
 class COCO(Format):
     """COCO, with any names of files and folders."""
@@ -48,6 +56,10 @@ class COCO(Format):
     looked_for = "a json with images, annotations and categories"
     single_files = (".json",)
     reads_layout = True
+
+    def __init__(self, splits: Collection[str] | None = None) -> None:
+        """``splits`` are those to read; None: all."""
+        self.splits = splits
 
     def recognises(self, tree: Tree) -> Evidence | None:
         """By a json that names all of COCO's sections."""
@@ -60,8 +72,9 @@ class COCO(Format):
         Raises:
             DataError: there are none, or none that can be used.
         """
-        files = [_read(tree, name, log) for name in _choose(tree, log, only)]
-        categories = _unify(files, log)
+        chosen = [only] if only is not None else _choose(tree, log, self.splits)
+        files = [_read(tree, name, log) for name in chosen]
+        categories = _unify(files, log, strict=bool(tree.reading.strict))
         note_alike(categories, log)
         images: list[SourceImage] = []
         for file in files:
@@ -72,14 +85,16 @@ class COCO(Format):
                 f"{tree.root}: none of the images of {', '.join(f.file for f in files)} is there; it names "
                 f"{first!r:.100}; put the images below this folder"
             )
-        if only is None:
+        if only is None and self.splits is None:
             note_unlabelled(tree, {image.path for image in images}, log)
         where = tree.root / files[0].file if len(files) == 1 else tree.root
         return ImportedImages(self.name, images, categories, where, "annotations[{}]", own_entries=True)
 
 
 def _looks_like_coco(path: Path) -> bool:
-    """Whether a json names all of COCO's sections; without parsing it, which takes long for the real one."""
+    """Whether a json is called as COCO's are, or names all sections; without parsing it: that takes long for COCO's."""
+    if path.name.startswith("instances_") or path.name == "_annotations.coco.json":
+        return True
     # LabelMe's have an image each inside, thousands of them, and none of these near the beginning.
     if not any(
         f'"{key}"'.encode() in head(path) for key in ("images", "annotations", "categories", "info", "licenses")
@@ -92,24 +107,35 @@ def _looks_like_coco(path: Path) -> bool:
     return all(f'"{key}"'.encode() in data for key in ("images", "annotations", "categories"))
 
 
-def _choose(tree: Tree, log: ImportLog, only: str | None) -> list[str]:
-    if only is not None:
-        return [only]
+def _choose(tree: Tree, log: ImportLog, splits: Collection[str] | None) -> list[str]:
     found = [file for file in tree.with_suffix(".json") if _looks_like_coco(tree.root / file)]
     if not found:
         raise DataError(f"{tree.root} holds no json with images, annotations and categories; name the COCO file")
     main = [file for file in found if not basename(file).startswith(OTHER_TASKS)]
     for file in sorted(set(found) - set(main or found)):
         log.add(Fault.LEFT_ASIDE, file, "annotations for another task")
-    return main or found
+    chosen: dict[str, str] = {}
+    for file in sorted(main or found, key=lambda file: ("2017" in basename(file), file), reverse=True):
+        # COCO's splits of several years have the same images; others' numbers mean other things.
+        kind = re.sub(r"(instances_[a-z]+)\d{4}(?=\.json$)", r"\1", file)
+        if kind in chosen:
+            log.add(Fault.LEFT_ASIDE, file, f"{chosen[kind]} is read")
+        else:
+            chosen[kind] = file
+    if splits is None:
+        return sorted(chosen.values())
+    return sorted(file for file in chosen.values() if _split_of(file) in {*splits, "trainval"})
+
+
+def _split_of(file: str) -> str:
+    return split_name(stem(file), loose=True) or split_of(file) or "train"
 
 
 def _read(tree: Tree, file: str, log: ImportLog) -> _File:
     path = tree.root / file
     images, annotations, raw = coco_sections(read_json(path), str(path))
-    split = split_name(stem(file), loose=True) or split_of(file) or "train"
-    categories, heads = _read_categories(raw, file, log)
-    return _File(file, split, images, annotations, categories, heads)
+    categories = _read_categories(raw, file, log)
+    return _File(file, _split_of(file), images, annotations, categories, heading_names(raw))
 
 
 def _read_images(tree: Tree, file: _File, categories: dict[str, int], log: ImportLog) -> list[SourceImage]:
@@ -119,6 +145,8 @@ def _read_images(tree: Tree, file: _File, categories: dict[str, int], log: Impor
     counts = Counter(id_ for id_, _ in named)
     doubled = {id_ for id_ in ids[repeats(ids) & good].tolist() if counts[id_] > 1}
     near = _near(file)
+    beginnings = [f"{folder}/" if folder else "" for folder in near]
+    sizes = _sizes(file.images)
     by_id: dict[int, SourceImage | None] = {}
     for row, image in enumerate(file.images):
         id_ = int(ids[row])
@@ -131,10 +159,13 @@ def _read_images(tree: Tree, file: _File, categories: dict[str, int], log: Impor
             continue
         if converted[row]:
             log.add(Fault.ID_CONVERTED, where, f"id {image.get('id')!r:.40}")
-        path = _find(tree, image.get("file_name"), near, file.split, where, log)
+        name = image.get("file_name")
+        path = next((path for start in beginnings if (path := f"{start}{name}") in tree.known), None)
+        if path is None or suffix(path) not in EXTENSIONS:
+            path = _find(tree, name, near, file.split, where, log)
         by_id[id_] = None
         if path is not None:
-            by_id[id_] = SourceImage(tree.root / path, file.split, file.file, _size(image), image_id=id_)
+            by_id[id_] = SourceImage(tree.root / path, file.split, file.file, sizes[row], image_id=id_)
     _attach_boxes(file, by_id, categories, log)
     return [image for image in by_id.values() if image is not None]
 
@@ -163,48 +194,47 @@ def _find(tree: Tree, name: Any, near: list[str], split: str, where: str, log: I
         if found:
             log.add(Fault.ENTRY_AMBIGUOUS, where, f"{name!r} may be {' or '.join(found[:3])}")
             return None
-    log.add(Fault.ENTRY_LONE, where, f"{name!r:.100} isn't there")
+    log.add(Fault.IMAGE_MISSING, where, f"file_name is {name!r:.100}")
     return None
 
 
-def _size(image: dict[str, Any]) -> tuple[int, int]:
-    """Height and width, 0 where it is to be taken from the file."""
-    sides, good, _ = whole_numbers([image.get("height"), image.get("width")])
-    height, width = sides.tolist()
-    return (height, width) if good.all() and height > 0 and width > 0 else (0, 0)
+def _sizes(images: list[dict[str, Any]]) -> list[tuple[int, int]]:
+    """Height and width of each image, 0 where they are to be taken from the file."""
+    heights, widths = ([image.get(key) for image in images] for key in ("height", "width"))
+    sides = np.stack([whole_numbers(column)[0] for column in (heights, widths)], axis=1)
+    return [(height, width) if height > 0 and width > 0 else (0, 0) for height, width in sides.tolist()]
 
 
 def _attach_boxes(
     file: _File, by_id: dict[int, SourceImage | None], categories: dict[str, int], log: ImportLog
 ) -> None:
-    image_ids, image_good, image_text = whole_numbers([entry.get("image_id") for entry in file.annotations])
-    category_ids, category_good, category_text = whole_numbers([entry.get("category_id") for entry in file.annotations])
-    lost: dict[int, int] = defaultdict(int)
-    for row, entry in enumerate(file.annotations):
-        where = f"{file.file}, annotations[{row}]"
-        image_id = int(image_ids[row])
-        if not image_good[row] or image_id not in by_id:
-            log.add(Fault.UNKNOWN_IMAGE, where, f"image_id is {entry.get('image_id')!r:.40}")
+    image_ids, category_ids = (_ids_under(key, file, log) for key in ("image_id", "category_id"))
+    names = {id_: name for id_, name in file.categories.items() if name in categories}
+    for row, entry, image_id, category_id in zip(
+        range(len(file.annotations)), file.annotations, image_ids, category_ids, strict=True
+    ):
+        if image_id not in by_id:
+            log.add(Fault.UNKNOWN_IMAGE, file.place(row), f"image_id is {entry.get('image_id')!r:.40}")
             continue
-        name = file.categories.get(int(category_ids[row])) if category_good[row] else None
-        if name is None or name not in categories:
-            log.add(Fault.UNKNOWN_CATEGORY, where, f"category_id is {entry.get('category_id')!r:.40}")
+        if category_id not in names:
+            log.add(Fault.UNKNOWN_CATEGORY, file.place(row), f"category_id is {entry.get('category_id')!r:.40}")
             continue
         image = by_id[image_id]
         if image is None:
-            lost[image_id] += 1
             continue
-        if image_text[row] or category_text[row]:
-            value = f"image_id is {entry['image_id']!r:.40}, category_id is {entry['category_id']!r:.40}"
-            log.add(Fault.ID_CONVERTED, where, value)
         bbox = entry.get("bbox")
         if not bbox and (outline := _outline(entry.get("segmentation"))) is not None:
+            log.add(Fault.BOX_FROM_MASK, file.place(row), f"bbox is {bbox!r}")
             bbox = outline
-            log.add(Fault.BOX_FROM_MASK, where, f"bbox is {entry.get('bbox')!r}")
-        extra: dict[str, Any] = {
-            key: entry[key] for key in ("id", "area", "iscrowd", "ignore", "difficult") if key in entry
-        }
-        image.boxes.append(SourceBox(row, name, bbox, extra=extra))
+        image.boxes.append(SourceBox(row, names[category_id], bbox, extra=entry))
+
+
+def _ids_under(key: str, file: _File, log: ImportLog) -> list[Any]:
+    """The ids of annotations under a key; None where they are not whole numbers."""
+    ids, good, converted = whole_numbers([entry.get(key) for entry in file.annotations])
+    for row in np.flatnonzero(converted).tolist():
+        log.add(Fault.ID_CONVERTED, file.place(row), f"{key} is {file.annotations[row][key]!r:.40}")
+    return [id_ if fits else None for id_, fits in zip(ids.tolist(), good.tolist(), strict=True)]
 
 
 def _outline(segmentation: Any) -> list[float] | None:
@@ -236,8 +266,8 @@ def _outline_of_runs(runs: dict[str, Any]) -> list[float] | None:
         return None
 
 
-def _read_categories(raw: list[dict[str, Any]], file: str, log: ImportLog) -> tuple[dict[int, str], frozenset[str]]:
-    """Id -> name of one file's categories, and which names head other categories."""
+def _read_categories(raw: list[dict[str, Any]], file: str, log: ImportLog) -> dict[int, str]:
+    """Id -> name of one file's categories."""
     ids, good, _ = whole_numbers([entry.get("id") for entry in raw])
     categories: dict[int, str] = {}
     for row, entry in enumerate(raw):
@@ -261,17 +291,23 @@ def _read_categories(raw: list[dict[str, Any]], file: str, log: ImportLog) -> tu
         if name in categories.values():
             log.add(Fault.CLASSES_MERGED, where, f"{name!r}, id {id_}")
         categories[id_] = name
-    named = [(entry.get("supercategory"), entry.get("name")) for entry in raw]
-    return categories, frozenset(clean_name(head) for head, name in named if isinstance(head, str) and head != name)
+    return categories
 
 
-def _unify(files: list[_File], log: ImportLog) -> dict[str, int]:
+def _unify(files: list[_File], log: ImportLog, *, strict: bool) -> dict[str, int]:
     """One list of classes for all files, by name: name -> id in the order of the ids."""
     with_boxes = set()
     for file in files:
         used, good, _ = whole_numbers([entry.get("category_id") for entry in file.annotations])
         with_boxes |= {file.categories.get(id_) for id_ in set(used[good].tolist())}
     heads = {head for file in files for head in file.heads} - with_boxes
+    lists = {file.file: set(file.categories.values()) - heads for file in files}
+    every = {name for names in lists.values() for name in names}
+    if strict and (other := {name for name in every if any(name not in names for names in lists.values())}):
+        raise DataError(
+            f"{' and '.join(lists)} list different categories: {listing(sorted(other), 8)}; give both the same "
+            "list, or take the classes of both: data.reading.strict=false"
+        )
     named: dict[str, list[int]] = {}
     for file in files:
         for id_, name in sorted(file.categories.items()):

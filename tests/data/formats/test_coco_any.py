@@ -104,7 +104,7 @@ def test_a_picture_of_another_split_is_another_image(folder) -> None:
     folder.write("annotations/instances_val.json", content("2.jpg", "1.jpg", "val/1.jpg"))
     imported = folder.read()
     assert [p.path.name for p in imported.splits["val"]] == ["2.jpg"]
-    assert kinds(imported)[Fault.ENTRY_LONE] == 2
+    assert kinds(imported)[Fault.IMAGE_MISSING] == 2
     (folder.root / "val/2.jpg").rename(folder.root / "train/2.jpg")  # now all splits share one folder
     assert [p.path.name for p in folder.read().splits["val"]] == ["2.jpg", "1.jpg"]
 
@@ -115,7 +115,7 @@ def test_missing_pictures_are_dropped_with_their_boxes(folder, boxes_of) -> None
     folder.write("labels.json", content("gone.jpg", "a.jpg"))
     imported = folder.read()
     assert boxes_of(imported.splits["train"]) == {"a.jpg": [("dog", [1, 2, 30, 20])]}
-    assert kinds(imported) == {Fault.ENTRY_LONE: 1, UNLABELLED: 1, Fault.CLASS_EMPTY: 1}
+    assert kinds(imported) == {Fault.IMAGE_MISSING: 1, UNLABELLED: 1, Fault.CLASS_EMPTY: 1}
     folder.write("labels.json", content("gone.jpg"))
     with pytest.raises(DataError, match=r"none of the images of labels\.json is there; it names 'gone\.jpg'"):
         folder.read()
