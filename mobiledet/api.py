@@ -113,6 +113,7 @@ def evaluate(
     *,
     split: str = "val",
     limit: int | None = None,
+    max_detections: int | None = None,
     batch_size: int = 16,
     workers: int = 2,
     threads: int = 0,
@@ -125,6 +126,8 @@ def evaluate(
         data: Folder of a data set, or a PyTorch data set; None takes the data that the model was trained on.
         split: Which part of it.
         limit: Only its first images.
+        max_detections: How many detections per image and class count; None for COCO's 100, or as many as the model
+            gives where these are more.
         batch_size: Images at once, of a checkpoint.
         workers: Processes that read images for a checkpoint.
         threads: Processor threads; 0 takes all cores.
@@ -152,7 +155,14 @@ def evaluate(
 
     warn_of_other_processor(model)
     score = score_model(
-        str(model), choose, limit=limit, batch_size=batch_size, workers=workers, threads=threads, device=device
+        str(model),
+        choose,
+        limit=limit,
+        max_detections=max_detections,
+        batch_size=batch_size,
+        workers=workers,
+        threads=threads,
+        device=device,
     )
     return score.metrics
 

@@ -34,6 +34,9 @@ _ROWS = (
     ("APm", "medium", "ARm", "100 detections, medium"),
     ("APl", "large, over 96x96 px", "ARl", "100 detections, large"),
 )
+COCO_MAX_DETECTIONS = 100
+"""Detections per image and class that COCO counts."""
+
 OUT_OF_RANGE = 1e15
 """An area above COCO's largest range, which ends at 1e10 square pixels."""
 
@@ -73,6 +76,8 @@ class Metrics:
         ARs: AR100 of small objects, and ARm, ARl likewise.
         per_class: One entry for each category, by rising id.
         images: Images scored.
+        max_detections: How many detections per image and class counted at most, which COCO sets to 100; where it is
+            another number, that is meant by AR100.
     """
 
     AP: float | None
@@ -89,6 +94,7 @@ class Metrics:
     ARl: float | None
     per_class: list[ClassMetrics]
     images: int
+    max_detections: int = COCO_MAX_DETECTIONS
 
     def to_json_dict(self) -> dict[str, Any]:
         """Plain types only, ready for ``json.dump``; an undefined figure is None, JSON's null."""
@@ -97,11 +103,15 @@ class Metrics:
     @classmethod
     def from_json_dict(cls, plain: Mapping[str, Any]) -> Metrics:
         """Undo `to_json_dict`; other keys, as metrics.json has them, are ignored."""
-        return cls(**{field.name: plain[field.name] for field in fields(cls)})
+        return cls(**{field.name: plain[field.name] for field in fields(cls) if field.name in plain})
 
 
 def score_detections(
-    ground_truth: dict[str, Any], results: list[dict[str, Any]], *, backend: Backend = "auto"
+    ground_truth: dict[str, Any],
+    results: list[dict[str, Any]],
+    *,
+    backend: Backend = "auto",
+    max_detections: int = COCO_MAX_DETECTIONS,
 ) -> Metrics:
     """COCO's box metrics of some results, computed without printing anything and without touching the inputs.
 
@@ -117,6 +127,7 @@ def score_detections(
         ground_truth: A COCO dict: ``images``, ``annotations`` (xywh boxes in pixels) and ``categories``.
         results: COCO result dicts: ``image_id``, the data set's own ``category_id``, ``bbox`` xywh, ``score``.
         backend: "auto" prefers faster-coco-eval and falls back on pycocotools.
+        max_detections: How many detections per image and class count, the best ones; at least 10.
 
     Raises:
         DataError: No images or no categories, or an entry that can't be scored.
@@ -133,7 +144,7 @@ def score_detections(
     found = [_entry(f"results[{index}]", index + 1, row, image_ids, names) for index, row in enumerate(results)]
     boxes = Counter(row["category_id"] for row in truth if not row["iscrowd"] and not row["ignore"])
     truth = _out_of_range(truth, found)
-    precision, recall = _run(_load(backend), sorted(image_ids), category_ids, truth, found)
+    precision, recall = _run(_load(backend), sorted(image_ids), category_ids, truth, found, max_detections)
     detections = Counter(row["category_id"] for row in found)
     per_class = [
         ClassMetrics(
@@ -162,6 +173,7 @@ def score_detections(
         ARl=_mean(recall[..., large, -1]),
         per_class=per_class,
         images=len(image_ids),
+        max_detections=max_detections,
     )
 
 
@@ -183,7 +195,9 @@ def format_metrics(metrics: Metrics) -> str:
     lines = [", ".join(counts), "", f"{'average precision':<41}average recall, IoU 0.50:0.95"]
     for left, left_text, right, right_text in _ROWS:
         half = f"  {left:<5} {left_text:<22}{_figure(figures[left])}"
-        lines.append(f"{half}      {right:<5} {right_text:<33}{_figure(figures[right])}")
+        right_text = right_text.replace("100", str(metrics.max_detections))
+        right_name = right.replace("100", str(metrics.max_detections))
+        lines.append(f"{half}      {right_name:<5} {right_text:<33}{_figure(figures[right])}")
     lines.append("")
     if len(listed) <= _FULL_TABLE:
         lines += _class_table("class", listed)
@@ -278,7 +292,12 @@ def _load(backend: Backend) -> tuple[Any, Any]:
 
 
 def _run(
-    classes: tuple[Any, Any], image_ids: list[int], category_ids: list[int], truth: list[Any], found: list[Any]
+    classes: tuple[Any, Any],
+    image_ids: list[int],
+    category_ids: list[int],
+    truth: list[Any],
+    found: list[Any],
+    max_detections: int,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Precision ``(10, 101, K, 4, 3)`` and recall ``(10, K, 4, 3)`` over IoU, recall, class, area, detections."""
     index_class, evaluator_class = classes
@@ -293,6 +312,7 @@ def _run(
             index.createIndex()
             indices.append(index)
         evaluator = evaluator_class(*indices, iouType="bbox")
+        evaluator.params.maxDets = [1, 10, max_detections]
         evaluator.evaluate()
         evaluator.accumulate()
     return np.asarray(evaluator.eval["precision"]), np.asarray(evaluator.eval["recall"])

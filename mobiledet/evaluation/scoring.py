@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mobiledet.data.coco import CocoDataset
-from mobiledet.evaluation.metrics import Metrics, score_detections
+from mobiledet.evaluation.metrics import COCO_MAX_DETECTIONS, Metrics, score_detections
 from mobiledet.evaluation.predictions import checkpoint_record, metrics_record, model_record, predict_dataset
 from mobiledet.evaluation.thresholds import best_threshold
 from mobiledet.runtime.choose import find_runtime
 from mobiledet.runtime.detector import Detector
 from mobiledet.utils.progress import progress_bar
+from mobiledet.utils.text import count
 
 if TYPE_CHECKING:
     from mobiledet.config import Config
@@ -39,11 +40,31 @@ class Score:
     record: dict[str, Any]
 
 
+def most_counted(max_detections: int) -> int:
+    """How many detections per image and class are scored of a model that gives so many per image."""
+    return max(COCO_MAX_DETECTIONS, max_detections)
+
+
+def warn_of_many_objects(dataset: CocoDataset, most: int) -> None:
+    """Log a warning where images have more objects than can be found."""
+    counts = [int((~dataset[index].target.iscrowd).sum()) for index in range(len(dataset))]
+    if over := [objects for objects in counts if objects > most]:
+        logger.warning(
+            "%s with more than %d objects (up to %d), of which at most %d can be found and count; "
+            "see model.postprocess.max_detections and --max-dets",
+            count(len(over), "image"),
+            most,
+            max(over),
+            most,
+        )
+
+
 def score_model(
     model: str,
     choose: Callable[[Config], CocoDataset],
     *,
     limit: int | None = None,
+    max_detections: int | None = None,
     batch_size: int = 16,
     workers: int = 2,
     threads: int = 0,
@@ -55,6 +76,8 @@ def score_model(
         model: A checkpoint, a run folder, a name, or an exported file.
         choose: Gives the data to score on, from the model's own recipe.
         limit: Only the first images.
+        max_detections: How many detections per image and class count; None for COCO's 100, or as many as the model
+            gives where these are more.
         batch_size: Images at once, of a checkpoint.
         workers: Processes that read images for a checkpoint.
         threads: Processor threads; 0 takes all cores.
@@ -82,7 +105,9 @@ def score_model(
             on_batch=bar.update,
         )
     truth = dataset.coco_json()
-    metrics, threshold = score_detections(truth, results), best_threshold(truth, results)
+    most = max_detections or most_counted(detector.card.max_detections)
+    warn_of_many_objects(dataset, min(most, detector.card.max_detections))
+    metrics, threshold = score_detections(truth, results, max_detections=most), best_threshold(truth, results)
     origin = Path(detector.card.origin["file"])
     which = model_record(model, detector) if exported else checkpoint_record(origin, config)
     return Score(metrics, threshold, results, metrics_record(metrics, threshold, which))

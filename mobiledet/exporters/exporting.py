@@ -19,6 +19,7 @@ from mobiledet.data.shapes import draw_image
 from mobiledet.errors import MissingDependencyError, ModelFileError, install_extra
 from mobiledet.evaluation.metrics import score_detections
 from mobiledet.evaluation.predictions import predict_dataset
+from mobiledet.evaluation.scoring import most_counted
 from mobiledet.exporters.agreement import FLOAT_LIMITS, INT8_LIMITS, AgreementReport, compare, problems, report_path
 from mobiledet.exporters.base import Exporter, ExportOptions
 from mobiledet.exporters.choose import EXPORTERS, find_exporter
@@ -234,7 +235,10 @@ def _score_both(reference: Detector, model: Detector, dataset: CocoDataset) -> d
     for which, detector in (("checkpoint", reference), ("exported model", model)):
         logger.info("scoring the %s on %d images ...", which, len(dataset))
         results = predict_dataset(detector, detector.names, dataset, batch_size=max(8, detector.card.batch))
-        points.append(100 * (score_detections(truth, results).AP or 0.0))
+        points.append(
+            100
+            * (score_detections(truth, results, max_detections=most_counted(detector.card.max_detections)).AP or 0.0)
+        )
     return {
         "checkpoint": round(points[0], 4),
         "model": round(points[1], 4),

@@ -21,6 +21,7 @@ from mobiledet.data.transforms import TrainTransform
 from mobiledet.errors import CheckpointError, WorkerError
 from mobiledet.evaluation.metrics import Metrics, score_detections
 from mobiledet.evaluation.predictions import checkpoint_record, metrics_record, predict_dataset
+from mobiledet.evaluation.scoring import most_counted
 from mobiledet.evaluation.thresholds import best_threshold
 from mobiledet.models.build import build_detector
 from mobiledet.runtime.detector import Detector
@@ -307,7 +308,7 @@ class Run:
         if self.stop:
             return None
         truth = self.val.coco_json()
-        metrics = score_detections(truth, results)
+        metrics = score_detections(truth, results, max_detections=most_counted(detector.card.max_detections))
         row |= {f"val/{name}": getattr(metrics, name) for name in COCO_FIGURES}
         if metrics.AP is not None and progress.best_ap is not None and progress.best_ap >= metrics.AP:
             progress.scorings_since_best += 1

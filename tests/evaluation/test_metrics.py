@@ -224,6 +224,17 @@ def test_only_the_best_hundred_count(backend: str) -> None:
     assert near(metrics.AP, 0.01)
 
 
+def test_more_than_a_hundred_objects_count_where_asked(backend: str) -> None:
+    boxes = [[12.0 * (number % 30), 12.0 * (number // 30), 9, 7] for number in range(300)]
+    ground = truth(*(gt_box(number, 7, 5, box) for number, box in enumerate(boxes, 1)))
+    found = [result(7, 5, box) for box in boxes]
+    assert (score_detections(ground, found, backend=backend).AP or 0) < 0.35
+    metrics = score_detections(ground, found, backend=backend, max_detections=300)
+    assert (metrics.AP, metrics.AR100, metrics.max_detections) == (1, 1, 300)
+    assert "AR300 300 detections" in format_metrics(metrics)
+    assert Metrics.from_json_dict(metrics.to_json_dict()) == metrics
+
+
 def test_quiet_and_inputs_left_alone(backend: str, capfd: pytest.CaptureFixture[str]) -> None:
     ground, results = truth(gt_box(1, 7, 5, FOUR[0])), [result(7, 5, FOUR[0])]
     before = copy.deepcopy((ground, results))

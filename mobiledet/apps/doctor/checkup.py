@@ -74,7 +74,7 @@ def examine(
     suspects = find_suspects(collection, duplicates)
     report.sections = [
         *_describe_reading(log, limited),
-        describe_splits(collection),
+        describe_splits(collection, model.postprocess.max_detections),
         describe_classes(collection),
         describe_sizes(collection, size),
         describe_inputs(collection, setting, size),

@@ -38,6 +38,7 @@ class Code(Enum):
     NO_TRAIN = "no-train", Level.FAULT
     NO_VAL = "no-val", Level.ADVICE
     NO_BOXES = "no-boxes", Level.FAULT
+    MANY_OBJECTS = "many-objects", Level.ADVICE
     SMALL_VAL = "small-val", Level.ADVICE
     CLASS_UNUSED = "class-unused", Level.ADVICE
     CLASS_ONLY_IN_VAL = "class-not-in-train", Level.FAULT

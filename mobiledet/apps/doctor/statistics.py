@@ -22,8 +22,8 @@ SQUEEZE = 1.5  # an image whose proportions change by more than this factor look
 _CLASSES_LISTED = 100
 
 
-def describe_splits(collection: Collection) -> Section:
-    """Images, boxes and background of each split."""
+def describe_splits(collection: Collection, max_detections: int = 100) -> Section:
+    """Images, boxes and background of each split; images with more objects than a detector gives are reported."""
     section = Section("Images and boxes", key="Pictures and boxes")
     rows = []
     for number, split in enumerate(collection.splits):
@@ -44,6 +44,16 @@ def describe_splits(collection: Collection) -> Section:
         }
     header = ("split", "images", "boxes", "boxes/image", "median", "most", "without boxes", "crowd or ignored")
     section.show(header, rows)
+    crowded = np.flatnonzero(collection.counts > max_detections)
+    if len(crowded):
+        most = int(collection.counts.max())
+        text = (
+            f"{count(len(crowded), 'image')} with more than {max_detections} objects, up to {most:,}; a detector gives "
+            f"{max_detections} per image at most"
+        )
+        enough = -(-most * 5 // 4 // 100) * 100
+        remedy = f"model.postprocess.max_detections={enough} model.postprocess.candidates={max(500, 4 * enough)}"
+        section.find(Code.MANY_OBJECTS, text, remedy, [collection.place(row) for row in crowded.tolist()])
     present = ", ".join(collection.splits)
     for split, kind, remedy in (
         ("train", Code.NO_TRAIN, "name the split to train on `train`, or set data.train_split"),

@@ -27,6 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--annotations", type=existing, help="annotation file, if not where COCO has it")
     parser.add_argument("--images", type=existing, help="image folder, if not where COCO has it")
     parser.add_argument("--limit", type=at_least(1), metavar="N", help="score only the first N images")
+    parser.add_argument(
+        "--max-dets",
+        type=at_least(10),
+        metavar="N",
+        help="detections per image and class that count (default: COCO's 100, or more where the model gives more)",
+    )
     parser.add_argument("--json", type=new_file, metavar="FILE", help="write the figures here")
     parser.add_argument("--results", type=new_file, metavar="FILE", help="write the detections here, as COCO results")
     parser.add_argument("--batch-size", type=at_least(1), default=16, help="of checkpoints")
@@ -60,6 +66,7 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.model,
         choose,
         limit=arguments.limit,
+        max_detections=arguments.max_dets,
         batch_size=arguments.batch_size,
         workers=arguments.workers,
         threads=arguments.threads,

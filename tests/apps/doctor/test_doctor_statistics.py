@@ -100,3 +100,13 @@ def test_wide_images_squeezed_to_a_square_get_an_input_of_their_own(make):
     assert "mostly wide ones into 96 x 96" in advice.text
     assert advice.remedy.startswith("model.input_size=48,160 ")  # 96 * 96 pixels, three times as wide as high
     assert make.findings(describe_sizes(make.collect("train"), (60, 180))) == {}
+
+
+def test_more_objects_than_a_detector_gives_are_reported(make):
+    boxes = [(1, i % 60, i // 60, 20, 10) for i in range(12)]
+    make({"train": [("a.jpg", make.image(40, 90, 1), boxes), ("b.jpg", make.image(40, 60, 2), boxes[:3])]})
+    collection = make.collect("train")
+    found = make.findings(describe_splits(collection, 11))["many-objects"]
+    assert (found.places, found.kind.level) == (("train/a.jpg",), Level.ADVICE)
+    assert "model.postprocess.max_detections=" in found.remedy
+    assert "many-objects" not in make.findings(describe_splits(collection, 12))
