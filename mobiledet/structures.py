@@ -25,6 +25,9 @@ BoolArray = NDArray[np.bool_]
 ImageArray = NDArray[np.uint8]
 """An image: ``(height, width, 3)`` uint8, RGB."""
 
+MAX_SIDE = 8192
+"""Longest side of an image inside a network, in pixels: settings come from files, and decide over memory."""
+
 RANGE_SLACK = 0.1
 """How far a float image may leave 0..1, as enhancing and resizing do it."""
 

@@ -27,6 +27,10 @@ _BLOCK = 1 << 20  # bytes
 _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, gzip.BadGzipFile, EOFError, RuntimeError, ValueError)
 
 
+MOST = 1 << 40
+"""Bytes that an archive may unpack to, where the caller names no other limit."""
+
+
 @dataclass(frozen=True)
 class _Member:
     path: str
@@ -40,7 +44,9 @@ class _Member:
         return re.split(r"[/\\]", self.path.rstrip("/"))[-1]
 
 
-def extract(archive: Path, wanted: Mapping[str, Path] | Path, *, durable: bool = True, progress: bool = False) -> None:
+def extract(
+    archive: Path, wanted: Mapping[str, Path] | Path, *, durable: bool = True, progress: bool = False, most: int = MOST
+) -> None:
     """Write some files of an archive to given paths; each is there whole or not at all.
 
     The whole of a ``.tar.gz`` is read, so that damage anywhere in it is found. A file that is there already is kept if
@@ -52,13 +58,14 @@ def extract(archive: Path, wanted: Mapping[str, Path] | Path, *, durable: bool =
             files. Folders are made.
         durable: Wait until each file is on the disk, so that not even a power cut leaves half of it.
         progress: Show a bar, if standard error is a terminal.
+        most: Bytes beyond which it is refused.
 
     Raises:
         DownloadError: There is no such file or more than one, it is a link, the archive is damaged, or has a member
             whose name leads out of the folder it would be unpacked to; the disk is too small, or can't be written.
     """
     try:
-        with _opened(archive) as members:
+        with _opened(archive, most) as members:
             if isinstance(wanted, Path):
                 wanted = {member.name: wanted / member.name for member in members if member.is_file}
             found = {wanted[name]: member for name, member in _find(archive, members, wanted).items()}
@@ -66,6 +73,8 @@ def extract(archive: Path, wanted: Mapping[str, Path] | Path, *, durable: bool =
             for folder in {path.parent for path in missing}:
                 folder.mkdir(parents=True, exist_ok=True)
             total = sum(member.size for member in missing.values())
+            if total > most:
+                raise DownloadError(f"{archive} would unpack to {total:,} bytes, more than {most:,}; delete it")
             if missing:
                 check_space(next(iter(missing)).parent, total, f"unpacking {archive.name}")
             with bytes_bar(f"unpacking {archive.name}", total, show=progress) as bar:
@@ -82,7 +91,7 @@ def extract(archive: Path, wanted: Mapping[str, Path] | Path, *, durable: bool =
 
 
 @contextmanager
-def _opened(archive: Path) -> Iterator[list[_Member]]:
+def _opened(archive: Path, most: int) -> Iterator[list[_Member]]:
     """The members of an archive, to be read in a ``with``; damage that shows meanwhile becomes a `DownloadError`."""
     with archive.open("rb") as stream:
         magic = stream.read(4)
@@ -99,7 +108,8 @@ def _opened(archive: Path) -> Iterator[list[_Member]]:
                     for opener in [partial(tar.extractfile, info)]
                 ]
                 while unzipped.read(_BLOCK):  # to the end, where gzip keeps its checksum
-                    pass
+                    if unzipped.tell() > most:
+                        raise DownloadError(f"{archive} unpacks to more than {most:,} bytes; delete it")
                 yield members
         else:
             raise DownloadError(f"{archive} is not a .zip or .tar.gz file; delete it and download it again")
@@ -136,6 +146,16 @@ def _find(archive: Path, members: list[_Member], names: Mapping[str, Path]) -> d
             paths = listing(repr(member.path) for member in places)
             raise DownloadError(f"{archive} doesn't have {name!r} once, as a file: {paths}; unpack it by hand")
     return {name: places[0] for name, places in found.items()}
+
+
+def archive_fault(archive: Path, name: str, most: int) -> str | None:
+    """Why an archive isn't whole, or hasn't a file of this name once; None if it is and has."""
+    try:
+        with _opened(archive, most) as members:
+            _find(archive, members, {name: archive})
+    except DownloadError as error:
+        return str(error).removeprefix(f"{archive} ")
+    return None
 
 
 def _is_there(path: Path, member: _Member) -> bool:

@@ -142,6 +142,9 @@ def download_coco(
             if not without_json and not without_images:
                 return False
             _check_space(root, release, without_json, without_images, keep_archives)
+            for folder in (root / _WORK, *(root / _WORK / split.folder for split in wanted)):
+                if folder.is_symlink():
+                    raise DownloadError(f"{folder} is a link, which mobiledet doesn't make; remove it")
             (root / _WORK).mkdir(exist_ok=True)
             options = {"by_hand": "then start again", "progress": progress, "timeout": timeout}
             if without_json:

@@ -13,12 +13,12 @@ import json
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
 from mobiledet.errors import DownloadError, MissingDependencyError, SourceError, install_extra
@@ -40,11 +40,16 @@ BACKOFF = 1.0
 HEADWAY = 1 << 20
 """Bytes after which a broken try counts as a good one: a large file may take more breaks than tries."""
 
+MOST = 1 << 30
+"""Bytes of a file whose size isn't known."""
+
 _LONGEST_WAIT = 60.0  # seconds
 _BLOCK = 1 << 16  # bytes; at most this many are lost when a connection breaks
 _TEMPORARY = {408, 425, 429, 500, 502, 503, 504}
 _KEPT = "what has come is kept, the next start continues from there"
 _PAGE = " (a web page: of a login or a proxy?)"
+
+Check: TypeAlias = Callable[[Path], str | None]
 
 
 @dataclass(frozen=True)
@@ -56,12 +61,14 @@ class Remote:
         size: Bytes, if known.
         sha256: Checksum in hexadecimal, if known.
         md5: The same, for files whose publisher gives nothing better.
+        most: Bytes beyond which it is refused, where the size isn't known.
     """
 
     url: str
     size: int | None = None
     sha256: str | None = None
     md5: str | None = None
+    most: int = MOST
 
     @property
     def checksum(self) -> str | None:
@@ -107,6 +114,7 @@ def fetch(
     by_hand: str | None = None,
     timeout: float = 20.0,
     progress: bool = True,
+    check: Check | None = None,
 ) -> Path:
     """Get a file, unless it is there already.
 
@@ -121,6 +129,7 @@ def fetch(
         by_hand: What else to know for those who install the file manually.
         timeout: Seconds to wait for a connection, and for the next bytes.
         progress: Show a bar, if standard error is a terminal.
+        check: Says why a file that has come whole isn't what it should be; None if it is. For files without a checksum.
 
     Returns:
         ``target``.
@@ -131,7 +140,7 @@ def fetch(
         MissingDependencyError: requests isn't installed.
     """
     target = Path(target)
-    transfer = _Transfer(remote, target, what, f"; {by_hand}" if by_hand else "", timeout)
+    transfer = _Transfer(remote, target, what, f"; {by_hand}" if by_hand else "", timeout, check)
     if transfer.is_finished():
         return target
     if _is_offline():
@@ -207,8 +216,10 @@ class _Interrupted(Exception):  # noqa: N818 -- not an error yet: another try ma
 class _Transfer:
     """One file on its way: what has come of it, the notes about that, and the requests for the rest."""
 
-    def __init__(self, remote: Remote, target: Path, what: str, by_hand: str, timeout: float) -> None:
-        self.remote, self.target, self.what = remote, target, what
+    def __init__(
+        self, remote: Remote, target: Path, what: str, by_hand: str, timeout: float, check: Check | None
+    ) -> None:
+        self.remote, self.target, self.what, self._check = remote, target, what, check
         self._by_hand, self._timeout = by_hand, timeout
         self._part = target.with_name(f"{target.name}.part")
         self._notes = target.with_name(f"{target.name}.part.json")
@@ -252,8 +263,8 @@ class _Transfer:
             while True:
                 try:
                     self._receive(bar)
-                    fault = self.remote.fault(self._part)
-                    if fault is None:
+                    fault = self.remote.fault(self._part) or (self._check and self._check(self._part))
+                    if not fault:
                         break
                     self._discard()
                     fault = f"what the server sends is another file: {fault}{_PAGE if self._is_page else ''}"
@@ -288,7 +299,8 @@ class _Transfer:
         Raises:
             DownloadError: The part has no notes, so it is somebody else's: browsers call theirs ``.part``, too.
         """
-        if os.path.lexists(self._part) and not (self._part.is_file() and self._notes.is_file()):
+        ours = self._part.is_file() and self._notes.is_file() and not self._part.is_symlink()
+        if os.path.lexists(self._part) and not ours:
             raise DownloadError(f"{self._part} is in the way and was not left by an earlier call; move it away")
         with suppress(OSError, ValueError, RecursionError, TypeError, KeyError):
             notes = json.loads(self._notes.read_text("utf-8"))
@@ -400,6 +412,8 @@ class _Transfer:
         total, size = _number(headers.get("Content-Length", "")), self.remote.size
         if total is not None and size is not None and total != size:
             raise self.error(f"the server has another file: {total:,} bytes{page} instead of {size:,}")
+        if total is not None and size is None and total > self.remote.most:
+            raise self.error(f"the server has another file: {total:,} bytes{page}, more than {self.remote.most:,}")
         if self._is_page and (have or not self.remote.checksum):
             raise self.error(f"the server sends another file{page}")
         return total if size is None else size
@@ -412,8 +426,11 @@ class _Transfer:
                 stream.flush()  # what has come is on the disk, whatever comes next
                 have += len(block)
                 bar.update(len(block))
-                if total is not None and have > total:
+                if have > (self.remote.most if total is None else total):
                     break
+        if total is None and have > self.remote.most:
+            self._discard()
+            raise self.error(f"the server sends more than {self.remote.most:,} bytes")
         if total is not None and have > total:
             self._start_over(f"the server sends more than the {total:,} bytes it announced")
         if total is not None and have < total:

@@ -8,13 +8,16 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mobiledet.errors import ModelFileError
-from mobiledet.structures import ResizeRule
+from mobiledet.structures import MAX_SIDE, ResizeRule
 
 KEY = "mobiledet"
 """Name under which the card is stored inside a file."""
 
 FORMAT = "mobiledet model"
 VERSION = 1
+
+MAX_PIXELS = 1 << 26
+"""Of all images that a network takes at once."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,32 @@ class ModelCard:
         """The card as JSON, on one line."""
         return json.dumps({"format": FORMAT, "version": VERSION, **asdict(self)}, ensure_ascii=False)
 
+    def check(self) -> None:
+        """Make sure that a network can be fed and read as it says.
+
+        Raises:
+            ValueError: A value can't be; names it.
+        """
+        sides, fractions = self.resize.size, (self.score_threshold, self.iou_threshold)
+        longest, shown = self.resize.longest_side, self.shown_threshold
+        right = {
+            "names": bool(self.names) and all(type(name) is str for name in self.names),
+            "category_ids": all(type(number) is int for number in self.category_ids)
+            and len(self.category_ids) in (0, len(self.names)),
+            "resize": all(0 < side <= MAX_SIDE for side in sides)
+            and (longest is None or (type(longest) is int and 0 < longest <= MAX_SIDE * 4))
+            and type(self.resize.letterbox) is bool,
+            "fill": len(self.fill) == 3 and all(type(level) is int and 0 <= level <= 255 for level in self.fill),
+            "batch": type(self.batch) is int and 0 < self.batch * sides[0] * sides[1] <= MAX_PIXELS,
+            "thresholds": all(_is_fraction(value) for value in fractions) and (shown is None or _is_fraction(shown)),
+            "max_detections": type(self.max_detections) is int and self.max_detections > 0,
+            "precision, head": type(self.precision) is type(self.head) is str,
+            "gmacs, params": type(self.params) is int and type(self.gmacs) in (int, float),
+            "config, origin, versions": all(type(part) is dict for part in (self.config, self.origin, self.versions)),
+        }
+        if wrong := [what for what, is_right in right.items() if not is_right]:
+            raise ValueError(f"{wrong[0]} can't be right")
+
     @classmethod
     def from_json(cls, text: str, place: str) -> ModelCard:
         """The card in ``text``.
@@ -78,6 +107,14 @@ class ModelCard:
             rule = plain.pop("resize")
             resize = ResizeRule((int(rule["size"][0]), int(rule["size"][1])), rule["longest_side"], rule["letterbox"])
             plain |= {key: tuple(plain[key]) for key in ("names", "category_ids", "fill")}
-            return cls(resize=resize, **plain)
-        except (ValueError, TypeError, KeyError, IndexError) as error:
-            raise ModelFileError(f"{place}: its model card is damaged ({error}); copy or export it again") from None
+            card = cls(resize=resize, **plain)
+            card.check()
+            return card
+        except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError) as error:
+            raise ModelFileError(
+                f"{place}: its model card is damaged ({error!s:.200}); copy or export it again"
+            ) from None
+
+
+def _is_fraction(value: object) -> bool:
+    return type(value) in (int, float) and 0 <= value <= 1  # type: ignore[operator]

@@ -33,7 +33,7 @@ def read_folder_card(folder: Path, files: tuple[str, ...]) -> ModelCard:
         raise ModelFileError(
             f"{folder}: has no {CARD_FILE}, so it isn't a model that mobiledet export wrote; name one that is"
         ) from None
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         raise ModelFileError(f"{place}: damaged or unreadable; copy or export the folder again") from None
     for name in files:
         path = folder / name

@@ -56,15 +56,26 @@ class OnnxBackend:
             raise ModelFileError(f"ONNX Runtime has no provider {self._provider!r} here; it has {there}")
         self.path = path
         content = _read(path)
+        if _is_whole(content) is False:
+            raise ModelFileError(f"{path}: damaged, its checksum doesn't match its content; copy or export it again")
         self._session = self._open(content)
-        properties = self._session.get_modelmeta().custom_metadata_map
+        try:
+            properties = self._session.get_modelmeta().custom_metadata_map
+        except UnicodeDecodeError:
+            raise ModelFileError(f"{path}: its model card is damaged; copy or export it again") from None
         if KEY not in properties:
             raise ModelFileError(
                 f"{path}: an ONNX file, but not one that mobiledet export wrote; it doesn't say what its numbers mean"
             )
-        if _is_whole(content) is False:
-            raise ModelFileError(f"{path}: damaged, its checksum doesn't match its content; copy or export it again")
-        self.card = ModelCard.from_json(properties[KEY], str(path))
+        self.card = card = ModelCard.from_json(properties[KEY], str(path))
+        shape = self._session.get_inputs()[0].shape  # free dimensions are text
+        wanted = (card.batch, *card.resize.size, 3)
+        if len(shape) != 4 or any(
+            isinstance(side, int) and side != own for side, own in zip(shape, wanted, strict=True)
+        ):
+            raise ModelFileError(
+                f"{path}: its model card says {wanted}, its network takes {tuple(shape)}; export it again"
+            )
 
     def run(self, images: ImageArray, score_threshold: float, iou_threshold: float) -> RawDetections:
         """Detections in images ``(B, H, W, 3)`` of the network's size."""

@@ -6,10 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-PositiveInt = Annotated[int, Field(gt=0)]
-MAX_SIDE = 8192
-"""Longest side of an image inside a network, in pixels: settings come from files, and decide over memory."""
+from mobiledet.structures import MAX_SIDE
 
+PositiveInt = Annotated[int, Field(gt=0)]
 Side = Annotated[int, Field(gt=0, le=MAX_SIDE)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from mobiledet.download.archives import extract
+from mobiledet.download.archives import archive_fault, extract
 from mobiledet.download.fetch import Remote, fetch
-from mobiledet.errors import CheckpointError, DownloadError, MobiledetError
+from mobiledet.errors import CheckpointError, DownloadError, MissingDependencyError, MobiledetError
 from mobiledet.utils.files import cache_folder, file_digest
 from mobiledet.weights.catalogue import PretrainedSource, find_source, suggest_name
 
@@ -17,6 +18,9 @@ logger = logging.getLogger(__name__)
 
 WEIGHTS_VARIABLE = "MOBILEDET_WEIGHTS"
 """Folders (separated like PATH) in which weights files are looked for before anything is fetched."""
+
+MAX_HEADER = 1 << 24
+"""Bytes of the header of a safetensors file."""
 
 _CONVERSION = 3
 """Raised when the importers give other weights or settings for the same file, so that old conversions aren't used."""
@@ -96,15 +100,48 @@ def fetch_weights(source: PretrainedSource) -> Path:
         return found
     target = cache_folder() / "weights" / source.file_name
     by_hand = f"or set {WEIGHTS_VARIABLE} to a folder with it"
-    if source.archive_member is None:
-        return fetch(Remote(source.url), target, what=source.name, by_hand=by_hand)
+    remote = Remote(source.url, most=source.most_bytes)
+    member = source.archive_member
+    if member is None:
+        return fetch(remote, target, what=source.name, by_hand=by_hand, check=weights_fault)
     archive = target.with_name(source.url.rpartition("/")[2])
     placed_by_hand = archive.exists()
-    fetch(Remote(source.url), archive, what=source.name, by_hand=by_hand)
-    extract(archive, {source.archive_member: target})
+    unpacked = 4 * source.most_bytes
+    fetch(remote, archive, what=source.name, by_hand=by_hand, check=lambda path: archive_fault(path, member, unpacked))
+    extract(archive, {member: target}, most=unpacked)
     if not placed_by_hand:
         archive.unlink()
     return target
+
+
+def weights_fault(path: Path) -> str | None:
+    """Why a file without a checksum isn't a whole ``.safetensors`` or ``.tflite`` file; None if it may be one."""
+    with path.open("rb") as file:
+        start = file.read(8)
+        if start[4:] == b"TFL3":
+            return _tflite_fault(path)
+        length = int.from_bytes(start, "little")
+        try:
+            header = json.loads(file.read(length)) if len(start) == 8 and length < MAX_HEADER else {}
+            ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+            ends = []
+    if not ends:
+        return "it is neither a .safetensors nor a .tflite file"
+    whole, size = 8 + length + max(ends), path.stat().st_size
+    return None if size == whole else f"it has {size:,} bytes, and by its header {whole:,}"
+
+
+def _tflite_fault(path: Path) -> str | None:
+    from mobiledet.weights.tflite.graph import read_tflite
+
+    try:
+        read_tflite(path)
+    except CheckpointError as error:
+        return str(error).removeprefix(f"{path}: ")
+    except MissingDependencyError:  # reported when it is converted
+        pass
+    return None
 
 
 def local_file(source: PretrainedSource) -> Path | None:

@@ -333,4 +333,4 @@ def test_every_recipe_loads_and_builds(checkout, monkeypatch):
         config = load_config(path)
         assert config.name == path.stem
         assert config_from_plain(json.loads(json.dumps(config.plain()))) == config
-        build_detector(config.model.model_copy(update={"num_classes": 3}))
+        build_detector(config.model.model_copy(update={"num_classes": 3}), weights_follow=True)

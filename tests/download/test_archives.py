@@ -122,3 +122,11 @@ def test_what_is_not_there_or_does_not_fit(tmp_path: Path, disk) -> None:
     assert str(tmp_path) in refusal(tmp_path, "x", tmp_path / "out")
     disk(100_000)
     assert "lacks 200,000" in refusal(zipped(tmp_path / "a", FILES), "detect.tflite", tmp_path / "out")
+
+
+@PACKERS
+def test_what_unpacks_to_more_than_the_limit(tmp_path: Path, pack) -> None:
+    archive = pack(tmp_path / "a", {"a.txt": bytes(5_000_000)})
+    with pytest.raises(DownloadError, match="more than 4,000,000"):
+        extract(archive, {"a.txt": tmp_path / "out.txt"}, most=4_000_000)
+    assert not (tmp_path / "out.txt").exists()

@@ -241,6 +241,17 @@ def test_other_content_in_the_way_is_named_before_anything_is_fetched(server: Lo
 # --- archives that are not what they should be ------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", [".coco-download", ".coco-download/val2017"])
+def test_a_link_in_the_place_of_the_work_folder_is_not_followed(server: Loopback, root: Path, name: str) -> None:
+    elsewhere = root.parent / "elsewhere"
+    elsewhere.mkdir(parents=True)
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    (root / name).symlink_to(elsewhere)
+    with pytest.raises(DownloadError, match="is a link"):
+        download_coco(root, ["val"], release=release().at(server.url))
+    assert list(elsewhere.iterdir()) == []
+
+
 def test_a_damaged_archive(server: Loopback, root: Path) -> None:
     whole = bytearray(ARCHIVES["/zips/val2017.zip"])
     place = whole.index(IMAGES["val"]["000000000001.jpg"]) + 1000

@@ -281,6 +281,22 @@ def test_more_than_was_announced(weights: Weights) -> None:
     assert not list(weights.target.parent.iterdir())
 
 
+@pytest.mark.parametrize("chunked", [False, True])
+def test_more_than_the_limit_where_no_size_is_known(weights: Weights, chunked: bool) -> None:
+    assert "more than 200,000" in weights.refusal(Answer(BODY, chunked=chunked), most=200_000)
+    assert not weights.has_part()
+    assert weights.get(Answer(BODY, chunked=chunked), most=len(BODY)) == BODY
+
+
+def test_a_link_in_the_place_of_a_part_is_not_followed(weights: Weights, tmp_path: Path) -> None:
+    weights.leave_part()
+    precious = weights.part.rename(tmp_path / "precious")
+    weights.part.symlink_to(precious)
+    before = precious.read_bytes()
+    assert "in the way" in weights.refusal(Answer(BODY))
+    assert precious.read_bytes() == before
+
+
 def test_headway_makes_up_for_breaks(weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
     cuts = [Answer(BODY, cut_after=70_000)] * 4
     assert "(4 tries)" in weights.refusal(*cuts, Answer(BODY), name="v")

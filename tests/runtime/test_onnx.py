@@ -17,7 +17,7 @@ from mobiledet.exporters.onnx import trace_onnx, write_onnx
 from mobiledet.runtime.card import KEY, ModelCard
 from mobiledet.runtime.choose import open_backend
 from mobiledet.runtime.detector import Detector
-from mobiledet.runtime.onnx import OnnxBackend, _network_share
+from mobiledet.runtime.onnx import OnnxBackend, _network_share, seal
 from mobiledet.structures import ResizeRule
 
 
@@ -243,6 +243,47 @@ def test_newer_formats_are_refused(sigmoid):
     with pytest.raises(ModelFileError, match="newer mobiledet"):
         ModelCard.from_json(newer, "m.onnx")
     assert KEY == "mobiledet"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"batch": batch} for batch in (0, -1, "x", 1.5, True, None, 10**9)),
+        *({"resize": {"size": size, "longest_side": None, "letterbox": False}} for size in ([0, 96], [64], [1e999, 3])),
+        {"resize": {"size": [64, 96], "longest_side": -1, "letterbox": False}},
+        {"resize": None},
+        {"names": []},
+        {"names": [1, 2, 3]},
+        {"category_ids": [1]},
+        {"fill": [0, 0, 256]},
+        {"iou_threshold": float("nan")},
+        {"shown_threshold": "0.5"},
+        {"max_detections": 0},
+        {"params": "many"},
+        {"config": []},
+        {"version": "x"},
+        {"more": 1},
+    ],
+)
+def test_cards_that_can_not_be_right_are_refused(sigmoid, change):
+    plain = json.loads(sigmoid[1].to_json())
+    with pytest.raises(ModelFileError, match=r"m\.onnx: its model card is damaged"):
+        ModelCard.from_json(json.dumps(plain | change), "m.onnx")
+
+
+def test_a_card_must_fit_the_network_and_the_checksum_comes_first(sigmoid, tmp_path):
+    graph, path = onnx.load(sigmoid[2]), tmp_path / "m.onnx"
+    card = next(prop for prop in graph.metadata_props if prop.key == KEY)
+    card.value = json.dumps(json.loads(card.value) | {"batch": 2})
+    path.write_bytes(graph.SerializeToString())
+    with pytest.raises(ModelFileError, match="checksum"):
+        Detector(path)
+    path.write_bytes(seal(graph.SerializeToString()))
+    with pytest.raises(ModelFileError, match=r"card says \(2, 64, 96, 3\)"):
+        Detector(path)
+    path.write_bytes(seal(sigmoid[2].read_bytes().replace(b'"precision"', b'"precis\xff\xfe"')))
+    with pytest.raises(ModelFileError, match="damaged"):
+        Detector(path)
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,36 @@ def test_a_cut_download_goes_on_and_a_login_page_is_no_weights(serve, weights):
         resolve_weights(NAME)
 
 
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda data: data[:-1], "by its header"),
+        (lambda data: data + b"x", "by its header"),
+        (lambda data: b"not weights at all", "neither"),
+        (lambda data: bytes(8), "neither"),
+        (lambda data: b"\x1c\0\0\0TFL3" + bytes(100), "TensorFlow Lite"),
+        (lambda data: data + bytes(40_000_000), "more than 34,000,000"),
+    ],
+)
+@pytest.mark.parametrize("chunked", [False, True])
+def test_another_file_than_weights_is_not_kept(serve, weights, change, why, chunked):
+    serve(*[Answer(change(weights.read_bytes()), chunked=chunked)] * 2)
+    with pytest.raises(DownloadError, match=why):
+        resolve_weights(NAME)
+    assert list((cache_folder() / "weights").iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-30], lambda data: data.replace(b"model.safe", b"mobel.safe")])
+def test_an_archive_without_the_weights_is_not_kept(serve, weights, tmp_path, damage):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.write(weights, "inside/model.safetensors")
+    content = damage((tmp_path / "a.zip").read_bytes())
+    source = serve(*[Answer(content)] * 2, path="/a.zip", archive_member="model.safetensors")
+    with pytest.raises(DownloadError, match="another file"):
+        fetch_weights(source)
+    assert list((cache_folder() / "weights").iterdir()) == []
+
+
 def test_an_archive_is_unpacked_and_not_kept(serve, weights, tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.write(weights, "inside/model.safetensors")

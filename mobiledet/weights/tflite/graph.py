@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -29,6 +30,9 @@ _DTYPES: dict[str, type[np.generic]] = {
     "INT8": np.int8,
     "INT16": np.int16,
 }
+
+MAX_LABELS = 1 << 20
+"""Bytes of a list of class names."""
 
 _STORAGE_ONLY = ("QUANTIZE", "DEQUANTIZE")
 
@@ -250,9 +254,18 @@ def _packed_labels(data: bytes) -> tuple[str, ...] | None:
     stream = io.BytesIO(data)
     if not zipfile.is_zipfile(stream):
         return None
-    with zipfile.ZipFile(stream) as archive:
-        names = [name for name in archive.namelist() if name.endswith(".txt")]
-        if len(names) != 1:
-            return None
-        lines = archive.read(names[0]).decode("utf-8", "replace").splitlines()
+    try:
+        with zipfile.ZipFile(stream) as archive:
+            names = [name for name in archive.namelist() if name.endswith(".txt")]
+            if len(names) != 1:
+                return None
+            with archive.open(names[0]) as file:
+                text = file.read(MAX_LABELS + 1)
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # RuntimeError: a password, a compression
+        raise CheckpointError(f"the label file inside is damaged: {error}") from None
+    if len(text) > MAX_LABELS:
+        raise CheckpointError(
+            f"the label file inside unpacks to more than {MAX_LABELS:,} bytes; no list of classes does"
+        )
+    lines = text.decode("utf-8", "replace").splitlines()
     return tuple(line.strip() for line in lines if line.strip())

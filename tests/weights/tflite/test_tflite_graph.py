@@ -11,7 +11,7 @@ from tflite_writer import write_classifier, write_ssd
 
 from mobiledet.errors import CheckpointError, MissingDependencyError
 from mobiledet.weights.importing import import_weights
-from mobiledet.weights.tflite.graph import read_tflite
+from mobiledet.weights.tflite.graph import MAX_LABELS, read_tflite
 
 KINDS = ("float32", "float16", "uint8", "int8")
 
@@ -113,6 +113,21 @@ def test_labels_are_the_only_text_packed(tmp_path):
         archive.writestr("licence.txt", "b\n")
     path.write_bytes(stream.getvalue())
     assert read_tflite(path).labels is None
+
+
+def test_label_files_that_unpack_to_more_than_names_are_refused(tmp_path):
+    graph = GraphBuilder("")
+    graph.tensor("x", (1,), "FLOAT32")
+    stream = io.BytesIO(graph.finish([0], [0]))
+    with zipfile.ZipFile(stream, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("labels.txt", bytes(MAX_LABELS + 1))
+    path = tmp_path / "m.tflite"
+    path.write_bytes(stream.getvalue())
+    with pytest.raises(CheckpointError, match=f"more than {MAX_LABELS:,} bytes"):
+        read_tflite(path)
+    path.write_bytes(stream.getvalue().replace(bytes(20), b"\7" * 20))
+    with pytest.raises(CheckpointError, match="label file inside is damaged"):
+        read_tflite(path)
 
 
 @pytest.mark.parametrize(
