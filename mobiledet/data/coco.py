@@ -21,7 +21,11 @@ from mobiledet.data.faults import CheckReport
 from mobiledet.data.images import read_image
 from mobiledet.errors import DataError
 from mobiledet.structures import ImageArray, IntArray, Target
+from mobiledet.utils.files import file_digest
 from mobiledet.utils.text import count, did_you_mean, listing
+
+SAMPLED_IMAGES = 500
+"""Images whose content is compared when a run is resumed; of the others the size of the file is."""
 
 OTHER_TASKS = ("captions_", "person_keypoints_", "stuff_", "panoptic_", "image_info_")
 
@@ -195,6 +199,24 @@ class CocoDataset:
         for array in (columns.image_ids, columns.sizes, columns.offsets, columns.labels, flags):
             digest.update(np.ascontiguousarray(array, "<i8").tobytes())
         digest.update(np.ascontiguousarray(columns.boxes_xywh, "<f8").tobytes())
+        return digest.hexdigest()
+
+    def image_fingerprint(self) -> str | None:
+        """SHA-256 over the sizes of all image files and the content of some; None where images aren't files.
+
+        Raises:
+            DataError: An image can't be read.
+        """
+        if self._reader is not None:
+            return None
+        digest, step = hashlib.sha256(), -(-len(self) // SAMPLED_IMAGES)
+        for index, name in enumerate(self._columns.file_names):
+            path = self.image_dir / name
+            try:
+                content = file_digest(path) if index % step == 0 else ""
+                digest.update(f"{path.stat().st_size} {content}\n".encode())
+            except OSError as error:
+                raise DataError(f"{path}: can't be read: {error.strerror}") from None
         return digest.hexdigest()
 
     def coco_json(self) -> dict[str, Any]:

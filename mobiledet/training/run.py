@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mobiledet.config import Config
+from mobiledet.config import Config, config_from_plain
 from mobiledet.data.coco import CocoDataset
 from mobiledet.data.loader import Batch, Batches, DetectionImages, EpochSampler, ImageCache, in_order
 from mobiledet.data.transforms import TrainTransform
@@ -36,6 +37,7 @@ from mobiledet.training.reporting import Reporter
 from mobiledet.training.stopping import StopRequest
 from mobiledet.training.time_left import TimeLeft
 from mobiledet.utils.files import write_json
+from mobiledet.utils.text import listing
 from mobiledet.version import __version__
 from mobiledet.weights.checkpoint import load_latest, save_checkpoint
 from mobiledet.weights.folded_norms import reinsert_norms
@@ -58,6 +60,9 @@ SMALL_SPLIT = 300
 
 SAVE_SECONDS = 600
 """Longest time without a checkpoint; a long epoch is saved in its middle, and resumed there."""
+
+RESUMABLE_SETTINGS = ("data.root", "data.workers", "data.cache", "train.threads", "train.device")
+"""What may change between a run and its resumption: where the data lies and how fast it is read."""
 
 
 class Run:
@@ -190,11 +195,30 @@ class Run:
         logger.info("resuming %s after epoch %d, batch %d", self.folder, self.progress.epoch, self.progress.batch)
 
     def _take_up(self, content: dict[str, Any]) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            CheckpointError: Something that decides the results isn't what it was.
+        """
         training = content["training"]
-        if training["data"] != self.train.fingerprint():
+        before, now = (settings(config) for config in (config_from_plain(content["config"]), self.config))
+        changed = [
+            f"{key} was {before.get(key)!r:.60} and is {now.get(key)!r:.60} in {self.folder / 'config.json'}"
+            for key in now | before
+            if key not in RESUMABLE_SETTINGS and before.get(key) != now.get(key)
+        ]
+        texts = {
+            "data": f"{self.train.annotation_file} is not what this run was trained on",
+            "images": f"images below {self.train.image_dir} are not those that this run was trained on",
+        }
+        if self.val is not None:
+            texts["val"] = f"{self.val.annotation_file} is not what this run was scored on"
+            texts["val_images"] = f"images below {self.val.image_dir} are not those that this run was scored on"
+        changed += [text for key, text in texts.items() if training.get(key, self.data[key]) != self.data[key]]
+        if changed:
             raise CheckpointError(
-                f"{self.train.annotation_file} is not what this run was trained on; "
-                "start a new run, or restore the old file"
+                f"{listing(changed, 3, '; ')}; restore what was there, or start a new run: going on with something "
+                "else would give the results of neither"
             )
         if (training["threads"], training["precision"]) != (self.threads, self.precision.name):
             logger.warning(
@@ -212,6 +236,17 @@ class Run:
         self.progress = Progress.from_plain(training["progress"])
         set_random_states(training["random"])
 
+    @cached_property
+    def data(self) -> dict[str, str | None]:
+        """Fingerprints of what this run is trained and scored on."""
+        train, val = self.train, self.val
+        return {
+            "data": train.fingerprint(),
+            "images": train.image_fingerprint(),
+            "val": None if val is None else val.fingerprint(),
+            "val_images": None if val is None else val.image_fingerprint(),
+        }
+
     def save_last(self) -> None:
         """Write ``last.pt``, from which :meth:`resume` continues exactly."""
         if self.rank != 0:
@@ -228,7 +263,7 @@ class Run:
                 "random": random_states(),
                 "threads": self.threads,
                 "precision": self.precision.name,
-                "data": self.train.fingerprint(),
+                **self.data,
             },
         }
         save_checkpoint(self.folder / "last.pt", content, keep_previous=True)
@@ -389,3 +424,16 @@ class Run:
             max_bad_steps=config.train.max_bad_steps,
             device=device,
         )
+
+
+def settings(config: Config) -> dict[str, Any]:
+    """Every setting by its dotted name."""
+
+    def flat(plain: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+        for key, value in plain.items():
+            if isinstance(value, Mapping):
+                yield from flat(value, f"{prefix}{key}.")
+            else:
+                yield f"{prefix}{key}", value
+
+    return dict(flat(config.plain(), ""))

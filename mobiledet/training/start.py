@@ -16,7 +16,7 @@ from mobiledet.runtime.pytorch import choose_device
 from mobiledet.training.complete import complete, follow_weights
 from mobiledet.training.hooks import Hooks
 from mobiledet.training.precision import choose_precision, process_rank
-from mobiledet.training.run import Run
+from mobiledet.training.run import RESUMABLE_SETTINGS, Run
 from mobiledet.training.stopping import StopRequest
 from mobiledet.utils.files import create_run_folder, lock_run_folder, write_json
 from mobiledet.weights.checkpoint import load_checkpoint
@@ -24,9 +24,6 @@ from mobiledet.weights.store import resolve_weights
 from mobiledet.weights.transfer import InitialWeights, check_content, read_initial_weights
 
 logger = logging.getLogger(__name__)
-
-RESUMABLE_OVERRIDES = ("data.root", "data.workers", "data.cache", "train.threads", "train.device")
-"""What may change between a run and its resumption: where the data lies and how fast it is read."""
 
 
 def start_run(
@@ -79,10 +76,10 @@ def resume_run(
     """
     config = recorded_config(folder)
     for word in overrides:
-        if word.partition("=")[0] not in RESUMABLE_OVERRIDES:
+        if word.partition("=")[0] not in RESUMABLE_SETTINGS:
             raise ConfigError(
                 f"{word!r} would change a run that has begun; with --resume only these can change: "
-                f"{', '.join(RESUMABLE_OVERRIDES)}"
+                f"{', '.join(RESUMABLE_SETTINGS)}"
             )
     config = apply_overrides(config, overrides)
     choose_precision(config.train.precision, choose_device(config.train.device, setting="train.device="))

@@ -1,6 +1,7 @@
 """Whole runs: stopped anywhere and resumed they end as if never stopped; what they leave behind is consistent."""
 
 import csv
+import io
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import sys
 
 import pytest
 import torch
+from PIL import Image
 
 import mobiledet.training.run as fit_module
 import mobiledet.training.start as launch
@@ -349,6 +351,33 @@ def test_resuming_with_other_data_is_refused(tiny_shapes, tiny_config, tmp_path,
     assert file_digest(folder / "last.pt") == before
     stop_after(None)
     assert resume_run(folder, [f"data.root={tiny_shapes}"]) == 0  # the same data elsewhere is the same data
+
+
+def test_resuming_with_what_was_changed_behind_its_back_is_refused(tiny_shapes, tiny_config, tmp_path, stop_after):
+    root = tmp_path / "shapes"
+    shutil.copytree(tiny_shapes, root)
+    stop_after(2)
+    folder, _ = start_run(tiny_config(root, f"train.output={tmp_path}"))
+    val = root / "annotations" / "instances_val.json"
+    content = json.loads(val.read_text())
+    content["annotations"][0]["bbox"][2] -= 2
+    config = json.loads((folder / "config.json").read_text())
+    config["optimizer"]["lr"] *= 2
+    image, turned = sorted((root / "train").iterdir())[0], io.BytesIO()
+    Image.open(image).rotate(180).save(turned, "JPEG")
+    changes = [
+        (folder / "config.json", json.dumps(config).encode(), r"optimizer\.lr was .* and is "),
+        (val, json.dumps(content).encode(), r"instances_val\.json is not what this run was scored on"),
+        (image, turned.getvalue(), "images below .* are not those that this run was trained on"),
+    ]
+    for path, other, message in changes:
+        before = path.read_bytes()
+        path.write_bytes(other)
+        with pytest.raises(CheckpointError, match=message):
+            resume_run(folder)
+        path.write_bytes(before)
+    stop_after(None)
+    assert resume_run(folder) == 0
 
 
 @pytest.mark.parametrize("override", ["optimizer.lr=0.1", "schedule.epochs=9", "seed=3", "model.rho=0.5"])
