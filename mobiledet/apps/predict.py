@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import glob
 import logging
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
@@ -24,6 +23,7 @@ from mobiledet.errors import DownloadError, ImageError, ImageFault, MobiledetErr
 from mobiledet.structures import ImageArray
 from mobiledet.utils.addresses import file_path, is_address, parse_address, split_user
 from mobiledet.utils.files import nearby, refuse_existing, write_json, write_text
+from mobiledet.utils.text import safe_file_name
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Input:
     def name(self) -> str:
         """A file name for what is made of it, without ending."""
         stem = Path(urlsplit(self.text).path if "://" in self.text else self.text).stem
-        return re.sub(r"[^\w. ()+@-]", "_", stem) or "stream"
+        return safe_file_name(stem) or "stream"
 
 
 @dataclass(frozen=True)
@@ -227,13 +227,14 @@ class _Writer:
                 "detections": found.to_json(),
             }
         )
-        self._results += found.to_coco(image_id)
+        if options.results is not None:
+            self._results += found.to_coco(image_id)
         if options.crops:
             for index, (x1, y1, x2, y2) in enumerate(found.boxes.round().astype(int).tolist()):
                 crop = image[max(0, y1) : max(y2, y1 + 1), max(0, x1) : max(x2, x1 + 1)]
                 if crop.size:
-                    folder = re.sub(r"[^\w. ()+@-]", "_", found.name(index))
-                    write_image(self._output / "crops" / folder / f"{name}_{index + 1}.jpg", crop)
+                    folder = self._output / "crops" / safe_file_name(found.name(index))
+                    write_image(folder / f"{name}_{index + 1}.jpg", crop)
         if options.txt:
             rows = [
                 f"{label - 1} {(x1 + x2) / 2 / width:.6f} {(y1 + y2) / 2 / height:.6f} "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
 import sys
@@ -203,6 +204,9 @@ def run_and_exit(main: Callable[[], int | None], *, extra: str = "train") -> NoR
         extra: The extra in ``setup.py`` with the packages that the command needs beyond the base install.
     """
     setup_logging()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A class name or path that the console or pipe can't show must not cost a finished command its last words.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status = main() or 0
         if sys.stdout is not None:  # closed by whoever started it

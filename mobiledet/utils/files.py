@@ -72,8 +72,8 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a text file (UTF-8) as a whole; raises as `write_bytes` does."""
-    write_bytes(path, text.encode("utf-8"))
+    """Replace a text file (UTF-8) as a whole; raises as `write_bytes` does. What isn't text, in a name, is escaped."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: Path, value: Mapping[str, Any] | Sequence[Any]) -> None:

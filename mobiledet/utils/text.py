@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import re
+import sys
 from collections.abc import Iterable, Sequence
 
 
@@ -37,6 +39,12 @@ def did_you_mean(word: str, choices: Iterable[str], cutoff: float = 0.6, otherwi
 def printable(text: str) -> str:
     """Text of foreign origin that can be shown on one line: control characters and lone surrogates are escaped."""
     return text if text.isprintable() else text.encode("unicode_escape", "surrogatepass").decode()
+
+
+def safe_file_name(text: str) -> str:
+    """A file name for what is called ``text``: what a name may not hold, here or elsewhere, is an underscore."""
+    writable = text.encode(sys.getfilesystemencoding(), "replace").decode(sys.getfilesystemencoding(), "replace")
+    return re.sub(r"[^\w. ()+@-]", "_", writable)
 
 
 def shorten(text: str, length: int) -> str:

@@ -1,5 +1,6 @@
 """What all commands have in common: one module and one program each, and help without loading what is heavy."""
 
+import os
 import pkgutil
 import re
 import subprocess
@@ -40,7 +41,7 @@ def test_help_is_quick_and_has_examples(name):
     status, out, err = answer(name, "--help")
     assert (status, err) == (0, "")
     assert out.startswith(f"usage: mobiledet {name}")
-    assert len(re.findall(rf"^ *mobiledet {name}\b", out, re.MULTILINE)) >= 2
+    assert len(re.findall(rf"^    mobiledet {name}\b", out, re.MULTILINE)) >= 2
 
 
 def test_every_module_is_a_command_and_the_overview_lists_it():
@@ -115,6 +116,16 @@ def test_how_a_command_ended_becomes_the_exit_status(capsys, main, status, words
         run_and_exit(main)
     assert ended.value.code == status
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_names_that_the_console_cannot_show_cost_nothing(encoding):
+    code = r"from mobiledet.cli.common import run_and_exit; run_and_exit(lambda: print('\u732b \udcff') or 3)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONIOENCODING": encoding}, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (3, b"")
+    assert done.stdout.decode(encoding).strip() == (r"猫 \udcff" if encoding == "utf-8" else r"\u732b \udcff")
 
 
 def test_a_bug_shows_its_traceback():

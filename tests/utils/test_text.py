@@ -10,9 +10,16 @@ from mobiledet.utils.text import (
     printable,
     readable_ms,
     readable_size,
+    safe_file_name,
     shorten,
     table,
 )
+
+
+@pytest.mark.parametrize(("encoding", "name"), [("utf-8", "chat (é) 猫_1__"), ("ascii", "chat (_) __1__")])
+def test_file_names_hold_what_the_system_can_write(monkeypatch, encoding, name):
+    monkeypatch.setattr("sys.getfilesystemencoding", lambda: encoding)
+    assert safe_file_name("chat (é) 猫/1?\udcff") == name
 
 
 def test_counts():

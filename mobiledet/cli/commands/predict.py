@@ -14,7 +14,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from mobiledet.cli.common import EXIT_ERROR, at_least, fraction, model, thread_count
+from mobiledet.cli.common import EXIT_ERROR, at_least, fraction, model, new_file, thread_count
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     written = parser.add_argument_group("what is written")
     written.add_argument("--save-crops", action="store_true", help="each object as an image: crops/<class>/")
     written.add_argument("--save-txt", action="store_true", help="YOLO rows: labels/<image>.txt")
-    written.add_argument("--results", type=Path, metavar="FILE", help="all detections as COCO results (json)")
+    written.add_argument("--results", type=new_file, metavar="FILE", help="all detections as COCO results (json)")
     written.add_argument("--no-draw", action="store_true", help="no drawn copies")
     written.add_argument("--no-labels", action="store_true", help="boxes without names and scores")
     written.add_argument(
