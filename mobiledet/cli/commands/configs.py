@@ -1,7 +1,9 @@
 """List the recipes that come with the package; train and cost take them by name.
 
-mobiledet configs
-mobiledet configs finetune_ssd > mine.py      # a copy to change; mobiledet train mine.py takes it
+    mobiledet configs
+    mobiledet configs finetune_ssd > mine.py      # a copy to change
+
+mobiledet train mine.py takes the changed one.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
 """What a model costs: multiply-adds (GMACs) of one image, and parameters.
 
-mobiledet cost ssd_mobilenet_a1 ssdlite_mobilenet_a1 --classes 90 --json costs.json --csv layers.csv --chart costs.png
-mobiledet cost ssd_mobilenet_a1 --classes 90 -v     # layer by layer
-mobiledet cost --paper                              # the paper's tables beside ours, cell by cell
+    mobiledet cost ssd_mobilenet_a1 ssdlite_mobilenet_a1 --classes 90 --json costs.json --chart costs.png
+    mobiledet cost ssd_mobilenet_a1 --classes 90 -v     # layer by layer
+    mobiledet cost --paper                              # the paper's tables beside ours, cell by cell
+
+--csv has a row for each layer.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """Score a checkpoint or an exported model on a COCO-format data set: the twelve COCO figures and AP by class.
 
-mobiledet eval runs/mine/1                                      # on the validation images it was trained with
-mobiledet eval model.onnx --data "my photos" --json metrics.json
+    mobiledet eval runs/mine/1                                      # on the validation images it was trained with
+    mobiledet eval model.onnx --data "my photos" --json metrics.json
+
+Exit status: 0; 1 when something is wrong with the input.
 """
 
 from __future__ import annotations
