@@ -7,7 +7,6 @@ that says how its files are recognised, what entries they have, and where the po
 from __future__ import annotations
 
 import csv
-import io
 import json
 import math
 import re
@@ -43,7 +42,7 @@ _HEAD = 1 << 16
 _SAMPLE = 20
 """Files that are looked into before a folder is taken for something else."""
 
-_UNUSABLE = (TypeError, ValueError, KeyError, IndexError, AttributeError)
+_UNUSABLE = (TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError, csv.Error)
 """What access to an object that isn't as it should be ends in."""
 
 
@@ -149,7 +148,7 @@ class Entry(NamedTuple):
     """An image: its name, its objects as they are, ``(height, width)`` and split where the file has them."""
 
     name: object
-    objects: Iterable[Any]
+    objects: object
     size: Size | None = None
     split: str = ""
 
@@ -189,18 +188,22 @@ class Tool(Format):
             except (DataError, *_UNUSABLE) as error:
                 log.add(Fault.LABELS_UNREADABLE, file, str(error)[:200])
                 continue
-            for number, entry in enumerate(entries):
-                place = file if self.own_file else f"{file}, image {number + 1}"
+            for number, entry in enumerate(entries, 1):
+                place = file if self.own_file else f"{file}, image {number}"
                 own = stem(file) if self.own_file else ""
                 image = images.image(entry.name, file, place, split=entry.split, size=entry.size, own=own)
-                if image is not None:
-                    self._take_objects(entry, image, place, images, log)
+                if image is None:
+                    continue
+                if isinstance(entry.objects, list):
+                    self._take_objects(entry.objects, image, place, images, log)
+                else:
+                    log.add(Fault.OBJECT_BOXLESS, place, f"{entry.objects!r:.60} is not a list of objects")
         return images.imported(self.name, "object {}", files, whole=only is None, sizes=self.sizes)
 
     def _take_objects(
-        self, entry: Entry, image: SourceImage, place: str, images: LabelledImages, log: ImportLog
+        self, objects: list[Any], image: SourceImage, place: str, images: LabelledImages, log: ImportLog
     ) -> None:
-        for row, raw in enumerate(entry.objects, 1):
+        for row, raw in enumerate(objects, 1):
             where = f"{place}, object {row}"
             try:
                 shape = self.shape(raw)
@@ -280,7 +283,7 @@ class VIA(Tool):
         if path.suffix.lower() == ".json":
             return read_json(path)
         content: dict[str, Any] = {}
-        rows = csv.DictReader(io.StringIO(text_of(path.read_bytes())))
+        rows = csv.DictReader(text_of(path.read_bytes()).splitlines())
         rows.fieldnames = [name.strip("# ") for name in rows.fieldnames or ()]
         for row in rows:
             image = content.setdefault(row["filename"], {"filename": row["filename"], "regions": []})

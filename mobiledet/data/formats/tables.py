@@ -18,7 +18,7 @@ from mobiledet.errors import DataError
 def _rows(tree: Tree, file: str) -> Iterator[tuple[int, list[str]]]:
     """The rows of a csv with their line numbers, one by one: Open Images' has 14 million."""
     try:
-        with (tree.root / file).open(encoding="utf-8-sig", errors="replace", newline="") as stream:
+        with (tree.root / file).open(encoding="utf-8-sig", errors="replace") as stream:
             reader = csv.reader(line.replace("\0", "") for line in stream)
             for row in reader:
                 if any(row):
@@ -28,8 +28,8 @@ def _rows(tree: Tree, file: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _first_row(tree: Tree, file: str) -> list[str]:
-    first = text_of(head(tree.root / file)).partition("\n")[0]
-    return [cell.strip() for cell in next(csv.reader([first]), [])]
+    lines = text_of(head(tree.root / file)).replace("\0", "").splitlines()
+    return [cell.strip() for cell in next(csv.reader(lines[:1]), [])]
 
 
 class _Table(Format):

@@ -180,6 +180,22 @@ def test_what_has_no_box_no_class_or_no_image_is_counted(folder) -> None:
     assert {fault: count for fault, count in log.counts.items() if fault in expected} == expected
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.json", labelme() | {"shapes": 7}),
+        ("a.json", [CREATEML[0] | {"annotations": 0.5}]),
+        ("a.json", {"k": via() | {"regions": None}}),
+        ("a.csv", via_csv().replace(",", "\r", 7)),
+    ],
+)
+def test_damaged_files_end_in_one_line(folder, name: str, content: object) -> None:
+    folder.image("a.jpg")
+    folder.write(name, content)
+    with pytest.raises(DataError):
+        folder.read()
+
+
 def test_which_attribute_is_the_class_is_asked(folder) -> None:
     folder.image("a.jpg")
     folder.write(
