@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
@@ -43,6 +43,7 @@ class AnnotationColumns:
         ignore: ``(M,)``.
         areas: ``(M,)`` float64, pixels.
         annotation_ids: ``(M,)``, each 1 or more.
+        emptied: ``(N,)``; whether an image has annotations, and none that is fit for use.
     """
 
     offsets: IntArray
@@ -52,6 +53,7 @@ class AnnotationColumns:
     ignore: BoolArray
     areas: Floats
     annotation_ids: IntArray
+    emptied: BoolArray
 
 
 def check_annotations(
@@ -62,6 +64,7 @@ def check_annotations(
     image_ids: IntArray,
     category_ids: IntArray,
     sizes: IntArray,
+    lost: Sequence[int] = (),
 ) -> AnnotationColumns:
     """Check the annotations; faults go to the report, what is sound into columns.
 
@@ -72,6 +75,7 @@ def check_annotations(
         image_ids: ``(N,)``.
         category_ids: ``(K,)`` in ascending order.
         sizes: ``(N, 2)`` heights and widths; 0 where unknown.
+        lost: N numbers of objects that aren't among the annotations because they can't be used; empty for none.
     """
     found = _Annotations(annotations, images, image_ids, report)
     image_row, category_row = found.image_row, found.rows_of("category_id", category_ids, Fault.UNKNOWN_CATEGORY)
@@ -91,8 +95,20 @@ def check_annotations(
     kept = np.flatnonzero(keep)
     kept = kept[np.argsort(image_row[kept], kind="stable")]
     offsets = np.searchsorted(image_row[kept], np.arange(len(images) + 1)).astype(np.int64)
+    given = np.bincount(image_row[image_row >= 0], minlength=len(images)) + np.array(
+        lost or [0] * len(images), np.int64
+    )
+    emptied = (given > 0) & (np.diff(offsets) == 0)
+    report.add(
+        Fault.IMAGE_EMPTIED,
+        np.flatnonzero(emptied),
+        lambda row: (
+            f"images[{row}] (id {images[row].get('id')!r:.40}, {images[row].get('file_name')!r:.60})",
+            f"{given[row]} in all",
+        ),
+    )
     return AnnotationColumns(
-        offsets, boxes[kept], category_row[kept] + 1, iscrowd[kept], ignore[kept], areas[kept], ids[kept]
+        offsets, boxes[kept], category_row[kept] + 1, iscrowd[kept], ignore[kept], areas[kept], ids[kept], emptied
     )
 
 

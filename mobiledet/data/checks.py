@@ -41,7 +41,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -74,6 +74,17 @@ class CocoColumns(AnnotationColumns):
     sizes: IntArray
     upright: BoolArray
 
+    def take(self, rows: IntArray) -> CocoColumns:
+        """The images of some rows alone, each row at most once, with all classes."""
+        counts = np.diff(self.offsets)[rows]
+        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        boxes = np.repeat(self.offsets[rows] - offsets[:-1], counts) + np.arange(offsets[-1])
+        of_images = ("image_ids", "sizes", "upright", "emptied")
+        of_boxes = ("boxes_xywh", "labels", "iscrowd", "ignore", "areas", "annotation_ids")
+        taken = {name: getattr(self, name)[rows] for name in of_images}
+        taken |= {name: getattr(self, name)[boxes] for name in of_boxes}
+        return replace(self, offsets=offsets, file_names=[self.file_names[row] for row in rows], **taken)
+
 
 @contextmanager
 def collector_paused() -> Iterator[None]:
@@ -94,6 +105,8 @@ def read_json(path: Path) -> object:
         DataError: the file can't be read or isn't JSON.
     """
     try:
+        if path.exists() and not path.is_file():  # a pipe or a device may have no end
+            raise DataError(f"{path} is not a file; name a COCO annotation file")
         with collector_paused():
             return json.loads(path.read_text("utf-8-sig"))
     except OSError as error:
@@ -148,11 +161,16 @@ def check_coco(
     require_boxes: bool = False,
     progress: bool = False,
     known: Sequence[ImageInfo | ImageError] | None = None,
+    lost: Sequence[int] = (),
+    doubtful: Literal["leave_out", "background"] = "leave_out",
 ) -> CocoColumns:
     """Check a parsed COCO file and its images; faults go to the report, what is sound into columns.
 
-    The columns are fit for use once ``report.raise_if_errors()`` has passed. ``known`` is for callers that have
-    looked at the images already: for each entry of ``images`` what was found; no file is opened then.
+    The columns are fit for use once ``report.raise_if_errors()`` has passed. Images with annotations of which none can
+    be used are in them only with ``doubtful="background"``: to training they would say that nothing is there.
+
+    ``known`` is for callers that have looked at the images already: for each entry of ``images`` what was found; no
+    file is opened then. ``lost`` is for those that had to drop objects of some images, the number for each.
 
     Raises:
         DataError: the file isn't COCO at all, so that nothing more can be said.
@@ -164,16 +182,16 @@ def check_coco(
     image_ids = _check_ids(images, "image", report)
     file_names = _check_file_names(images, image_dir if known is None else None, report)
     sizes, upright = _check_images(images, file_names, image_dir, report, progress, known)
-    found = check_annotations(annotations, images, report, image_ids=image_ids, category_ids=category_ids, sizes=sizes)
+    found = check_annotations(
+        annotations, images, report, image_ids=image_ids, category_ids=category_ids, sizes=sizes, lost=lost
+    )
     objects = found.labels[~(found.iscrowd | found.ignore)]
     if not images:
         report.add(Fault.NO_IMAGES, [0], lambda _: ("", "the json's list of images is empty"))
     if require_boxes and not len(objects):
         report.add(Fault.NO_BOXES, [0], lambda _: ("", f"{len(annotations)} annotations, none of them usable"))
-    report.images, report.boxes, report.classes = len(images), len(found.labels), len(names)
-    report.note(Fault.BACKGROUND, int((np.diff(found.offsets) == 0).sum()))
     report.note(Fault.CLASS_EMPTY, len(names) - len(np.unique(objects)))
-    return CocoColumns(
+    columns = CocoColumns(
         **vars(found),
         category_ids=category_ids,
         names=names,
@@ -182,6 +200,11 @@ def check_coco(
         sizes=sizes,
         upright=upright,
     )
+    if doubtful == "leave_out":
+        columns = columns.take(np.flatnonzero(~columns.emptied))
+    report.images, report.boxes, report.classes = len(columns.image_ids), len(columns.labels), len(names)
+    report.note(Fault.BACKGROUND, int((np.diff(columns.offsets) == 0).sum()))
+    return columns
 
 
 def _without_heads(categories: list[Entry], annotations: list[Entry], report: CheckReport) -> list[Entry]:
@@ -237,7 +260,8 @@ def _check_categories(categories: list[Entry], report: CheckReport) -> tuple[Int
     def describe(row: int) -> tuple[str, str]:
         return f"categories[{row}] (id {categories[row].get('id')!r:.40})", f"name is {raw[row]!r:.60}"
 
-    wrong = [row for row, name in enumerate(names) if not name or name in names[:row]]
+    first = {name: row for row, name in reversed(list(enumerate(names)))}
+    wrong = [row for row, name in enumerate(names) if not name or first[name] < row]
     report.add(Fault.CATEGORY_NAME, wrong, describe)
     spaced = [row for row, name in enumerate(raw) if isinstance(name, str) and names[row] not in ("", name)]
     report.add(Fault.NAME_SPACES, spaced, describe)
@@ -302,9 +326,10 @@ def _check_images(
         paths = [folder / names[row] for row in rows]
         found = dict(zip(rows, verify_images(paths, folder, progress=progress), strict=True))
     failed = {row: result for row, result in found.items() if isinstance(result, ImageError)}
-    missing = [row for row in failed if not (folder / names[row]).exists()]
+    # os.path takes a name that is too long for the file system for one that isn't there; Path raises.
+    missing = [row for row in failed if not os.path.exists(folder / names[row])]  # noqa: PTH110
     report.add(Fault.IMAGE_MISSING, missing, lambda row: (describe(row)[0], _where_else(folder, names[row])))
-    damaged = [row for row in failed if (folder / names[row]).exists()]
+    damaged = sorted(failed.keys() - set(missing))
     report.add(Fault.IMAGE_UNREADABLE, damaged, lambda row: (describe(row)[0], str(failed[row])))
 
     infos = {row: info for row, info in found.items() if isinstance(info, ImageInfo) and sound[row]}
@@ -334,6 +359,6 @@ def _check_images(
 
 def _where_else(folder: Path, name: str) -> str:
     for other in (folder.parent / name, folder / Path(name).name):
-        if other.is_file():
+        if os.path.isfile(other):  # noqa: PTH113
             return f"not in {folder}, but there is {other}"
     return f"not in {folder}"

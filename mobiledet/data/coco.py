@@ -10,9 +10,9 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -156,27 +156,9 @@ class CocoDataset:
 
     def subset(self, indices: Sequence[int]) -> CocoDataset:
         """Some images alone, in the order given, with all classes and their ids; name each at most once."""
-        columns = self._columns
         rows = np.array([range(len(self))[index] for index in indices], np.int64)
-        counts = np.diff(columns.offsets)[rows]
-        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        boxes = np.repeat(columns.offsets[rows] - offsets[:-1], counts) + np.arange(offsets[-1])
-        taken = replace(
-            columns,
-            image_ids=columns.image_ids[rows],
-            file_names=[columns.file_names[row] for row in rows],
-            sizes=columns.sizes[rows],
-            upright=columns.upright[rows],
-            offsets=offsets,
-            boxes_xywh=columns.boxes_xywh[boxes],
-            labels=columns.labels[boxes],
-            iscrowd=columns.iscrowd[boxes],
-            ignore=columns.ignore[boxes],
-            areas=columns.areas[boxes],
-            annotation_ids=columns.annotation_ids[boxes],
-        )
         return CocoDataset(
-            taken,
+            self._columns.take(rows),
             annotation_file=self.annotation_file,
             image_dir=self.image_dir,
             report=self.report,
@@ -252,6 +234,7 @@ def load_coco(
     images: str | Path | None = None,
     progress: bool = False,
     require_boxes: bool = False,
+    doubtful: Literal["leave_out", "background"] = "leave_out",
 ) -> CocoDataset:
     """Read a split and check it by the rules of `mobiledet.data.checks`; its ``report`` says what was repaired.
 
@@ -263,6 +246,7 @@ def load_coco(
         images: the folder of images, likewise.
         progress: show a progress bar on a terminal.
         require_boxes: refuse a split without a single box.
+        doubtful: what becomes of images with annotations of which none can be used.
 
     Raises:
         DataError: something isn't there, or has faults that aren't repaired; lists all of them.
@@ -278,8 +262,10 @@ def load_coco(
         raise DataError(f"{image_dir} is not a folder; name the folder that holds the images")
     report = CheckReport(annotation_file.name)
     content = read_json(annotation_file)
-    columns = check_coco(content, image_dir, report, require_boxes=require_boxes, progress=progress)
+    columns = check_coco(content, image_dir, report, require_boxes=require_boxes, progress=progress, doubtful=doubtful)
     report.raise_if_errors()
+    if not len(columns.image_ids):
+        raise DataError(f"{annotation_file}: {report.summary()}; no image is left")
     return CocoDataset(columns, annotation_file=annotation_file, image_dir=image_dir, report=report)
 
 

@@ -76,6 +76,8 @@ class Fault(Enum):
     )
     CROWD_FLAG = _REFUSED, "values of iscrowd other than 0 and 1", "write 0 for an object, 1 for a crowd"
 
+    PATH_OUTSIDE = _DROPPED, "paths that lead out of the data set's folder (to follow them: outside=true)"
+    IMAGE_EMPTIED = _DROPPED, "images of which no label can be used, not used (as background: doubtful=background)"
     IMAGE_UNLABELLED = _DROPPED, "images without labels (not known to be background), not used"
     IMAGE_KIND = _DROPPED, "images of kinds that aren't read (save them as JPEG or PNG)"
     LABELS_SHARED = _DROPPED, "images that share one label file with another image"
@@ -117,6 +119,8 @@ class Fault(Enum):
     IMAGE_RENUMBERED = _REPAIRED, "image ids renumbered"
     POLYGON = _REPAIRED, "polygons replaced by their bounding box"
     BOX_FROM_MASK = _REPAIRED, "boxes computed from the segmentation"
+    NAMES_DECODED = _REPAIRED, "lists of class names in another encoding than UTF-8"
+    LABELS_RENAMED = _REPAIRED, "label files called almost like their image"
     PATH_OTHER = _REPAIRED, "images found under another path than the one given"
     LISTED_TWICE = _REPAIRED, "images listed twice in a split"
     YAML_PATH = _REPAIRED, "paths in the yaml found elsewhere"

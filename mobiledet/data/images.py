@@ -23,6 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, cast
 
 import cv2
@@ -379,6 +380,9 @@ def verify_images(paths: Sequence[Path], folder: Path, *, progress: bool = False
         try:
             stat = os.stat(key)  # noqa: PTH116
             stamps.append((stat.st_size, stat.st_mtime_ns))
+            if not S_ISREG(stat.st_mode) and not S_ISDIR(stat.st_mode):  # a pipe or a device may have no end
+                results[i] = ImageError(f"{paths[i]} is not a file; {BROKEN}", ImageFault.UNREADABLE)
+                continue
         except (OSError, ValueError):
             stamps.append((-1, -1))  # verify_image will say what is wrong
         known = cache.get(key)

@@ -95,7 +95,8 @@ def open_split(
         root = find_root(root, (split,))
         found = _recognise(root, (split,), reading)
     if found is None:
-        return load_coco(root, split, annotations=annotations, images=images, progress=True)
+        doubtful = (reading or ReadingConfig()).doubtful
+        return load_coco(root, split, annotations=annotations, images=images, progress=True, doubtful=doubtful)
     return _split(read_dataset(found, progress=True), split)
 
 
@@ -156,6 +157,7 @@ def _by_file(config: DataConfig) -> Splits:
         images=config.train_images,
         require_boxes=True,
         progress=True,
+        doubtful=config.reading.doubtful,
     )
     if config.val_split is None:
         return Splits(train, None)
@@ -168,6 +170,7 @@ def _by_file(config: DataConfig) -> Splits:
         annotations=config.val_annotations,
         images=config.val_images,
         progress=True,
+        doubtful=config.reading.doubtful,
     )
     if train.categories != val.categories:
         raise DataError(

@@ -73,6 +73,7 @@ def from_torch(dataset: DetectionDataset, name: str = "train_data", names: Seque
         ignore=np.zeros(total, np.bool_),
         areas=flat[:, 2] * flat[:, 3],
         annotation_ids=np.arange(1, total + 1),
+        emptied=np.zeros(len(sizes), np.bool_),
         category_ids=np.arange(1, len(classes) + 1),
         names=classes,
         image_ids=np.arange(1, len(sizes) + 1),

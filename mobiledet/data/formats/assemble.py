@@ -7,7 +7,7 @@ from collections import defaultdict
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -29,10 +29,18 @@ STRAY = 2.0
 """Pixels by which boxes may stick out of a size that they still fit."""
 
 
-def assemble(source: ImportedImages, root: Path, log: ImportLog, *, progress: bool) -> dict[str, CocoDataset]:
+def assemble(
+    source: ImportedImages,
+    root: Path,
+    log: ImportLog,
+    *,
+    progress: bool,
+    doubtful: Literal["leave_out", "background"] = "leave_out",
+) -> dict[str, CocoDataset]:
     """The splits of a data set, fit for training; what isn't is dropped and recorded in the log.
 
-    Every image is decoded once. The boxes of the source's images may be changed.
+    Every image is decoded once. The boxes of the source's images may be changed. ``doubtful`` says what becomes of
+    images whose objects are all unusable.
 
     Raises:
         DataError: nothing usable is left.
@@ -47,7 +55,7 @@ def assemble(source: ImportedImages, root: Path, log: ImportLog, *, progress: bo
     with collector_paused():
         for split in sorted(splits, key=lambda name: SPLIT_ORDER.get(name, len(SPLIT_ORDER))):
             images = _settle_sizes(splits[split], found, source, log)
-            dataset = _check_split(split, images, source, folder, names, found, log)
+            dataset = _check_split(split, images, source, folder, names, found, log, doubtful)
             if dataset is not None:
                 datasets[split] = dataset
     _refuse_useless(datasets, root, source, log)
@@ -65,6 +73,7 @@ def _settle_splits(images: list[SourceImage], log: ImportLog) -> dict[str, list[
         log.add(Fault.LISTED_TWICE, image.path.name, f"{image.split}, {image.labels}")
         if first.labels != image.labels or first.image_id != image.image_id:
             first.boxes = first.boxes + image.boxes  # some exporters write one entry for each box
+            first.lost += image.lost
     both = splits.pop("trainval", {})
     if both and "train" in splits and "val" in splits:
         log.add(Fault.LEFT_ASIDE, "split trainval", "train and val are there")
@@ -147,6 +156,7 @@ def _check_split(
     names: dict[Path, str],
     found: dict[Path, ImageInfo | ImageError],
     log: ImportLog,
+    doubtful: Literal["leave_out", "background"],
 ) -> CocoDataset | None:
     """Check a split as any COCO file is, dropping what the checks refuse until they have nothing to say."""
     images = _with_ids(images, log, split)
@@ -162,7 +172,8 @@ def _check_split(
             return f"{image.labels}, {source.row.format(box.row)}"
 
         report = CheckReport(split, limit=None)
-        columns = check_coco(parsed, folder, report, known=[found[p.path] for p in images])
+        known, lost = [found[p.path] for p in images], [p.lost for p in images]
+        columns = check_coco(parsed, folder, report, known=known, lost=lost, doubtful=doubtful)
         records: list[FaultRecord] = []
         faulty: dict[str, set[int]] = {"images": set(), "annotations": set()}
         for record in chain.from_iterable(report.examples.values()):
@@ -173,6 +184,8 @@ def _check_split(
         if not any(faulty.values()):
             report.raise_if_errors()
             _record_findings(report, records, images, split, log)
+            if not len(columns.image_ids):
+                return None
             files = {image.labels for image in images} if source.own_entries and source.annotation_file.is_dir() else ()
             file = source.annotation_file.joinpath(*files) if len(files) == 1 else source.annotation_file
             return CocoDataset(columns, annotation_file=file, image_dir=folder, report=report)
@@ -184,7 +197,7 @@ def _check_split(
         for number, image in enumerate(images):
             left = [box for box in image.boxes if next(rows) not in faulty["annotations"]]
             if number not in faulty["images"]:
-                kept.append(replace(image, boxes=left))
+                kept.append(replace(image, boxes=left, lost=image.lost + len(image.boxes) - len(left)))
         images = kept
     return None
 
@@ -253,7 +266,11 @@ def _refuse_useless(
     if useful is not None and len(useful.objects()):
         return
     dropped = log.dropped()
-    what = what or "no usable image" if useful is None else "no usable box to train on"
+    what = (
+        what or "no usable image"
+        if useful is None and Fault.IMAGE_EMPTIED not in log.records
+        else "no usable box to train on"
+    )
     kinds = ": " + ", ".join(f"{log.counts[fault]} {fault.text}" for fault in dropped) if dropped else ""
     example = f"; {listing(log.records[dropped[0]], log.EXAMPLES, '; ')}"[:300] if dropped else ""
     remedy = next((fault.remedy for fault, _ in log.counts.most_common() if fault in dropped and fault.remedy), "")

@@ -83,6 +83,7 @@ class SourceImage:
         size: ``(height, width)`` as labelled, 0 where missing; None where the format says nothing of sizes.
         boxes: its objects.
         image_id: its id, where the format has ids.
+        lost: how many more objects it has, which can't be used.
     """
 
     path: Path
@@ -91,6 +92,7 @@ class SourceImage:
     size: tuple[int, int] | None
     boxes: list[SourceBox] = field(default_factory=list)
     image_id: int | None = None
+    lost: int = 0
 
 
 @dataclass

@@ -149,11 +149,13 @@ def read_dataset(
     log = ImportLog()
     for file in found.tree.with_suffix(*UNREAD_EXTENSIONS):
         log.add(Fault.IMAGE_KIND, file)
-    strict = bool(found.tree.reading.strict)
+    for special in found.tree.special:
+        log.add(Fault.LEFT_ASIDE, special, "neither a file nor a folder")
+    strict, doubtful = bool(found.tree.reading.strict), found.tree.reading.doubtful
     with collector_paused():
         try:
             images = found.format.read(found.tree, log, found.only)
-            splits = assemble(images, found.tree.root, log, progress=progress)
+            splits = assemble(images, found.tree.root, log, progress=progress, doubtful=doubtful)
         except DataError:
             log.raise_if_refused(str(found.tree.root), strict)  # which says more
             raise

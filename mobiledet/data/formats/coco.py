@@ -218,6 +218,8 @@ def _attach_boxes(
             continue
         if category_id not in names:
             log.add(Fault.UNKNOWN_CATEGORY, file.place(row), f"category_id is {entry.get('category_id')!r:.40}")
+            if (image := by_id[image_id]) is not None:
+                image.lost += 1
             continue
         image = by_id[image_id]
         if image is None:
@@ -270,6 +272,7 @@ def _read_categories(raw: list[dict[str, Any]], file: str, log: ImportLog) -> di
     """Id -> name of one file's categories."""
     ids, good, _ = whole_numbers([entry.get("id") for entry in raw])
     categories: dict[int, str] = {}
+    known: set[str] = set()
     for row, entry in enumerate(raw):
         where = f"{file}, categories[{row}]"
         given, id_ = entry.get("name"), int(ids[row])
@@ -288,9 +291,10 @@ def _read_categories(raw: list[dict[str, Any]], file: str, log: ImportLog) -> di
             log.add(Fault.NAME_CONVERTED, where, repr(given))
         elif name != given:
             log.add(Fault.NAME_SPACES, where, f"{given!r} is {name!r}")
-        if name in categories.values():
+        if name in known:
             log.add(Fault.CLASSES_MERGED, where, f"{name!r}, id {id_}")
         categories[id_] = name
+        known.add(name)
     return categories
 
 

@@ -84,6 +84,7 @@ class LabelledImages:
         self, image: SourceImage, row: int, where: str, shape: Shape, *, shares: bool = False, crowd: bool = False
     ) -> None:
         """One object of an image: the box around its points, in pixels or shares."""
+        image.lost += 1
         label = self._names.take(shape.label, where)
         if label is None:
             return
@@ -98,6 +99,7 @@ class LabelledImages:
         if shape.outline:
             self._log.add(Fault.POLYGON, where, f"{len(xs)} points")
         image.boxes.append(SourceBox(row, label, bbox, shares, {"iscrowd": 1} if crowd else {}))
+        image.lost -= 1
 
     def imported(self, format: str, row: str, files: Sequence[str], *, whole: bool, sizes: bool) -> ImportedImages:
         """All of them.
@@ -210,6 +212,7 @@ class Tool(Format):
                 if shape is not None:
                     images.add(image, row, where, shape, shares=self.shares)
             except _UNUSABLE as error:
+                image.lost += 1
                 log.add(Fault.OBJECT_BOXLESS, where, f"{type(error).__name__}: {error}"[:100])
 
     def _fits(self, path: Path) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mobiledet.data.coco import split_names
 from mobiledet.data.formats.tree import split_name, there
-from mobiledet.data.formats.yolo import NAME_FILES
+from mobiledet.data.formats.yolo_names import NAME_FILES
 from mobiledet.data.formats.yolo_yaml import SUFFIXES, names_classes
 from mobiledet.errors import DataError
 

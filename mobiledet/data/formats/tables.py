@@ -70,6 +70,7 @@ class Headerless(_Table):
                     continue
                 corners = _corners(row)
                 if corners is None or len(row) < 6:
+                    image.lost += 1
                     log.add(Fault.OBJECT_BOXLESS, where, ",".join(row)[:100])
                 else:
                     images.add(image, line, where, Shape(row[5], [(corners[0], corners[1]), (corners[2], corners[3])]))
@@ -122,6 +123,7 @@ class OpenImages(_Table):
                 try:
                     left, right, top, bottom = map(float, sides)
                 except ValueError:
+                    image.lost += 1
                     log.add(Fault.OBJECT_BOXLESS, where, ",".join(sides)[:100])
                     continue
                 shape = Shape(names.get(label, label), [(left, top), (right, bottom)])

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import codecs
+import locale
 import os
 import re
+import stat
+import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from functools import cached_property, lru_cache
 from pathlib import Path
 from posixpath import basename, dirname, join, splitext
+from urllib.parse import unquote
 
 from mobiledet.data.image_headers import EXTENSIONS
 from mobiledet.errors import DataError
@@ -20,6 +26,8 @@ _SPLITS = {
 }  # fmt: skip
 SPLIT_ORDER = {"train": 0, "val": 1, "test": 2}
 """The splits that data sets are divided into -> their order."""
+
+HOW_TO_SAY = "data.reading.KEY=VALUE for training, --reading KEY=VALUE for check and convert"
 
 _FILLERS = frozenset(
     {"images", "image", "imgs", "img", "pictures", "photos", "jpegimages", "annotations", "annotation", "labels"}
@@ -69,9 +77,59 @@ def suffix(path: str) -> str:
     return splitext(path)[1].lower()
 
 
+def name_key(name: str) -> str:
+    """What names of the same file agree in, on whatever system they were written: case, Unicode form, ``%20``."""
+    return unicodedata.normalize("NFC", unquote(name)).casefold()
+
+
 def text_of(data: bytes) -> str:
-    """The text of a file in UTF-8 or, as Windows' PowerShell writes it, UTF-16; what isn't text is replaced."""
-    return data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig", "replace")
+    """The text of a file, whatever its encoding."""
+    return decode(data)[0]
+
+
+def decode(data: bytes) -> tuple[str, str]:
+    """The text of a file, and its encoding: UTF-8, UTF-16 with its mark, or the likeliest of those of Windows."""
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return data.decode("utf-16", "replace"), "utf-16"
+    with suppress(UnicodeDecodeError):
+        return data.decode("utf-8-sig"), "utf-8"
+    own = codecs.lookup(locale.getpreferredencoding(False)).name
+    encoding = max(_WINDOWS, key=lambda name: (_likelihood(data[:_SAMPLE], name), name == own))
+    return data.decode(encoding, "replace"), encoding
+
+
+_SAMPLE = 1 << 16
+_WINDOWS = {
+    "gbk": ("gb2312", 0xB0, 0xD7),
+    "cp950": ("big5", 0xA4, 0xC6),
+    "cp932": ("shift_jis", 0x82, 0x97),
+    "cp949": ("euc_kr", 0xB0, 0xC8),
+    "cp1251": ("cp1251", 0xC0, 0xFF),
+    "cp1252": ("cp1252", 0xC0, 0xFF),
+}
+"""Encodings, the commonest first -> in which set of characters the everyday ones have first bytes from, to."""
+
+
+def _likelihood(data: bytes, encoding: str) -> float:
+    """The share of everyday characters among those beyond ASCII, if a text is in an encoding; 0 if it can't be."""
+    try:
+        text = codecs.getincrementaldecoder(encoding)().decode(data, len(data) < _SAMPLE)
+    except UnicodeDecodeError:
+        return 0
+    foreign = [char for char in text if char > "\x7f"]
+    plain = sum(char.isascii() and char.isalpha() for char in text)
+    # Cyrillic words have no Latin letters, accents are few.
+    if not foreign or (encoding in ("cp1251", "cp1252") and (plain > len(foreign)) is (encoding == "cp1251")):
+        return 0
+    charset, low, high = _WINDOWS[encoding]
+    share = sum(low <= (char.encode(charset, "ignore") or b"\0")[0] <= high for char in foreign) / len(foreign)
+    # Korean can always be read as everyday Chinese, and Chinese as Korean only where it is short.
+    return share + (encoding == "cp949" and share == 1 and len(foreign) >= 10)
+
+
+def lies_below(path: Path, folder: Path) -> bool:
+    """Whether a path leads to a place below a folder, or to the folder; links in it are taken as written."""
+    return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder))  # noqa: PTH100 -- without following links
 
 
 def there(path: Path) -> bool:
@@ -82,6 +140,11 @@ def there(path: Path) -> bool:
         return False
 
 
+def is_file(path: Path) -> bool:
+    """Whether a path leads to a file that can be read to its end, which a pipe or a device has not."""
+    return there(path) and path.is_file()
+
+
 class Tree:
     """All files below a folder but hidden ones; links to folders are followed.
 
@@ -89,6 +152,7 @@ class Tree:
         root: the folder.
         files: paths relative to it, with ``/``, sorted.
         images: those of them that are images by their ending.
+        special: pipes, devices and the like, which are not to be opened.
         reading: what the user decided about them.
     """
 
@@ -103,17 +167,26 @@ class Tree:
             raise DataError(f"{root} {what}; name the folder that holds the data set")
         self.root = root
         self.reading = reading or ReadingConfig()
-        self.files = sorted(_walk(root))
+        self.files, self.special = _walk(root)
         self.known = frozenset(self.files)
         self.images = [file for file in self.files if suffix(file) in EXTENSIONS]
-        self._names: dict[str, list[str]] = defaultdict(list)
-        self._folded: dict[str, list[str]] = defaultdict(list)
         self._splits = {_split_of_folder(folder) for folder in {dirname(file) for file in self.images}}
-        self._stems: dict[str, list[str]] = defaultdict(list)
+
+    @cached_property
+    def _names(self) -> dict[str, list[str]]:
+        """The images by their names, and by `name_key` of these, which begins with a slash here."""
+        return self._by(basename)
+
+    @cached_property
+    def _stems(self) -> dict[str, list[str]]:
+        return self._by(stem)
+
+    def _by(self, name_of: Callable[[str], str]) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = defaultdict(list)
         for file in self.images:
-            self._names[basename(file)].append(file)
-            self._folded[basename(file).casefold()].append(file)
-            self._stems[stem(file)].append(file)
+            found[name := name_of(file)].append(file)
+            found["/" + name_key(name)].append(file)
+        return found
 
     def with_suffix(self, *endings: str) -> list[str]:
         """The files with one of some endings, given in lower case."""
@@ -134,7 +207,7 @@ class Tree:
             for folder in near:
                 if join(folder, tail) in self.known and suffix(tail) in EXTENSIONS:
                     return [join(folder, tail)]
-        candidates = self._names.get(parts[-1]) or self._folded.get(parts[-1].casefold(), [])
+        candidates = self._names.get(parts[-1]) or self._names.get("/" + name_key(parts[-1]), [])
         # 0001.jpg of another split is another image, unless all splits share one folder.
         meant = split_of("/".join(parts)) or (split if split in self._splits else None)
         if meant in ("train", "val", "test"):
@@ -143,7 +216,7 @@ class Tree:
 
     def find_stem(self, name: str, near: Sequence[str], split: str | None = None) -> list[str]:
         """The images of a name without its ending: those of the first of some folders, else those anywhere."""
-        candidates = self._stems.get(name, [])
+        candidates = self._stems.get(name) or self._stems.get("/" + name_key(name), [])
         for folder in near:
             if inside := [file for file in candidates if dirname(file) == folder]:
                 return inside
@@ -165,25 +238,42 @@ def _closest(candidates: list[str], parts: list[str], split: str | None) -> list
     return candidates
 
 
-def _walk(root: Path) -> Iterable[str]:
-    base = os.fspath(root)
-    visited = {os.path.realpath(base)}
+def _walk(root: Path) -> tuple[list[str], list[str]]:
+    """Files, and what only looks like files, sorted; links that lead nowhere are files that aren't there."""
+    visited = {os.path.realpath(root)}
+    files: list[str] = []
+    special: list[str] = []
+    folders = [""]
+    while folders:
+        folder = folders.pop()
+        inner = []
+        try:
+            entries = sorted(os.scandir(root / folder), key=lambda entry: entry.name)
+        except OSError as error:
+            raise DataError(f"{error.filename} can't be listed: {error.strerror}; give yourself permission") from error
+        for entry in entries:
+            if entry.name.startswith(".") or entry.name == "__MACOSX":
+                continue
+            name = join(folder, entry.name)
+            kind = _kind(entry)
+            if kind is not stat.S_IFDIR:
+                (files if kind in (stat.S_IFREG, None) else special).append(name)
+                continue
+            if entry.is_symlink():
+                if (real := os.path.realpath(entry.path)) in visited:
+                    continue
+                visited.add(real)
+            inner.append(name)
+        folders += reversed(inner)
+    return sorted(files), sorted(special)
+
+
+def _kind(entry: os.DirEntry[str]) -> int | None:
+    """What an entry is, or what it links to; None for a link that leads nowhere."""
     try:
-        for folder, subfolders, names in os.walk(base, followlinks=True, onerror=_raise):
-            relative = os.path.relpath(folder, base).replace(os.sep, "/")
-            subfolders[:] = sorted(name for name in subfolders if not name.startswith(".") and name != "__MACOSX")
-            for name in subfolders[:]:
-                path = os.path.join(folder, name)  # noqa: PTH118 -- text is quicker than Path for so many
-                if os.path.islink(path):  # noqa: PTH114
-                    if os.path.realpath(path) in visited:
-                        subfolders.remove(name)
-                    visited.add(os.path.realpath(path))
-            for name in names:
-                if not name.startswith("."):
-                    yield name if relative == "." else f"{relative}/{name}"
-    except OSError as error:
-        raise DataError(f"{error.filename} can't be listed: {error.strerror}; give yourself permission") from error
-
-
-def _raise(error: OSError) -> None:
-    raise error
+        # The first two usually need no look at the disk.
+        return (
+            stat.S_IFDIR if entry.is_dir() else stat.S_IFREG if entry.is_file() else stat.S_IFMT(entry.stat().st_mode)
+        )
+    except OSError:
+        return None

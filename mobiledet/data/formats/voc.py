@@ -112,7 +112,10 @@ class VOC(Format):
             by_xml = {}
             for document, image in matched:
                 boxes = _boxes(document, names, log)
-                by_xml[document.file] = SourceImage(tree.root / image, "", document.file, document.size, boxes)
+                lost = len(document.objects) - len(boxes)
+                by_xml[document.file] = SourceImage(
+                    tree.root / image, "", document.file, document.size, boxes, lost=lost
+                )
             # VOC's masks are images too, and nobody expects boxes for them.
             masks = {tree.root / image for image in tree.images if _MASK_FOLDERS & set(image.split("/"))}
             note_unlabelled(tree, masks | {image.path for image in by_xml.values()}, log)
@@ -308,6 +311,7 @@ def _take_row(
     texts = [table.cell(row, corner) for corner in _CORNERS]
     if not any(texts):
         return  # an image without objects, as keras-retinanet writes it
+    image.lost += 1
     label = names.take(table.cell(row, "class") if "class" in table.columns else "object", where)
     if label is None:
         return
@@ -319,6 +323,7 @@ def _take_row(
     bbox = box_of_corners(corners, where, log)
     if bbox is not None:
         image.boxes.append(SourceBox(line, label, bbox, extra={"difficult": table.cell(row, "difficult")}))
+        image.lost -= 1
 
 
 def _rows(text: str) -> Iterator[tuple[int, list[str]]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mobiledet.data.faults import Fault, ImportLog
 from mobiledet.data.formats.base import SourceBox
-from mobiledet.data.formats.tree import Tree, text_of
+from mobiledet.data.formats.tree import HOW_TO_SAY, Tree, text_of
 from mobiledet.errors import DataError
 
 _PIXELS = 1.5
@@ -29,7 +29,6 @@ _STICKS_OUT = 0.02
 
 _MOST_CLASSES = 100_000
 _BOX, _POLYGON = 1, 2
-HOW_TO_SAY = "data.reading.KEY=VALUE for training, --reading KEY=VALUE for check and convert"
 
 
 @dataclass

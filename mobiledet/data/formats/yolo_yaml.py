@@ -10,7 +10,7 @@ from typing import Any
 
 from mobiledet.data.faults import Fault, ImportLog
 from mobiledet.data.formats.base import clean_name, head
-from mobiledet.data.formats.tree import Tree, path_parts, split_name, there
+from mobiledet.data.formats.tree import HOW_TO_SAY, Tree, lies_below, path_parts, split_name, text_of, there
 from mobiledet.errors import DataError
 
 SUFFIXES = (".yaml", ".yml")
@@ -66,12 +66,8 @@ def read_yaml(path: Path, log: ImportLog) -> YoloYaml:
     content = _load(path)
     names = _names(content.get("names"), path, log)
     count = content.get("nc")
-    if isinstance(count, str) and count.isdigit() and int(count) < 100_000:
-        if not names:
-            names = {number: f"class_{number}" for number in range(int(count))}
-            log.add(Fault.NAME_INVENTED, path.name, f"nc {count}, no names")
-        elif len(names) != int(count):
-            log.add(Fault.NAMES_COUNT, path.name, f"nc {count}, {len(names)} names")
+    if isinstance(count, str) and count.isdigit() and names and str(len(names)) != count:
+        log.add(Fault.NAMES_COUNT, path.name, f"nc {count:.20}, {len(names)} names")
     splits: dict[str, list[str]] = {}
     for key, value in content.items():
         split = split_name(key)
@@ -85,16 +81,18 @@ def read_yaml(path: Path, log: ImportLog) -> YoloYaml:
     return YoloYaml(path, names, _keypoints(content.get("kpt_shape")), splits, base if isinstance(base, str) else "")
 
 
-def resolve(yaml: YoloYaml, entry: str, log: ImportLog) -> Path | None:
+def resolve(tree: Tree, yaml: YoloYaml, entry: str, log: ImportLog) -> Path | None:
     """The folder or list that an entry means, whatever computer it was written on; None if it isn't there.
 
     What lies in the data set's own folder comes first: exports say ``../train/images`` and mean ``train/images``,
     and a path from another computer is found by its end.
+
+    Raises:
+        DataError: it leads out of the data set's folder, and that isn't allowed.
     """
     home = yaml.file.parent
     written = entry.strip().replace("\\", "/")
-    parts = path_parts(written)
-    base_parts = path_parts(yaml.base)
+    parts, base_parts = path_parts(written), path_parts(yaml.base)
     bases = [home]
     if yaml.base:
         absolute = Path(os.path.expanduser(yaml.base.replace("\\", "/")))  # noqa: PTH111 -- never raises
@@ -102,18 +100,21 @@ def resolve(yaml: YoloYaml, entry: str, log: ImportLog) -> Path | None:
         if base_parts:
             bases.append(home / base_parts[-1])
     is_absolute = written.startswith("/") or re.match(r"^[A-Za-z]:", written) is not None
-    for start in range(len(parts)) if is_absolute else range(1):
-        for base in bases:
-            if parts and there(candidate := base.joinpath(*parts[start:])):
-                if is_absolute and there(Path(written)):
-                    candidate = Path(written)
-                elif ".." in written or is_absolute or base not in (bases[0],):
-                    log.add(Fault.YAML_PATH, f"{yaml.file.name}, {entry}", str(candidate))
-                return candidate
-    for outside in (Path(written), *(base / written for base in bases)):
-        if there(outside):
-            return outside
-    return home if written in (".", "./") else None
+    literal = [base / written for base in bases] + [Path(written)]
+    ends = [base.joinpath(*parts[at:]) for at in range(len(parts) if is_absolute else 1) for base in bases if parts]
+    candidates = [literal[0], *ends, *literal] if is_absolute or not ends else [*ends, *literal]
+    found = [path for path in dict.fromkeys(candidates) if there(path)]
+    for path in found:
+        if tree.reading.outside or lies_below(path, tree.root):
+            if path not in (literal[0], bases[0] / written):
+                log.add(Fault.YAML_PATH, f"{yaml.file.name}, {entry}", str(path))
+            return path
+    if found:
+        raise DataError(
+            f"{yaml.file}: {entry!r} leads out of {tree.root}, to {found[0].resolve()}; "
+            f"name the folder that holds both, or allow it: outside=true ({HOW_TO_SAY})"
+        )
+    return None
 
 
 def names_classes(path: Path) -> bool:
@@ -130,7 +131,7 @@ def _load(path: Path) -> dict[str, Any]:
         if path.stat().st_size > _MAX_BYTES:
             raise DataError(f"{path} has more than {_MAX_BYTES} bytes; name the data set's yaml")
         # BaseLoader is safe_load without guesses: a class called "no" or "1e3" keeps its name.
-        content = yaml.load(path.read_bytes(), Loader=yaml.BaseLoader)
+        content = yaml.load(text_of(path.read_bytes()), Loader=yaml.BaseLoader)
     except OSError as error:
         raise DataError(f"{path} can't be read: {error.strerror}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -158,6 +159,7 @@ def _names(raw: Any, path: Path, log: ImportLog) -> dict[int, str]:
             f"{path}: names is the text {raw!r:.60}; write a list, [cat, dog], or a dict, {{0: cat, 1: dog}}"
         )
     names: dict[int, str] = {}
+    known: set[str] = set()
     for number, value in sorted(pairs, key=lambda pair: pair[0]):
         if not isinstance(value, str):
             raise DataError(f"{path}: the name of class {number} is a {type(value).__name__}; write a text")
@@ -167,9 +169,10 @@ def _names(raw: Any, path: Path, log: ImportLog) -> dict[int, str]:
             log.add(Fault.NAME_INVENTED, f"{path.name}, names[{number}]", name)
         elif name != value:
             log.add(Fault.NAME_SPACES, f"{path.name}, names[{number}]", f"{value!r} is {name!r}")
-        if name in names.values():
+        if name in known:
             log.add(Fault.CLASSES_MERGED, f"{path.name}, names[{number}]", repr(name))
         names[number] = name
+        known.add(name)
     return names
 
 

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mobiledet.config import ReadingConfig
+from mobiledet.data.checks import read_json
 from mobiledet.data.faults import Fault, Severity
 from mobiledet.data.formats.choose import read_dataset
-from mobiledet.data.images import read_image
-from mobiledet.errors import DataError
+from mobiledet.data.images import read_image, verify_images
+from mobiledet.errors import DataError, ImageError
 
 ROW = "0 0.5 0.5 0.5 0.25"
 BOX = [15, 15, 30, 10]  # of ROW in an image of 40 x 60 (height x width)
@@ -122,7 +125,9 @@ def test_pictures_outside_of_the_folder(folder, tmp_path: Path, boxes_of) -> Non
     (folder.root / "images").rename(tmp_path / "images")
     (folder.root / "labels").rename(tmp_path / "labels")
     folder.write("data.yaml", f"names: [cat]\ntrain: {tmp_path / 'images'}\n")
-    imported = folder.read()
+    with pytest.raises(DataError, match="leads out of"):
+        folder.read()
+    imported = folder.read(reading=ReadingConfig(outside=True))
     assert boxes_of(imported.splits["train"]) == {"a.jpg": [("cat", BOX)]}
     assert imported.splits["train"][0].path.resolve() == tmp_path / "images/a.jpg"
     assert kinds(imported) == {Fault.IMAGE_OUTSIDE: 1}
@@ -260,8 +265,8 @@ def test_rows(folder, boxes_of, row: str, box: list[float] | None, kind: Fault |
     imported = folder.read()
     found = boxes_of(imported.splits["train"])
     assert found["ok.jpg"] == [("cat", [0, 0, 60, 40])]
-    assert found["a.jpg"] == ([("cat", box)] if box else [])
-    assert kinds(imported) == ({kind: 1} if kind else {})
+    assert found.get("a.jpg") == ([("cat", box)] if box else None)
+    assert kinds(imported) == ({kind: 1} if kind else {}) | ({} if box else {Fault.IMAGE_EMPTIED: 1})
     if kind:
         assert imported.log.records[kind][0].place == "labels/a.txt, line 2"
         assert imported.log.severity(kind) is not Severity.NOTE or kind in (Fault.CONFIDENCE, Fault.KEYPOINTS)
@@ -342,6 +347,153 @@ def test_polygons_of_any_place_and_size_are_polygons(folder, boxes_of, points: i
         low, high = shares.min(0) * (60, 40), shares.max(0) * (60, 40)
         expected = [("cat", pytest.approx([*low, *(high - low)], abs=0.01))]
     assert boxes_of(folder.read().splits["train"])["19.jpg"] == expected
+
+
+def test_each_folder_may_number_the_classes_its_own_way(folder, boxes_of) -> None:
+    for split, names in (("train", "cat\ndog\n"), ("val", "dog\ncow\ncat")):
+        folder.yolo(split, ROW, f"{split}/images", f"{split}/labels")
+        folder.write(f"{split}/labels/classes.txt", names)
+    imported = folder.read()
+    assert [boxes_of(imported.splits[split])[f"{split}.jpg"][0][0] for split in ("train", "val")] == ["cat", "dog"]
+    assert imported.splits["val"].names == ("cat", "dog", "cow")
+    assert kinds(imported)[Fault.CATEGORY_UNIFIED] == 2
+    folder.write("data.yaml", "names: [Cat, Dog]\n")
+    with pytest.raises(DataError, match=r"class 0 of .*val.* is 'Cat' in .*data\.yaml, and 'dog' in .*classes\.txt"):
+        folder.read()
+
+
+def test_lists_of_names_elsewhere_must_agree(folder) -> None:
+    folder.yolo("a", ROW)
+    folder.write("one/obj.names", "cat\n")
+    folder.write("two/classes.txt", "cat\ndog\n")
+    assert folder.read().splits["train"].names == ("cat",)
+    folder.write("two/classes.txt", "dog\ncat\n")
+    with pytest.raises(DataError, match="class 0 of"):
+        folder.read()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "names"),
+    [
+        ("gbk", ("安全帽", "反光衣", "人")),
+        ("cp950", ("貓", "安全帽", "機車")),
+        ("cp932", ("猫", "りんご", "トラック")),
+        ("cp949", ("고양이", "소화기", "자동차", "사과")),
+        ("cp1251", ("кошка", "собака", "машина")),
+        ("latin-1", ("Größe", "café", "señal")),
+    ],
+)
+def test_names_in_the_encodings_of_windows(folder, encoding: str, names: tuple[str, ...]) -> None:
+    folder.yolo("a", "\n".join(ROW.replace("0", str(n), 1) for n in range(len(names))))
+    folder.write("classes.txt", "\r\n".join(names).encode(encoding))
+    imported = folder.read()
+    assert imported.splits["train"].names == names
+    assert kinds(imported) == {Fault.NAMES_DECODED: 1}
+    folder.write("data.yaml", f"train: images\nnames: [{', '.join(names)}]\n".encode(encoding))
+    assert folder.read().splits["train"].names == names
+
+
+@pytest.mark.parametrize(
+    ("image", "label", "kind"),
+    [
+        ("a", "a.TXT", None),
+        ("my image", "my%20image.txt", Fault.LABELS_RENAMED),
+        ("%E7%8C%AB", "猫.txt", Fault.LABELS_RENAMED),
+        ("caf\u00e9", "cafe\u0301.txt", Fault.LABELS_RENAMED),
+        ("cafe\u0301", "caf\u00e9.txt", Fault.LABELS_RENAMED),
+        ("IMG_1", "img_1.txt", Fault.LABELS_RENAMED),
+        ("a", "0f9e8d7c-a.txt", Fault.LABELS_RENAMED),  # Label Studio
+        ("a", "a.jpg.txt", Fault.LABELS_RENAMED),
+    ],
+)
+def test_names_of_labels_that_are_spelled_differently(folder, boxes_of, image: str, label: str, kind) -> None:
+    folder.write("data.yaml", "names: [cat]\ntrain: list.txt\n")
+    folder.yolo("ok", ROW)
+    folder.image(f"images/{image}.jpg")
+    folder.write(f"labels/{label}", ROW)
+    folder.write("list.txt", f"images/ok.jpg\nimages/{label.partition('.')[0].removeprefix('0f9e8d7c-')}.jpg\n")
+    imported = folder.read()
+    assert boxes_of(imported.splits["train"]) == {"ok.jpg": [("cat", BOX)], f"{image}.jpg": [("cat", BOX)]}
+    assert kinds(imported) == ({kind: 1} if kind else {})
+
+
+def test_names_that_do_not_meet_are_no_background(folder) -> None:
+    folder.write("data.yaml", "names: [cat]\ntrain: images\n")
+    folder.yolo("ok", ROW)
+    for number in range(3):
+        folder.yolo(f"{number}", None)
+        folder.write(f"labels/frame_{number}.txt", ROW)
+    imported = folder.read()
+    assert len(imported.splits["train"]) == 1
+    assert kinds(imported) == {Fault.LABELS_LONE: 3, Fault.IMAGE_UNLABELLED: 3}
+    assert len(folder.read(reading=ReadingConfig(doubtful="background")).splits["train"]) == 4
+
+
+def test_a_yaml_that_names_some_of_the_images(folder) -> None:
+    for number in range(8):
+        folder.yolo(f"{number}", ROW, f"images/{number % 3}", f"labels/{number % 3}")
+    folder.image("docs/shown.jpg")
+    folder.yolo("frame", ROW, "more/frames", "more/labels")
+    folder.write("elsewhere/lone.txt", ROW)
+    folder.write("data.yaml", "names: [cat]\ntrain: images/0\n")
+    imported = folder.read()
+    assert len(imported.splits["train"]) == 3
+    assert kinds(imported) == {Fault.NOT_LISTED: 6, Fault.LEFT_ASIDE: 1, Fault.LABELS_LONE: 1}
+
+
+@pytest.mark.parametrize("listed", ["train: ../", "train: ..", "path: ..\ntrain: x/set", "train: other.txt"])
+def test_a_data_file_does_not_lead_out_of_its_folder(folder, tmp_path: Path, monkeypatch, listed: str) -> None:
+    folder.yolo("a", ROW)
+    other = folder.__class__(tmp_path / "x" / "set")
+    other.yolo("b", ROW)
+    folder.write("other.txt", "../x/set/images/b.jpg\n")
+    folder.write("data.yaml", f"names: [cat]\n{listed}\n")
+    monkeypatch.chdir(tmp_path / "x")
+    if "txt" in listed:
+        imported = folder.read()
+        assert kinds(imported)[Fault.PATH_OUTSIDE] == 1
+        assert [record.path.name for record in imported.splits["train"]] == ["a.jpg"]
+    else:
+        with pytest.raises(DataError, match=r"leads out of .*outside=true"):
+            folder.read()
+    names = {record.path.name for record in folder.read(reading=ReadingConfig(outside=True)).splits["train"]}
+    assert "b.jpg" in names
+
+
+def test_labels_outside_of_the_folder_are_not_taken(folder) -> None:
+    folder.yolo("ok", ROW, ".", ".")
+    folder.image("b.jpg")
+    (folder.root.parent / "labels").mkdir()
+    (folder.root.parent / "labels" / "b.txt").write_text(ROW)
+    assert kinds(folder.read())[Fault.BACKGROUND_NO_FILE] == 1
+
+
+def test_names_by_the_thousand_take_no_time(folder) -> None:
+    folder.yolo("a", ROW)
+    folder.write("data.yaml", "names: []\nnc: 99999\ntrain: images\n")
+    assert folder.read().splits["train"].names == ("class_0",)
+    folder.write("data.yaml", f"names: {[f'c{n}' for n in range(20_000)]}\ntrain: images\n")
+    started = time.process_time()
+    names = folder.read().splits["train"].names
+    assert len(names) == 20_000
+    assert time.process_time() - started < 10
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+def test_pipes_and_devices_are_not_opened(folder, boxes_of) -> None:
+    folder.write("data.yaml", "names: [cat]\ntrain: images\nval: x.txt\n")
+    folder.yolo("a", ROW)
+    folder.yolo("b", None)
+    for name in ("images/pipe.jpg", "labels/b.txt", "classes.txt", "x.txt"):
+        os.mkfifo(folder.root / name)
+    (folder.root / "images" / "zero.png").symlink_to("/dev/zero")
+    imported = folder.read()
+    assert boxes_of(imported.splits["train"]) == {"a.jpg": [("cat", BOX)], "b.jpg": []}
+    assert kinds(imported)[Fault.LEFT_ASIDE] == 5
+    (info,) = verify_images([folder.root / "images" / "pipe.jpg"], folder.root)
+    assert isinstance(info, ImageError)
+    with pytest.raises(DataError, match="is not a file"):
+        read_json(folder.root / "x.txt")
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
