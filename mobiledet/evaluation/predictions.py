@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +15,14 @@ from mobiledet.detections import Detections
 from mobiledet.errors import DataError
 from mobiledet.evaluation.metrics import Metrics
 from mobiledet.structures import ImageArray
-from mobiledet.utils.text import listing
+from mobiledet.utils.text import alike_key, count, listing
 
 if TYPE_CHECKING:
     from mobiledet.config import Config
     from mobiledet.data.coco import Category, CocoDataset
     from mobiledet.runtime.detector import Detector
+
+logger = logging.getLogger(__name__)
 
 
 def predict_dataset(
@@ -67,17 +71,47 @@ def predict_dataset(
 def match_categories(names: Sequence[str], categories: Sequence[Category]) -> list[int | None]:
     """The data set's category id of each of the model's classes, by name; None where it has no such class.
 
+    Names that only differ in case, spaces, underscores or the form of a letter are the same where only one class of
+    either side can be meant. What is matched in this way, and the classes that the model doesn't know, are logged.
+
     Raises:
         DataError: Not one name is shared.
     """
     by_name = {category.name: category.id for category in categories}
     ids = [by_name.get(name) for name in names]
+    left = {
+        "model": _by_key(name for name in names if name not in by_name),
+        "data": _by_key(name for name in by_name if name not in set(names)),
+    }
+    alike = {
+        mine[0]: left["data"][key][0]
+        for key, mine in left["model"].items()
+        if len(mine) == len(left["data"].get(key, ())) == 1
+    }
+    ids = [by_name[alike[name]] if name in alike else found for name, found in zip(names, ids, strict=True)]
+    if alike:
+        pairs = listing(f"{mine!r} for {theirs!r}" for mine, theirs in alike.items())
+        logger.warning("class names of the model taken for those of the data that are written otherwise: %s", pairs)
+    unknown = [name for name in by_name if name not in set(names) and name not in alike.values()]
+    if unknown and len(unknown) < len(by_name):
+        logger.warning(
+            "the model doesn't know %s of the data: %s; their objects count as not found",
+            count(len(unknown), "class", "classes"),
+            listing(map(repr, unknown), 10),
+        )
     if all(found is None for found in ids):
         raise DataError(
             f"the model's classes ({listing(names)}) and the data's ({listing(by_name)}) "
             "have no name in common; take data with the classes it was trained on"
         )
     return ids
+
+
+def _by_key(names: Iterable[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        found[alike_key(name)].append(name)
+    return found
 
 
 def metrics_record(metrics: Metrics, threshold: float | None, model: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import sys
+import unicodedata
 from collections.abc import Iterable, Sequence
 
 
@@ -34,6 +35,12 @@ def did_you_mean(word: str, choices: Iterable[str], cutoff: float = 0.6, otherwi
     """``"did you mean 'x'?"``, or ``otherwise`` where nothing is near."""
     near = nearest(word, choices, cutoff)
     return f"did you mean {near!r}?" if near else otherwise
+
+
+def alike_key(name: str) -> str:
+    """What class names agree in that differ only in case, spaces, underscores, hyphens or the form of a letter."""
+    folded = unicodedata.normalize("NFKC", name).casefold()
+    return "".join(letter for letter in folded if letter not in " _-") or folded
 
 
 def printable(text: str) -> str:

@@ -53,6 +53,23 @@ def test_it_stops_where_it_is_asked_to(detector, dataset, workers):
     assert counts == [1, 1]
 
 
+def test_names_written_otherwise_are_matched_and_unknown_ones_named(caplog):
+    categories = [
+        Category(7, "Chair"),
+        Category(3, "dining_table"),
+        Category(4, "Cat"),
+        Category(5, "CAT"),
+        Category(6, "cow"),
+    ]
+    assert match_categories(("chair", "dining table", "cat", "dog"), categories) == [7, 3, None, None]
+    assert "'chair' for 'Chair', 'dining table' for 'dining_table'" in caplog.text
+    assert "doesn't know 3 classes of the data: 'Cat', 'CAT', 'cow'" in caplog.text
+    caplog.clear()
+    assert match_categories(("Cat", "cat", "CAT"), categories[2:4]) == [4, None, 5]
+    assert match_categories(("Chair", "bird"), categories[:1]) == [7, None]
+    assert caplog.text == ""
+
+
 def test_categories_are_matched_by_name():
     categories = [Category(7, "dog"), Category(3, "cat")]
     assert match_categories(("cat", "bird", "dog"), categories) == [3, None, 7]

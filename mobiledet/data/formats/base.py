@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable
@@ -13,6 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 from mobiledet.data.checks import clean_name as clean_name
 from mobiledet.data.faults import Fault, ImportLog
 from mobiledet.data.formats.tree import Tree
+from mobiledet.utils.text import alike_key
 
 
 class Evidence(NamedTuple):
@@ -166,8 +166,7 @@ def note_alike(names: Iterable[str], log: ImportLog) -> None:
     """Record names that differ only in case, underscores or the spelling of a letter: often a typo."""
     alike: dict[str, list[str]] = defaultdict(list)
     for name in names:
-        key = unicodedata.normalize("NFKC", name).casefold()
-        alike["".join(letter for letter in key if letter not in " _-") or key].append(name)
+        alike[alike_key(name)].append(name)
     for group in alike.values():
         if len(group) > 1:
             log.add(Fault.NAMES_ALIKE, " and ".join(map(repr, group)), "kept apart")
