@@ -7,7 +7,7 @@ Refused                                                     Repaired and counted
 ==========================================================  =======================================================
 not JSON, not a COCO dict, entries of the wrong type        annotation ids missing, duplicate or below 1: renumbered
 no images; no boxes, where boxes are required               ids given as text or as 1.0: read as whole numbers
-image or category ids missing, duplicate, not whole numbers   category names given as numbers: read as text
+image or category ids missing, duplicate, of mixed kinds      category names given as numbers: read as text
 category names missing or duplicate                         image sizes missing or 0: taken from the file, upright
 file names missing, or leading out of the image folder      ``iscrowd`` missing: 0
 images missing, unreadable or truncated                   ``area`` missing or not positive: computed from the box
@@ -39,7 +39,7 @@ import gc
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -48,7 +48,7 @@ from typing import Literal
 import numpy as np
 
 from mobiledet.data.annotation_checks import AnnotationColumns, Entry, check_annotations, repeats, whole_numbers
-from mobiledet.data.faults import CheckReport, Fault
+from mobiledet.data.faults import CheckReport, Describe, Fault
 from mobiledet.data.images import ImageInfo, verify_images
 from mobiledet.errors import DataError, ImageError
 from mobiledet.structures import BoolArray, IntArray
@@ -84,6 +84,10 @@ class CocoColumns(AnnotationColumns):
         taken = {name: getattr(self, name)[rows] for name in of_images}
         taken |= {name: getattr(self, name)[boxes] for name in of_boxes}
         return replace(self, offsets=offsets, file_names=[self.file_names[row] for row in rows], **taken)
+
+
+NAME_KEYS = ("fileName", "filename", "file", "path", "name", "url", "coco_url")
+"""Where tools write an image's file name that don't write it under ``file_name``."""
 
 
 @contextmanager
@@ -177,6 +181,8 @@ def check_coco(
     """
     images, annotations, categories = coco_sections(parsed, report.source)
     categories = _without_heads(categories, annotations, report)
+    images, annotations = with_numbers(list(map(with_name, images)), annotations, "image_id", report.add)
+    categories, annotations = with_numbers(categories, annotations, "category_id", report.add)
     images, annotations = _each_once(images, annotations, report)
     category_ids, names = _check_categories(categories, report)
     image_ids = _check_ids(images, "image", report)
@@ -214,6 +220,35 @@ def _without_heads(categories: list[Entry], annotations: list[Entry], report: Ch
     left = [c for c in categories if str(c.get("id")) in used or clean_name(str(c.get("name"))) not in heads]
     report.note(Fault.CATEGORY_HEAD, len(categories) - len(left))
     return left
+
+
+def with_name(image: Entry) -> Entry:
+    """An image with its file name where COCO has it; labelU and others write it under other keys."""
+    if "file_name" in image:
+        return image
+    other = next((image[key] for key in NAME_KEYS if isinstance(image.get(key), str)), None)
+    return image if other is None else {**image, "file_name": other}
+
+
+def with_numbers(
+    entries: list[Entry], annotations: list[Entry], key: str, add: Callable[[Fault, list[int], Describe], None]
+) -> tuple[list[Entry], list[Entry]]:
+    """Images or categories, and their annotations, with ids from 1 where they are text or beyond 64 bits."""
+    _, good, _ = whole_numbers([entry.get("id") for entry in entries])
+    if good.all():
+        return entries, annotations
+    ids = [str(id_) if isinstance(id_ := entry.get("id"), int | str) else "" for entry in entries]
+    numbers = {id_: number for number, id_ in enumerate(ids, 1)}
+    odd = {id_ for id_, fits in zip(ids, good.tolist(), strict=True) if not fits}
+    # A single id that nothing refers to is a mistake, and no kind of id.
+    if len(numbers) < len(ids) or "" in numbers or not any(str(entry.get(key)) in odd for entry in annotations):
+        return entries, annotations
+    fault = Fault.IMAGE_RENUMBERED if key == "image_id" else Fault.CATEGORY_RENUMBERED
+    add(fault, list(range(len(ids))), lambda row: (f"id {ids[row]!r:.60}", str(row + 1)))
+    return (
+        [{**entry, "id": numbers[id_]} for entry, id_ in zip(entries, ids, strict=True)],
+        [{**entry, key: numbers.get(str(entry.get(key)), entry.get(key))} for entry in annotations],
+    )
 
 
 def _each_once(images: list[Entry], annotations: list[Entry], report: CheckReport) -> tuple[list[Entry], list[Entry]]:

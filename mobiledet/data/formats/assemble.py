@@ -273,7 +273,7 @@ def _refuse_useless(
     )
     kinds = ": " + ", ".join(f"{log.counts[fault]} {fault.text}" for fault in dropped) if dropped else ""
     example = f"; {listing(log.records[dropped[0]], log.EXAMPLES, '; ')}"[:300] if dropped else ""
-    remedy = next((fault.remedy for fault, _ in log.counts.most_common() if fault in dropped and fault.remedy), "")
+    remedy = next((fault.remedy for fault in dropped if fault.remedy), "")
     remedy = remedy or "check that this is the right folder and format"
     raise DataError(f"{root}: read as {source.format} it has {what}{kinds}{example}; {remedy}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from posixpath import basename, dirname, join
@@ -14,9 +14,9 @@ from urllib.parse import unquote
 import numpy as np
 
 from mobiledet.data.annotation_checks import repeats, whole_numbers
-from mobiledet.data.checks import clean_name, coco_sections, heading_names, read_json
+from mobiledet.data.checks import clean_name, coco_sections, heading_names, read_json, with_name, with_numbers
 from mobiledet.data.coco import OTHER_TASKS
-from mobiledet.data.faults import Fault, ImportLog
+from mobiledet.data.faults import Describe, Fault, ImportLog
 from mobiledet.data.formats.base import (
     Evidence,
     Format,
@@ -79,12 +79,6 @@ class COCO(Format):
         images: list[SourceImage] = []
         for file in files:
             images += _read_images(tree, file, categories, log)
-        if not images:
-            first = next((image.get("file_name") for f in files for image in f.images), None)
-            raise DataError(
-                f"{tree.root}: none of the images of {', '.join(f.file for f in files)} is there; it names "
-                f"{first!r:.100}; put the images below this folder"
-            )
         if only is None and self.splits is None:
             note_unlabelled(tree, {image.path for image in images}, log)
         where = tree.root / files[0].file if len(files) == 1 else tree.root
@@ -134,6 +128,13 @@ def _split_of(file: str) -> str:
 def _read(tree: Tree, file: str, log: ImportLog) -> _File:
     path = tree.root / file
     images, annotations, raw = coco_sections(read_json(path), str(path))
+
+    def add(fault: Fault, rows: list[int], describe: Describe) -> None:
+        log.add(fault, file, f"{len(rows)}, the first is {describe(0)[0]}")
+
+    images, annotations = with_numbers(images, annotations, "image_id", add)
+    raw, annotations = with_numbers(raw, annotations, "category_id", add)
+    images = [with_name(image) for image in images]
     categories = _read_categories(raw, file, log)
     return _File(file, _split_of(file), images, annotations, categories, heading_names(raw))
 
@@ -184,9 +185,12 @@ def _find(tree: Tree, name: Any, near: list[str], split: str, where: str, log: I
         log.add(Fault.FILE_NAME, where, f"file_name is {name!r:.60}")
         return None
     # Label Studio writes paths as its server knows them, and puts 8 characters before the name of an upload.
-    shorter = re.sub(r"^[0-9a-f]{8}-", "", basename(name.replace("\\", "/")))
-    for text in dict.fromkeys([name, unquote(name), shorter]):
-        found = tree.find(text, near, split)
+    # An address may end in a signature.
+    plain = re.sub(r"[?#].*", "", name)
+    shorter = re.sub(r"^[0-9a-f]{8}-", "", basename(plain.replace("\\", "/")))
+    texts = dict.fromkeys([name, unquote(name), plain, unquote(plain), shorter])
+    for text, find in [*((text, tree.find) for text in texts), *((text, _by_stem(tree)) for text in texts)]:
+        found = find(text, near, split)
         if len(found) == 1:
             if not found[0].endswith(name):
                 log.add(Fault.PATH_OTHER, where, f"{name!r}: {found[0]}")
@@ -196,6 +200,17 @@ def _find(tree: Tree, name: Any, near: list[str], split: str, where: str, log: I
             return None
     log.add(Fault.IMAGE_MISSING, where, f"file_name is {name!r:.100}")
     return None
+
+
+def _by_stem(tree: Tree) -> Callable[[str, list[str], str], list[str]]:
+    """Finds the images of a name whose ending is missing or another one, but not in the folder of another split."""
+
+    def find(name: str, near: list[str], split: str) -> list[str]:
+        name = basename(name.replace("\\", "/"))
+        found = tree.find_stem(name, near, split) or tree.find_stem(stem(name), near, split)
+        return [path for path in found if split_of(path) in (split, "trainval", None)]
+
+    return find
 
 
 def _sizes(images: list[dict[str, Any]]) -> list[tuple[int, int]]:

@@ -117,7 +117,60 @@ def test_missing_pictures_are_dropped_with_their_boxes(folder, boxes_of) -> None
     assert boxes_of(imported.splits["train"]) == {"a.jpg": [("dog", [1, 2, 30, 20])]}
     assert kinds(imported) == {Fault.IMAGE_MISSING: 1, UNLABELLED: 1, Fault.CLASS_EMPTY: 1}
     folder.write("labels.json", content("gone.jpg"))
-    with pytest.raises(DataError, match=r"none of the images of labels\.json is there; it names 'gone\.jpg'"):
+    with pytest.raises(DataError, match=r"no usable image: 1 missing images.*'gone\.jpg'.*correct file_name"):
+        folder.read()
+
+
+def uuids(data: dict[str, Any]) -> None:
+    for entry in (*data["images"], *data["categories"]):
+        entry["id"] = f"{entry['id']:08x}-70c8"
+    for entry in data["annotations"]:
+        entry |= {key: f"{entry[key]:08x}-70c8" for key in ("image_id", "category_id")}
+
+
+def large_ids(data: dict[str, Any]) -> None:
+    for entry, key in (
+        (e, k) for k, es in (("id", "images"), ("image_id", "annotations")) for e in data[es] for k in [k]
+    ):
+        entry[key] += 2**63 - 11  # the first still fits into 64 bits, the second doesn't
+
+
+def renamed(key: str, form: str) -> Callable[[dict[str, Any]], None]:
+    def change(data: dict[str, Any]) -> None:
+        for image in data["images"]:
+            image[key] = form.format(image.pop("file_name").removesuffix(".jpg"))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        uuids,
+        large_ids,
+        renamed("fileName", "{}.jpg"),
+        renamed("file_name", "https://store.example/set/{}.jpg?X-Amz-Signature=0f%2Fa.png&x=1"),
+        renamed("file_name", "{}"),
+        renamed("file_name", "up/{}.png"),
+    ],
+)
+def test_images_are_found_whatever_their_ids_and_names(folder, boxes_of, change) -> None:
+    for name in ("a.jpg", "b.jpg"):
+        folder.image(f"images/{name}")
+    folder.write("labels.json", data := content("a.jpg", "b.jpg"))
+    expected = boxes_of(folder.read().splits["train"])
+    change(data)
+    folder.write("labels.json", data)
+    assert boxes_of(folder.read().splits["train"]) == expected
+
+
+def test_the_true_reason_is_given_where_no_image_is_found(folder) -> None:
+    for place in ("left", "right"):
+        folder.image(f"{place}/a.jpg")
+    folder.write("labels.json", content("a.jpg"))
+    with pytest.raises(
+        DataError, match=r"1 entries that several images match.*left/a.jpg or right/a.jpg.*name the folder"
+    ):
         folder.read()
 
 
