@@ -87,19 +87,23 @@ class LabelledImages:
         image.lost += 1
         label = self._names.take(shape.label, where)
         if label is None:
-            return
-        if not shape.points:
-            self._log.add(Fault.OBJECT_BOXLESS, where, label)
-            return
-        xs, ys = ([float(value) for value in side] for side in zip(*shape.points, strict=True))
-        bbox = [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
-        if not (bbox[2] and bbox[3]):
-            self._log.add(Fault.BOX_POINT, where, f"{label} at {bbox[0]:g}, {bbox[1]:g}")
-            return
-        if shape.outline:
-            self._log.add(Fault.POLYGON, where, f"{len(xs)} points")
-        image.boxes.append(SourceBox(row, label, bbox, shares, {"iscrowd": 1} if crowd else {}))
-        image.lost -= 1
+            image.lost += 1
+        elif not shape.points:
+            self.drop(image, Fault.OBJECT_BOXLESS, where, label)
+        else:
+            xs, ys = ([float(value) for value in side] for side in zip(*shape.points, strict=True))
+            bbox = [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
+            if not (bbox[2] and bbox[3]):
+                self.drop(image, Fault.BOX_POINT, where, f"{label} at {bbox[0]:g}, {bbox[1]:g}")
+                return
+            if shape.outline:
+                self._log.add(Fault.POLYGON, where, f"{len(xs)} points")
+            image.boxes.append(SourceBox(row, label, bbox, shares, {"iscrowd": 1} if crowd else {}))
+
+    def drop(self, image: SourceImage, fault: Fault, where: str, value: str) -> None:
+        """Record an object that can't be used."""
+        self._log.add(fault, where, value[:100])
+        image.lost += 1
 
     def imported(self, format: str, row: str, files: Sequence[str], *, whole: bool, sizes: bool) -> ImportedImages:
         """All of them.
@@ -197,14 +201,13 @@ class Tool(Format):
                 if image is None:
                     continue
                 if isinstance(entry.objects, list):
-                    self._take_objects(entry.objects, image, place, images, log)
+                    self._take_objects(entry.objects, image, place, images)
                 else:
-                    log.add(Fault.OBJECT_BOXLESS, place, f"{entry.objects!r:.60} is not a list of objects")
+                    value = f"{entry.objects!r:.60} is not a list of objects"
+                    images.drop(image, Fault.OBJECT_BOXLESS, place, value)
         return images.imported(self.name, "object {}", files, whole=only is None, sizes=self.sizes)
 
-    def _take_objects(
-        self, objects: list[Any], image: SourceImage, place: str, images: LabelledImages, log: ImportLog
-    ) -> None:
+    def _take_objects(self, objects: list[Any], image: SourceImage, place: str, images: LabelledImages) -> None:
         for row, raw in enumerate(objects, 1):
             where = f"{place}, object {row}"
             try:
@@ -213,7 +216,7 @@ class Tool(Format):
                     images.add(image, row, where, shape, shares=self.shares)
             except _UNUSABLE as error:
                 image.lost += 1
-                log.add(Fault.OBJECT_BOXLESS, where, f"{type(error).__name__}: {error}"[:100])
+                images.drop(image, Fault.OBJECT_BOXLESS, where, f"{type(error).__name__}: {error}")
 
     def _fits(self, path: Path) -> bool:
         beginning = head(path, _HEAD)

@@ -71,7 +71,7 @@ class Headerless(_Table):
                 corners = _corners(row)
                 if corners is None or len(row) < 6:
                     image.lost += 1
-                    log.add(Fault.OBJECT_BOXLESS, where, ",".join(row)[:100])
+                    images.drop(image, Fault.OBJECT_BOXLESS, where, ",".join(row))
                 else:
                     images.add(image, line, where, Shape(row[5], [(corners[0], corners[1]), (corners[2], corners[3])]))
         return images.imported(self.name, "line {}", files, whole=only is None, sizes=False)
@@ -124,7 +124,7 @@ class OpenImages(_Table):
                     left, right, top, bottom = map(float, sides)
                 except ValueError:
                     image.lost += 1
-                    log.add(Fault.OBJECT_BOXLESS, where, ",".join(sides)[:100])
+                    images.drop(image, Fault.OBJECT_BOXLESS, where, ",".join(sides))
                     continue
                 shape = Shape(names.get(label, label), [(left, top), (right, bottom)])
                 images.add(image, line, where, shape, shares=True, crowd=group >= 0 and row[group] == "1")

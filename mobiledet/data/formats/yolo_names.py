@@ -28,6 +28,8 @@ class ClassNumbers:
             for file in tree.with_suffix(Path(wanted).suffix):
                 if basename(file).casefold() == wanted:
                     self._lists[(tree.root / file).parent] = tree.root / file, self._read(tree.root / file)
+        for file in tree.with_suffix(".names"):  # darknet's, of any name
+            self._lists.setdefault((tree.root / file).parent, (tree.root / file, self._read(tree.root / file)))
         self._of: dict[Path, dict[int, str]] = {}
         if not self._lists and not (yaml and yaml.names):
             log.add(Fault.NAME_INVENTED, "no yaml with names, no classes.txt", "class_0, class_1, ...")

@@ -174,8 +174,13 @@ def test_what_has_no_box_no_class_or_no_image_is_counted(folder) -> None:
     folder.write("gone.json", labelme(good) | {"imagePath": "gone.jpg"})
     folder.write("half.json", '{"shapes": [], "imagePath"')
     folder.image("new.jpg")
-    log = folder.read().log
-    expected = {Fault.OBJECT_BOXLESS: 3, Fault.OBJECT_NAMELESS: 1, Fault.BOX_POINT: 1, Fault.ENTRY_LONE: 1}
+    folder.image("emptied.jpg")
+    folder.write("emptied.json", labelme(bad[0]) | {"imagePath": "emptied.jpg"})
+    imported = folder.read()
+    log = imported.log
+    assert len(imported.splits["train"]) == 1
+    expected = {Fault.OBJECT_BOXLESS: 4, Fault.OBJECT_NAMELESS: 1, Fault.BOX_POINT: 1, Fault.ENTRY_LONE: 1}
+    expected |= {Fault.IMAGE_EMPTIED: 1}
     expected |= {Fault.LABELS_UNREADABLE: 1, Fault.IMAGE_UNLABELLED: 1}
     assert {fault: count for fault, count in log.counts.items() if fault in expected} == expected
 

@@ -603,3 +603,9 @@ def test_the_real_one(real_data, boxes_of) -> None:
         imported.splits["train"].categories == imported.splits["val"].categories == imported.splits["test"].categories
     )
     assert sum(not found for found in boxes_of(imported.splits["test"]).values()) == 1
+
+
+def test_darknets_list_of_names_may_be_called_anything(folder) -> None:
+    folder.yolo("a", "0 0.5 0.5 0.5 0.25")
+    folder.write("cfg/birds.names", "owl\n")
+    assert folder.read().splits["train"].names == ("owl",)
