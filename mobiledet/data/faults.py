@@ -118,6 +118,7 @@ class Fault(Enum):
     SIZE_WRONG = _REPAIRED, "image sizes that were wrong, taken from the file"
     IMAGE_RENUMBERED = _REPAIRED, "image ids renumbered"
     POLYGON = _REPAIRED, "polygons replaced by their bounding box"
+    BOX_FROM_PIXELS = _REPAIRED, "boxes in pixels beside others in shares of the image, read as pixels"
     BOX_FROM_MASK = _REPAIRED, "boxes computed from the segmentation"
     NAMES_DECODED = _REPAIRED, "lists of class names in another encoding than UTF-8"
     LABELS_RENAMED = _REPAIRED, "label files called almost like their image"

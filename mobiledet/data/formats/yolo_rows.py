@@ -61,6 +61,7 @@ class RowReader:
         self.unnamed: dict[int, str] = {}
         self._root, self._rows, self._keypoints, self._log = tree.root, tree.reading.rows, keypoints, log
         self._long: list[_LongRow] = []
+        self._pixels: list[tuple[LabelFile, SourceBox, list[float], str]] = []
         self._layouts: Counter[str] = Counter()
         self._first: dict[str, str] = {}
 
@@ -89,10 +90,12 @@ class RowReader:
         Raises:
             DataError: they say too little, or all of them are in pixels; says what the user can do.
         """
-        if (pixels := self._log.records.get(Fault.BOX_IN_PIXELS)) and not self._layouts["box"] and not self._long:
+        if self._pixels and not self._layouts["box"] and not self._long:
+            _, _, numbers, where = self._pixels[0]
+            first = " ".join(f"{number:g}" for number in numbers)
             raise DataError(
-                f"{self._root}: all {len(pixels)} boxes are in pixels ({pixels[0]}); YOLO labels are shares of "
-                "the image: divide x by its width, y by its height"
+                f"{self._root}: all {len(self._pixels)} boxes are in pixels ({where}: {first}); YOLO labels are shares "
+                "of the image: divide x by its width, y by its height"
             )
         if "angle" in self._first:
             self._ask(f"the fifth number of {self._first['angle']} is not a confidence; is the box turned?", "box")
@@ -103,6 +106,7 @@ class RowReader:
                     f"{out} of {count} boxes stick out of their image ({self._first['out']}); none does if read as"
                 )
                 self._ask(f"{finding} {_READ_AS[layout]}", layout, "box")
+        self._settle_pixels()
         polygons = self._are_polygons()
         for row in self._long:
             numbers = row.numbers
@@ -116,6 +120,23 @@ class RowReader:
                 self._drop(Fault.ROW_NO_BOX, row.file, row.where, " ".join(f"{number:g}" for number in numbers))
         for file in {id(row.file): row.file for row in self._long}.values():
             file.boxes = [box for box in file.boxes if box.bbox is not None]
+
+    def _settle_pixels(self) -> None:
+        """Read the boxes in pixels, of which there are some beside others, the way that fits all of them."""
+        rows = [numbers for _, _, numbers, _ in self._pixels]
+        centres = all(min(x - width / 2, y - height / 2) > -_PIXELS for x, y, width, height in rows)
+        corners = all(left < right and top < bottom for left, top, right, bottom in rows)
+        if rows and self._rows not in _BOXES and centres and corners:
+            finding = f"{self._pixels[0][3]} is in pixels ({len(rows)} such rows): a centre and a size, or corners?"
+            self._ask(finding, "box", "corners")
+        layout = self._rows if self._rows in _BOXES else "box" if centres else "corners" if corners else ""
+        for file, box, numbers, where in self._pixels:
+            if layout:
+                self._log.add(Fault.BOX_FROM_PIXELS, where, " ".join(f"{number:g}" for number in numbers))
+                box.bbox = _BOXES[layout](*numbers)
+                file.boxes.append(box)
+            else:
+                self._drop(Fault.BOX_IN_PIXELS, file, where, " ".join(f"{number:g}" for number in numbers))
 
     def _are_polygons(self) -> bool:
         """Whether the long rows are polygons, else boxes with something behind; a few may speak against it."""
@@ -146,6 +167,8 @@ class RowReader:
         numbers = values[1:]
         if name is None:
             file.lost += 1
+        elif min(numbers[:4]) > _PIXELS and len(numbers) == 4:
+            self._pixels.append((file, SourceBox(number, name, None), numbers, where))
         elif min(numbers[:4]) > _PIXELS:
             self._drop(Fault.BOX_IN_PIXELS, file, where, text)
         elif len(numbers) > 5 and self._rows == "auto" and not self._keypoints:

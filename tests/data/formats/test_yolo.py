@@ -246,7 +246,9 @@ def test_several_yaml_files(folder) -> None:
         ("0 0.5 0.5 0 0.25", None, Fault.BOX_FLAT),
         ("0 0.5 0.5 -0.1 0.25", None, Fault.BOX_FLAT),
         ("0 0.5 0.5 0.001 0.25", None, Fault.BOX_SMALL),
-        ("0 30 20 30 10", None, Fault.BOX_IN_PIXELS),
+        ("0 30 20 30 10", BOX, Fault.BOX_FROM_PIXELS),
+        ("0 15 15 45 25", BOX, Fault.BOX_FROM_PIXELS),  # corners: as a centre it would stick out
+        ("0 15 15 45 10", None, Fault.BOX_IN_PIXELS),
         ("1 0.5 0.5 0.5 0.5", None, Fault.ROW_NAMELESS),
         ("-1 0.5 0.5 0.5 0.5", None, Fault.ROW_NAMELESS),
         ("0.5 0.5 0.5 0.5 0.5", None, Fault.ROW_NO_BOX),
@@ -558,7 +560,7 @@ def test_two_endings_and_one_label_file(folder) -> None:
 def test_a_data_set_in_pixels_is_refused(folder) -> None:
     folder.write("data.yaml", "names: [cat]\ntrain: images\n")
     folder.yolo("a", "0 30 20 10 10\n0 5 5 4 4\n")
-    with pytest.raises(DataError, match=r"all 2 boxes are in pixels \(labels/a\.txt, line 1: 0 30 20 10 10\)"):
+    with pytest.raises(DataError, match=r"all 2 boxes are in pixels \(labels/a\.txt, line 1: 30 20 10 10\)"):
         folder.read()
 
 
@@ -609,3 +611,16 @@ def test_darknets_list_of_names_may_be_called_anything(folder) -> None:
     folder.yolo("a", "0 0.5 0.5 0.5 0.25")
     folder.write("cfg/birds.names", "owl\n")
     assert folder.read().splits["train"].names == ("owl",)
+
+
+@pytest.mark.parametrize(("rows", "box"), [("auto", None), ("box", [5, 4, 30, 28]), ("corners", [20, 18, 10, 10])])
+def test_pixels_that_may_be_two_things_are_asked(folder, boxes_of, rows: str, box: list[float] | None) -> None:
+    folder.write("classes.txt", "cat")
+    folder.yolo("ok", "0 0.25 0.25 0.75 0.75" if rows == "corners" else "0 0.5 0.5 0.5 0.5")
+    folder.yolo("a", "0 20 18 30 28")
+    if box is None:
+        with pytest.raises(DataError, match="rows=box or rows=corners"):
+            folder.read()
+    else:
+        found = boxes_of(folder.read(reading=ReadingConfig(rows=rows)).splits["train"])
+        assert found["a.jpg"] == [("cat", box)]
