@@ -20,15 +20,16 @@ fi
 root=$(realpath "$root")
 cp /etc/resolv.conf "$root/etc/resolv.conf"
 cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"  # with those of a proxy, if this network has one
-rm -rf "$root/home/checkout" "$root/home/out"
+rm -rf "$root/home/checkout" "$root/home/out" "$root/home/photos"
 mkdir -p "$root/home/checkout" "$root/home/out" "$root/home/photos"
+find "$photos" -name '*.jpg' | sort | head -n "$limit" | xargs -d '\n' cp -t "$root/home/photos"
 (cd "$checkout" && git archive HEAD) | tar -x -C "$root/home/checkout"
 cp "$model" "$root/home/model.onnx"
 
 # ONNX Runtime and psutil read /proc; /sys would show this computer's processor.
 mount -t proc proc "$root/proc"
-mount --bind "$photos" "$root/home/photos"
-trap 'umount "$root/home/photos" "$root/proc"' EXIT
+trap 'umount "$root/proc"' EXIT
+trap 'exit 1' INT TERM HUP
 
 chroot "$root" /bin/sh -eux <<STEPS
 cd /home
@@ -42,7 +43,7 @@ from mobiledet.preprocess import resize_image
 image = np.random.default_rng(0).integers(0, 256, (301, 448, 3), dtype=np.uint8)
 assert zlib.crc32(resize_image(image, (300, 447))) == 1848190667, "resizing gives other bytes than on x86"
 PYTHON
-find photos -name '*.jpg' | sort | head -$limit | xargs venv/bin/mobiledet predict model.onnx -o out/predict
+venv/bin/mobiledet predict model.onnx photos -o out/predict
 venv/bin/mobiledet webcam --model model.onnx --source photos --no-window --max-frames $limit --report out/webcam.json
 STEPS
 
