@@ -52,6 +52,7 @@ from mobiledet.data.faults import CheckReport, Describe, Fault
 from mobiledet.data.images import ImageInfo, verify_images
 from mobiledet.errors import DataError, ImageError
 from mobiledet.structures import BoolArray, IntArray
+from mobiledet.utils.text import visible
 
 
 @dataclass(frozen=True)
@@ -147,8 +148,8 @@ def coco_sections(parsed: object, source: str) -> tuple[list[Entry], list[Entry]
 
 
 def clean_name(text: str) -> str:
-    """A class name without spaces at its ends, with single ones inside, and without what UTF-8 can't hold."""
-    return " ".join(text.encode("utf-8", "replace").decode().split())
+    """A class name without spaces at its ends, with single ones inside, and without what can't be shown."""
+    return " ".join(visible(text).split())
 
 
 def heading_names(categories: list[Entry]) -> frozenset[str]:

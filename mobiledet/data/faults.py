@@ -109,7 +109,7 @@ class Fault(Enum):
     AREA_COMPUTED = _REPAIRED, "areas computed from the box"
     BOX_CLIPPED = _REPAIRED, "boxes clipped to their image"
     CORNERS_SWAPPED = _REPAIRED, "boxes with swapped corners"
-    NAME_SPACES = _REPAIRED, "class names with stray spaces"
+    NAME_SPACES = _REPAIRED, "class names with stray spaces or characters that can't be shown"
     CLASSES_MERGED = _REPAIRED, "classes of the same name merged"
     CLASS_FRACTION = _REPAIRED, "class numbers written as fractions"
     NAME_INVENTED = _REPAIRED, "class names missing, made up"

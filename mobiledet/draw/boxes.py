@@ -23,6 +23,7 @@ from mobiledet.ops.numpy_boxes import pairwise_iou
 from mobiledet.preprocess import resize_image
 from mobiledet.structures import FloatArray, ImageArray, IntArray, Size, Target
 from mobiledet.utils.files import replacing
+from mobiledet.utils.text import visible
 
 Color = tuple[int, int, int]
 Corners = tuple[int, int, int, int]
@@ -194,7 +195,11 @@ def legend_strip(entries: Sequence[LegendEntry], width: int) -> ImageArray:
 
 
 def printable_text(text: str) -> str:
-    """The part of a text that OpenCV can write, on one line; OpenCV 4 has no letters beyond ASCII."""
+    """The part of a text that OpenCV can write, on one line.
+
+    OpenCV 4 has no letters beyond ASCII; lone surrogates, as in the name of a file that isn't UTF-8, crash OpenCV 5.
+    """
+    text = visible(text)
     if int(cv2.__version__.split(".")[0]) < 5:
         text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     return " ".join(text.split())

@@ -62,7 +62,7 @@ class ModelCard:
 
     def to_json(self) -> str:
         """The card as JSON, on one line."""
-        return json.dumps({"format": FORMAT, "version": VERSION, **asdict(self)}, ensure_ascii=False)
+        return json.dumps({"format": FORMAT, "version": VERSION, **asdict(self)})
 
     def check(self) -> None:
         """Make sure that a network can be fed and read as it says.

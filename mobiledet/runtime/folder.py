@@ -15,7 +15,7 @@ CARD_FILE = "card.json"
 def write_folder_card(folder: Path, card: ModelCard, files: tuple[str, ...]) -> None:
     """Write ``card.json`` for the ``files`` that are in ``folder`` already."""
     sums = {name: _crc32(folder / name) for name in files}
-    text = json.dumps({"card": json.loads(card.to_json()), "files": sums}, indent=1, ensure_ascii=False)
+    text = json.dumps({"card": json.loads(card.to_json()), "files": sums}, indent=1)
     (folder / CARD_FILE).write_text(text + "\n", encoding="utf-8")
 
 

@@ -54,6 +54,24 @@ def safe_file_name(text: str) -> str:
     return re.sub(r"[^\w. ()+@-]", "_", writable)
 
 
+def visible(text: str) -> str:
+    """A name of foreign origin without what a terminal would obey, or no file could hold.
+
+    Gone are control characters, such as the escape that begins a command, lone surrogates, and marks that turn the
+    direction of writing around; line ends and tabs become spaces. Marks that belong to a script stay.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        " " if char.isspace() else char
+        for char in text
+        if char.isspace() or not (unicodedata.category(char) in ("Cc", "Cs") or char in _TURNING)
+    )
+
+
+_TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
 def shorten(text: str, length: int) -> str:
     """Text on one line of at most ``length`` characters; what is too much is cut from its middle."""
     text = " ".join("".join(char if char.isprintable() else " " for char in text).split())

@@ -26,6 +26,11 @@ from mobiledet.structures import ImageArray, Target
 NAMES = ("person", "traffic light", "crème brûlée")
 
 
+def test_names_that_are_not_text_are_drawn_without_a_crash() -> None:
+    sheet = image_grid([gray(40, 60)], columns=1, cell=(90, 120), captions=["a\udcff\ud83d.jpg\x1b[31m"])
+    assert np.array_equal(sheet, image_grid([gray(40, 60)], columns=1, cell=(90, 120), captions=["a.jpg[31m"]))
+
+
 def gray(height: int, width: int, value: int = 120) -> ImageArray:
     return np.full((height, width, 3), value, np.uint8)
 

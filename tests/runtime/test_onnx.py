@@ -245,6 +245,13 @@ def test_newer_formats_are_refused(sigmoid):
     assert KEY == "mobiledet"
 
 
+def test_a_card_holds_names_that_are_not_text(sigmoid):
+    named = {"names": [f"{number}\udcff" for number in range(len(sigmoid[1].names))]}
+    card = ModelCard.from_json(json.dumps(json.loads(sigmoid[1].to_json()) | named), "m.onnx")
+    assert card.to_json().isascii()
+    assert ModelCard.from_json(card.to_json(), "m.onnx") == card
+
+
 @pytest.mark.parametrize(
     "change",
     [

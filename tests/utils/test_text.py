@@ -13,6 +13,7 @@ from mobiledet.utils.text import (
     safe_file_name,
     shorten,
     table,
+    visible,
 )
 
 
@@ -20,6 +21,20 @@ from mobiledet.utils.text import (
 def test_file_names_hold_what_the_system_can_write(monkeypatch, encoding, name):
     monkeypatch.setattr("sys.getfilesystemencoding", lambda: encoding)
     assert safe_file_name("chat (é) 猫/1?\udcff") == name
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Größe 猫", "Größe 猫"),
+        ("a\x1b[31m\x07b", "a[31mb"),
+        ("a\u202eb\udcff\u2066", "ab"),
+        ("a\tb\nc", "a b c"),
+        ("می\u200cخواهم", "می\u200cخواهم"),  # written with a mark of its script
+    ],
+)
+def test_names_without_what_a_terminal_obeys(text, expected):
+    assert visible(text) == expected
 
 
 def test_counts():

@@ -156,6 +156,7 @@ def test_links_to_pictures_are_followed(folder, tmp_path: Path) -> None:
         ("['', dog]", ("class_0", "dog")),
         ("[cat, cat]", ("cat",)),
         ("[Größe, 猫]", ("Größe", "猫")),
+        ('["cat\\e[31m\\e]0;x\\a", "d\\u202eog"]', ("cat[31m]0;x", "dog")),
     ],
 )
 def test_names(folder, names: str, expected: tuple[str, ...]) -> None:
