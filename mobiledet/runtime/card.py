@@ -16,7 +16,7 @@ KEY = "mobiledet"
 FORMAT = "mobiledet model"
 VERSION = 1
 
-MAX_PIXELS = 1 << 26
+MAX_PIXELS = 1 << 28
 """Of all images that a network takes at once."""
 
 
