@@ -30,7 +30,8 @@ lowers AP.
 EXIF: labelling tools show an image either as stored or turned upright, and the size in the json tells which. Boxes
 are right only on the image the labeller saw, so a json of the stored size means reading without rotation and one
 of the upright size reading with it. Where both sizes are equal (turned by 180 degrees, mirrored, square) those
-images of the set whose size does tell decide, if they agree; otherwise it is read as stored, and noted.
+images of the set whose size does tell decide, if they agree; otherwise it is read upright, as nearly all tools show
+it, and noted; ``data.reading.orientation`` decides otherwise.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 
@@ -89,6 +90,9 @@ class CocoColumns(AnnotationColumns):
 
 NAME_KEYS = ("fileName", "filename", "file", "path", "name", "url", "coco_url")
 """Where tools write an image's file name that don't write it under ``file_name``."""
+
+
+Orientation: TypeAlias = Literal["auto", "upright", "stored"]
 
 
 @contextmanager
@@ -168,6 +172,7 @@ def check_coco(
     known: Sequence[ImageInfo | ImageError] | None = None,
     lost: Sequence[int] = (),
     doubtful: Literal["leave_out", "background"] = "leave_out",
+    orientation: Orientation = "auto",
 ) -> CocoColumns:
     """Check a parsed COCO file and its images; faults go to the report, what is sound into columns.
 
@@ -188,7 +193,7 @@ def check_coco(
     category_ids, names = _check_categories(categories, report)
     image_ids = _check_ids(images, "image", report)
     file_names = _check_file_names(images, image_dir if known is None else None, report)
-    sizes, upright = _check_images(images, file_names, image_dir, report, progress, known)
+    sizes, upright = _check_images(images, file_names, image_dir, report, progress, known, orientation)
     found = check_annotations(
         annotations, images, report, image_ids=image_ids, category_ids=category_ids, sizes=sizes, lost=lost
     )
@@ -341,6 +346,7 @@ def _check_images(
     report: CheckReport,
     progress: bool,
     known: Sequence[ImageInfo | ImageError] | None,
+    orientation: Orientation,
 ) -> tuple[IntArray, BoolArray]:
     """Sizes ``(N, 2)`` as the images are to be read, and whether that is upright."""
     columns = [[image.get(key) or 0 for image in images] for key in ("height", "width")]
@@ -376,10 +382,11 @@ def _check_images(
     rotated = np.array([info.orientation > 1 for info in infos.values()], np.bool_)
     is_stored, is_turned = (sizes[seen] == stored).all(axis=1), (sizes[seen] == turned).all(axis=1)
     unclear = is_stored & is_turned & rotated
-    labelled_upright = bool((is_turned & ~is_stored).any() and not (is_stored & ~is_turned).any())
-    if not labelled_upright and not (is_stored & ~is_turned).any():
-        report.note(Fault.ROTATION_UNCLEAR, int(unclear.sum()))
-    upright[seen] = absent[seen] | (is_turned & ~is_stored) | (unclear & labelled_upright)
+    some_upright, some_stored = bool((is_turned & ~is_stored).any()), bool((is_stored & ~is_turned).any())
+    as_stored = orientation == "stored" or (orientation == "auto" and some_stored and not some_upright)
+    if orientation == "auto" and some_upright == some_stored:
+        report.add(Fault.ROTATION_UNCLEAR, seen[unclear], describe)
+    upright[seen] = absent[seen] | (is_turned & ~is_stored) | (unclear & (not as_stored))
     taken = seen[absent[seen]]
     sizes[taken] = turned[absent[seen]]
     report.add(Fault.SIZE_FROM_FILE, taken, describe)

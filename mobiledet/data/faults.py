@@ -141,7 +141,13 @@ class Fault(Enum):
     OTHER_NAME = _NOTE, "files whose own name fits another image than the one they name"
     LEFT_ASIDE = _NOTE, "lists and files left aside"
     SPLIT_ABSENT = _NOTE, "splits that are not there"
-    ROTATION_UNCLEAR = _NOTE, "images whose EXIF rotation their size can't confirm, read as stored"
+    ROTATION_UNCLEAR = (
+        _NOTE,
+        (
+            "images whose EXIF rotation their size can't confirm, read upright; where the boxes are wrong then, "
+            "data.reading.orientation=stored reads them as stored"
+        ),
+    )
 
     def __init__(self, severity: Severity, text: str, remedy: str = "") -> None:
         self.severity = severity

@@ -47,6 +47,9 @@ class ReadingConfig(Strict):
     of a polygon; ``x1 y1 x2 y2``; or the top left corner and the size."""
     doubtful: Literal["leave_out", "background"] = "leave_out"
     """What becomes of images whose labels are all unusable, or may be missing."""
+    orientation: Literal["auto", "upright", "stored"] = "auto"
+    """How images with an EXIF rotation that their size can't confirm were labelled: as the others of the set, and
+    upright where these say nothing; upright; or as stored."""
     strict: bool | None = None
     """Refuse a data set with faults that can't be repaired, instead of skipping and reporting what they are in. By
     default training and scoring do so where a folder has COCO's layout."""

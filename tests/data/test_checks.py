@@ -316,7 +316,7 @@ def test_links_may_replace_folders_but_not_images(tmp_coco, tmp_path: Path) -> N
         (6, (40, 60), False),  # labelled as stored
         (6, (60, 40), True),  # labelled upright
         (8, (60, 40), True),
-        (3, (40, 60), False),  # can't be known, nothing to go by
+        (3, (40, 60), True),  # can't be known, nothing to go by
         (6, None, True),
         (3, None, True),
         (9, None, True),
@@ -336,7 +336,7 @@ def test_exif_rotation_is_applied_if_the_size_says_so(
 
 
 @pytest.mark.parametrize(
-    ("labelled", "expected", "noted"), [((60, 40), True, 0), ((40, 60), False, 0), (None, False, 1)]
+    ("labelled", "expected", "noted"), [((60, 40), True, 0), ((40, 60), False, 0), (None, True, 1)]
 )
 def test_pictures_that_can_be_told_decide_for_those_that_can_not(
     tmp_coco, labelled: tuple[int, int] | None, expected: bool, noted: int
@@ -347,7 +347,7 @@ def test_pictures_that_can_be_told_decide_for_those_that_can_not(
         tmp_coco.data["images"].append({"id": 30, "file_name": "c.jpg", "height": labelled[0], "width": labelled[1]})
     dataset = tmp_coco.load()
     assert dataset[1].apply_orientation is expected
-    assert dataset.report.notes[Fault.ROTATION_UNCLEAR] == noted
+    assert dataset.report.counts[Fault.ROTATION_UNCLEAR] == noted
     assert ("can't confirm" in dataset.report.summary()) is bool(noted)
 
 

@@ -13,7 +13,7 @@ from mobiledet.apps.doctor.duplicates import describe_duplicates, find_duplicate
 from mobiledet.apps.doctor.image_facts import describe_images, read_facts
 from mobiledet.apps.doctor.plot import plot_boxes
 from mobiledet.apps.doctor.report import Code, DoctorReport, Section
-from mobiledet.apps.doctor.sheets import duplicate_sheet, sample_sheet, suspect_sheet
+from mobiledet.apps.doctor.sheets import duplicate_sheet, orientation_sheet, sample_sheet, suspect_sheet
 from mobiledet.apps.doctor.statistics import describe_classes, describe_sizes, describe_splits
 from mobiledet.apps.doctor.suspects import find_suspects, find_unlabelled, shared_classes
 from mobiledet.config import ModelConfig
@@ -95,6 +95,11 @@ def examine(
         raise MobiledetError(f"{folder}: this folder can't be made: {error.strerror}; name another") from None
     for name, sheet, what in (
         ("samples.jpg", sample_sheet(collection), "images with their labels: all classes if possible, small and large"),
+        (
+            "orientation.jpg",
+            orientation_sheet(collection),
+            "images with a doubtful EXIF rotation, read both ways; choose by --reading orientation=upright or stored",
+        ),
         ("suspects.jpg", suspect_sheet(collection, suspicious), "images that look wrong"),
         ("duplicates.jpg", duplicate_sheet(collection, duplicates.pairs), "pairs of duplicates, side by side"),
     ):

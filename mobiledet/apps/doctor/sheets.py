@@ -13,6 +13,7 @@ from mobiledet.apps.doctor.collection import Collection
 from mobiledet.apps.doctor.duplicates import Pair
 from mobiledet.apps.doctor.report import Code
 from mobiledet.apps.doctor.suspects import Suspect
+from mobiledet.data.faults import Fault
 from mobiledet.data.images import read_image
 from mobiledet.draw.boxes import (
     Color,
@@ -136,6 +137,24 @@ def sample_sheet(collection: Collection) -> ImageArray | None:
             small, target, _ = scale_to_cell(image, collection.record(row).target)
             cells.append(style.draw(small, target))
             captions.append(_caption(collection, row, image))
+    return _sheet(cells, captions, style.legend())
+
+
+def orientation_sheet(collection: Collection) -> ImageArray | None:
+    """An image of each split whose EXIF rotation is doubtful, with its boxes in both readings; None without any."""
+    style = _style(collection)
+    cells, captions = [], []
+    for split, dataset in collection.datasets.items():
+        places = [found.place for found in dataset.report.examples.get(Fault.ROTATION_UNCLEAR, ())]
+        for row in [row for row in range(len(dataset) if places else 0) if repr(dataset.file_name(row)) in places[0]][
+            :1
+        ]:
+            record = dataset[row]
+            for upright, value in ((True, "upright"), (False, "stored")):
+                image = read_image(record.path, apply_orientation=upright)
+                small, target, _ = scale_to_cell(image, record.target)
+                cells.append(style.draw(small, target))
+                captions.append(f"orientation={value}: {split}/{shorten(record.path.name, 20)}")
     return _sheet(cells, captions, style.legend())
 
 

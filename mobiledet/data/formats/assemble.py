@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from mobiledet.data.checks import check_coco, collector_paused
+from mobiledet.data.checks import Orientation, check_coco, collector_paused
 from mobiledet.data.coco import CocoDataset
 from mobiledet.data.faults import EXAMPLES, CheckReport, Fault, FaultRecord, ImportLog, Severity
 from mobiledet.data.formats.base import ImportedImages, SourceBox, SourceImage
@@ -36,6 +36,7 @@ def assemble(
     *,
     progress: bool,
     doubtful: Literal["leave_out", "background"] = "leave_out",
+    orientation: Orientation = "auto",
 ) -> dict[str, CocoDataset]:
     """The splits of a data set, fit for training; what isn't is dropped and recorded in the log.
 
@@ -55,7 +56,7 @@ def assemble(
     with collector_paused():
         for split in sorted(splits, key=lambda name: SPLIT_ORDER.get(name, len(SPLIT_ORDER))):
             images = _settle_sizes(splits[split], found, source, log)
-            dataset = _check_split(split, images, source, folder, names, found, log, doubtful)
+            dataset = _check_split(split, images, source, folder, names, found, log, doubtful, orientation)
             if dataset is not None:
                 datasets[split] = dataset
     _refuse_useless(datasets, root, source, log)
@@ -157,6 +158,7 @@ def _check_split(
     found: dict[Path, ImageInfo | ImageError],
     log: ImportLog,
     doubtful: Literal["leave_out", "background"],
+    orientation: Orientation,
 ) -> CocoDataset | None:
     """Check a split as any COCO file is, dropping what the checks refuse until they have nothing to say."""
     images = _with_ids(images, log, split)
@@ -173,7 +175,7 @@ def _check_split(
 
         report = CheckReport(split, limit=None)
         known, lost = [found[p.path] for p in images], [p.lost for p in images]
-        columns = check_coco(parsed, folder, report, known=known, lost=lost, doubtful=doubtful)
+        columns = check_coco(parsed, folder, report, known=known, lost=lost, doubtful=doubtful, orientation=orientation)
         records: list[FaultRecord] = []
         faulty: dict[str, set[int]] = {"images": set(), "annotations": set()}
         for record in chain.from_iterable(report.examples.values()):
@@ -183,7 +185,7 @@ def _check_split(
                 faulty[section].add(record.row)
         if not any(faulty.values()):
             report.raise_if_errors()
-            _record_findings(report, records, images, split, log)
+            _record_findings(report, records, images, log)
             if not len(columns.image_ids):
                 return None
             files = {image.labels for image in images} if source.own_entries and source.annotation_file.is_dir() else ()
@@ -244,15 +246,13 @@ def _coco_dict(
 
 
 def _record_findings(
-    report: CheckReport, records: list[FaultRecord], images: list[SourceImage], split: str, log: ImportLog
+    report: CheckReport, records: list[FaultRecord], images: list[SourceImage], log: ImportLog
 ) -> None:
     """Move what the checks repaired and noted into the log. A format without sizes has none to repair."""
     unstated = {f"{p.labels} ({p.path.name})" for p in images if p.size is None}
     for record in records:
         if not (record.fault is Fault.SIZE_FROM_FILE and record.place in unstated):
             log.add(record.fault, record.place, record.value)
-    if unclear := report.notes[Fault.ROTATION_UNCLEAR]:
-        log.add(Fault.ROTATION_UNCLEAR, f"split {split}", str(unclear))
     left = report.counts.pop(Fault.SIZE_FROM_FILE, 0) - len(unstated)
     if left > 0:
         report.counts[Fault.SIZE_FROM_FILE] = left

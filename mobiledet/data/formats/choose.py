@@ -155,7 +155,14 @@ def read_dataset(
     with collector_paused():
         try:
             images = found.format.read(found.tree, log, found.only)
-            splits = assemble(images, found.tree.root, log, progress=progress, doubtful=doubtful)
+            splits = assemble(
+                images,
+                found.tree.root,
+                log,
+                progress=progress,
+                doubtful=doubtful,
+                orientation=found.tree.reading.orientation,
+            )
         except DataError:
             log.raise_if_refused(str(found.tree.root), strict)  # which says more
             raise

@@ -124,9 +124,30 @@ class VOC(Format):
 
 
 def parse_xml(data: bytes) -> ET.Element:
-    """The root of an xml; refuses document types. Raises what ElementTree does."""
-    # With a byte order mark or none; ElementTree reads the encoding from the declaration.
-    return ET.fromstring(data, parser=ET.XMLParser(target=_Builder()))
+    """The root of an xml, without namespaces; refuses document types. Raises what ElementTree does.
+
+    What ElementTree can't read is read once more as text: it knows few encodings, declared or not, and no bare ``&``.
+    """
+    try:
+        # With a byte order mark or none; ElementTree reads the encoding from the declaration.
+        root = ET.fromstring(data, parser=ET.XMLParser(target=_Builder()))
+    except (ET.ParseError, ValueError, LookupError) as error:
+        declared = re.match(rb"\s*<\?xml[^>]*encoding=[\"']([\w.-]+)", data)
+        try:
+            text = data.decode(declared[1].decode()) if declared else text_of(data)
+        except (UnicodeDecodeError, LookupError):
+            text = text_of(data)
+        if "\ufffd" in text:
+            raise  # rather than names that are not what was written
+        text = re.sub(r"^\s*<\?xml[^>]*\?>", "", text.lstrip("\ufeff"))
+        text = re.sub(r"&(?!#?\w+;)", "&amp;", text)
+        try:
+            root = ET.fromstring(text, parser=ET.XMLParser(target=_Builder()))
+        except (ET.ParseError, ValueError):
+            raise error from None
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
+    return root
 
 
 def box_of_corners(corners: list[float], where: str, log: ImportLog) -> list[float] | None:

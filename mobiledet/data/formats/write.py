@@ -11,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
+from PIL import Image
+
 from mobiledet.data.coco import CocoDataset
 from mobiledet.data.formats.choose import ImportedDataset
 from mobiledet.data.formats.tree import there
@@ -105,11 +107,17 @@ def _write_split(dataset: CocoDataset, split: str, folder: Path, mode: Literal["
     for index, (image, name) in enumerate(zip(content["images"], names, strict=True)):
         record = dataset[index]
         data = record.path.read_bytes()
+        orientation = stored_orientation(data)
+        doubtful = orientation > 1 and (orientation < 5 or record.height == record.width)
+        if doubtful and not record.apply_orientation:
+            # No size says that such an image is to be read as stored: it is written without its EXIF rotation.
+            image["file_name"] = f"{name}.png"
+            Image.fromarray(dataset.read(index)).save(folder / split / image["file_name"])
+            continue
         if not (mode == "link" and _link(record.path, folder / split / name)):
             (folder / split / name).write_bytes(data)
         image["file_name"] = name
-        orientation = stored_orientation(data) if record.apply_orientation else 1
-        if orientation > 1 and (orientation < 5 or record.height == record.width):
+        if doubtful:
             # The size is the same before and after turning it upright, so it wouldn't tell; none means upright.
             del image["height"], image["width"]
     _write_json(folder / "annotations" / f"instances_{split}.json", content)

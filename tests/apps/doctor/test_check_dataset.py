@@ -11,13 +11,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 from programs import mobiledet_in_process
 
 from mobiledet.apps.doctor.checkup import examine, free_folder
 from mobiledet.apps.doctor.report import Code, Level
-from mobiledet.config import ModelConfig
+from mobiledet.config import ModelConfig, ReadingConfig
 from mobiledet.data.coco import load_coco
 from mobiledet.data.faults import Fault, ImportLog
+from mobiledet.data.formats.choose import read_dataset
+from mobiledet.data.formats.write import write_coco
 from mobiledet.detections import Detections
 from mobiledet.errors import MobiledetError
 
@@ -128,3 +131,23 @@ def test_real_data(real_data, check, tmp_path):
     assert findings["class-rare"]["places"] == ["bishop (3) [a typo for black-bishop or white-bishop?]"]
     assert len(findings["without-boxes-test"]["places"]) == 1
     assert not any(code.startswith("same-content") or code.startswith("same-near") for code in findings)
+
+
+@pytest.mark.parametrize("size", [(40, 40), (40, 60)])
+@pytest.mark.parametrize("orientation", [2, 3, 4])
+def test_a_doubtful_rotation_is_shown_both_ways(make, tmp_path, size, orientation):
+    make({"train": [("a.jpg", make.image(*size, 1), [(1, 2, 3, 20, 10)]), ("b.jpg", make.image(50, 30, 2), [])]})
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(make.image(*size, 1)).save(make.root / "train" / "a.jpg", exif=exif)
+    found = read_dataset(make.root)
+    report = examine(found.splits, tmp_path / "out", title="data", model=ModelConfig(), log=found.log)
+    assert (tmp_path / "out" / "orientation.jpg").is_file()
+    assert "data.reading.orientation" in report.to_text()
+    assert found.splits["train"][0].apply_orientation
+    decided = read_dataset(make.root, reading=ReadingConfig(orientation="stored"))
+    examine(decided.splits, tmp_path / "again", title="data", model=ModelConfig(), log=decided.log)
+    assert not (tmp_path / "again" / "orientation.jpg").exists()
+    write_coco(decided, tmp_path / "coco", val_share=0)
+    written = load_coco(tmp_path / "coco", "train")
+    np.testing.assert_array_equal(written.read(0), decided.splits["train"].read(0))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mobiledet.config import DataConfig
+from mobiledet.config import DataConfig, ReadingConfig
 from mobiledet.data.faults import Fault, ImportLog, Severity
 from mobiledet.data.formats.voc import box_of_corners
 from mobiledet.data.formats.write import write_coco
@@ -275,6 +275,30 @@ def test_what_can_not_be_used_is_dropped_and_told(folder, make, boxes_of) -> Non
     assert [entry["place"] for entry in found] == ["Annotations/cut.xml (cut.jpg)", "Annotations/text.xml (text.jpg)"]
 
 
+@pytest.mark.parametrize(
+    ("encoding", "declaration", "name"),
+    [
+        ("gbk", '<?xml version="1.0" encoding="GBK"?>', "\u732b\u548c\u72d7\u7684\u56fe\u7247"),
+        ("shift_jis", '<?xml version="1.0" encoding="Shift_JIS"?>', "\u3053\u306e\u732b\u305f\u3061"),
+        ("utf-8", "", "salt & pepper"),
+        ("utf-8", "", "a &amp; b"),
+    ],
+)
+def test_encodings_and_bare_ampersands(folder, make, encoding, declaration, name) -> None:
+    folder.voc("a")
+    path = folder.root / "Annotations" / "a.xml"
+    text = path.read_text().replace("</annotation>", make(name) + "</annotation>")
+    path.write_bytes((declaration + text).encode(encoding))
+    assert folder.read().splits["train"].names == (name.replace("&amp;", "&"),)
+
+
+def test_a_namespace_is_left_out(folder, make) -> None:
+    folder.voc("a", make("cat"))
+    path = folder.root / "Annotations" / "a.xml"
+    path.write_text(path.read_text().replace("<annotation>", '<annotation xmlns="http://example.org/voc">'))
+    assert folder.read().splits["train"].names == ("cat",)
+
+
 def test_difficult_objects_are_neither_object_nor_background(folder, make) -> None:
     folder.voc(
         "a", make("cat", extra="<difficult>1</difficult>"), make("dog", 1, 1, 60, 40, extra="<difficult>0</difficult>")
@@ -369,7 +393,10 @@ def test_a_square_image_with_a_rotation_is_noted_by_every_reader(folder, make, t
     Image.fromarray(pixels).save(folder.root / "JPEGImages" / "a.jpg", exif=exif)
     imported = folder.read()
     assert dict(imported.log.counts) == {Fault.ROTATION_UNCLEAR: 1}
-    assert not imported.splits["train"][0].apply_orientation
+    assert imported.splits["train"][0].apply_orientation
+    stored = folder.read(reading=ReadingConfig(orientation="stored"))
+    assert not stored.splits["train"][0].apply_orientation
+    assert not stored.log.lines()
     assert "EXIF" in imported.log.lines()[0]
     write_coco(imported, tmp_path / "coco", val_share=0)
     config = DataConfig(root=str(folder.root), val_split=None)
