@@ -213,11 +213,11 @@ def _unknown_key(key: str, place: str, node: Mapping[str, object] | None) -> str
         *_keys_of(model_config.BACKBONES, "backbone"),
         *_keys_of(model_config.HEADS, "head"),
     ]
-    leaf = key.split(".")[-1]
-    near = nearest(key, every, cutoff=0.75)
-    if near is None:
-        leaves = {full.split(".")[-1]: full for full in reversed(every)}
-        near = leaves.get(nearest(leaf, leaves) or "")
+    group, _, leaf = key.rpartition(".")
+    # Compared is the last part, first with those of its own group: what is before it is alike, and says nothing.
+    own = {full.rpartition(".")[2]: full for full in every if group and full.rpartition(".")[0] == group}
+    leaves = own | {full.rpartition(".")[2]: full for full in reversed(every) if full.rpartition(".")[2] not in own}
+    near = own.get(nearest(leaf, own) or "") or leaves.get(nearest(leaf, leaves) or "")
     if near is not None:
         return f"unknown setting {key!r}: did you mean {near!r}?"
     known = f" (known here: {', '.join(node)})" if node else ""

@@ -16,6 +16,7 @@ from mobiledet.data.formats.root import find_root
 from mobiledet.data.formats.tree import Tree, split_name
 from mobiledet.data.holdout import hold_out
 from mobiledet.errors import DataError
+from mobiledet.utils.addresses import is_address, without_user
 from mobiledet.utils.settings import ReadingConfig
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,8 @@ def open_data(config: DataConfig, *, seed: int = 0) -> Splits:
     Raises:
         DataError: they can't be used, or name different classes.
     """
+    if is_address(config.root):
+        raise DataError(f"{without_user(config.root)} is an address; download the data, and name its folder")
     named = config.train_annotations is not None or config.train_images is not None
     if not named:
         root = find_root(Path(config.root), (config.train_split, config.val_split))

@@ -16,7 +16,7 @@ import numpy as np
 
 from mobiledet.data.images import find_images, read_image
 from mobiledet.data.shapes import draw_image
-from mobiledet.errors import MissingDependencyError, ModelFileError, install_extra
+from mobiledet.errors import ImageError, MissingDependencyError, ModelFileError, install_extra
 from mobiledet.evaluation.metrics import score_detections
 from mobiledet.evaluation.predictions import predict_dataset
 from mobiledet.evaluation.scoring import most_counted
@@ -181,7 +181,7 @@ def _exported_card(card: ModelCard, options: ExportOptions) -> ModelCard:
 def _calibration(card: ModelCard, options: ExportOptions) -> list[ImageArray]:
     """Batches ``(B, H, W, 3)`` of images in the network's size, evenly spread over those named."""
     paths = _spread(find_images(list(options.calibration)), max(options.calibration_images, card.batch))
-    images = [fit_image(read_image(path), card.resize, fill=card.fill)[0] for path in paths]
+    images = [fit_image(image, card.resize, fill=card.fill)[0] for image in _readable(paths)]
     whole = len(images) // card.batch * card.batch
     if not whole:
         raise ModelFileError(f"--calibration holds {count(len(images), 'image')}, fewer than --batch {card.batch}")
@@ -219,7 +219,7 @@ def _compare(reference: Detector, path: Path, output: Path, options: ExportOptio
 def _images(card: ModelCard, options: ExportOptions) -> list[ImageArray]:
     """What the two are compared on."""
     if options.images:
-        return [read_image(path) for path in _spread(find_images(list(options.images)), COMPARED)]
+        return list(_readable(_spread(find_images(list(options.images)), COMPARED)))
     if options.dataset is not None:
         records = [options.dataset[index] for index in range(min(COMPARED, len(options.dataset)))]
         return [read_image(record.path, apply_orientation=record.apply_orientation) for record in records]
@@ -246,6 +246,15 @@ def _score_both(reference: Detector, model: Detector, dataset: CocoDataset) -> d
         "pictures": len(dataset),
         "data": dataset.annotation_file.name,
     }
+
+
+def _readable(paths: Sequence[Path]) -> Iterator[ImageArray]:
+    """The images, but those that can't be read, which are reported."""
+    for path in paths:
+        try:
+            yield read_image(path)
+        except ImageError as error:
+            logger.warning("left out: %s", error)
 
 
 def _spread(paths: Sequence[Path], number: int) -> list[Path]:

@@ -37,6 +37,7 @@ from mobiledet.training.reporting import Reporter
 from mobiledet.training.stopping import StopRequest
 from mobiledet.training.time_left import TimeLeft
 from mobiledet.utils.files import write_json
+from mobiledet.utils.progress import progress_bar
 from mobiledet.utils.text import listing
 from mobiledet.version import __version__
 from mobiledet.weights.checkpoint import load_latest, save_checkpoint
@@ -135,7 +136,8 @@ class Run:
                 dataset = self.train.first(NORM_PICTURES_OF_PROPOSALS if two_stages else NORM_PICTURES)
                 sampler = in_order(len(dataset), 1 if two_stages else 16)
                 batches = Batches(DetectionImages(dataset, resize=self.config.model.resize_rule), sampler)
-                images = (batch.images_on(self.trainer.device) for batch in batches)
+                bar = progress_bar(batches, what="measuring norms", total=len(sampler), unit="batch")
+                images = (batch.images_on(self.trainer.device) for batch in bar)
                 count = reinsert_norms(self.model, images, transfer.loaded)
                 what = f"{count} batch-norm layers restored and re-estimated on {len(dataset)} images"
                 transfer.rows.append(("norms", what))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mobiledet.config import Config, apply_overrides, config_from_plain
 from mobiledet.data.opening import Splits, open_data
-from mobiledet.errors import CheckpointError, ConfigError
+from mobiledet.errors import CheckpointError, ConfigError, DataError
 from mobiledet.models.cost import detector_cost
 from mobiledet.runtime.pytorch import choose_device
 from mobiledet.training.complete import complete, follow_weights
@@ -84,7 +85,12 @@ def resume_run(
     config = apply_overrides(config, overrides)
     choose_precision(config.train.precision, choose_device(config.train.device, setting="train.device="))
     with lock_run_folder(folder):
-        train, val = data or open_data(config.data, seed=config.seed)
+        try:
+            train, val = data or open_data(config.data, seed=config.seed)
+        except DataError as error:
+            if Path(config.data.root).exists():
+                raise
+            raise DataError(f"{error}; if it was moved, add data.root=FOLDER to --resume {folder}") from None
         if config.model.num_classes != train.num_classes:
             raise CheckpointError(
                 f"the run has {config.model.num_classes} classes, {train.annotation_file} has {train.num_classes}; "
@@ -143,7 +149,7 @@ def _run(
                 return 0
         if run.fit():
             return 0
-        logger.info("stopped and saved; continue with: mobiledet train --resume %s", folder)
+        logger.info("stopped and saved; continue with: mobiledet train --resume %s", shlex.quote(str(folder)))
         return stop.exit_status
 
 

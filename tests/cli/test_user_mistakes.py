@@ -409,6 +409,13 @@ def test_a_bad_image_among_good_ones_is_named_and_the_others_are_done() -> None:
     assert [entry["file"] for entry in json.loads(Path("out/detections.json").read_text())] == ["images/a.jpg"]
 
 
+def test_data_that_moved_is_named_with_data_root() -> None:
+    shutil.move("data", "moved")
+    finished = mobiledet_in_process("train", "--resume", "run")
+    assert "add data.root=FOLDER to --resume run" in reported(finished)
+    assert mobiledet_in_process("train", "--resume", "run", "data.root=moved").status == 0
+
+
 def test_a_finished_run_ends_with_what_it_is_worth_and_the_next_commands() -> None:
     finished = mobiledet_in_process("train", *ON_DATA.split(), "train.output=my runs")
     assert finished.status == 0, finished.stderr

@@ -1,5 +1,6 @@
 import json
 import logging
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -75,6 +76,15 @@ def test_an_exported_file_scores_like_its_checkpoint(tiny_checkpoint, tmp_path, 
     assert record["precision"] == "float32"
     assert record["runtime"].startswith("onnxruntime")
     assert record["checkpoint"]["file"] == str(checkpoint)
+
+
+def test_a_broken_image_is_left_out_of_the_calibration(tiny_checkpoint, tmp_path, photographs, caplog):
+    shutil.copytree(photographs, tmp_path / "images")
+    (tmp_path / "images" / "5.png").write_bytes((photographs / "5.png").read_bytes()[:100])
+    folder, output = tmp_path / "images", tmp_path / "model.onnx"
+    options = ExportOptions(int8=True, calibration=[folder], images=[folder], threads=1, force=True)
+    assert export_model(tiny_checkpoint("sigmoid"), output, options).agreement.images == 11
+    assert [record.message.count("5.png") for record in caplog.records if "left out" in record.message] == [1, 1]
 
 
 def test_int8(tiny_checkpoint, tmp_path, photographs):
