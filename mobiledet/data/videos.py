@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,20 @@ VIDEO_EXTENSIONS = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", "
 
 _DAMAGED = 25
 """Frames in a row that can't be read, after which a video counts as ended."""
+
+_HEADER_BYTES = 1 << 23
+"""How much of a file's beginning, and of its end, is searched for the name of its codec."""
+
+_BITMAP = rb"..\0\0..\0\0.{4}\x01\0[^\0]\0([!-~][ -~]{3})"  # BITMAPINFOHEADER
+_MATROSKA = b"\x86(" + b"|".join(b"%cV_[\\w/]{%d}" % (128 + length, length - 2) for length in range(4, 64)) + b")"
+_CODECS = (
+    (rb"hdlr.{8}vide", rb"stsd.{12}([!-~][ -~]{3})"),  # MP4, MOV
+    (rb"V_MS/VFW/FOURCC", _BITMAP),  # Matroska that holds what AVI would
+    (rb"^\x1aE\xdf\xa3", _MATROSKA),  # Matroska, WebM
+    (rb"^RIFF.{4}AVI ", rb"strf.{4}" + _BITMAP),
+    (rb"\xc0\xef\x19\xbc\x4d\x5b\xcf\x11", _BITMAP),  # WMV, ASF
+)
+"""What a container's video track begins with, and behind it the codec's name."""
 
 _TIMEOUT_MS = 10_000
 """Milliseconds without a frame after which a stream counts as ended."""
@@ -48,7 +64,38 @@ def read_video(source: str | Path | int) -> Iterator[ImageArray]:
     finally:
         capture.release()
     if count == 0:
-        raise SourceError(f"{name}: no frame in it can be decoded; copy or download it again")
+        raise no_frame(name)
+
+
+def no_frame(source: Path | str) -> SourceError:
+    """The error about a video that opens, and of which no frame can be decoded; a ``str`` is a stream or camera."""
+    if isinstance(source, str):
+        return SourceError(f"{source} opens, but gives no frame that can be decoded; check its settings")
+    reason = _undecodable(source) or "has no frame that can be decoded; copy or download it again"
+    return SourceError(f"{printable(str(source))} {reason}")
+
+
+def _undecodable(path: Path) -> str | None:
+    """Which codec a file's header names, and how to convert it; None where none is found."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(_HEADER_BYTES)
+            file.seek(max(len(data), path.stat().st_size - _HEADER_BYTES))
+            data += file.read(_HEADER_BYTES)  # MP4's header is often its last part
+    except OSError:
+        return None
+    for track, name in _CODECS:
+        begin = re.search(track, data, re.DOTALL)
+        if begin and (found := re.compile(name, re.DOTALL).search(data, begin.end())):
+            codec = found[1].decode("ascii", "ignore").strip()  # without Matroska's byte of length
+            if codec in ("encv", "drmi"):
+                return "is encrypted (DRM); use a copy without protection"
+            command = shlex.join(["ffmpeg", "-i", str(path), "-c:v", "libx264", f"{path.with_suffix('')}_h264.mp4"])
+            return (
+                f"has no frame that can be decoded: this OpenCV lacks its codec, {codec}, or the file is damaged; "
+                f"convert it with {printable(command)} or copy it again"
+            )
+    return None
 
 
 def open_video(path: Path) -> Any:
@@ -64,7 +111,7 @@ def open_video(path: Path) -> Any:
 
     capture = _capture(str(path), cv2.CAP_FFMPEG) or _capture(str(path))  # the second for an OpenCV without FFmpeg
     if capture is None:
-        raise SourceError(f"{path} {_not_a_video(head)}")
+        raise SourceError(f"{path} {_undecodable(path) or _not_a_video(head)}")
     check_frame_size(capture, str(path))
     return capture
 
@@ -107,8 +154,8 @@ def retrieve_frame(capture: Any) -> ImageArray | None:
     return rgb
 
 
-def _open(source: str | Path | int) -> tuple[Any, str]:
-    """OpenCV's capture of a source, and the source's name for messages."""
+def _open(source: str | Path | int) -> tuple[Any, Path | str]:
+    """OpenCV's capture of a source, and the file's path or the name of a stream or camera."""
     import cv2
 
     if isinstance(source, int):
@@ -119,7 +166,7 @@ def _open(source: str | Path | int) -> tuple[Any, str]:
         capture, name = _capture(source, cv2.CAP_FFMPEG, timeouts), f"the stream {address.shown}"
     else:
         path = file_path(source)
-        capture, name = open_video(path), printable(str(path))
+        return open_video(path), path
     if capture is None:
         raise SourceError(f"{name} can't be opened; correct it, or check that it is on")
     check_frame_size(capture, name)
@@ -173,6 +220,6 @@ def _not_a_video(head: bytes) -> str:
         return "is a pointer to a video, not the video; fetch it with `git lfs pull`"
     if all(byte >= 32 or byte in b"\t\r\n\f" for byte in head):
         return f"is text, not a video or an image: it starts with {head[:24]!r}; name a video file"
-    if head[4:8] in (b"ftyp", b"moov", b"mdat") or head.startswith((b"RIFF", b"\x1aE\xdf\xa3")):
+    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free") or head.startswith((b"RIFF", b"\x1aE\xdf\xa3")):
         return "can't be opened as a video: it is cut short, damaged, has no frames, or its format is unknown to OpenCV"
     return f"is not a video or an image that OpenCV can read: it starts with {head[:16]!r}; copy it again or convert it"

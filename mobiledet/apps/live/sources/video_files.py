@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mobiledet.apps.live.sources.base import Source, SourceKind, SourceOptions, usable_fps
 from mobiledet.apps.live.sources.reading import FILE_OPTIONS, ReadResult, ReadSource
-from mobiledet.data.videos import check_video_file, open_video, retrieve_frame
+from mobiledet.data.videos import check_video_file, no_frame, open_video, retrieve_frame
 from mobiledet.errors import SourceError
 from mobiledet.utils.addresses import file_path
 
@@ -73,7 +73,7 @@ class VideoFileSource(ReadSource):
                     self._capture.release()
                     self._capture = None
             if not self._captured:
-                raise SourceError(f"{self.path}: no frame in it can be decoded; copy or download it again")
+                raise no_frame(self.path)
             if not self.loop:
                 return
             if self._captured == given:

@@ -208,8 +208,43 @@ def test_a_file_without_one_good_frame(video, run):
     path = video(5)
     damage(path, range(5))
     source = VideoFileSource(path)
-    with pytest.raises(SourceError, match=r"clip\.avi: no frame in it can be decoded"):
+    with pytest.raises(SourceError, match=r"clip\.avi has no frame .*, MJPG,"):
         everything(run(source))
+
+
+@pytest.mark.parametrize(
+    ("ending", "written", "changes", "codec"),
+    [
+        ("mp4", "mp4v", {b"mp4v": b"dvh1", b"esds": b"dvcC"}, "dvh1"),
+        ("mov", "MJPG", {b"jpeg": b"zzz "}, "zzz"),
+        ("mp4", "mp4v", {b"mp4v": b"encv", b"esds": b"sinf"}, "DRM"),
+        ("avi", "MJPG", {b"MJPG": b"zzzz"}, "zzzz"),
+        ("avi", "MJPG", {b"MJPG": b"apch"}, "apch"),  # ProRes, which opens and doesn't decode
+        ("mkv", "MJPG", {b"V_MJPEG": b"V_ZZ/ZZ"}, "V_ZZ/ZZ"),
+        ("mkv", "HFYU", {b"HFYU": b"zzzz"}, "zzzz"),  # as AVI has it
+        ("webm", "VP80", {b"V_VP8": b"V_AV9"}, "V_AV9"),
+        ("wmv", "WMV2", {b"WMV2": b"WVP9"}, "WVP9"),
+    ],
+)
+def test_the_codec_that_is_missing(tmp_path, run, ending, written, changes, codec):
+    path = tmp_path / f"a clip.{ending}"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*written), 10, (64, 48))
+    for number in range(5):
+        writer.write(bar(number))
+    writer.release()
+    data = path.read_bytes()
+    for old, new in changes.items():
+        assert old in data
+        data = data.replace(old, new)
+    if ending == "mov":  # long, and its header is at the end
+        at, size = int.from_bytes(data[:4], "big"), 17 << 20
+        data = data[:at] + size.to_bytes(4, "big") + b"free" + bytes(size - 8) + data[at:]
+    path.write_bytes(data)
+    command = f"ffmpeg -i '{path}' -c:v libx264 '{tmp_path / 'a clip_h264.mp4'}'"
+    for read in (lambda: list(read_video(path)), lambda: everything(run(VideoFileSource(path)))):
+        with pytest.raises(SourceError, match=codec) as caught:
+            read()
+        assert (command in str(caught.value)) is (codec != "DRM")
 
 
 def test_a_file_that_was_cut_short(video, run, caplog):
@@ -231,6 +266,7 @@ def test_a_file_that_was_cut_short(video, run, caplog):
         (b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
         (bytes(range(256)) * 20, "is not a video or an image"),
         (b"\0\0\0\x20ftypisom" + bytes(3000), "cut short, damaged"),
+        (b"\0\0\0\x08wide" + bytes(3000), "cut short, damaged"),
     ],
 )
 def test_files_that_are_not_videos(tmp_path, content, words):
