@@ -41,8 +41,8 @@ def compare(tflite: Path, images: list[Path]) -> list[str]:
     from mobiledet.models.build import build_detector
     from mobiledet.preprocess import fit_image
     from mobiledet.weights.importing import import_weights
-    from mobiledet.weights.tflite.graph import read_tflite
-    from mobiledet.weights.tflite.ssd import POSTPROCESS, stored_anchors
+    from mobiledet.weights.tflite.graph import POSTPROCESS, read_tflite
+    from mobiledet.weights.tflite.ssd import stored_anchors
 
     content = import_weights(tflite)
     model = build_detector(config_from_plain(content["config"]).model, weights_follow=True).eval()

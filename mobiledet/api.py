@@ -146,9 +146,9 @@ def evaluate(
     from mobiledet.evaluation.scoring import score_model
     from mobiledet.exporters.agreement import warn_of_other_processor
 
-    def choose(config: Config) -> CocoDataset:
+    def choose(settings: Mapping[str, Any]) -> CocoDataset:
         if data is None:
-            return open_recorded_split(config, split)
+            return open_recorded_split(settings, split)
         if isinstance(data, str | Path):
             return open_split(Path(data), split)
         return from_torch(data, "data")
@@ -185,9 +185,8 @@ def export(
 
     Args:
         model: A checkpoint, a run folder, or pretrained weights by name.
-        output: ``model.onnx``, or a folder for the formats that write one; must not exist.
-        format: "onnx", "openvino", "ncnn", ...; None goes by the name of ``output``: ``.onnx``, or a folder whose name
-            ends with the format.
+        output: ``model.onnx``, ``model.tflite``, or a folder for the formats that write one; must not exist.
+        format: "onnx", "openvino", "ncnn", "litert", ...; None goes by the ending of the file, or of the folder's name.
         int8: Quantise.
         calibration: Real images, files or folders, to measure ranges on; ``int8`` needs some.
         data: Folder of a data set to score both on, too.
@@ -203,15 +202,13 @@ def export(
     need_extra("export")
     from mobiledet.data.opening import open_split
     from mobiledet.exporters.base import ExportOptions
-    from mobiledet.exporters.choose import EXPORTERS
+    from mobiledet.exporters.choose import format_of
     from mobiledet.exporters.exporting import export_model
 
     output = Path(output)
-    if format is None:
-        format = next((e.name for e in EXPORTERS if output.name.endswith(e.name)), "onnx")
     named = [calibration] if isinstance(calibration, str | Path) else calibration
     options = ExportOptions(
-        format=format,
+        format=format or format_of(output),
         int8=int8,
         calibration=[Path(path) for path in named],
         batch=batch,

@@ -127,6 +127,8 @@ def python(code):
         ("mobiledet.cli.common", ["torch", "cv2", "numpy"]),
         ("mobiledet.evaluation.metrics", ["torch"]),
         ("mobiledet.evaluation.predictions", ["torch", "onnxruntime", "pydantic"]),
+        ("mobiledet.evaluation.scoring", ["torch"]),
+        ("mobiledet.data.opening", ["torch"]),
         ("mobiledet.draw.boxes", ["torch", "matplotlib"]),
         ("mobiledet.draw.figures", ["torch", "matplotlib"]),
         ("mobiledet.data.coco", ["torch"]),

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mobiledet.config import Config
-from mobiledet.config.schema import DataConfig
 from mobiledet.data.coco import CocoDataset, load_coco, locate_split, split_names
 from mobiledet.data.formats.choose import ImportedDataset, Recognised, read_dataset, recognise
 from mobiledet.data.formats.coco import COCO
@@ -18,6 +16,9 @@ from mobiledet.data.holdout import hold_out
 from mobiledet.errors import DataError
 from mobiledet.utils.addresses import is_address, without_user
 from mobiledet.utils.settings import ReadingConfig
+
+if TYPE_CHECKING:
+    from mobiledet.config.schema import DataConfig
 
 logger = logging.getLogger(__name__)
 
@@ -103,12 +104,21 @@ def open_split(
     return _split(read_dataset(found, progress=True), split)
 
 
-def open_recorded_split(config: Config, split: str) -> CocoDataset:
-    """One split of the data a run was trained on, images that it held out included.
+def open_recorded_split(settings: Mapping[str, Any], split: str) -> CocoDataset:
+    """One split of the data a model was trained on, images that its run held out included.
+
+    Args:
+        settings: its config, as plain data; empty for a model that records none.
+        split: name of the split.
 
     Raises:
         DataError: it isn't there or can't be used.
     """
+    from mobiledet.config import config_from_plain  # loads torch, which other data of an exported model do without
+
+    if not settings:
+        raise DataError("the model doesn't say what it was trained on; name a data set with --data")
+    config = config_from_plain(settings)
     if config.data.hold_out is not None and split == config.data.val_split:
         val = open_data(config.data, seed=config.seed).val
         if val is not None:

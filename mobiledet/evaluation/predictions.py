@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,6 @@ from mobiledet.structures import ImageArray
 from mobiledet.utils.text import alike_key, count, listing
 
 if TYPE_CHECKING:
-    from mobiledet.config import Config
     from mobiledet.data.coco import Category, CocoDataset
     from mobiledet.runtime.detector import Detector
 
@@ -122,12 +121,16 @@ def metrics_record(metrics: Metrics, threshold: float | None, model: dict[str, A
     return {**metrics.to_json_dict(), "best_f1_threshold": threshold, "model": model}
 
 
-def checkpoint_record(weights: Path, config: Config) -> dict[str, Any]:
+def checkpoint_record(weights: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Which weights and settings a checkpoint's figures belong to."""
-    from mobiledet.config import config_hash
+    from mobiledet.config import config_from_plain, config_hash
     from mobiledet.utils.files import file_digest
 
-    return {"file": str(weights), "sha256": file_digest(weights), "config_hash": config_hash(config)}
+    return {
+        "file": str(weights),
+        "sha256": file_digest(weights),
+        "config_hash": config_hash(config_from_plain(settings)),
+    }
 
 
 def model_record(path: str, detector: Detector) -> dict[str, Any]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mobiledet.data.coco import CocoDataset
 from mobiledet.evaluation.metrics import COCO_MAX_DETECTIONS, Metrics, score_detections
@@ -16,9 +16,6 @@ from mobiledet.runtime.choose import find_runtime
 from mobiledet.runtime.detector import Detector
 from mobiledet.utils.progress import progress_bar
 from mobiledet.utils.text import count
-
-if TYPE_CHECKING:
-    from mobiledet.config import Config
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +58,7 @@ def warn_of_many_objects(dataset: CocoDataset, most: int) -> None:
 
 def score_model(
     model: str,
-    choose: Callable[[Config], CocoDataset],
+    choose: Callable[[Mapping[str, Any]], CocoDataset],
     *,
     limit: int | None = None,
     max_detections: int | None = None,
@@ -74,7 +71,7 @@ def score_model(
 
     Args:
         model: A checkpoint, a run folder, a name, or an exported file.
-        choose: Gives the data to score on, from the model's own recipe.
+        choose: Gives the data to score on, from the model's own settings, which are plain data, or empty.
         limit: Only the first images.
         max_detections: How many detections per image and class count; None for COCO's 100, or as many as the model
             gives where these are more.
@@ -86,12 +83,9 @@ def score_model(
     Raises:
         MobiledetError: The model or the data can't be used, or they have no class in common.
     """
-    from mobiledet.config import config_from_plain
-
     detector = Detector(model, threads=threads, provider=device)
     exported = find_runtime(model) is not None
-    config = config_from_plain(detector.card.config)
-    dataset = choose(config)
+    dataset = choose(detector.card.config)
     if limit is not None:
         dataset = dataset.first(limit)
     logger.info("%s", "\n".join(filter(None, (dataset.report.summary(), dataset.describe("scored on")))))
@@ -108,6 +102,9 @@ def score_model(
     most = max_detections or most_counted(detector.card.max_detections)
     warn_of_many_objects(dataset, min(most, detector.card.max_detections))
     metrics, threshold = score_detections(truth, results, max_detections=most), best_threshold(truth, results)
-    origin = Path(detector.card.origin["file"])
-    which = model_record(model, detector) if exported else checkpoint_record(origin, config)
+    which = (
+        model_record(model, detector)
+        if exported
+        else checkpoint_record(Path(detector.card.origin["file"]), detector.card.config)
+    )
     return Score(metrics, threshold, results, metrics_record(metrics, threshold, which))

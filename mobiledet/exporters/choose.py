@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from mobiledet.errors import ModelFileError
 from mobiledet.exporters.base import Exporter
+from mobiledet.exporters.litert import LITERT_EXPORTER
 from mobiledet.exporters.ncnn import NCNN_EXPORTER
 from mobiledet.exporters.onnx import ONNX_EXPORTER
 from mobiledet.exporters.openvino import OPENVINO_EXPORTER
 
-EXPORTERS: tuple[Exporter, ...] = (ONNX_EXPORTER, OPENVINO_EXPORTER, NCNN_EXPORTER)
+EXPORTERS: tuple[Exporter, ...] = (ONNX_EXPORTER, OPENVINO_EXPORTER, NCNN_EXPORTER, LITERT_EXPORTER)
 """Everything that ``--format`` offers."""
+
+
+def format_of(output: Path) -> str:
+    """The format that a name ends with, such as ``m.tflite`` or ``m_openvino``; "onnx" where it ends with none."""
+    for exporter in EXPORTERS:
+        suffix = exporter.runtime.suffix if exporter.runtime.folder_file is None else exporter.name
+        if output.name.endswith(suffix):
+            return exporter.name
+    return EXPORTERS[0].name
 
 
 def find_exporter(name: str) -> Exporter:

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from mobiledet.errors import MissingDependencyError, ModelFileError, install_extra
 from mobiledet.runtime.base import Backend, Runtime
+from mobiledet.runtime.litert import LITERT
 from mobiledet.runtime.ncnn import NCNN
 from mobiledet.runtime.onnx import ONNX
 from mobiledet.runtime.openvino import OPENVINO
 from mobiledet.utils.addresses import is_address
 from mobiledet.weights.catalogue import find_source, no_such_model
 
-RUNTIMES: tuple[Runtime, ...] = (ONNX, OPENVINO, NCNN)
+RUNTIMES: tuple[Runtime, ...] = (ONNX, OPENVINO, NCNN, LITERT)
 """Everything that runs exported models. Checkpoints are run by PyTorch, see :mod:`mobiledet.runtime.pytorch`."""
 
 CHECKPOINT_PACKAGES = ("torch", "torchvision", "pydantic")
@@ -68,11 +69,6 @@ def check_installed(model: str | Path) -> None:
         return
     if not place.exists() and find_source(str(model)) is None:
         raise no_such_model(str(model))
-    if place.suffix == ".tflite":
-        raise ModelFileError(
-            f"{place}: a TensorFlow Lite file is imported first (mobiledet weights import) and then exported "
-            "(mobiledet export), on a computer with PyTorch"
-        )
     raise MissingDependencyError(
         f"{model}: a checkpoint needs {missing}, which is not installed; export it where it was trained "
         f"(mobiledet export best.pt -o model.onnx), or {install_extra('train')}"

@@ -56,7 +56,7 @@ class OnnxBackend:
             raise ModelFileError(f"ONNX Runtime has no provider {self._provider!r} here; it has {there}")
         self.path = path
         content = _read(path)
-        if _is_whole(content) is False:
+        if is_whole(content) is False:
             raise ModelFileError(f"{path}: damaged, its checksum doesn't match its content; copy or export it again")
         self._session = self._open(content)
         try:
@@ -154,7 +154,7 @@ def seal(content: bytes) -> bytes:
     return content[:start] + _checksum(content, start) + content[start + len(BLANK) :]
 
 
-def _is_whole(content: bytes) -> bool | None:
+def is_whole(content: bytes) -> bool | None:
     """Whether the checksum is that of the content; None where there is none."""
     start = _digits(content)
     return None if start is None else content[start : start + len(BLANK)] == _checksum(content, start)

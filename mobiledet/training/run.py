@@ -364,7 +364,8 @@ class Run:
         save_checkpoint(path, content)
         if metrics is not None:
             write_json(
-                self.folder / "metrics.json", metrics_record(metrics, threshold, checkpoint_record(path, self.config))
+                self.folder / "metrics.json",
+                metrics_record(metrics, threshold, checkpoint_record(path, self.config.plain())),
             )
 
     def _detector(self) -> Detector:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -63,6 +64,30 @@ def handling(numbers: Iterable[int], handler: Callable[[int, FrameType | None], 
     finally:
         for number, former in before.items():
             signal.signal(number, former)
+
+
+@contextlib.contextmanager
+def without_lines(*beginnings: bytes) -> Iterator[None]:
+    """Hide lines that libraries in C write straight to stderr and have no setting for; the others come afterwards."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # no stderr
+        yield
+        return
+    with tempfile.TemporaryFile() as captured:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+        os.dup2(captured.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            captured.seek(0)
+            lines = captured.read().splitlines(keepends=True)
+            rest = b"".join(line for line in lines if not line.startswith(beginnings))
+            if rest:
+                os.write(2, rest)
 
 
 class StopSignals:

@@ -59,6 +59,8 @@ OTHER = {
     "schedule.patience": "4",
     "train.precision": "float32",
     "train.loggers": "('wandb',)",
+    "data.reading.orientation": "stored",
+    "data.reading.strict": "false",
 }
 
 

@@ -122,7 +122,7 @@ def test_ap_decides_where_there_is_data(tiny_checkpoint, tmp_path, tiny_shapes, 
     monkeypatch.setattr(exporting, "predict_dataset", lambda *_, **__: [])
     monkeypatch.setattr(exporting, "compare", lambda *_, **__: Agreement(1, 100, 50, 9.0, 0.5, 0.1))
     points = iter([0.5, 0.496, 0.5, 0.493, 0.5, 0.493])
-    monkeypatch.setattr(exporting, "score_detections", lambda *_: type("M", (), {"AP": next(points)}))
+    monkeypatch.setattr(exporting, "score_detections", lambda *_, **__: type("M", (), {"AP": next(points)}))
     checkpoint = tiny_checkpoint("sigmoid")
     made = export_model(checkpoint, tmp_path / "a.onnx", ExportOptions(dataset=dataset, threads=1))
     assert made.ap is not None
@@ -146,7 +146,7 @@ def test_images_that_keep_their_shape_get_a_canvas(tiny_checkpoint, tmp_path):
     [
         ("model.bin", {}, r"ends with \.onnx"),
         ("m.onnx", {"format": "openvino"}, "openvino writes a folder"),
-        ("m", {"format": "ncnn", "int8": True}, "INT8 is offered for onnx and openvino"),
+        ("m", {"format": "ncnn", "int8": True}, "INT8 is offered for onnx and openvino and litert"),
         ("m", {"format": "ncnn", "batch": 2}, "one image at a time"),
         ("m", {"format": "openvino", "int8": True, "keep_float": ["x"]}, "--keep-float is not offered for openvino"),
         ("m.onnx", {"int8": True}, "--calibration path/to/images"),

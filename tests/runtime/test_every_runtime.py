@@ -17,7 +17,7 @@ from mobiledet.exporters.choose import EXPORTERS
 from mobiledet.runtime.choose import RUNTIMES, find_runtime, open_backend
 
 MODEL, CARD = tiny_detector("sigmoid")
-PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino", "ncnn": "ncnn"}
+NAMES = {"onnx": "onnxruntime", "openvino": "openvino", "ncnn": "ncnn", "litert": "LiteRT"}
 FILES = {"openvino": ("model.xml", "model.bin"), "ncnn": ("model.ncnn.param", "model.ncnn.bin")}
 
 
@@ -27,7 +27,10 @@ def exported(request, tmp_path_factory):
     exporter = request.param
     if missing := [package for package in exporter.packages if find_spec(package) is None]:
         pytest.skip(f"{missing} not installed")
-    path = tmp_path_factory.mktemp(exporter.name) / f"model{'' if exporter.runtime.folder_file else '.onnx'}"
+    path = (
+        tmp_path_factory.mktemp(exporter.name)
+        / f"model{'' if exporter.runtime.folder_file else exporter.runtime.suffix}"
+    )
     exporter.write(MODEL, CARD, path, ExportOptions(exporter.name), ())
     return path
 
@@ -36,7 +39,7 @@ def test_it_finds_what_the_checkpoint_finds(exported):
     runtime, backend = find_runtime(exported), open_backend(exported, threads=1)
     assert runtime in RUNTIMES
     assert backend.card == CARD
-    assert backend.runtime.startswith(PACKAGES[runtime.name])
+    assert backend.runtime.startswith(NAMES[runtime.name])
     for image in make_images(2)[:, None]:
         assert_same(backend.run(image, 0.01, 0.6), expected(MODEL, image))
 
@@ -106,10 +109,21 @@ def test_a_folder_is_named_by_its_file_too_and_needs_its_card(exported, tmp_path
 
 
 def test_the_package_isnt_installed(exported, monkeypatch):
-    package = PACKAGES[find_runtime(exported).name]
+    package = find_runtime(exported).package
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingDependencyError, match=f"needs the package {package}, .*pip install"):
         Detector(exported)
+
+
+def test_scoring_needs_no_torch(exported, tiny_shapes):
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from mobiledet.cli.main import main\n"
+        f"main(['eval', {str(exported)!r}, '--data', {str(tiny_shapes)!r}, '--limit', '2', '--threads', '1'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    # Its classes are other ones; that is found out after data and model are open.
+    assert "have no name in common" in done.stderr
 
 
 def test_running_needs_nothing_heavy(exported):

@@ -342,6 +342,3 @@ def test_missing_packages_are_named(sigmoid, tmp_path, monkeypatch):
         Detector("ssd_mobilenet_v1_075_coc")
     with pytest.raises(ModelFileError, match=r"no model .*in .* there are best.pt"):
         Detector(tmp_path / "m.onnx.typo")
-    (tmp_path / "coco.tflite").touch()
-    with pytest.raises(ModelFileError, match="is imported first"):
-        Detector(tmp_path / "coco.tflite")

@@ -9,15 +9,15 @@ Exit status: 0; 1 when something is wrong with the input.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mobiledet.cli.common import at_least, existing, model, new_file, thread_count
 from mobiledet.errors import need_extra
 from mobiledet.utils.machine import share_cores
 
 if TYPE_CHECKING:
-    from mobiledet.config import Config
     from mobiledet.data.coco import CocoDataset
 
 
@@ -56,11 +56,11 @@ def run(arguments: argparse.Namespace) -> None:
     from mobiledet.exporters.agreement import warn_of_other_processor
     from mobiledet.utils.files import write_json
 
-    def choose(config: Config) -> CocoDataset:
+    def choose(settings: Mapping[str, Any]) -> CocoDataset:
         named = arguments.annotations, arguments.images
         if arguments.data is None and named == (None, None):
-            return open_recorded_split(config, arguments.split)
-        root = arguments.data or Path(config.data.root)
+            return open_recorded_split(settings, arguments.split)
+        root = arguments.data or Path(settings["data"]["root"])
         return open_split(root, arguments.split, annotations=named[0], images=named[1])
 
     warn_of_other_processor(arguments.model)

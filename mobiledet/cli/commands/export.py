@@ -4,6 +4,7 @@
     mobiledet export runs/mine/1/best.pt -o model_int8.onnx --int8 --calibration data/mine/train2017
     mobiledet export runs/mine/1/best.pt -o model_openvino --format openvino
     mobiledet export runs/mine/1/best.pt -o model_ncnn --format ncnn
+    mobiledet export runs/mine/1/best.pt -o model.tflite --int8 --calibration data/mine/train2017
 
 Both are run on the same images (--images, --data, or generated ones); the result is written beside the file as
 MODEL.certificate.json. A file that finds too little is refused unless --force.
@@ -20,9 +21,11 @@ from mobiledet.cli.common import UsageError, at_least, existing, image_size, mod
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument("checkpoint", type=model, help="best.pt, a run folder, or pretrained weights by name")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="model.onnx, or a folder; must not exist")
     parser.add_argument(
-        "--format", type=_format, default="onnx", help="what runs it (default: onnx); a wrong name lists them"
+        "-o", "--output", type=Path, required=True, help="model.onnx, .tflite, or a folder; must not exist"
+    )
+    parser.add_argument(
+        "--format", type=_format, help="what runs it (default: by the name, else onnx); a wrong name lists them"
     )
     parser.add_argument("--batch", type=at_least(1), default=1, help="images at once (default: 1)")
     parser.add_argument(
@@ -69,9 +72,11 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.input_size is not None and min(arguments.input_size) < 32:
         raise UsageError("--input-size must be at least 32x32")
 
+    from mobiledet.exporters.choose import format_of
     from mobiledet.exporters.exporting import check_packages
 
-    check_packages(arguments.format, int8=arguments.int8)
+    format = arguments.format or format_of(arguments.output)
+    check_packages(format, int8=arguments.int8)
 
     from mobiledet.data.opening import open_split
     from mobiledet.exporters.agreement import report_path
@@ -84,7 +89,7 @@ def run(arguments: argparse.Namespace) -> None:
         if arguments.limit is not None:
             dataset = dataset.first(arguments.limit)
     options = ExportOptions(
-        format=arguments.format,
+        format=format,
         int8=arguments.int8,
         calibration=arguments.calibration,
         calibration_images=arguments.calibration_images,

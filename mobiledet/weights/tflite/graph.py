@@ -34,6 +34,12 @@ _DTYPES: dict[str, type[np.generic]] = {
 MAX_LABELS = 1 << 20
 """Bytes of a list of class names."""
 
+POSTPROCESS = "TFLite_Detection_PostProcess"
+"""The operation that ends a detector: decoding and suppression."""
+
+BOX_SCALES = {"y_scale": 10.0, "x_scale": 10.0, "h_scale": 5.0, "w_scale": 5.0}
+"""The Object Detection API's box coder, and ours."""
+
 _STORAGE_ONLY = ("QUANTIZE", "DEQUANTIZE")
 
 
@@ -156,7 +162,7 @@ def read_tflite(path: Path) -> TFLiteGraph:
         raise CheckpointError(f"{path}: not a TensorFlow Lite file ({len(data):,} bytes); name a .tflite file")
     try:
         model = tflite.Model.GetRootAs(data, 0)
-        return _read_graph(tflite, model, _packed_labels(data))
+        return _read_graph(tflite, model, packed_labels(data))
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
     except Exception as error:  # offsets in a damaged file lead anywhere: struct.error, IndexError, TypeError, ...
@@ -249,14 +255,18 @@ def _custom_options(op: Any) -> dict[str, Any]:
     return options if isinstance(options, dict) else {}
 
 
-def _packed_labels(data: bytes) -> tuple[str, ...] | None:
-    """The label file that TensorFlow Lite's metadata tools append to the flatbuffer as a zip."""
+def packed_text(data: bytes, ending: str) -> str | None:
+    """The one text with that ending in the archive that TensorFlow Lite's metadata tools append to the flatbuffer.
+
+    Raises:
+        CheckpointError: It is damaged or too large.
+    """
     stream = io.BytesIO(data)
     if not zipfile.is_zipfile(stream):
         return None
     try:
         with zipfile.ZipFile(stream) as archive:
-            names = [name for name in archive.namelist() if name.endswith(".txt")]
+            names = [name for name in archive.namelist() if name.endswith(ending)]
             if len(names) != 1:
                 return None
             with archive.open(names[0]) as file:
@@ -267,5 +277,10 @@ def _packed_labels(data: bytes) -> tuple[str, ...] | None:
         raise CheckpointError(
             f"the label file inside unpacks to more than {MAX_LABELS:,} bytes; no list of classes does"
         )
-    lines = text.decode("utf-8", "replace").splitlines()
-    return tuple(line.strip() for line in lines if line.strip())
+    return text.decode("utf-8", "replace")
+
+
+def packed_labels(data: bytes) -> tuple[str, ...] | None:
+    """Lines of the label file in that archive, if there is one; raises as `packed_text`."""
+    text = packed_text(data, ".txt")
+    return None if text is None else tuple(line.strip() for line in text.splitlines() if line.strip())

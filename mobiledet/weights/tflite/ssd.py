@@ -19,20 +19,12 @@ from mobiledet.errors import CheckpointError
 from mobiledet.models.mobilenet_v1 import layer_of_stride, scale_channels
 from mobiledet.models.ssd import MIN_EXTRA_CHANNELS
 from mobiledet.ops.anchors import AnchorSetting
-from mobiledet.weights.coco_classes import COCO_SLOTS, coco_categories
-from mobiledet.weights.tflite.graph import Reals, TFLiteGraph, TFLiteOp
+from mobiledet.weights.coco_classes import output_categories
+from mobiledet.weights.tflite.graph import BOX_SCALES, POSTPROCESS, Reals, TFLiteGraph, TFLiteOp
 from mobiledet.weights.tflite.mobilenet import FoldedConv, find_backbone, folded_conv, folded_state
-
-POSTPROCESS = "TFLite_Detection_PostProcess"
-
-BOX_SCALES = {"y_scale": 10.0, "x_scale": 10.0, "h_scale": 5.0, "w_scale": 5.0}
-"""The Object Detection API's box coder, and ours."""
 
 _DIGITS = (*sorted(itertools.product((1, 2, 3), repeat=2), key=sum), (4, 4), (6, 6))
 """To how many digits the smallest and the largest scale are rounded, roundest first."""
-
-_UNUSED = ("-", "???", "n/a")
-"""How label files mark an output without a class."""
 
 
 def is_ssd(graph: TFLiteGraph) -> bool:
@@ -69,7 +61,7 @@ def import_ssd(
     _check_predictors(graph, end, boxes, scores, slots)
     anchors = _anchor_settings(graph, end, boxes, backbone.input_size)
     extra = _extra_layers(graph, maps[1:])
-    categories = _categories(slots, labels or graph.labels)
+    categories = output_categories(slots, labels or graph.labels)
     config = ModelConfig(
         backbone=backbone.config,
         head=SSDConfig(extra_channels=_extra_channels(extra, backbone.config.alpha), **anchors),
@@ -268,29 +260,6 @@ def _simple_ratio(ratio: float) -> float:
     """The simple fraction that a measured ratio is nearest to."""
     candidates = [a / b for a in range(1, 7) for b in range(1, 7)]
     return min(candidates, key=lambda candidate: abs(math.log(candidate / ratio)))
-
-
-def _categories(slots: int, labels: tuple[str, ...] | None) -> list[dict[str, Any]]:
-    """Every class that is used, its column as its id; outputs without a class are left out."""
-    coco = coco_categories()
-    if labels is None:
-        return coco if slots == COCO_SLOTS else [{"id": slot, "name": f"class_{slot}"} for slot in range(1, slots + 1)]
-    if len(labels) == slots + 1:  # some files begin with a line for background
-        labels = labels[1:]
-    if slots == COCO_SLOTS and len(labels) == len(coco):
-        # Label files of COCO often list its 80 classes without the gaps between their ids.
-        used = [{"id": category["id"], "name": name} for category, name in zip(coco, labels, strict=True)]
-    elif len(labels) == slots:
-        used = [{"id": slot, "name": name} for slot, name in enumerate(labels, 1) if name.casefold() not in _UNUSED]
-    else:
-        raise CheckpointError(
-            f"it has {slots} classes, but there are {len(labels)} names; give --labels a text file of {slots} lines"
-        )
-    names = [category["name"] for category in used]
-    doubled = sorted({name for name in names if names.count(name) > 1})
-    if doubled or not used:
-        raise CheckpointError(f"its class names must exist and differ; repeated: {', '.join(doubled) or 'none'}")
-    return used
 
 
 def _pick_rows(prefix: str, layer: FoldedConv, values: int, rows: list[int]) -> dict[str, Tensor]:

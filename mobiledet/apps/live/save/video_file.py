@@ -20,10 +20,8 @@ import contextlib
 import logging
 import os
 import shutil
-import sys
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +33,7 @@ from mobiledet.errors import MobiledetError
 from mobiledet.preprocess import resize_image
 from mobiledet.structures import ImageArray, Size
 from mobiledet.utils.files import refuse_existing
+from mobiledet.utils.processes import without_lines
 
 logger = logging.getLogger(__name__)
 
@@ -251,7 +250,8 @@ def _open(path: Path, codec: Codec, fps: float, size: Size) -> Any:
     """OpenCV's writer, or None where it doesn't open."""
     import cv2
 
-    with _without_tag_warnings():
+    # "tag ... is not supported", for every WebM, means nothing.
+    with without_lines(b"OpenCV: FFMPEG: "):
         try:
             writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec.fourcc), fps, size[::-1])
         except cv2.error:
@@ -260,30 +260,6 @@ def _open(path: Path, codec: Codec, fps: float, size: Size) -> Any:
         return writer
     writer.release()
     return None
-
-
-@contextlib.contextmanager
-def _without_tag_warnings() -> Iterator[None]:
-    """Hide OpenCV's "tag ... is not supported": it comes for every WebM, straight to stderr, and means nothing."""
-    try:
-        kept = os.dup(2)
-    except OSError:  # no stderr
-        yield
-        return
-    with tempfile.TemporaryFile() as captured:
-        if sys.stderr is not None:
-            sys.stderr.flush()
-        os.dup2(captured.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            captured.seek(0)
-            lines = captured.read().splitlines(keepends=True)
-            rest = b"".join(line for line in lines if not line.startswith(b"OpenCV: FFMPEG: "))
-            if rest:
-                os.write(2, rest)
 
 
 def _place(partial: Path, path: Path) -> None:

@@ -1,0 +1,310 @@
+"""Writing an SSD as a TensorFlow Lite file that ends as the Object Detection API's do, in float32 or full INT8.
+
+Such files (``detect.tflite``) take an image and give boxes, classes, scores and their number, found and suppressed
+inside by the custom operation ``TFLite_Detection_PostProcess``.
+
+INT8 is the scheme of TensorFlow's converter (Jacob et al. 2018; int8 weights with a scale for each channel, int8
+activations, int32 biases, uint8 pixels), but for one thing: the predictors' results are made real map by map, each by a
+scale of its own, instead of being brought to one common scale.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from mobiledet.errors import ModelFileError
+from mobiledet.exporters.base import Exporter, ExportOptions
+from mobiledet.runtime.card import ModelCard
+from mobiledet.runtime.litert import CARD_FILE, LITERT
+from mobiledet.runtime.onnx import BLANK, MARK, seal
+from mobiledet.structures import ImageArray
+from mobiledet.weights.tflite.graph import BOX_SCALES, POSTPROCESS
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from mobiledet.exporters.tflite_file import Quantization
+    from mobiledet.models.detection_model import DetectionModel
+    from mobiledet.models.ssd import SSDHead
+
+logger = logging.getLogger(__name__)
+
+_SAME, _VALID, _RELU6 = 0, 1, 3
+"""Of the enums Padding and ActivationFunctionType."""
+
+_RAREST_LOGIT = -7.0
+"""Logits below it (scores under 0.001) needn't be told apart; leaving them out makes the steps of the others finer."""
+
+Range = tuple[float, float]
+
+
+def _write(
+    model: DetectionModel, card: ModelCard, path: Path, options: ExportOptions, calibration: Sequence[ImageArray]
+) -> None:
+    from mobiledet.exporters.graph import CandidateGraph
+    from mobiledet.models.mobilenet_v1 import MobileNetV1
+    from mobiledet.models.ssd import SSDHead
+
+    if not isinstance(model.backbone, MobileNetV1) or not isinstance(model.head, SSDHead):
+        what = f"{type(model.backbone).__name__} with {type(model.head).__name__}"
+        raise ModelFileError(
+            f"{what}: {POSTPROCESS} decodes the anchors of an SSD, and the writer knows the layers of MobileNetV1, SSD "
+            "and SSDLite only; export it as onnx, openvino or ncnn"
+        )
+    net = CandidateGraph(model).model
+    ranges = None
+    if options.int8:
+        logger.info("measuring ranges on %d images ...", len(calibration))
+        ranges = measure_ranges(net, calibration)
+    path.write_bytes(seal(_Writer(net, card, ranges).file()))
+
+
+def measure_ranges(net: DetectionModel, images: Sequence[ImageArray]) -> dict[nn.Module, Range]:
+    """Smallest and largest result of each convolution, after its ReLU6 if it has one, over batches of images."""
+    import torch
+
+    from mobiledet.models.layers import ConvNormAct
+
+    ranges: dict[nn.Module, Range] = {}
+
+    def watch(conv: nn.Module, result: Any) -> None:
+        low, high = ranges.get(conv, (0.0, 0.0))  # zero, the padding, must be one of the numbers that can be stored
+        ranges[conv] = min(low, float(result.min())), max(high, float(result.max()))
+
+    hooks = []
+    for module in net.modules():
+        if isinstance(module, ConvNormAct):
+            hooks.append(module.register_forward_hook(lambda block, _, result: watch(block.conv, result)))
+        elif isinstance(module, torch.nn.Conv2d):
+            hooks.append(module.register_forward_hook(lambda conv, _, result: watch(conv, result)))
+    # A convolution inside a block is seen before its ReLU6, too; only what the next layer gets counts.
+    inside = {module.conv for module in net.modules() if isinstance(module, ConvNormAct)}
+    with torch.no_grad():
+        for batch in images:
+            net.candidates(torch.from_numpy(batch).permute(0, 3, 1, 2))
+    for hook in hooks:
+        hook.remove()
+    return {conv: (0.0, min(6.0, high)) if conv in inside else (low, high) for conv, (low, high) in ranges.items()}
+
+
+class _Map(NamedTuple):
+    """A tensor ``(1, height, width, channels)`` of the file; ``step`` is None in float."""
+
+    tensor: int
+    shape: tuple[int, int, int]
+    step: Quantization | None
+
+
+class _Writer:
+    """Writes one detector, its batch-norm folded already; with ``ranges`` in INT8."""
+
+    def __init__(self, net: DetectionModel, card: ModelCard, ranges: dict[nn.Module, Range] | None) -> None:
+        from mobiledet.exporters.tflite_file import FileBuilder
+
+        self.net, self.card, self.ranges = net, card, ranges
+        self.names = {module: name for name, module in net.named_modules()}
+        self.mean, self.std = net.mean.flatten().tolist(), (1 / net.inverse_std.flatten()).tolist()
+        self.builder = FileBuilder()
+
+    def file(self) -> bytes:
+        """The file's content, its checksum still blank."""
+        from mobiledet.exporters.tflite_file import LABEL_FILE, detector_metadata
+
+        head: SSDHead = self.net.head  # type: ignore[assignment]
+        given, x = self._image()
+        maps = []
+        for name, layer in self.net.backbone.layers.items():  # type: ignore[operator, union-attr]
+            x = self._layers(x, layer)
+            if name in self.net.backbone.outputs:  # type: ignore[operator]
+                maps.append(x)
+        for pair in head.extra_layers.pairs:
+            x = self._layers(x, pair)
+            maps.append(x)
+        boxes = self._predictions(maps, head.bbox_predictors, 4, "boxes")
+        logits = self._predictions(maps, head.cls_predictors, head.num_outputs, "logits")
+        found = self._detections(boxes, logits, [x.shape[:2] for x in maps])
+        quantised = self.ranges is not None
+        version = self.card.versions.get("mobiledet", "")
+        about = detector_metadata("mobiledet detector", self.mean, self.std, version=version, quantised=quantised)
+        self.builder.metadata("TFLITE_METADATA", about)
+        self.builder.metadata("checksum", MARK + BLANK)
+        files = {LABEL_FILE: "".join(f"{name}\n" for name in self.card.names), CARD_FILE: self.card.to_json()}
+        return self.builder.finish([given], found, files)
+
+    def _image(self) -> tuple[int, _Map]:
+        """The input: normalised floats, or uint8 pixels."""
+        from mobiledet.exporters.tflite_file import Quantization
+
+        shape = (*self.card.resize.size, 3)
+        if self.ranges is None:
+            given = self.builder.tensor("image", (1, *shape), "FLOAT32")
+            return given, _Map(given, shape, None)
+        if len(set(self.mean)) > 1 or len(set(self.std)) > 1:
+            raise ModelFileError("INT8 needs one mean and one deviation for all colours; export it in float")
+        zero = round(self.mean[0])
+        pixels, step = (Quantization.of(1 / self.std[0], zero - minus) for minus in (0, 128))
+        given = self.builder.tensor("image", (1, *shape), "UINT8", pixels)
+        inner = self.builder.tensor("pixels", (1, *shape), "INT8", step)
+        self.builder.op("QUANTIZE", [given], [inner])
+        return given, _Map(inner, shape, step)
+
+    def _layers(self, x: _Map, module: nn.Module) -> _Map:
+        for conv, relu6 in _convolutions(module):
+            x = self._conv(x, conv, relu6)
+        return x
+
+    def _conv(self, x: _Map, conv: nn.Conv2d, relu6: bool, order: Sequence[int] | None = None) -> _Map:
+        """A convolution, its output channels in another ``order`` if one is given."""
+        from mobiledet.exporters.tflite_file import Quantization
+
+        assert conv.bias is not None
+        name, stride, depthwise = self.names[conv], conv.stride[0], conv.groups > 1
+        weight = conv.weight.detach().numpy().transpose((1, 2, 3, 0) if depthwise else (0, 2, 3, 1))
+        bias = conv.bias.detach().double().numpy()
+        if order is not None:
+            weight, bias = weight[list(order)], bias[list(order)]
+        if self.ranges is not None and name.endswith("layers.conv0.conv"):
+            # The padding is the rounded mean; what it differs by is the same for every pixel.
+            shift = (round(self.mean[0]) - self.mean[0]) / self.std[0]
+            bias = bias + shift * weight.sum(axis=(1, 2, 3))
+        shape = (-(-x.shape[0] // stride), -(-x.shape[1] // stride), len(bias))
+        x, padding = self._padded(x, conv)
+        if x.step is None or self.ranges is None:
+            step = None
+            stored = self.builder.tensor(f"{name}.weight", weight.shape, "FLOAT32", None, weight.astype(np.float32))
+            added = self.builder.tensor(f"{name}.bias", bias.shape, "FLOAT32", None, bias.astype(np.float32))
+        else:
+            step = _step(*self.ranges[conv])
+            axis = 3 if depthwise else 0
+            # Of a channel whose weights are next to nothing, the bias must still fit into 32 bits.
+            least = np.maximum(np.abs(bias) / (float(x.step.scale[0]) * 2**30), 1e-9)
+            largest = np.abs(weight).max(axis=tuple(k for k in range(4) if k != axis))
+            scale = np.maximum(largest / 127, least).astype(np.float32)
+            zero, sums = np.zeros(len(scale), np.int64), scale.astype(np.float64) * float(x.step.scale[0])
+            whole = np.rint(weight / scale.reshape([-1 if k == axis else 1 for k in range(4)])).astype(np.int8)
+            stored = self.builder.tensor(f"{name}.weight", weight.shape, "INT8", Quantization(scale, zero, axis), whole)
+            whole, units = np.rint(bias / sums).astype(np.int32), Quantization(sums.astype(np.float32), zero)
+            added = self.builder.tensor(f"{name}.bias", bias.shape, "INT32", units, whole)
+        out = self.builder.tensor(name, (1, *shape), "FLOAT32" if step is None else "INT8", step)
+        options = {
+            "padding": padding,
+            **dict.fromkeys(("strideH", "strideW"), stride),
+            **dict.fromkeys(("dilationHFactor", "dilationWFactor"), 1),
+            "fusedActivationFunction": _RELU6 if relu6 else 0,
+        }
+        if depthwise:
+            options["depthMultiplier"] = 1
+        kind, version = "DEPTHWISE_CONV_2D" if depthwise else "CONV_2D", 1 if step is None else 3
+        self.builder.op(kind, [x.tensor, stored, added], [out], version=version, options=options)
+        return _Map(out, shape, step)
+
+    def _padded(self, x: _Map, conv: nn.Conv2d) -> tuple[_Map, int]:
+        """The input as the convolution needs it: SAME where it pads like that, else padded by an operation."""
+        kernel, stride = conv.kernel_size[0], conv.stride[0]
+        height, width = x.shape[:2]
+        if kernel == 1 or stride == 1 or getattr(conv, "same", False) or (height % 2 and width % 2):
+            return x, _SAME
+        # One pixel all around; at an even side no kernel reaches the last one.
+        amounts = np.array([[0, 0], [1, height % 2], [1, width % 2], [0, 0]], np.int32)
+        shape = (height + 1 + height % 2, width + 1 + width % 2, x.shape[2])
+        name = f"{self.names[conv]}.padded"
+        sides = self.builder.tensor(f"{name}.sides", (4, 2), "INT32", None, amounts)
+        out = self.builder.tensor(name, (1, *shape), "FLOAT32" if x.step is None else "INT8", x.step)
+        self.builder.op("PAD", [x.tensor, sides], [out], version=1 if x.step is None else 2)
+        return _Map(out, shape, x.step), _VALID
+
+    def _predictions(self, maps: Sequence[_Map], predictors: nn.ModuleList, values: int, name: str) -> int:
+        """Real predictions ``(1, anchors, values)`` of all maps."""
+        parts = []
+        for x, predictor in zip(maps, predictors, strict=True):
+            *before, (conv, _) = _convolutions(predictor)
+            for inner, relu6 in before:
+                x = self._conv(x, inner, relu6)
+            order = None
+            if name == "boxes":  # the operation wants dy, dx, dh, dw
+                order = [anchor + place for anchor in range(0, conv.out_channels, 4) for place in (1, 0, 3, 2)]
+            elif self.ranges is not None:
+                low, high = self.ranges[conv]
+                self.ranges[conv] = max(low, min(_RAREST_LOGIT, high - 1)), high
+            out = self._conv(x, conv, False, order)
+            tensor, count = out.tensor, out.shape[0] * out.shape[1] * out.shape[2] // values
+            if out.step is not None:
+                tensor = self.builder.tensor(f"{self.names[conv]}.real", (1, *out.shape), "FLOAT32")
+                self.builder.op("DEQUANTIZE", [out.tensor], [tensor], version=2)
+            parts.append((self._reshaped(tensor, (1, count, values), f"{self.names[conv]}.flat"), count))
+        whole = self.builder.tensor(name, (1, sum(count for _, count in parts), values), "FLOAT32")
+        self.builder.op("CONCATENATION", [part for part, _ in parts], [whole], options={"axis": 1})
+        return whole
+
+    def _reshaped(self, tensor: int, shape: tuple[int, ...], name: str) -> int:
+        wanted = self.builder.tensor(f"{name}.shape", (len(shape),), "INT32", None, np.array(shape, np.int32))
+        out = self.builder.tensor(name, shape, "FLOAT32")
+        self.builder.op("RESHAPE", [tensor, wanted], [out], options={"newShape": list(shape)})
+        return out
+
+    def _detections(self, boxes: int, logits: int, map_sizes: Sequence[tuple[int, int]]) -> list[int]:
+        from mobiledet.ops.boxes import xyxy_to_cxcywh
+
+        head: SSDHead = self.net.head  # type: ignore[assignment]
+        height, width = self.card.resize.size
+        anchors = head.anchors(list(map_sizes), (height, width))
+        shares = (xyxy_to_cxcywh(anchors)[:, [1, 0, 3, 2]].numpy() / (height, width, height, width)).astype(np.float32)
+        stored = self.builder.tensor("anchors", shares.shape, "FLOAT32", None, shares)
+        scores = self.builder.tensor("scores", (1, len(shares), head.num_outputs), "FLOAT32")
+        if head.settings.scores == "sigmoid":
+            self.builder.op("LOGISTIC", [logits], [scores])
+        else:
+            self.builder.op("SOFTMAX", [logits], [scores], options={"beta": 1.0})
+        most = self.card.max_detections
+        shapes = {"": (1, most, 4), ":1": (1, most), ":2": (1, most), ":3": (1,)}
+        found = [self.builder.tensor(f"{POSTPROCESS}{end}", shape, "FLOAT32") for end, shape in shapes.items()]
+        options = {
+            "max_detections": most,
+            "max_classes_per_detection": 1,
+            "detections_per_class": most,
+            "use_regular_nms": False,  # see mobiledet.runtime.litert
+            "nms_score_threshold": self.card.score_threshold,
+            "nms_iou_threshold": self.card.iou_threshold,
+            "num_classes": head.num_classes,
+            **BOX_SCALES,
+        }
+        self.builder.op(POSTPROCESS, [boxes, scores, stored], found, custom_options=options)
+        return found
+
+
+def _step(low: float, high: float) -> Quantization:
+    """256 steps from ``low`` to ``high``, one of them 0."""
+    from mobiledet.exporters.tflite_file import Quantization
+
+    scale = max(high - low, 1e-6) / 255
+    return Quantization.of(scale, int(np.clip(round(-128 - low / scale), -128, 127)))
+
+
+def _convolutions(module: nn.Module) -> Iterator[tuple[nn.Conv2d, bool]]:
+    """The convolutions of a block in the order they run, each with whether a ReLU6 follows."""
+    from torch import nn
+
+    from mobiledet.models.layers import ConvNormAct
+
+    if isinstance(module, ConvNormAct):
+        yield module.conv, True
+    elif isinstance(module, nn.Conv2d):
+        yield module, False
+    else:
+        for child in module.children():
+            yield from _convolutions(child)
+
+
+LITERT_EXPORTER = Exporter(
+    runtime=LITERT,
+    write=_write,
+    packages=("ai_edge_litert",),
+    int8_packages=(),
+    extra="litert",
+    batches=False,
+)

@@ -1,0 +1,107 @@
+"""Our TensorFlow Lite files, also as a program reads them that knows nothing of us."""
+
+import numpy as np
+import pytest
+from tiny_detectors import NAMES, SIZE, expected, make_images, tiny_detector
+
+from mobiledet import Detector
+from mobiledet.errors import ModelFileError
+from mobiledet.exporters.base import ExportOptions
+from mobiledet.exporters.litert import LITERT_EXPORTER
+from mobiledet.runtime.choose import open_backend
+
+pytest.importorskip("ai_edge_litert", reason="the package ai-edge-litert isn't installed")
+
+
+def written(path, head="sigmoid", *, int8=False, **changes):
+    model, card = tiny_detector(head, **changes)
+    calibration = [image[None] for image in make_images(4)] if int8 else ()
+    LITERT_EXPORTER.write(model, card, path, ExportOptions("litert", int8=int8), calibration)
+    return model, card
+
+
+def stranger(path, image, threads=1):
+    """What a program written for such files does: boxes ``ymin, xmin, ymax, xmax``, classes, scores, their number."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(path), num_threads=threads)
+    interpreter.allocate_tensors()
+    (given,) = interpreter.get_input_details()
+    pixels = image if given["dtype"] == np.uint8 else ((image - 127.5) / 127.5).astype(np.float32)
+    interpreter.set_tensor(given["index"], pixels)
+    interpreter.invoke()
+    return [interpreter.get_tensor(output["index"]) for output in interpreter.get_output_details()]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("padding", ["symmetric", "tensorflow"])
+@pytest.mark.parametrize("head", ["sigmoid", "softmax"])
+def test_a_stranger_finds_the_best_detections_in_it(tmp_path, head, padding, threads):
+    model, card = written(tmp_path / "m.tflite", head, padding=padding)
+    image = make_images(1)
+    boxes, classes, scores, count = stranger(tmp_path / "m.tflite", image, threads)
+    assert boxes.shape == (1, card.max_detections, 4)
+    assert count[0] > 3
+    wanted_boxes, wanted_scores, wanted_labels = (part[0] for part in expected(model, image))
+    height, width = SIZE
+    best = (boxes[0, 0, [1, 0, 3, 2]] * (width, height, width, height)).clip(0, (width, height, width, height))
+    np.testing.assert_allclose(best, wanted_boxes[0], atol=1e-2)
+    assert scores[0, 0] == pytest.approx(wanted_scores[0], abs=1e-4)
+    assert classes[0, 0] == wanted_labels[0] - 1
+
+
+def test_int8_takes_pixels_and_finds_about_the_same(tmp_path):
+    model, _ = written(tmp_path / "m.tflite", int8=True)
+    image = make_images(1)
+    found, (boxes, scores, labels) = open_backend(tmp_path / "m.tflite").run(image, 0.01, 0.6), expected(model, image)
+    assert found.labels[0, 0] == labels[0, 0]
+    np.testing.assert_allclose(found.boxes[0, 0], boxes[0, 0], atol=4)
+    assert found.scores[0, 0] == pytest.approx(scores[0, 0], abs=0.1)
+    assert stranger(tmp_path / "m.tflite", image)[3][0] > 3
+
+
+def test_a_channel_of_zeros_keeps_its_bias_in_int8(tmp_path):
+    import torch
+
+    model, card = tiny_detector("sigmoid")
+    with torch.no_grad():
+        for predictor in model.head.cls_predictors:
+            predictor.weight.zero_()
+            predictor.bias.fill_(-2.0)
+    calibration = [image[None] for image in make_images(2)]
+    LITERT_EXPORTER.write(model, card, tmp_path / "m.tflite", ExportOptions("litert", int8=True), calibration)
+    scores = open_backend(tmp_path / "m.tflite").run(make_images(1), 0.01, 0.6).scores
+    np.testing.assert_allclose(scores[scores > 0], 1 / (1 + np.exp(2.0)), rtol=0.03)
+
+
+def test_the_labels_are_packed_where_the_metadatas_readers_look(tmp_path):
+    import zipfile
+
+    written(tmp_path / "m.tflite")
+    with zipfile.ZipFile(tmp_path / "m.tflite") as archive:
+        assert archive.read("labelmap.txt").decode() == "".join(f"{name}\n" for name in NAMES)
+    assert b"TFLITE_METADATA" in (tmp_path / "m.tflite").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", "not a TensorFlow Lite file"), (b"\x1c\0\0\0TFL3" + bytes(40), "can't open it|not a detector")],
+)
+def test_what_is_no_detector_is_refused(tmp_path, content, message):
+    (tmp_path / "m.tflite").write_bytes(content)
+    with pytest.raises(ModelFileError, match=message):
+        Detector(tmp_path / "m.tflite")
+
+
+def test_damage_is_found(tmp_path):
+    written(tmp_path / "m.tflite")
+    content = bytearray((tmp_path / "m.tflite").read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "m.tflite").write_bytes(content)
+    with pytest.raises(ModelFileError, match="its checksum doesn't match"):
+        Detector(tmp_path / "m.tflite")
+
+
+def test_what_it_cant_hold_is_refused(tmp_path):
+    with pytest.raises(ModelFileError, match=r"decodes the anchors of an SSD"):
+        written(tmp_path / "m.tflite", "faster_rcnn")
