@@ -92,7 +92,7 @@ def decode(data: bytes) -> tuple[str, str]:
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return data.decode("utf-16", "replace"), "utf-16"
     with suppress(UnicodeDecodeError):
-        return data.decode("utf-8-sig"), "utf-8"
+        return data.removeprefix(codecs.BOM_UTF8).decode(), "utf-8"
     own = codecs.lookup(locale.getpreferredencoding(False)).name
     encoding = max(_WINDOWS, key=lambda name: (_likelihood(data[:_SAMPLE], name), name == own))
     return data.decode(encoding, "replace"), encoding
@@ -169,7 +169,10 @@ class Tree:
         self.reading = reading or ReadingConfig()
         self.files, self.special = _walk(root)
         self.known = frozenset(self.files)
-        self.images = [file for file in self.files if suffix(file) in EXTENSIONS]
+        self._endings: dict[str, list[str]] = defaultdict(list)
+        for file in self.files:
+            self._endings[suffix(file)].append(file)
+        self.images = self.with_suffix(*EXTENSIONS)
         self._splits = {_split_of_folder(folder) for folder in {dirname(file) for file in self.images}}
 
     @cached_property
@@ -190,7 +193,7 @@ class Tree:
 
     def with_suffix(self, *endings: str) -> list[str]:
         """The files with one of some endings, given in lower case."""
-        return [file for file in self.files if suffix(file) in endings]
+        return sorted(file for ending in set(endings) for file in self._endings.get(ending, ()))
 
     def find(self, name: str, near: Iterable[str] = ("",), split: str | None = None) -> list[str]:
         """The images that a path, perhaps from another computer, may mean: one is found, several are ambiguous.

@@ -252,9 +252,8 @@ def _read_labels(
         doubtful.clear()
     read = {
         label: rows.read(label, shown(tree, label), names.of(label.parent))
-        for image in listed
-        for label in labels[image]
-        if len(labels[image]) == len(owners[label]) == 1
+        for label, (image, *rivals) in owners.items()
+        if not rivals and len(labels[image]) == 1 and image in listed
     }
     rows.settle()
     images: list[SourceImage] = []

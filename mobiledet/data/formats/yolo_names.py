@@ -90,4 +90,7 @@ def _refuse_contradiction(first: tuple[Path, dict[int, str]], second: tuple[Path
 
 def shown(tree: Tree, path: Path) -> str:
     """A path as people know it: from the data set's folder, if it lies there."""
-    return path.relative_to(tree.root).as_posix() if path.is_relative_to(tree.root) else str(path)
+    try:
+        return path.relative_to(tree.root).as_posix()
+    except ValueError:
+        return str(path)

@@ -156,26 +156,26 @@ class RowReader:
         raise DataError(f"{self._root}: {finding}; say what they are: {answers} ({HOW_TO_SAY})")
 
     def _read_row(self, file: LabelFile, number: int, words: list[str], where: str, names: Mapping[int, str]) -> None:
-        text = " ".join(words)
         try:
-            values = [float(word) for word in words]
+            values = list(map(float, words))
         except ValueError:
             values = []
         if len(values) < 5 or not all(map(math.isfinite, values)):
-            return self._drop(Fault.ROW_NO_BOX, file, where, text)
+            return self._drop(Fault.ROW_NO_BOX, file, where, " ".join(words))
         name = self._class(values[0], words[0], where, names)
         numbers = values[1:]
+        pixels = min(numbers[:4]) > _PIXELS
         if name is None:
             file.lost += 1
-        elif min(numbers[:4]) > _PIXELS and len(numbers) == 4:
+        elif pixels and len(numbers) == 4:
             self._pixels.append((file, SourceBox(number, name, None), numbers, where))
-        elif min(numbers[:4]) > _PIXELS:
-            self._drop(Fault.BOX_IN_PIXELS, file, where, text)
+        elif pixels:
+            self._drop(Fault.BOX_IN_PIXELS, file, where, " ".join(words))
         elif len(numbers) > 5 and self._rows == "auto" and not self._keypoints:
             file.boxes.append(SourceBox(number, name, None, shares=True))
             self._long.append(_LongRow(file, file.boxes[-1], numbers, where, _vote(numbers, words[1:])))
-        elif (bbox := self._bbox(numbers, where, text)) is None:
-            self._drop(Fault.ROW_NO_BOX, file, where, text)
+        elif (bbox := self._bbox(numbers, where, words)) is None:
+            self._drop(Fault.ROW_NO_BOX, file, where, " ".join(words))
         else:
             file.boxes.append(SourceBox(number, name, bbox, shares=True))
 
@@ -197,7 +197,7 @@ class RowReader:
             return None
         return self.unnamed.setdefault(number, f"class_{number}")
 
-    def _bbox(self, numbers: list[float], where: str, text: str) -> list[float] | None:
+    def _bbox(self, numbers: list[float], where: str, words: list[str]) -> list[float] | None:
         """The box of a row that says what it is; None for none."""
         count, rows = len(numbers), self._rows
         if rows == "polygon" and count > 5 and count % 2 == 0:
@@ -208,7 +208,7 @@ class RowReader:
         elif count == 5:
             self._log.add(Fault.CONFIDENCE, where, f"{numbers[4]:g}")
             if not 0 <= numbers[4] <= 1:
-                self._first.setdefault("angle", f"{where} ({text[:100]})")
+                self._first.setdefault("angle", f"{where} ({' '.join(words)[:100]})")
         elif count != 4:
             return None
         x, y, width, height = numbers[:4]
@@ -216,7 +216,7 @@ class RowReader:
         if rows == "auto":
             if max(width / 2 - x, height / 2 - y, x + width / 2 - 1, y + height / 2 - 1) > _STICKS_OUT:
                 self._layouts["out"] += 1
-                self._first.setdefault("out", f"{where}: {text[:100]}")
+                self._first.setdefault("out", f"{where}: {' '.join(words)[:100]}")
             self._layouts["corners"] += 0 <= x < width <= 1 and 0 <= y < height <= 1
             self._layouts["top_left"] += x >= 0 and y >= 0 and x + width <= 1.001 and y + height <= 1.001
         return _BOXES.get(rows, _BOXES["box"])(x, y, width, height)
