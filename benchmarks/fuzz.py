@@ -11,6 +11,7 @@ exception, takes more than ten seconds or 6 GB, or ends the process is a finding
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import multiprocessing
 import random
@@ -148,7 +149,7 @@ def reader_of(seed: Path) -> Callable[[Path], Any]:
     from mobiledet.data.images import load_image
     from mobiledet.data.opening import open_data
     from mobiledet.data.videos import VIDEO_EXTENSIONS, read_video
-    from mobiledet.errors import ConfigError
+    from mobiledet.errors import ConfigError, MobiledetError
     from mobiledet.runtime.detector import Detector
     from mobiledet.weights.importing import import_weights
 
@@ -165,12 +166,19 @@ def reader_of(seed: Path) -> Callable[[Path], Any]:
 
     if seed.is_dir():
         return Detector if (seed / "card.json").exists() else read_folder
+
+    def read_tflite(path: Path) -> None:
+        with contextlib.suppress(MobiledetError):
+            Detector(path, threads=1)
+        import_weights(path)
+
     suffix = seed.suffix.lower()
     if suffix in VIDEO_EXTENSIONS:
         return lambda path: sum(1 for _ in read_video(path))
     readers: dict[str, Callable[[Path], Any]] = {
         **dict.fromkeys((".pt", ".onnx"), Detector),
-        **dict.fromkeys((".tflite", ".pb", ".safetensors"), import_weights),
+        **dict.fromkeys((".pb", ".safetensors"), import_weights),
+        ".tflite": read_tflite,
         ".json": read_config,
     }
     return readers.get(suffix, load_image)

@@ -17,6 +17,7 @@ import ipaddress
 import os
 import platform
 import select
+import signal
 import socket
 import struct
 import subprocess
@@ -56,6 +57,7 @@ def run_watched(command: Sequence[str], **options: Any) -> tuple[subprocess.Comp
         stderr=subprocess.PIPE,
         text=True,
         pass_fds=(theirs.fileno(),),
+        env={**options.pop("env", os.environ), "PYTHONFAULTHANDLER": "1"},
         **options,
     )
     theirs.close()
@@ -68,6 +70,9 @@ def run_watched(command: Sequence[str], **options: Any) -> tuple[subprocess.Comp
         try:
             stdout, stderr = process.communicate(timeout=_LONGEST_S)
             watcher.join(_AFTERWARDS_S)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGABRT)  # Python then says where it stands
+            raise AssertionError(f"{command} hangs: {process.communicate()[1][-5000:]}") from None
         finally:
             process.kill()
     return subprocess.CompletedProcess(command, process.returncode, stdout, stderr), tried
@@ -80,7 +85,7 @@ def _watch(listener: int, tried: list[str]) -> None:
     poll.register(listener)
     while not poll.poll()[0][1] & select.POLLHUP:
         notice = bytearray(80)
-        with contextlib.suppress(OSError):  # whoever called is gone
+        with contextlib.suppress(OSError):  # who called is gone
             fcntl.ioctl(listener, _RECEIVE, notice)
             key, process, _, number, _, _, *arguments = struct.unpack("=QIIiIQ6Q", notice)
             address = _foreign(process, calls[number], arguments)
