@@ -150,8 +150,9 @@ def load_image(source: ImageSource) -> ImageArray:
 
 
 def _decode_and_report(name: str | Path, data: bytes) -> ImageArray:
-    image = decode_image(name, data)
-    if image_format(data) == "JPEG" and not is_whole("JPEG", data):
+    file = _examine(name, data)
+    image = _turn_upright(_pixels(name, file), stored_orientation(data))
+    if file.mended:
         logger.warning("%s lacks the JPEG end marker and nothing else; it is read all the same", name)
     return image
 
@@ -171,16 +172,7 @@ def decode_image(name: str | Path, data: bytes, *, apply_orientation: bool = Tru
     Raises:
         ImageError: it is not an image, truncated, damaged or too large.
     """
-    file = _examine(name, data)
-    rgb = _opencv_pixels(file.data, shrink) if file.opencv else None
-    if rgb is None:
-        try:
-            with open_with_pillow(file.data, file.kind) as image:
-                rgb = _pillow_pixels(image, name)
-        except ImageError:
-            raise
-        except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
-            raise ImageError(f"{name} can't be decoded: {error}; {BROKEN}") from error
+    rgb = _pixels(name, _examine(name, data), shrink)
     return _turn_upright(rgb, stored_orientation(data)) if apply_orientation else rgb
 
 
@@ -244,6 +236,20 @@ def _with_end(data: bytes) -> bytes | None:
     except Exception:
         return None
     return endings[0] if images and all(np.array_equal(images[0], image) for image in images) else None
+
+
+def _pixels(name: str | Path, file: _File, shrink: int = 1) -> ImageArray:
+    """RGB as stored."""
+    rgb = _opencv_pixels(file.data, shrink) if file.opencv else None
+    if rgb is not None:
+        return rgb
+    try:
+        with open_with_pillow(file.data, file.kind) as image:
+            return _pillow_pixels(image, name)
+    except ImageError:
+        raise
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
+        raise ImageError(f"{name} can't be decoded: {error}; {BROKEN}") from error
 
 
 def _opencv_pixels(data: bytes, shrink: int = 1) -> ImageArray | None:
@@ -345,19 +351,19 @@ def verify_image(path: str | Path) -> ImageInfo:
     Raises:
         ImageError: as `read_image`.
     """
-    kind, data, mended, _ = _examine(path, read_bytes(path))
-    if kind not in ("JPEG", "PNG"):
-        height, width = decode_image(path, data, apply_orientation=False).shape[:2]
-        return ImageInfo(height, width, stored_orientation(data))
+    file = _examine(path, read_bytes(path))
+    if file.kind not in ("JPEG", "PNG"):
+        height, width = _pixels(path, file).shape[:2]
+        return ImageInfo(height, width, stored_orientation(file.data))
     try:
         # OpenCV gives what is left of a damaged one, and says nothing.
-        with open_with_pillow(data, kind) as image:
+        with open_with_pillow(file.data, file.kind) as image:
             width, height = image.size
             image.draft("L", (1, 1))  # JPEG: reads all entropy-coded data, but rebuilds 1/64 of the pixels
             image.load()
     except Exception as error:  # as above
         raise ImageError(f"{path} can't be decoded: {error}; {BROKEN}") from error
-    return ImageInfo(height, width, orientation_in(image.info), mended)
+    return ImageInfo(height, width, orientation_in(image.info), file.mended)
 
 
 def verify_images(paths: Sequence[Path], folder: Path, *, progress: bool = False) -> list[_Found]:

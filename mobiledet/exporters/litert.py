@@ -76,20 +76,17 @@ def measure_ranges(net: DetectionModel, images: Sequence[ImageArray]) -> dict[nn
         low, high = ranges.get(conv, (0.0, 0.0))  # zero, the padding, must be one of the numbers that can be stored
         ranges[conv] = min(low, float(result.min())), max(high, float(result.max()))
 
-    hooks = []
-    for module in net.modules():
-        if isinstance(module, ConvNormAct):
-            hooks.append(module.register_forward_hook(lambda block, _, result: watch(block.conv, result)))
-        elif isinstance(module, torch.nn.Conv2d):
-            hooks.append(module.register_forward_hook(lambda conv, _, result: watch(conv, result)))
-    # A convolution inside a block is seen before its ReLU6, too; only what the next layer gets counts.
-    inside = {module.conv for module in net.modules() if isinstance(module, ConvNormAct)}
+    blocks = [module for module in net.modules() if isinstance(module, ConvNormAct)]
+    inside = {block.conv for block in blocks}
+    alone = [module for module in net.modules() if isinstance(module, torch.nn.Conv2d) and module not in inside]
+    hooks = [block.register_forward_hook(lambda block, _, result: watch(block.conv, result)) for block in blocks]
+    hooks += [conv.register_forward_hook(lambda conv, _, result: watch(conv, result)) for conv in alone]
     with torch.no_grad():
         for batch in images:
             net.candidates(torch.from_numpy(batch).permute(0, 3, 1, 2))
     for hook in hooks:
         hook.remove()
-    return {conv: (0.0, min(6.0, high)) if conv in inside else (low, high) for conv, (low, high) in ranges.items()}
+    return ranges
 
 
 class _Map(NamedTuple):

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from mobiledet.errors import MissingDependencyError, install_extra
+from mobiledet.errors import MissingDependencyError, ModelFileError, install_extra
+from mobiledet.ops.numpy_boxes import best_detections
 from mobiledet.runtime.card import ModelCard
 from mobiledet.structures import FloatArray, ImageArray, IntArray
 
@@ -81,6 +82,51 @@ class Runtime:
     def model_path(self, path: Path) -> Path:
         """The file or folder that is the model, also where a file inside the folder was named."""
         return path.parent if self.folder_file is not None and path.suffix == self.suffix else path
+
+
+def read_model(path: Path) -> bytes:
+    """The content of a model's file.
+
+    Raises:
+        ModelFileError: It can't be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelFileError(f"{path}: can't be read: {error.strerror}") from None
+
+
+def candidates_in(card: ModelCard, place: Path) -> int:
+    """How many (box, class) pairs enter suppression; the only setting of it that no field of the card holds.
+
+    Raises:
+        ModelFileError: The card doesn't say.
+    """
+    try:
+        return int(card.config["model"]["postprocess"]["candidates"])
+    except (KeyError, TypeError, ValueError):
+        raise ModelFileError(f"{place}: its card lacks config.model.postprocess.candidates; export it again") from None
+
+
+def suppress(
+    card: ModelCard,
+    boxes: FloatArray,
+    scores: FloatArray,
+    *,
+    score_threshold: float,
+    iou_threshold: float,
+    candidates: int,
+) -> RawDetections:
+    """Detections of one image from boxes ``(A, 4)`` and scores ``(A, K)``, for runtimes that don't find them."""
+    boxes, scores, labels = best_detections(
+        boxes,
+        scores,
+        score_threshold=score_threshold,
+        iou_threshold=iou_threshold,
+        candidates=candidates,
+        max_detections=card.max_detections,
+    )
+    return RawDetections(boxes[None], scores[None], labels[None])
 
 
 def check_batch(images: ImageArray, card: ModelCard) -> None:

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 
 from mobiledet.errors import CheckpointError, ModelFileError
-from mobiledet.ops.numpy_boxes import best_detections
-from mobiledet.runtime.base import RawDetections, Runtime, check_batch
+from mobiledet.runtime.base import RawDetections, Runtime, candidates_in, check_batch, read_model, suppress
 from mobiledet.runtime.card import ModelCard
 from mobiledet.runtime.onnx import is_whole
 from mobiledet.runtime.timing import time_halves
@@ -57,10 +56,7 @@ class LitertBackend:
             raise ModelFileError(f"LiteRT has no provider {provider!r} here; it has cpu")
         self.runtime = f"LiteRT {version('ai-edge-litert')}"
         self.path = path
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise ModelFileError(f"{path}: can't be read: {error.strerror}") from None
+        content = read_model(path)
         if content[4:8] != b"TFL3":
             raise ModelFileError(f"{path}: not a TensorFlow Lite file ({len(content):,} bytes); copy it again")
         if is_whole(content) is False:
@@ -87,7 +83,7 @@ class LitertBackend:
         self._ours = card is not None
         if card is not None:
             self.card = ModelCard.from_json(card, str(path))
-            self._labels = np.arange(1, len(self.card.names) + 1)
+            self._most_candidates = candidates_in(self.card, path)
         else:
             self.card = self._card_of_another(names, ResizeRule((shape[1], shape[2])))
             self._labels = np.zeros(max(self.card.category_ids) + 1, np.int64)
@@ -133,15 +129,14 @@ class LitertBackend:
         size = np.exp(np.minimum(deltas[:, 2:] / 5, _LARGEST_LOG)) * anchors[:, 2:]
         centre = deltas[:, :2] / 10 * anchors[:, 2:] + anchors[:, :2]
         boxes = np.concatenate([centre - size / 2, centre + size / 2], axis=1)[:, [1, 0, 3, 2]].clip(0, 1) * scale
-        boxes, scores, labels = best_detections(
+        return suppress(
+            self.card,
             boxes,
             scores[:, -len(self.card.names) :],  # without background, where that has a column
             score_threshold=score_threshold,
             iou_threshold=iou_threshold,
-            candidates=int(self.card.config["model"]["postprocess"]["candidates"]),
-            max_detections=self.card.max_detections,
+            candidates=self._most_candidates,
         )
-        return RawDetections(boxes[None], scores[None], labels[None])
 
     def _card_of_another(self, names: tuple[str, ...] | None, resize: ResizeRule) -> ModelCard:
         details = {detail["index"]: detail for detail in self._interpreter.get_tensor_details()}

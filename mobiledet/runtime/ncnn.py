@@ -8,9 +8,7 @@ from typing import Any
 import numpy as np
 
 from mobiledet.errors import ModelFileError
-from mobiledet.ops.numpy_boxes import best_detections
-from mobiledet.runtime.base import RawDetections, Runtime, check_batch
-from mobiledet.runtime.card import ModelCard
+from mobiledet.runtime.base import RawDetections, Runtime, candidates_in, check_batch, suppress
 from mobiledet.runtime.folder import read_folder_card
 from mobiledet.runtime.timing import time_halves
 from mobiledet.structures import FloatArray, ImageArray
@@ -53,7 +51,7 @@ class NcnnBackend:
             raise ModelFileError(
                 f"{path}: made for {self.card.batch} images at once, ncnn takes one; export it with a batch of 1"
             )
-        self._candidates = _candidates(self.card, path)
+        self._candidates = candidates_in(self.card, path)
         self._net = ncnn.Net()
         _configure(self._net.opt, provider or PROVIDERS[0], threads or ncnn.get_cpu_count())
         if self._net.load_param(str(self.path)) or self._net.load_model(str(weights)):
@@ -91,23 +89,14 @@ class NcnnBackend:
     def _suppress(
         self, boxes: FloatArray, scores: FloatArray, score_threshold: float, iou_threshold: float
     ) -> RawDetections:
-        boxes, scores, labels = best_detections(
+        return suppress(
+            self.card,
             boxes,
             scores,
             score_threshold=score_threshold,
             iou_threshold=iou_threshold,
             candidates=self._candidates,
-            max_detections=self.card.max_detections,
         )
-        return RawDetections(boxes[None], scores[None], labels[None])
-
-
-def _candidates(card: ModelCard, place: Path) -> int:
-    """How many (box, class) pairs enter suppression; the only setting of it that no field of the card holds."""
-    try:
-        return int(card.config["model"]["postprocess"]["candidates"])
-    except (KeyError, TypeError, ValueError):
-        raise ModelFileError(f"{place}: its card lacks config.model.postprocess.candidates; export it again") from None
 
 
 def _configure(options: Any, provider: str, threads: int) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mobiledet.errors import ModelFileError
-from mobiledet.runtime.base import RawDetections, Runtime, check_batch, graph_inputs
+from mobiledet.runtime.base import RawDetections, Runtime, check_batch, graph_inputs, read_model
 from mobiledet.runtime.card import KEY, ModelCard
 from mobiledet.runtime.timing import time_shares
 from mobiledet.structures import ImageArray
@@ -55,7 +55,7 @@ class OnnxBackend:
             there = ", ".join(onnxruntime.get_available_providers())
             raise ModelFileError(f"ONNX Runtime has no provider {self._provider!r} here; it has {there}")
         self.path = path
-        content = _read(path)
+        content = read_model(path)
         if is_whole(content) is False:
             raise ModelFileError(f"{path}: damaged, its checksum doesn't match its content; copy or export it again")
         self._session = self._open(content)
@@ -93,7 +93,7 @@ class OnnxBackend:
     def _profile(self, feeds: dict[str, Any], rounds: int) -> float:
         """The network's share of a run."""
         with tempfile.TemporaryDirectory() as folder:
-            session = self._open(_read(self.path), profile=os.path.join(folder, "profile"))  # noqa: PTH118
+            session = self._open(read_model(self.path), profile=os.path.join(folder, "profile"))  # noqa: PTH118
             for _ in range(rounds):
                 session.run(None, feeds)
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
@@ -137,13 +137,6 @@ def sums_saturate() -> bool:
     session = onnxruntime.InferenceSession(_TWO_PRODUCTS, options, providers=["CPUExecutionProvider"])
     (total,) = session.run(None, {"a": np.full((1, 2), 255, np.uint8)})
     return bool(total[0, 0] != 2 * 255 * 127)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ModelFileError(f"{path}: can't be read: {error.strerror}") from None
 
 
 def seal(content: bytes) -> bytes:
