@@ -74,17 +74,24 @@ def main(words: Sequence[str] | None = None) -> NoReturn:
     first = words[0] if words else "--help"
     if first in ("-h", "--help", "help"):
         width = max(len(command.name) for command in COMMANDS)
-        print(_OVERVIEW.format("\n".join(f"  {command.name:<{width}}  {command.summary}" for command in COMMANDS)))
-        sys.exit(0 if words else 2)
+        listed = "\n".join(f"  {command.name:<{width}}  {command.summary}" for command in COMMANDS)
+        _print_and_exit(_OVERVIEW.format(listed), 0 if words else 2)
     if first == "--version":
-        print(f"mobiledet {__version__}")
-        sys.exit(0)
+        _print_and_exit(f"mobiledet {__version__}", 0)
     names = [command.name for command in COMMANDS]
     if first not in names:
         near = did_you_mean(first, names, otherwise=f"there are {', '.join(names)}")
         print(f"mobiledet: no command {first!r}; {near}", file=sys.stderr)
         sys.exit(2)
     run_command(first, words[1:], prog=f"mobiledet {first}")
+
+
+def _print_and_exit(text: str, status: int) -> NoReturn:
+    def run() -> int:
+        print(text)
+        return status
+
+    run_and_exit(run)
 
 
 def run_command(name: str, words: Sequence[str] | None = None, *, prog: str | None = None) -> NoReturn:

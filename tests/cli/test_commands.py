@@ -128,6 +128,15 @@ def test_names_that_the_console_cannot_show_cost_nothing(encoding):
     assert done.stdout.decode(encoding).strip() == (r"猫 \udcff" if encoding == "utf-8" else r"\u732b \udcff")
 
 
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["webcam", "--help"], ["configs"]])
+def test_a_reader_that_goes_away_is_not_an_error(words):
+    command = [sys.executable, "-m", "mobiledet", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 0
+
+
 def test_a_bug_shows_its_traceback():
     with process_state_kept(), pytest.raises(ZeroDivisionError):
         run_and_exit(lambda: 1 // 0)
