@@ -20,6 +20,7 @@ from mobiledet.data.transforms import TrainTransform
 from mobiledet.errors import DataError, ImageError, WorkerError
 from mobiledet.preprocess import fit_image
 from mobiledet.structures import ImageArray, ImageGeometry, ResizeRule, Target
+from mobiledet.utils.processes import keep_socket_paths_short
 
 WORKER_NICENESS = 10
 """Workers step back: the network's threads wait for the slowest of them, so interrupting one delays all."""
@@ -199,6 +200,8 @@ class Batches:
         workers: int = 0,
         pin_memory: bool = False,
     ) -> None:
+        if workers:
+            keep_socket_paths_short()
         self.sampler = sampler
         self._loader: DataLoader[Batch | ImageError] = DataLoader(
             images,  # type: ignore[arg-type]  # keyed by SampleKey, not by int

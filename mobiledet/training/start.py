@@ -20,6 +20,7 @@ from mobiledet.training.precision import choose_precision, process_rank
 from mobiledet.training.run import RESUMABLE_SETTINGS, Run
 from mobiledet.training.stopping import StopRequest
 from mobiledet.utils.files import create_run_folder, lock_run_folder, write_json
+from mobiledet.utils.processes import keep_socket_paths_short
 from mobiledet.weights.checkpoint import load_checkpoint
 from mobiledet.weights.store import resolve_weights
 from mobiledet.weights.transfer import InitialWeights, check_content, read_initial_weights
@@ -44,8 +45,10 @@ def start_run(
     Raises:
         MobiledetError: the data, the config or the folder can't be used.
     """
-    process_rank()  # these two fail, if they must, before a run folder is made
+    process_rank()  # these fail, if they must, before a run folder is made
     choose_precision(config.train.precision, choose_device(config.train.device, setting="train.device="))
+    if config.data.workers:
+        keep_socket_paths_short()
     weights = _initial_weights(config)
     if weights is not None:
         follow_weights(config.model, weights)  # a contradiction is reported before all images are checked

@@ -12,11 +12,19 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from mobiledet.errors import ConfigError
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 EXIT_SIGNAL = 128
 """A program stopped by signal ``n`` exits with ``128 + n``, as shells expect: 130 for Ctrl-C, 143 for SIGTERM."""
+
+SOCKET_FOLDER_BYTES = 71
+"""Longest folder for temporary files below which multiprocessing's ``/pymp-xxxxxxxx/listener-xxxxxxxx`` is an address.
+
+An address of AF_UNIX has 107 bytes on Linux, 103 on macOS.
+"""
 
 
 def child_variables(threads: int) -> dict[str, str]:
@@ -30,6 +38,34 @@ def child_variables(threads: int) -> dict[str, str]:
         "PYTHONPATH": path,
         "PYTHONSAFEPATH": "1",  # a torch.py in the working directory must not be imported
     }
+
+
+def keep_socket_paths_short() -> None:
+    """Have processes that share memory meet in a folder whose path fits into a socket's address, whatever TMPDIR says.
+
+    multiprocessing makes one folder for sockets and hands it on to the processes it starts. Where the path is too long,
+    a thread of the child fails and the parent waits for ever.
+
+    Raises:
+        ConfigError: Neither TMPDIR nor the usual folders will do.
+    """
+    from multiprocessing import util
+
+    if os.name != "posix":
+        return
+    before, wanted = tempfile.tempdir, tempfile.gettempdir()
+    try:
+        for folder in (wanted, "/tmp", "/var/tmp"):
+            if len(os.fsencode(folder)) <= SOCKET_FOLDER_BYTES and os.access(folder, os.W_OK | os.X_OK):
+                tempfile.tempdir = folder
+                util.get_temp_dir()
+                return
+    finally:
+        tempfile.tempdir = before
+    raise ConfigError(
+        f"TMPDIR={wanted} is longer than {SOCKET_FOLDER_BYTES} bytes, which leaves no room for the sockets of processes "
+        "that read images; set it to a shorter path, or use no such processes (data.workers=0, --workers 0)"
+    )
 
 
 def end_with_parent() -> None:

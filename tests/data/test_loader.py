@@ -264,3 +264,28 @@ def test_a_killed_worker_is_one_line(dataset):
     with pytest.raises(WorkerError, match=r"fewer data\.workers"):
         for _ in iterator:
             pass
+
+
+READ_BY_A_WORKER = """
+from pathlib import Path
+import sys
+from mobiledet.data.coco import load_coco
+from mobiledet.data.loader import Batches, DetectionImages, in_order
+from mobiledet.structures import ResizeRule
+images = DetectionImages(load_coco(Path(sys.argv[1]), "train"), resize=ResizeRule((64, 80)))
+print(sum(len(batch.image_ids) for batch in Batches(images, in_order(len(images), 5), workers=1)))
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sockets with paths")
+def test_a_long_folder_for_temporary_files_stops_no_worker(tiny_shapes, dataset, tmp_path):
+    folder = tmp_path / ("x" * (119 - len(str(tmp_path))))
+    folder.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", READ_BY_A_WORKER, str(tiny_shapes)],
+        env={**os.environ, "TMPDIR": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.stdout, done.stderr) == (f"{len(dataset)}\n", "")

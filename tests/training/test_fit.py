@@ -449,3 +449,13 @@ def test_times_of_before_a_resume_are_kept(tiny_shapes, tiny_config, tmp_path, s
     stop_after(None)
     assert resume_run(folder) == 0
     assert epochs() == ["1", "2"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sockets with paths")
+def test_no_short_folder_for_the_sockets_of_workers_is_reported_before_a_run_folder_is_made(
+    tiny_config, tiny_shapes, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(ConfigError, match="TMPDIR"):
+        start_run(tiny_config(tiny_shapes, f"train.output={tmp_path / 'runs'}", "data.workers=1"))
+    assert not (tmp_path / "runs").exists()
