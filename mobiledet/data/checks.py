@@ -53,7 +53,7 @@ from mobiledet.data.faults import CheckReport, Describe, Fault
 from mobiledet.data.images import ImageInfo, verify_images
 from mobiledet.errors import DataError, ImageError
 from mobiledet.structures import BoolArray, IntArray
-from mobiledet.utils.text import visible
+from mobiledet.utils.text import clean_name
 
 
 @dataclass(frozen=True)
@@ -149,11 +149,6 @@ def coco_sections(parsed: object, source: str) -> tuple[list[Entry], list[Entry]
             raise DataError(f"{source}: {key}[{wrong}] is {entries[wrong]!r:.60}; COCO has a dict there")
         sections.append(entries)
     return sections[0], sections[1], sections[2]
-
-
-def clean_name(text: str) -> str:
-    """A class name without spaces at its ends, with single ones inside, and without what can't be shown."""
-    return " ".join(visible(text).split())
 
 
 def heading_names(categories: list[Entry]) -> frozenset[str]:

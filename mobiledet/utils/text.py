@@ -69,6 +69,11 @@ def visible(text: str) -> str:
     )
 
 
+def clean_name(text: str) -> str:
+    """A class name without spaces at its ends, with single ones inside, and without what can't be shown."""
+    return " ".join(visible(text).split())
+
+
 _TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 

@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-from mobiledet.data.checks import clean_name as clean_name
 from mobiledet.data.faults import Fault, ImportLog
 from mobiledet.data.formats.tree import Tree
-from mobiledet.utils.text import alike_key
+from mobiledet.utils.text import alike_key, clean_name
 
 
 class Evidence(NamedTuple):

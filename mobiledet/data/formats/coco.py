@@ -14,7 +14,7 @@ from urllib.parse import unquote
 import numpy as np
 
 from mobiledet.data.annotation_checks import repeats, whole_numbers
-from mobiledet.data.checks import clean_name, coco_sections, heading_names, read_json, with_name, with_numbers
+from mobiledet.data.checks import coco_sections, heading_names, read_json, with_name, with_numbers
 from mobiledet.data.coco import OTHER_TASKS
 from mobiledet.data.faults import Describe, Fault, ImportLog
 from mobiledet.data.formats.base import (
@@ -30,7 +30,7 @@ from mobiledet.data.formats.base import (
 from mobiledet.data.formats.tree import Tree, split_name, split_of, stem, suffix
 from mobiledet.data.image_headers import EXTENSIONS
 from mobiledet.errors import DataError
-from mobiledet.utils.text import listing
+from mobiledet.utils.text import clean_name, listing
 
 
 @dataclass

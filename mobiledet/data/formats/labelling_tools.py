@@ -31,10 +31,11 @@ from mobiledet.data.formats.base import (
     head,
     note_unlabelled,
 )
-from mobiledet.data.formats.tree import Tree, split_name, split_of, stem, text_of
+from mobiledet.data.formats.tree import Tree, split_name, split_of, stem
 from mobiledet.data.formats.voc import parse_xml
 from mobiledet.errors import DataError
 from mobiledet.structures import Size
+from mobiledet.utils.encodings import text_of
 
 Points = Sequence[tuple[float, float]]
 

@@ -10,9 +10,10 @@ from typing import ClassVar
 from mobiledet.data.faults import Fault, ImportLog
 from mobiledet.data.formats.base import Evidence, Format, ImportedImages, head
 from mobiledet.data.formats.labelling_tools import LabelledImages, Shape
-from mobiledet.data.formats.tree import Tree, stem, suffix, text_of
+from mobiledet.data.formats.tree import Tree, stem, suffix
 from mobiledet.data.image_headers import EXTENSIONS
 from mobiledet.errors import DataError
+from mobiledet.utils.encodings import text_of
 
 
 def _rows(tree: Tree, file: str) -> Iterator[tuple[int, list[str]]]:

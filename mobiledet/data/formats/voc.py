@@ -30,9 +30,10 @@ from mobiledet.data.formats.base import (
     head,
     note_unlabelled,
 )
-from mobiledet.data.formats.tree import Tree, path_parts, split_name, split_of, stem, suffix, text_of
+from mobiledet.data.formats.tree import Tree, path_parts, split_name, split_of, stem, suffix
 from mobiledet.data.image_headers import EXTENSIONS
 from mobiledet.errors import DataError
+from mobiledet.utils.encodings import text_of
 
 _IMAGE_FOLDERS = ("JPEGImages", "images", "Images", "imgs", "img", "pictures")
 _MASK_FOLDERS = {"SegmentationClass", "SegmentationObject"}

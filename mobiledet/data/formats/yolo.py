@@ -14,22 +14,13 @@ from pathlib import Path
 
 from mobiledet.data.faults import Fault, ImportLog
 from mobiledet.data.formats.base import Evidence, Format, ImportedImages, SourceImage, head, note_alike
-from mobiledet.data.formats.tree import (
-    Tree,
-    is_file,
-    lies_below,
-    name_key,
-    split_name,
-    split_of,
-    stem,
-    suffix,
-    text_of,
-)
+from mobiledet.data.formats.tree import Tree, is_file, lies_below, name_key, split_name, split_of, stem, suffix
 from mobiledet.data.formats.yolo_names import NAME_FILES, ClassNumbers, shown
 from mobiledet.data.formats.yolo_rows import RowReader
 from mobiledet.data.formats.yolo_yaml import YoloYaml, find_yaml, read_yaml, resolve
 from mobiledet.data.image_headers import EXTENSIONS
 from mobiledet.errors import DataError
+from mobiledet.utils.encodings import text_of
 
 _IMAGE_FOLDERS = frozenset({"images", "imgs", "img", "image", "jpegimages"})
 _LABEL_FOLDERS = ("labels", "Labels", "label")

@@ -6,11 +6,11 @@ from pathlib import Path
 from posixpath import basename
 
 from mobiledet.data.faults import Fault, ImportLog
-from mobiledet.data.formats.base import clean_name
-from mobiledet.data.formats.tree import Tree, decode
+from mobiledet.data.formats.tree import Tree
 from mobiledet.data.formats.yolo_yaml import YoloYaml
 from mobiledet.errors import DataError
-from mobiledet.utils.text import listing
+from mobiledet.utils.encodings import decode
+from mobiledet.utils.text import clean_name, listing
 
 NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels", "labels.txt", "predefined_classes.txt", "classes.names")
 

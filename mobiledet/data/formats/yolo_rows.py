@@ -15,8 +15,9 @@ from pathlib import Path
 
 from mobiledet.data.faults import Fault, ImportLog
 from mobiledet.data.formats.base import SourceBox
-from mobiledet.data.formats.tree import HOW_TO_SAY, Tree, text_of
+from mobiledet.data.formats.tree import HOW_TO_SAY, Tree
 from mobiledet.errors import DataError
+from mobiledet.utils.encodings import text_of
 
 _PIXELS = 1.5
 """Shares of an image don't get this large by rounding; a row in which all four do is in pixels."""

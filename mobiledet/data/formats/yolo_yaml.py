@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from mobiledet.data.faults import Fault, ImportLog
-from mobiledet.data.formats.base import clean_name, head
-from mobiledet.data.formats.tree import HOW_TO_SAY, Tree, lies_below, path_parts, split_name, text_of, there
+from mobiledet.data.formats.base import head
+from mobiledet.data.formats.tree import HOW_TO_SAY, Tree, lies_below, path_parts, split_name, there
 from mobiledet.errors import DataError
+from mobiledet.utils.encodings import text_of
+from mobiledet.utils.text import clean_name
 
 SUFFIXES = (".yaml", ".yml")
 _PREFERRED = ("data", "dataset")
