@@ -177,6 +177,7 @@ def export(
     data: str | Path | None = None,
     split: str = "val",
     batch: int = 1,
+    max_detections: int | None = None,
     input_size: tuple[int, int] | None = None,
     force: bool = False,
     threads: int = 0,
@@ -192,6 +193,7 @@ def export(
         data: Folder of a data set to score both on, too.
         split: Which part of it.
         batch: Images at once.
+        max_detections: Most of an image; None as trained.
         input_size: ``(height, width)``, for models whose images keep their shape.
         force: Keep the file even if it finds too little.
         threads: Processor threads; 0 takes all cores.
@@ -212,6 +214,7 @@ def export(
         int8=int8,
         calibration=[Path(path) for path in named],
         batch=batch,
+        max_detections=max_detections,
         input_size=input_size,
         dataset=None if data is None else open_split(Path(data), split),
         force=force,

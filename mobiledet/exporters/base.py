@@ -34,6 +34,8 @@ class ExportOptions:
         method: How ranges are chosen, for ONNX.
         keep_float: Layers that aren't quantised, for ONNX.
         batch: Images at once.
+        max_detections: Of an image; None for the checkpoint's own.
+        labels: A file to write, too: the class names as `ModelCard.label_map` gives them.
         input_size: ``(height, width)`` for models whose images keep their shape; None for the model's own.
         images: Files and folders to compare on; none for generated ones.
         dataset: To score both on.
@@ -49,6 +51,8 @@ class ExportOptions:
     method: Method = "minmax"
     keep_float: Sequence[str] = ()
     batch: int = 1
+    max_detections: int | None = None
+    labels: Path | None = None
     input_size: Size | None = None
     images: Sequence[Path] = ()
     dataset: CocoDataset | None = None
@@ -72,6 +76,7 @@ class Exporter:
         int8_packages: What must be importable for INT8, beyond that; None where INT8 isn't offered.
         extra: The extra of ``setup.py`` that brings them.
         batches: Whether a model can take several images at once.
+        compared: Other models in the folder that is written, which are compared with the checkpoint, too.
         layer_errors: For INT8 with single layers kept in float: model, card and calibration batches to a dict with
             ``name`` and ``error`` for each layer, worst first; None where layers can't be chosen.
     """
@@ -82,6 +87,7 @@ class Exporter:
     int8_packages: tuple[str, ...] | None = None
     extra: str = "export-all"
     batches: bool = True
+    compared: tuple[str, ...] = ()
     layer_errors: Callable[[DetectionModel, ModelCard, Sequence[ImageArray]], list[dict[str, Any]]] | None = None
 
     @property

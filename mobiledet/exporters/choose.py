@@ -6,12 +6,19 @@ from pathlib import Path
 
 from mobiledet.errors import ModelFileError
 from mobiledet.exporters.base import Exporter
+from mobiledet.exporters.frigate import FRIGATE_EXPORTER
 from mobiledet.exporters.litert import LITERT_EXPORTER
 from mobiledet.exporters.ncnn import NCNN_EXPORTER
 from mobiledet.exporters.onnx import ONNX_EXPORTER
 from mobiledet.exporters.openvino import OPENVINO_EXPORTER
 
-EXPORTERS: tuple[Exporter, ...] = (ONNX_EXPORTER, OPENVINO_EXPORTER, NCNN_EXPORTER, LITERT_EXPORTER)
+EXPORTERS: tuple[Exporter, ...] = (
+    ONNX_EXPORTER,
+    OPENVINO_EXPORTER,
+    NCNN_EXPORTER,
+    LITERT_EXPORTER,
+    FRIGATE_EXPORTER,
+)
 """Everything that ``--format`` offers."""
 
 

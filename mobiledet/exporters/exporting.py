@@ -72,13 +72,16 @@ def export_model(source: str | Path, output: Path, options: ExportOptions) -> Ag
     from mobiledet.runtime.pytorch import PyTorchBackend
 
     exporter = find_exporter(options.format)
-    _check_output(exporter, output)
+    _check_output(exporter, output, options.labels)
     _check_options(exporter, options)
     check_packages(options.format, int8=options.int8)
     reference = Detector(source, threads=options.threads)
     if not isinstance(reference.backend, PyTorchBackend):
         raise ModelFileError(f"{source}: exported already; name the checkpoint it was made from")
     model = reference.backend.model
+    if (most := options.max_detections) is not None:  # the checkpoint is compared with the same limit
+        model.postprocess = replace(model.postprocess, max_detections=most)
+        reference.backend.card = replace(reference.card, max_detections=most)
     card = _exported_card(reference.card, options)
     calibration = _calibration(card, options) if options.int8 else []
     with temporary_output(output) as path:
@@ -91,10 +94,17 @@ def export_model(source: str | Path, output: Path, options: ExportOptions) -> Ag
             report = replace(report, layers=exporter.layer_errors(model, card, calibration[:PROBED]))
         for line in report.lines():
             logger.info("%s", line)
+        for name in exporter.compared:
+            other = _compare(reference, path / name, output, options)
+            for line in other.lines():
+                logger.info("%s: %s", name, line)
+            report = replace(report, problems=[*report.problems, *(f"{name}: {what}" for what in other.problems)])
         if report.problems and not options.force:
             raise ModelFileError(f"{output}: not written: {'; '.join(report.problems)}; --force keeps it all the same")
         path.replace(output)
     report.write(output)
+    if options.labels is not None:
+        options.labels.write_text(card.label_map(), encoding="utf-8")
     return report
 
 
@@ -116,9 +126,9 @@ def temporary_output(output: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _check_output(exporter: Exporter, output: Path) -> None:
-    for path in (output, report_path(output)):
-        if path.exists():
+def _check_output(exporter: Exporter, output: Path, labels: Path | None) -> None:
+    for path in (output, report_path(output), labels):
+        if path is not None and path.exists():
             raise ModelFileError(f"{path} exists already; name another with -o, nothing is overwritten")
     suffix, is_file = exporter.runtime.suffix, exporter.runtime.folder_file is None
     if is_file and output.suffix != suffix:

@@ -43,10 +43,40 @@ _RAREST_LOGIT = -7.0
 Range = tuple[float, float]
 
 
-def _write(
-    model: DetectionModel, card: ModelCard, path: Path, options: ExportOptions, calibration: Sequence[ImageArray]
+def write_litert(
+    model: DetectionModel,
+    card: ModelCard,
+    path: Path,
+    options: ExportOptions,
+    calibration: Sequence[ImageArray],
+    *,
+    pixels: bool = False,
 ) -> None:
+    """Write the file, as an :class:`mobiledet.exporters.base.Exporter` does.
+
+    With ``pixels`` it takes uint8 pixels in float32, too, as in INT8.
+
+    Raises:
+        ModelFileError: The model isn't an SSD on MobileNetV1, or can't be quantised.
+        OSError: The file can't be written.
+    """
     from mobiledet.exporters.graph import CandidateGraph
+
+    check_model(model)
+    net = CandidateGraph(model).model
+    ranges = None
+    if options.int8:
+        logger.info("measuring ranges on %d images ...", len(calibration))
+        ranges = measure_ranges(net, calibration)
+    path.write_bytes(seal(_Writer(net, card, ranges, pixels=pixels or options.int8).file()))
+
+
+def check_model(model: DetectionModel) -> None:
+    """Make sure that such a file can hold a model.
+
+    Raises:
+        ModelFileError: It can't.
+    """
     from mobiledet.models.mobilenet_v1 import MobileNetV1
     from mobiledet.models.ssd import SSDHead
 
@@ -56,12 +86,6 @@ def _write(
             f"{what}: {POSTPROCESS} decodes the anchors of an SSD, and the writer knows the layers of MobileNetV1, SSD "
             "and SSDLite only; export it as onnx, openvino or ncnn"
         )
-    net = CandidateGraph(model).model
-    ranges = None
-    if options.int8:
-        logger.info("measuring ranges on %d images ...", len(calibration))
-        ranges = measure_ranges(net, calibration)
-    path.write_bytes(seal(_Writer(net, card, ranges).file()))
 
 
 def measure_ranges(net: DetectionModel, images: Sequence[ImageArray]) -> dict[nn.Module, Range]:
@@ -98,12 +122,14 @@ class _Map(NamedTuple):
 
 
 class _Writer:
-    """Writes one detector, its batch-norm folded already; with ``ranges`` in INT8."""
+    """Writes one detector, its batch-norm folded already; with ``ranges`` in INT8, with ``pixels`` taking uint8."""
 
-    def __init__(self, net: DetectionModel, card: ModelCard, ranges: dict[nn.Module, Range] | None) -> None:
+    def __init__(
+        self, net: DetectionModel, card: ModelCard, ranges: dict[nn.Module, Range] | None, *, pixels: bool
+    ) -> None:
         from mobiledet.exporters.tflite_file import FileBuilder
 
-        self.net, self.card, self.ranges = net, card, ranges
+        self.net, self.card, self.ranges, self.pixels = net, card, ranges, pixels
         self.names = {module: name for name, module in net.named_modules()}
         self.mean, self.std = net.mean.flatten().tolist(), (1 / net.inverse_std.flatten()).tolist()
         self.builder = FileBuilder()
@@ -122,12 +148,13 @@ class _Writer:
         for pair in head.extra_layers.pairs:
             x = self._layers(x, pair)
             maps.append(x)
-        boxes = self._predictions(maps, head.bbox_predictors, 4, "boxes")
-        logits = self._predictions(maps, head.cls_predictors, head.num_outputs, "logits")
-        found = self._detections(boxes, logits, [x.shape[:2] for x in maps])
-        quantised = self.ranges is not None
+        # All convolutions first: edgetpu_compiler gives the processor all that follows what the Edge TPU can't do.
+        boxes = self._predictions(maps, head.bbox_predictors, "boxes")
+        logits = self._predictions(maps, head.cls_predictors, "logits")
+        joined = self._joined(boxes, 4, "boxes"), self._joined(logits, head.num_outputs, "logits")
+        found = self._detections(*joined, [x.shape[:2] for x in maps])
         version = self.card.versions.get("mobiledet", "")
-        about = detector_metadata("mobiledet detector", self.mean, self.std, version=version, quantised=quantised)
+        about = detector_metadata("mobiledet detector", self.mean, self.std, version=version, pixels=self.pixels)
         self.builder.metadata("TFLITE_METADATA", about)
         self.builder.metadata("checksum", MARK + BLANK)
         files = {LABEL_FILE: "".join(f"{name}\n" for name in self.card.names), CARD_FILE: self.card.to_json()}
@@ -139,8 +166,8 @@ class _Writer:
 
         shape = (*self.card.resize.size, 3)
         if self.ranges is None:
-            given = self.builder.tensor("image", (1, *shape), "FLOAT32")
-            return given, _Map(given, shape, None)
+            given = self.builder.tensor("image", (1, *shape), "UINT8" if self.pixels else "FLOAT32")
+            return given, _Map(self._normalised(given, shape) if self.pixels else given, shape, None)
         if len(set(self.mean)) > 1 or len(set(self.std)) > 1:
             raise ModelFileError("INT8 needs one mean and one deviation for all colours; export it in float")
         zero = round(self.mean[0])
@@ -149,6 +176,18 @@ class _Writer:
         inner = self.builder.tensor("pixels", (1, *shape), "INT8", step)
         self.builder.op("QUANTIZE", [given], [inner])
         return given, _Map(inner, shape, step)
+
+    def _normalised(self, given: int, shape: tuple[int, int, int]) -> int:
+        """uint8 pixels as ``(pixel - mean) / std``."""
+        scale = 1 / np.array(self.std, np.float32)
+        x = self.builder.tensor("pixels", (1, *shape), "FLOAT32")
+        self.builder.op("CAST", [given], [x], options={"inDataType": 3, "outDataType": 0})  # uint8, float32
+        for kind, values in (("MUL", scale), ("ADD", -np.array(self.mean, np.float32) * scale)):
+            stored = self.builder.tensor(f"{kind.lower()}.values", (3,), "FLOAT32", None, values)
+            out = self.builder.tensor(kind.lower(), (1, *shape), "FLOAT32")
+            self.builder.op(kind, [x, stored], [out])
+            x = out
+        return x
 
     def _layers(self, x: _Map, module: nn.Module) -> _Map:
         for conv, relu6 in _convolutions(module):
@@ -215,9 +254,9 @@ class _Writer:
         self.builder.op("PAD", [x.tensor, sides], [out], version=1 if x.step is None else 2)
         return _Map(out, shape, x.step), _VALID
 
-    def _predictions(self, maps: Sequence[_Map], predictors: nn.ModuleList, values: int, name: str) -> int:
-        """Real predictions ``(1, anchors, values)`` of all maps."""
-        parts = []
+    def _predictions(self, maps: Sequence[_Map], predictors: nn.ModuleList, name: str) -> list[tuple[_Map, nn.Conv2d]]:
+        """What the predictors of all maps give, each with its last convolution."""
+        outs = []
         for x, predictor in zip(maps, predictors, strict=True):
             *before, (conv, _) = _convolutions(predictor)
             for inner, relu6 in before:
@@ -228,7 +267,13 @@ class _Writer:
             elif self.ranges is not None:
                 low, high = self.ranges[conv]
                 self.ranges[conv] = max(low, min(_RAREST_LOGIT, high - 1)), high
-            out = self._conv(x, conv, False, order)
+            outs.append((self._conv(x, conv, False, order), conv))
+        return outs
+
+    def _joined(self, outs: Sequence[tuple[_Map, nn.Conv2d]], values: int, name: str) -> int:
+        """Real predictions ``(1, anchors, values)`` of all maps."""
+        parts = []
+        for out, conv in outs:
             tensor, count = out.tensor, out.shape[0] * out.shape[1] * out.shape[2] // values
             if out.step is not None:
                 tensor = self.builder.tensor(f"{self.names[conv]}.real", (1, *out.shape), "FLOAT32")
@@ -299,7 +344,7 @@ def _convolutions(module: nn.Module) -> Iterator[tuple[nn.Conv2d, bool]]:
 
 LITERT_EXPORTER = Exporter(
     runtime=LITERT,
-    write=_write,
+    write=write_litert,
     packages=("ai_edge_litert",),
     int8_packages=(),
     extra="litert",

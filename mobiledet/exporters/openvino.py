@@ -47,19 +47,27 @@ def write_openvino(graph: onnx.ModelProto | Any, card: ModelCard, folder: Path) 
         ModelFileError: OpenVINO can't read the graph, or can't write it.
         OSError: The folder exists, or can't be written.
     """
-    openvino = import_openvino()
-    model = graph if isinstance(graph, openvino.Model) else _convert(graph)
+    model = graph if isinstance(graph, import_openvino().Model) else _convert(graph)
+    folder.mkdir()
+    save_openvino(model, card, folder / MODEL_FILE)
+
+
+def save_openvino(model: Any, card: ModelCard, xml: Path) -> None:
+    """Write an ``openvino.Model`` into a folder that is there: ``xml``, its ``.bin`` and ``card.json``.
+
+    Raises:
+        ModelFileError: OpenVINO can't write it.
+        OSError: The folder can't be written to.
+    """
     # In plain ASCII: XML doesn't take every character that a class name may hold.
     model.set_rt_info(json.dumps(json.loads(card.to_json())), [KEY, "card"])
-    folder.mkdir()
-    xml = folder / MODEL_FILE
     try:
-        openvino.save_model(model, str(xml), compress_to_fp16=False)
+        import_openvino().save_model(model, str(xml), compress_to_fp16=False)
     except RuntimeError as error:  # a full disk, for example, which it doesn't name
         raise ModelFileError(
-            f"{folder}: OpenVINO can't write it: {one_line(error)}; make sure that the disk has room"
+            f"{xml.parent}: OpenVINO can't write it: {one_line(error)}; make sure that the disk has room"
         ) from None
-    write_folder_card(folder, card, (xml.name, xml.with_suffix(".bin").name))
+    write_folder_card(xml.parent, card, (xml.name, xml.with_suffix(".bin").name))
 
 
 def quantise_openvino(graph: onnx.ModelProto, images: Iterable[ImageArray], *, subset: int = SUBSET) -> Any:
@@ -107,10 +115,17 @@ def quantise_openvino(graph: onnx.ModelProto, images: Iterable[ImageArray], *, s
 def _write(
     model: DetectionModel, card: ModelCard, path: Path, options: ExportOptions, calibration: Sequence[ImageArray]
 ) -> None:
+    write_openvino(openvino_model(model, card, options, calibration), card, path)
+
+
+def openvino_model(
+    model: DetectionModel, card: ModelCard, options: ExportOptions, calibration: Sequence[ImageArray]
+) -> Any:
+    """A detector as an ``openvino.Model``; the arguments are those of an exporter's ``write``."""
     from mobiledet.exporters.onnx import trace_onnx
 
     graph = trace_onnx(model, size=card.resize.size, batch=card.batch)
-    write_openvino(quantise_openvino(graph, calibration) if options.int8 else graph, card, path)
+    return quantise_openvino(graph, calibration) if options.int8 else _convert(graph)
 
 
 def _convert(graph: onnx.ModelProto) -> Any:

@@ -28,6 +28,9 @@ OPTIONS = {
     "QUANTIZE": "QuantizeOptions",
     "DEQUANTIZE": "DequantizeOptions",
     "SOFTMAX": "SoftmaxOptions",
+    "CAST": "CastOptions",
+    "MUL": "MulOptions",
+    "ADD": "AddOptions",
 }
 """Name of the options table of each operation that has one."""
 
@@ -144,13 +147,11 @@ class _AlignedBuilder(flatbuffers.Builder):  # type: ignore[misc]
         return super().StartVector(elemSize, numElems, 16 if elemSize == 1 else alignment)
 
 
-def detector_metadata(
-    name: str, mean: Sequence[float], std: Sequence[float], *, version: str, quantised: bool
-) -> bytes:
+def detector_metadata(name: str, mean: Sequence[float], std: Sequence[float], *, version: str, pixels: bool) -> bytes:
     """TensorFlow Lite metadata of a detector that ends in ``TFLite_Detection_PostProcess``.
 
     Says that the input is an RGB image and how it is normalised, which output is which, and that ``LABEL_FILE`` names
-    the classes.
+    the classes. ``pixels``: the image is uint8.
     """
     b = flatbuffers.Builder(1024)
     enum = {"RGB": 1, "BOUNDARIES": 1, "RATIO": 0, "VALUE_LABELS": 3}
@@ -187,8 +188,7 @@ def detector_metadata(
 
     unit = table(2, _0=("byte", 1), _1=("offset", table(2, _0=floats(mean), _1=floats(std))))
     ends = [
-        floats([(limit - m) / s if not quantised else limit for m, s in zip(mean, std, strict=True)])
-        for limit in (255, 0)
+        floats([(limit - m) / s if not pixels else limit for m, s in zip(mean, std, strict=True)]) for limit in (255, 0)
     ]
     stats = table(2, _0=ends[0], _1=ends[1])
     given = tensor(

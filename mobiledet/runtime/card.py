@@ -64,6 +64,10 @@ class ModelCard:
         """The card as JSON, on one line."""
         return json.dumps({"format": FORMAT, "version": VERSION, **asdict(self)})
 
+    def label_map(self) -> str:
+        """Lines such as ``0 cat``, classes counted from 0, as Frigate, picamera2 and Coral's programs read them."""
+        return "".join(f"{index} {' '.join(name.split())}\n" for index, name in enumerate(self.names))
+
     def check(self) -> None:
         """Make sure that a network can be fed and read as it says.
 

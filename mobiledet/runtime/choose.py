@@ -7,14 +7,14 @@ from pathlib import Path
 
 from mobiledet.errors import MissingDependencyError, ModelFileError, install_extra
 from mobiledet.runtime.base import Backend, Runtime
-from mobiledet.runtime.litert import LITERT
+from mobiledet.runtime.litert import FRIGATE, LITERT
 from mobiledet.runtime.ncnn import NCNN
 from mobiledet.runtime.onnx import ONNX
 from mobiledet.runtime.openvino import OPENVINO
 from mobiledet.utils.addresses import is_address
 from mobiledet.weights.catalogue import find_source, no_such_model
 
-RUNTIMES: tuple[Runtime, ...] = (ONNX, OPENVINO, NCNN, LITERT)
+RUNTIMES: tuple[Runtime, ...] = (ONNX, OPENVINO, NCNN, LITERT, FRIGATE)
 """Everything that runs exported models. Checkpoints are run by PyTorch, see :mod:`mobiledet.runtime.pytorch`."""
 
 CHECKPOINT_PACKAGES = ("torch", "torchvision", "pydantic")

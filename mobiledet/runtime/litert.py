@@ -8,6 +8,7 @@ threads (class 2 on two, class 4 on four; LiteRT 2.1). Of other people's files i
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -164,3 +165,13 @@ class LitertBackend:
 
 
 LITERT = Runtime(name="litert", suffix=".tflite", open=LitertBackend, package="ai_edge_litert", extra="litert")
+
+FRIGATE_MODEL = "model.tflite"
+
+
+def _open_folder(path: Path, **settings: Any) -> LitertBackend:
+    return LitertBackend(path / FRIGATE_MODEL, **settings)
+
+
+FRIGATE = replace(LITERT, name="frigate", open=_open_folder, folder_file=FRIGATE_MODEL)
+"""A folder for Frigate, see :mod:`mobiledet.exporters.frigate`; of the models in it, the one that needs no OpenVINO."""

@@ -14,7 +14,7 @@ from mobiledet.errors import ModelFileError
 from mobiledet.runtime.base import RawDetections, Runtime, check_batch, graph_inputs
 from mobiledet.runtime.folder import read_folder_card
 from mobiledet.runtime.timing import time_shares
-from mobiledet.structures import ImageArray
+from mobiledet.structures import FloatArray, ImageArray
 
 MODEL_FILE = "model.xml"
 PRECISIONS = ("F32", "BF16", "F16")
@@ -54,6 +54,7 @@ class OpenvinoBackend:
         self._core = openvino.Core()
         self._device, self._settings = _device(self._core, provider or "cpu", threads)
         self._network = self._compile()
+        self._one_output = len(self._network.outputs) == 1  # as Frigate wants it, see mobiledet.exporters.frigate
         self._idle: list[Any] = []  # infer requests that no thread uses just now; they share weights and cores
 
     def run(self, images: ImageArray, score_threshold: float, iou_threshold: float) -> RawDetections:
@@ -65,7 +66,9 @@ class OpenvinoBackend:
             request = self._network.create_infer_request()
         try:
             # The outputs are copies: a request writes its next ones over these.
-            found = request.infer(graph_inputs(images, score_threshold, iou_threshold), share_inputs=True)
+            found = request.infer(self._inputs(images, score_threshold, iou_threshold), share_inputs=True)
+            if self._one_output:
+                return self._read_rows(found[0][0, 0], score_threshold)
             return RawDetections(found["boxes"], found["scores"], found["labels"].astype(np.int64, copy=False))
         finally:
             self._idle.append(request)
@@ -75,11 +78,25 @@ class OpenvinoBackend:
 
         Counting slows every node down a little, so only the proportion is taken from it.
         """
-        feeds = graph_inputs(images, self.card.score_threshold, self.card.iou_threshold)
+        feeds = self._inputs(images, self.card.score_threshold, self.card.iou_threshold)
         request = self._network.create_infer_request()
         return time_shares(
             lambda: request.infer(feeds, share_inputs=True), rounds, lambda: self._profile(feeds, rounds)
         )
+
+    def _inputs(self, images: ImageArray, score_threshold: float, iou_threshold: float) -> dict[str, Any]:
+        if not self._one_output:
+            return graph_inputs(images, score_threshold, iou_threshold)
+        if iou_threshold != self.card.iou_threshold:
+            raise ValueError(f"{self.path}: suppression is part of the file; iou_threshold can't be changed")
+        return {"images": images}
+
+    def _read_rows(self, rows: FloatArray, score_threshold: float) -> RawDetections:
+        """Detections from rows ``image, class, score, x1, y1, x2, y2``, in shares of the image."""
+        height, width = self.card.resize.size
+        rows = rows[rows[:, 2] >= max(score_threshold, 1e-9)]
+        boxes = rows[:, 3:] * np.array([width, height, width, height], np.float32)
+        return RawDetections(boxes[None], rows[None, :, 2], rows[None, :, 1].astype(np.int64) + 1)
 
     def _profile(self, feeds: dict[str, Any], rounds: int) -> float:
         """The network's share of a run."""

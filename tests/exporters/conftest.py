@@ -14,7 +14,7 @@ def traced_once():
 
     def traced(model, *, size, batch=1):
         weights = tuple(float(p.detach().double().abs().sum()) for p in (*model.parameters(), model.mean))
-        key = (type(model.head), weights, size, batch)
+        key = (type(model.head), weights, size, batch, model.postprocess)
         if key not in made:
             made[key] = trace(model, size=size, batch=batch)
         return made[key]

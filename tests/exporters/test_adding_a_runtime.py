@@ -54,9 +54,12 @@ def test_it_is_scored(model, tiny_shapes, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--format link --int8 --calibration .", "INT8 is offered for onnx and openvino and litert, not for link"),
+        (
+            "--format link --int8 --calibration .",
+            "INT8 is offered for onnx and openvino and litert and frigate, not for link",
+        ),
         ("--format link --batch 2", "link takes one image at a time"),
-        ("--format chain", "there is no format 'chain'; choose from onnx, openvino, ncnn, litert, link"),
+        ("--format chain", "there is no format 'chain'; choose from onnx, openvino, ncnn, litert, frigate, link"),
     ],
 )
 def test_what_it_cant_do_is_refused(tiny_checkpoint, tmp_path, words, message):

@@ -15,6 +15,7 @@ from mobiledet.evaluation.predictions import model_record, predict_dataset
 from mobiledet.exporters import exporting
 from mobiledet.exporters.agreement import Agreement, AgreementReport
 from mobiledet.exporters.base import ExportOptions
+from mobiledet.exporters.choose import format_of
 from mobiledet.exporters.exporting import export_model
 from mobiledet.utils.machine import instruction_set
 
@@ -76,6 +77,20 @@ def test_an_exported_file_scores_like_its_checkpoint(tiny_checkpoint, tmp_path, 
     assert record["precision"] == "float32"
     assert record["runtime"].startswith("onnxruntime")
     assert record["checkpoint"]["file"] == str(checkpoint)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.tflite"])
+def test_it_may_give_fewer_detections_and_write_the_class_names(tiny_checkpoint, tmp_path, name):
+    labels, image = tmp_path / "labels.txt", make_images(1)[0]
+    options = ExportOptions(format_of(tmp_path / name), max_detections=10, labels=labels, threads=1)
+    report = export_model(tiny_checkpoint("sigmoid"), tmp_path / name, options)
+    assert report.agreement.matched_share == 1
+    found, wanted = (Detector(path, threads=1)(image) for path in (tmp_path / name, tiny_checkpoint("sigmoid")))
+    assert len(found) == 10 < len(wanted)
+    np.testing.assert_allclose(found.scores, wanted.scores[:10], atol=1e-5)
+    assert labels.read_text(encoding="utf-8") == '0 cat\n1 a "dog" <&> ü\n2 \x01 hat\n'
+    with pytest.raises(ModelFileError, match=r"labels\.txt exists already"):
+        export_model(tiny_checkpoint("sigmoid"), tmp_path / f"another {name}", options)
 
 
 def test_a_broken_image_is_left_out_of_the_calibration(tiny_checkpoint, tmp_path, photographs, caplog):

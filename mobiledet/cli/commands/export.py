@@ -5,6 +5,7 @@
     mobiledet export runs/mine/1/best.pt -o model_openvino --format openvino
     mobiledet export runs/mine/1/best.pt -o model_ncnn --format ncnn
     mobiledet export runs/mine/1/best.pt -o model.tflite --int8 --calibration data/mine/train2017
+    mobiledet export runs/mine/1/best.pt -o frigate --format frigate --int8 --calibration data/mine/train2017
 
 Both are run on the same images (--images, --data, or generated ones); the result is written beside the file as
 MODEL.certificate.json. A file that finds too little is refused unless --force.
@@ -28,6 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--format", type=_format, help="what runs it (default: by the name, else onnx); a wrong name lists them"
     )
     parser.add_argument("--batch", type=at_least(1), default=1, help="images at once (default: 1)")
+    parser.add_argument(
+        "--max-detections", type=at_least(1), metavar="N", help="most of an image (default: as trained, mostly 100)"
+    )
+    parser.add_argument(
+        "--labels", type=Path, metavar="FILE", help="write the class names, too: lines such as '0 cat'; must not exist"
+    )
     parser.add_argument(
         "--input-size",
         type=image_size,
@@ -96,6 +103,8 @@ def run(arguments: argparse.Namespace) -> None:
         method=arguments.method,
         keep_float=arguments.keep_float,
         batch=arguments.batch,
+        max_detections=arguments.max_detections,
+        labels=arguments.labels,
         input_size=arguments.input_size,
         images=arguments.images,
         dataset=dataset,
