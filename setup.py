@@ -50,8 +50,8 @@ SCORE = ["pycocotools>=2.0.8", "pydantic>=2.10", "pyyaml>=6.0"]
 EXPORT = ["onnx>=1.17", "onnxscript>=0.7"]
 OPENVINO = ["openvino>=2025.0"]
 NCNN = ["ncnn>=1.0.20260114"]
-# The converter's schema comes with the runtime.
-LITERT = ["ai-edge-litert>=2.1"]
+# The converter's schema comes with the runtime; requests fetches the pretrained detector.
+LITERT = ["ai-edge-litert>=2.1", "flatbuffers>=24.3.25", "requests>=2.32"]
 EXPORT_ALL = [*EXPORT, *OPENVINO, *NCNN, "nncf>=2.14", "pnnx>=20260112"]
 
 # What `make docs` needs; ruff sets the signatures.

@@ -42,16 +42,15 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
 
-    from mobiledet.apps.benchmark.peers import open_peer
     from mobiledet.data.images import find_images, read_image
     from mobiledet.runtime.detector import Detector
 
     images = [read_image(path) for path in find_images([arguments.images])[:16]]
     rows: list[dict[str, Any]] = []
     calls: list[Callable[[int], Any]] = []
-    peer = open_peer("litert", str(arguments.litert), arguments.threads)
+    peer = Detector(arguments.litert, threads=arguments.threads)
     rows.append({"model": "LiteRT, COCO detector 0.75, 300, INT8"})
-    calls.append(lambda number: peer.call(images[number % len(images)]))
+    calls.append(lambda number: peer(images[number % len(images)]))
     with tempfile.TemporaryDirectory() as folder:
         for alpha in arguments.alphas:
             for size in arguments.sizes:

@@ -41,7 +41,8 @@ def compare(tflite: Path, images: list[Path]) -> list[str]:
     from mobiledet.models.build import build_detector
     from mobiledet.preprocess import fit_image
     from mobiledet.weights.importing import import_weights
-    from mobiledet.weights.tflite.graph import POSTPROCESS, read_tflite
+    from mobiledet.weights.tflite.contents import POSTPROCESS
+    from mobiledet.weights.tflite.graph import read_tflite
     from mobiledet.weights.tflite.ssd import stored_anchors
 
     content = import_weights(tflite)

@@ -118,6 +118,7 @@ def evaluate(
     workers: int = 2,
     threads: int = 0,
     device: str = "auto",
+    labels: str | Path | Sequence[str] | None = None,
 ) -> Metrics:
     """Score a model: the twelve COCO figures and AP by class.
 
@@ -132,13 +133,14 @@ def evaluate(
         workers: Processes that read images for a checkpoint.
         threads: Processor threads; 0 takes all cores.
         device: Of PyTorch, or a provider of the exported model's runtime.
+        labels: Names of the classes of a ``.tflite`` file that mobiledet didn't write: a text file, or the names.
 
     Raises:
         MobiledetError: The model or the data can't be used, or they have no class in common.
     """
     from mobiledet.runtime.choose import check_installed
 
-    check_installed(model)
+    check_installed(model, device)
     need_extra("score")
     share_cores()
     from mobiledet.data.opening import open_recorded_split, open_split
@@ -163,6 +165,7 @@ def evaluate(
         workers=workers,
         threads=threads,
         device=device,
+        labels=labels,
     )
     return score.metrics
 

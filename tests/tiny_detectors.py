@@ -17,12 +17,12 @@ HEADS = {
 
 
 def tiny_detector(head, *, padding="symmetric", num_classes=3):
-    """A detector and its card."""
+    """A detector and its card; ``head`` is one of `HEADS` by its name, or a head's settings."""
     config = ModelConfig(
         num_classes=num_classes,
         backbone=BackboneConfig(alpha=0.25, padding=padding),
         input_size=SIZE,
-        head=HEADS[head],
+        head=HEADS[head] if isinstance(head, str) else head,
     )
     torch.manual_seed(1)
     model = build_detector(config).eval()

@@ -132,6 +132,16 @@ def model(text: str) -> str:
     return text
 
 
+def add_labels(parser: argparse.ArgumentParser) -> None:
+    """What commands take that run models: ``--labels``."""
+    parser.add_argument(
+        "--labels",
+        type=existing,
+        metavar="FILE",
+        help="class names of a .tflite file that mobiledet didn't write: one a line, or numbered",
+    )
+
+
 def recipe(text: str) -> str:
     """For ``argparse``: a recipe's name or a config file.
 

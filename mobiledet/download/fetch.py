@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
-from mobiledet.errors import DownloadError, MissingDependencyError, SourceError, install_extra
+from mobiledet.errors import DownloadError, MissingDependencyError, SourceError
 from mobiledet.utils.addresses import http_request, without_user
 from mobiledet.utils.files import check_space, file_digest, locked, sync, write_json
 from mobiledet.utils.progress import bytes_bar
@@ -149,7 +149,7 @@ def fetch(
         import requests  # noqa: F401 -- looked for before anything is made
     except ImportError as error:
         raise MissingDependencyError(
-            f"fetching {what} needs requests: {install_extra('train')}; or save {remote.address} as {target.absolute()}"
+            f"fetching {what} needs requests: pip install requests; or save {remote.address} as {target.absolute()}"
         ) from error
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from mobiledet.data.coco import CocoDataset
 from mobiledet.evaluation.metrics import COCO_MAX_DETECTIONS, Metrics, score_detections
 from mobiledet.evaluation.predictions import checkpoint_record, metrics_record, model_record, predict_dataset
 from mobiledet.evaluation.thresholds import best_threshold
-from mobiledet.runtime.choose import find_runtime
+from mobiledet.runtime.choose import exported_path
 from mobiledet.runtime.detector import Detector
 from mobiledet.utils.progress import progress_bar
 from mobiledet.utils.text import count
@@ -66,6 +66,7 @@ def score_model(
     workers: int = 2,
     threads: int = 0,
     device: str = "auto",
+    labels: str | Path | Sequence[str] | None = None,
 ) -> Score:
     """Score a checkpoint or an exported model.
 
@@ -79,12 +80,13 @@ def score_model(
         workers: Processes that read images for a checkpoint.
         threads: Processor threads; 0 takes all cores.
         device: Of PyTorch, or a provider of the exported model's runtime.
+        labels: Names of the classes of a ``.tflite`` file that mobiledet didn't write.
 
     Raises:
         MobiledetError: The model or the data can't be used, or they have no class in common.
     """
-    detector = Detector(model, threads=threads, provider=device)
-    exported = find_runtime(model) is not None
+    detector = Detector(model, threads=threads, provider=device, labels=labels)
+    exported = exported_path(model, device)
     dataset = choose(detector.card.config)
     if limit is not None:
         dataset = dataset.first(limit)
@@ -94,8 +96,8 @@ def score_model(
             detector,
             detector.names,
             dataset,
-            batch_size=detector.card.batch if exported else batch_size,
-            workers=None if exported else workers,
+            batch_size=batch_size if exported is None else detector.card.batch,
+            workers=workers if exported is None else None,
             on_batch=bar.update,
         )
     truth = dataset.coco_json()
@@ -103,8 +105,8 @@ def score_model(
     warn_of_many_objects(dataset, min(most, detector.card.max_detections))
     metrics, threshold = score_detections(truth, results, max_detections=most), best_threshold(truth, results)
     which = (
-        model_record(model, detector)
-        if exported
-        else checkpoint_record(Path(detector.card.origin["file"]), detector.card.config)
+        checkpoint_record(Path(detector.card.origin["file"]), detector.card.config)
+        if exported is None
+        else model_record(str(exported), detector)
     )
     return Score(metrics, threshold, results, metrics_record(metrics, threshold, which))

@@ -20,10 +20,10 @@ import numpy as np
 from mobiledet.errors import ModelFileError
 from mobiledet.exporters.base import Exporter, ExportOptions
 from mobiledet.runtime.card import ModelCard
-from mobiledet.runtime.litert import CARD_FILE, LITERT
+from mobiledet.runtime.litert import LITERT
 from mobiledet.runtime.onnx import BLANK, MARK, seal
 from mobiledet.structures import ImageArray
-from mobiledet.weights.tflite.graph import BOX_SCALES, POSTPROCESS
+from mobiledet.weights.tflite.contents import BOX_SCALES, CARD_FILE, POSTPROCESS
 
 if TYPE_CHECKING:
     from torch import nn

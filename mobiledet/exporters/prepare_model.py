@@ -7,8 +7,8 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
-from mobiledet.errors import MissingDependencyError, MobiledetError, install_extra
-from mobiledet.runtime.choose import check_installed
+from mobiledet.errors import MobiledetError
+from mobiledet.runtime.choose import check_installed, published_file
 from mobiledet.utils.files import cache_folder
 from mobiledet.version import __version__
 from mobiledet.weights.catalogue import PretrainedSource, find_source, no_such_model
@@ -33,22 +33,16 @@ def check_runnable(model: str, *, provider: str | None = None) -> None:
     if not model.strip():
         raise no_such_model(model)  # as a path it means this folder
     source = None if Path(model).exists() else find_source(model)
-    if source is None or provider is not None:
-        check_installed(model)
-    elif not _exported_file(source).exists() and find_spec("torch") is None:
-        raise MissingDependencyError(
-            f"{model}: fetching and converting it needs PyTorch, which is not installed; {install_extra('export')}; or "
-            f"on a computer with it, run mobiledet export {model} -o coco.onnx, copy the file here and name it: "
-            "--model coco.onnx"
-        )
+    if source is None or provider is not None or not _exported_file(source).exists():
+        check_installed(model, provider)
 
 
 def prepare_model(model: str, *, threads: int = 0) -> str | Path:
     """What to give a `Detector` for live use: an exported file instead of a name, anything else as it is.
 
     The first call with a name exports it, which takes some ten seconds and the packages of the extra ``export``; later
-    ones need neither. Without those packages, but with PyTorch, the name is given back, which runs at a third of the
-    speed.
+    ones need neither. Without those packages the name is given back: without PyTorch it runs from its publisher's own
+    file, with it at a third of the speed.
 
     Raises:
         ModelFileError: There is no such file or name.
@@ -62,6 +56,8 @@ def prepare_model(model: str, *, threads: int = 0) -> str | Path:
     exported = _exported_file(source)
     if exported.exists():
         return exported
+    if published_file(model) is not None:
+        return model
     if find_spec("onnx") is None or find_spec("onnxscript") is None:
         logger.info(
             '%s runs in PyTorch; with pip install "mobiledet[export]" it is exported once and runs three times as fast',

@@ -51,7 +51,9 @@ class Runtime:
         open: Loads a model: its path, and by name ``threads``, ``provider`` and ``spin``, as ``Detector`` has them.
         folder_file: Name of that file where a model is a folder; None where the file is the model.
         package: The Python package that it needs; None where Python and NumPy do.
+        instead: Packages any of which will do as well.
         extra: The extra of ``setup.py`` that brings the package; None where the base install does, or nothing.
+        takes_labels: Whether ``open`` takes ``labels``, too: names of the classes of a file that doesn't have them.
     """
 
     name: str
@@ -59,7 +61,9 @@ class Runtime:
     open: Callable[..., Backend]
     folder_file: str | None = None
     package: str | None = None
+    instead: tuple[str, ...] = ()
     extra: str | None = None
+    takes_labels: bool = False
 
     def recognises(self, path: Path) -> bool:
         """Whether ``path`` means a model of this kind."""
@@ -73,7 +77,7 @@ class Runtime:
         Raises:
             MissingDependencyError: It isn't.
         """
-        if self.package is not None and find_spec(self.package) is None:
+        if self.package is not None and not any(map(find_spec, (self.package, *self.instead))):
             how = install_extra(self.extra) if self.extra else f"pip install {self.package}"
             raise MissingDependencyError(
                 f"{path}: running it needs the package {self.package}, which is not installed; {how}"

@@ -26,8 +26,9 @@ class Detector:
     Loading is done once; afterwards one detector may be called from several threads at the same time.
 
     Args:
-        model: An exported ``.onnx`` file, an OpenVINO or ncnn folder, a checkpoint, a run folder, or pretrained weights
-            by name; PyTorch is needed, and loaded, for the last three only. Or a backend that is loaded already.
+        model: An exported ``.onnx`` or ``.tflite`` file, an OpenVINO or ncnn folder, a checkpoint, a run folder, or
+            pretrained weights by name; PyTorch is needed, and loaded, for the last three only. Or a backend that is
+            loaded already.
         threads: Processor threads; 0 takes all cores.
         provider: Where it runs: an execution provider of ONNX Runtime, a device of OpenVINO or of PyTorch. None or
             ``"auto"`` takes the processor, and for checkpoints a GPU if there is one.
@@ -36,9 +37,12 @@ class Detector:
         iou_threshold: Overlap from which two boxes of one class are one object; None takes the model's own.
         spin: Whether ONNX Runtime's threads keep their cores busy for some 50 ms after a call, waiting for the next:
             faster when call follows call, a waste of power when images come from a camera.
+        labels: Names of the classes of a ``.tflite`` file that mobiledet didn't write: a text file, see
+            :func:`mobiledet.weights.class_lists.parse_class_list`, or the names themselves in the order of its outputs.
+            They win over names that are packed into it.
 
     Raises:
-        ModelFileError: There is no such file, or it is damaged or foreign.
+        ModelFileError: There is no such file, it is damaged or foreign, or ``labels`` don't fit it.
         MissingDependencyError: The package that runs it isn't installed.
         MobiledetError: A checkpoint can't be used.
         ValueError: A threshold outside 0..1, or a negative number of threads.
@@ -57,12 +61,13 @@ class Detector:
         score_threshold: float | None = None,
         iou_threshold: float | None = None,
         spin: bool = True,
+        labels: str | Path | Sequence[str] | None = None,
     ) -> None:
         for what, value in (("score_threshold", score_threshold), ("iou_threshold", iou_threshold)):
             if value is not None and not 0 <= value <= 1:
                 raise ValueError(f"{what} is {value}; it must lie between 0 and 1")
         self.backend: Backend = (
-            open_backend(model, threads=threads, provider=provider, spin=spin)
+            open_backend(model, threads=threads, provider=provider, spin=spin, labels=labels)
             if isinstance(model, str | Path)
             else model
         )

@@ -104,8 +104,8 @@ def import_classifier(graph: TFLiteGraph) -> ImageNetBackbone:
     return ImageNetBackbone(
         config=found.config,
         input_size=found.input_size,
-        mean=(found.mean,) * 3,
-        std=(found.std,) * 3,
+        mean=found.normalisation.mean,
+        std=found.normalisation.std,
         state=state,
         classifier=find_classifier(graph, found.output(LAYERS[-1])),
         folded=True,

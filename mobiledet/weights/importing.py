@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mobiledet.config import Config
 from mobiledet.errors import CheckpointError
 from mobiledet.utils.files import file_digest
 from mobiledet.version import __version__
 from mobiledet.weights.catalogue import SOURCES
+from mobiledet.weights.class_lists import read_class_list
 from mobiledet.weights.imagenet import import_classifier, import_timm
 from mobiledet.weights.tflite.graph import read_tflite
+from mobiledet.weights.tflite.own import import_own
 from mobiledet.weights.tflite.ssd import import_ssd, is_ssd
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
 
 def import_weights(path: Path, *, labels: Path | None = None, name: str | None = None) -> dict[str, Any]:
-    """Read a TensorFlow Lite detector or classifier, or timm's MobileNetV1.
+    """Read a TensorFlow Lite detector, ours or others', or classifier, or timm's MobileNetV1.
 
     Args:
         path: A ``.tflite`` or ``.safetensors`` file.
-        labels: Text file with a detector's class names, one a line in the order of its outputs.
+        labels: Text file with a detector's class names, see :func:`.class_lists.parse_class_list`.
         name: Of the config inside; by default the file's own.
 
     Returns:
@@ -39,13 +44,18 @@ def import_weights(path: Path, *, labels: Path | None = None, name: str | None =
     if path.suffix == ".safetensors":
         content |= import_timm(path).payload()
     else:
-        graph, names = read_tflite(path), _read_labels(labels)
+        graph, names = read_tflite(path), None if labels is None else read_class_list(labels)
         try:
-            if is_ssd(graph):
-                config, state, categories = import_ssd(graph, names)
-                plain = Config(name=name or _safe(path.stem), model=config).plain()
-                content |= {"config": plain, "categories": categories, "model": state, "ema": None, "epoch": 0}
-                content["folded"] = True
+            if graph.about.card is not None:
+                if names is not None:
+                    raise CheckpointError(
+                        "written by mobiledet export with its classes' names; leave labels (--labels) out"
+                    )
+                config, state, categories, content["threshold"] = import_own(graph)
+                content |= _detector(config, state, categories)
+            elif is_ssd(graph):
+                model, state, categories = import_ssd(graph, names)
+                content |= _detector(Config(name=name or _safe(path.stem), model=model), state, categories)
             else:
                 content |= import_classifier(graph).payload()
         except CheckpointError as error:
@@ -62,32 +72,25 @@ def import_weights(path: Path, *, labels: Path | None = None, name: str | None =
     return content
 
 
+def _detector(config: Config, state: dict[str, Tensor], categories: list[dict[str, Any]]) -> dict[str, Any]:
+    plain = config.plain()
+    return {"config": plain, "categories": categories, "model": state, "ema": None, "epoch": 0, "folded": True}
+
+
 def describe_weights(content: dict[str, Any]) -> str:
     """One line about what was imported."""
     if "config" in content:
         model = content["config"]["model"]
         height, width = model["input_size"]
+        head = "SSDLite" if model["head"]["kind"] == "ssdlite" else "SSD"
         return (
-            f"SSD on MobileNetV1 alpha {model['backbone']['alpha']:g}, {height}x{width} pixels, "
+            f"{head} on MobileNetV1 alpha {model['backbone']['alpha']:g}, {height}x{width} pixels, "
             f"{len(content['categories'])} classes"
         )
     height, width = content["input_size"]
     classes = len(content["classifier"]["bias"]) if content["classifier"] else 0
     what = f"classifier of {classes} classes" if classes else "features without a classifier"
     return f"MobileNetV1 alpha {content['backbone']['alpha']:g}, {height}x{width} pixels, {what}"
-
-
-def _read_labels(path: Path | None) -> tuple[str, ...] | None:
-    if path is None:
-        return None
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path}: can't be read as a list of class names: {error}") from None
-    names = tuple(line.strip() for line in lines if line.strip())
-    if not names:
-        raise CheckpointError(f"{path}: has no class names; write one a line, in the order of the outputs")
-    return names
 
 
 def _safe(stem: str) -> str:

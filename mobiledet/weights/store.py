@@ -133,13 +133,15 @@ def weights_fault(path: Path) -> str | None:
 
 
 def _tflite_fault(path: Path) -> str | None:
+    from mobiledet.weights.tflite.contents import read_contents
     from mobiledet.weights.tflite.graph import read_tflite
 
     try:
+        read_contents(path.read_bytes())
         read_tflite(path)
     except CheckpointError as error:
         return str(error).removeprefix(f"{path}: ")
-    except MissingDependencyError:  # reported when it is converted
+    except MissingDependencyError:  # only converting needs it
         pass
     return None
 

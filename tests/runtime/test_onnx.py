@@ -337,7 +337,7 @@ def test_missing_packages_are_named(sigmoid, tmp_path, monkeypatch):
     with pytest.raises(MissingDependencyError, match="export it where it was trained"):
         Detector(tmp_path / "best.pt")
     with pytest.raises(MissingDependencyError, match="needs torch"):
-        Detector("ssd_mobilenet_v1_075_coco")
+        Detector("mobilenetv1_100")
     with pytest.raises(ModelFileError, match="did you mean 'ssd_mobilenet_v1_075_coco'"):
         Detector("ssd_mobilenet_v1_075_coc")
     with pytest.raises(ModelFileError, match=r"no model .*in .* there are best.pt"):

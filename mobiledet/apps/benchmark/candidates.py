@@ -12,8 +12,8 @@ from typing import Any
 from mobiledet.errors import MobiledetError, ModelFileError
 from mobiledet.utils.text import did_you_mean
 
-PEERS = {"litert": "ai-edge-litert", "torchvision": "torchvision", "ultralytics": "ultralytics"}
-"""Name of each peer to the package that pip installs."""
+PEERS = ("torchvision", "ultralytics")
+"""Detectors of other projects, which bring their own model; named as the packages that pip installs."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Candidate:
 
     Attributes:
         label: Its name in the report; no two are alike.
-        kind: ``"model"``, ``"litert"``, ``"torchvision"``, ``"ultralytics"`` or ``"matrix"``.
-        target: Path or name as it was given; empty for peers that bring their own model.
+        kind: ``"model"``, ``"torchvision"``, ``"ultralytics"`` or ``"matrix"``.
+        target: Path or name of a model as it was given; empty for the others.
     """
 
     label: str
@@ -49,37 +49,30 @@ class CertificateSummary:
 
 def choose_candidates(models: Sequence[str], peers: Sequence[str]) -> list[Candidate]:
     """Rows for models and peers, in the order given; the same model twice shows how far its figures can be trusted."""
-    rows = [
-        Candidate(name, "litert" if Path(model).suffix == ".tflite" else "model", model)
-        for name, model in zip(_short_names(models), models, strict=True)
-    ]
-    return rows + [Candidate(peer, peer) for peer in peers if peer != "litert"]
+    rows = [Candidate(name, "model", model) for name, model in zip(_short_names(models), models, strict=True)]
+    return rows + [Candidate(peer, peer) for peer in peers]
 
 
-def parse_peers(text: str | None, models: Sequence[str]) -> tuple[list[str], list[str]]:
+def parse_peers(text: str | None) -> tuple[list[str], list[str]]:
     """The peers that ``--peers`` means.
 
     Args:
         text: Names with commas between, or ``all``; None for none.
-        models: The models of the command; LiteRT runs those that end in ``.tflite``.
 
     Returns:
         Those that can be run, and a line for each that can't.
 
     Raises:
-        MobiledetError: There is no such peer, or ``litert`` has nothing to run.
+        MobiledetError: There is no such peer.
     """
     words = [word.strip() for word in (text or "").split(",") if word.strip()]
     for word in words:
         if word != "all" and word not in PEERS:
             hint = did_you_mean(word, PEERS, otherwise=f"choose from all, {', '.join(PEERS)}")
             raise MobiledetError(f"--peers: unknown peer {word!r}; {hint}")
-    has_tflite = any(Path(model).suffix == ".tflite" for model in models)
-    if "litert" in words and not has_tflite:
-        raise MobiledetError("--peers litert: none of the models ends in .tflite; name one beside the others")
-    wanted = [peer for peer in PEERS if peer in words or ("all" in words and (peer != "litert" or has_tflite))]
-    missing = [peer for peer in wanted if importlib.util.find_spec(PEERS[peer].replace("-", "_")) is None]
-    lines = [f"{peer} is skipped: it is not installed; pip install {PEERS[peer]}" for peer in missing]
+    wanted = [peer for peer in PEERS if peer in words or "all" in words]
+    missing = [peer for peer in wanted if importlib.util.find_spec(peer) is None]
+    lines = [f"{peer} is skipped: it is not installed; pip install {peer}" for peer in missing]
     return [peer for peer in wanted if peer not in missing], lines
 
 

@@ -12,6 +12,8 @@ import numpy as np
 
 from mobiledet.detections import Detections
 from mobiledet.errors import MobiledetError
+from mobiledet.evaluation.metrics import COCO_MAX_DETECTIONS
+from mobiledet.runtime.card import ModelCard
 from mobiledet.structures import ImageArray, Size
 
 MATRIX_SIDE = 1024  # of the matrices whose product shows what the processor can do
@@ -28,7 +30,7 @@ class About:
         batch: Images it takes at once; times are of one of them.
         gmacs: Multiply-adds of one image, in billions; None where not counted yet.
         names: Class names; empty where it knows none, or its weights are random.
-        file: The checkpoint behind a name or a run folder.
+        file: The file or folder behind a name or a run folder.
         checkpoint: SHA-256 of the checkpoint it was made from, as far as it says.
         note: What a reader of its times must know.
     """
@@ -72,13 +74,18 @@ class MeasuredModel(ABC):
 class DetectorModel(MeasuredModel):
     """A model of ours, anything that the Detector takes, through the same calls that a user makes."""
 
-    def __init__(self, target: str, threads: int) -> None:
-        from mobiledet.runtime.choose import find_runtime
+    def __init__(self, target: str, threads: int, labels: str | None = None) -> None:
+        from mobiledet.runtime.choose import exported_path, takes_labels
         from mobiledet.runtime.detector import Detector
 
-        exported = find_runtime(target) is not None
+        exported = exported_path(target)
         # By default a checkpoint would take a GPU; this is about processors.
-        self.detector = Detector(target, threads=threads, provider=None if exported else "cpu")
+        self.detector = Detector(
+            target,
+            threads=threads,
+            provider="cpu" if exported is None else None,
+            labels=labels if labels is not None and takes_labels(target) else None,
+        )
         card = self.detector.card
         self.about = About(
             runtime=self.detector.backend.runtime,
@@ -87,9 +94,9 @@ class DetectorModel(MeasuredModel):
             batch=card.batch,
             gmacs=card.gmacs or None,
             names=card.names,
-            file=None if exported else card.origin.get("file"),
+            file=card.origin.get("file") if exported is None else str(exported),
             checkpoint=card.origin.get("sha256"),
-            note=f"{card.batch} images at once, times are of one" if card.batch > 1 else "",
+            note=_note(card),
         )
 
     def call(self, image: ImageArray) -> object:
@@ -103,11 +110,18 @@ class DetectorModel(MeasuredModel):
         resize = median_ms(lambda: self.detector.fit(image), rounds)
         fitted, _ = self.detector.fit(image)
         inner = self.detector.backend.stages(np.repeat(fitted[None], batch, axis=0), rounds)
-        return {"whole": whole, "resize": resize, **{name: value / batch for name, value in inner.items()}}
+        stages: dict[str, float | None] = {"decode+nms": None}  # other people's .tflite files suppress in the network
+        return {"whole": whole, "resize": resize, **stages, **{name: part / batch for name, part in inner.items()}}
 
     def detect(self, images: Sequence[ImageArray]) -> list[Detections]:
         """See :class:`MeasuredModel`."""
         return self.detector(list(images))
+
+
+def _note(card: ModelCard) -> str:
+    if card.max_detections < COCO_MAX_DETECTIONS:
+        return f"{card.max_detections} detections at most, also for AP"
+    return f"{card.batch} images at once, times are of one" if card.batch > 1 else ""
 
 
 class MatrixProduct(MeasuredModel):

@@ -23,7 +23,6 @@ from mobiledet.apps.benchmark.candidates import (
 )
 from mobiledet.apps.benchmark.images import make_images, size_name
 from mobiledet.apps.benchmark.measured import About
-from mobiledet.apps.benchmark.peers import describe_tflite
 from mobiledet.apps.benchmark.process import WORKER, ModelRefusedError, Worker, WorkerFailedError
 from mobiledet.errors import DataError, MobiledetError
 from mobiledet.structures import ImageArray, Size
@@ -50,6 +49,7 @@ class Settings:
         sizes: ``(height, width)`` of the images; None is the network's own size.
         timeout: Seconds until a worker that doesn't answer is ended.
         seed: For the order within rounds.
+        labels: File with the class names of ``.tflite`` files that mobiledet didn't write.
         command: Starts a worker.
     """
 
@@ -61,6 +61,7 @@ class Settings:
     sizes: tuple[Size | None, ...] = ((480, 640), (720, 1280), None)
     timeout: float = 60.0
     seed: int = 0
+    labels: str | None = None
     command: tuple[str, ...] = WORKER
 
 
@@ -230,12 +231,11 @@ class Bench:
         )
         self._workers[candidate.label] = worker
         request = {"do": "load", "kind": candidate.kind, "target": candidate.target, "threads": self.settings.threads}
+        request["labels"] = self.settings.labels
         try:
             answer = worker.ask({**request, "image": image}, timeout=self.settings.timeout)
         except (ModelRefusedError, WorkerFailedError) as error:
-            if isinstance(error, ModelRefusedError) and (
-                candidate.kind == "model" or (candidate.target and not error.missing)
-            ):
+            if isinstance(error, ModelRefusedError) and candidate.kind == "model":
                 raise
             self._give_up(outcome, error)
             return
@@ -250,11 +250,9 @@ class Bench:
             self._workers.pop(candidate.label).close()
 
     def _describe(self, outcome: Outcome) -> None:
-        """Find out what needs no worker: size on disk, certificate, what a TensorFlow Lite file holds."""
+        """Find out what needs no worker: size on disk, certificate."""
         candidate = outcome.candidate
         assert outcome.about is not None
-        if candidate.kind == "litert":
-            outcome.about = describe_tflite(outcome.about, Path(candidate.target))
         if candidate.target:
             outcome.file_bytes = bytes_of(Path(outcome.about.file or model_path(candidate.target)))
         found = summarise_certificate(candidate)

@@ -5,119 +5,34 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mobiledet.apps.benchmark.candidates import PEERS
 from mobiledet.apps.benchmark.measured import About, MeasuredModel, median_ms
-from mobiledet.detections import Detections
-from mobiledet.errors import MissingDependencyError, MobiledetError, ModelFileError
-from mobiledet.preprocess import check_image, fit_image
-from mobiledet.structures import ImageArray, ImageGeometry, ResizeRule, Size
-from mobiledet.utils.machine import package_version
+from mobiledet.errors import MissingDependencyError, MobiledetError
+from mobiledet.structures import ImageArray, Size
 
 RANDOM = "random weights: speed only"
-POSTPROCESS = "TFLite_Detection_PostProcess"
 
 YOLO_YEARS = ("26", "12", "11", "v8")
 """Generations of Ultralytics' nano model, newest first."""
 
 
-def open_peer(kind: str, target: str, threads: int) -> MeasuredModel:
-    """Load a peer: ``"litert"`` with a ``.tflite`` file as its target, ``"torchvision"`` or ``"ultralytics"``.
+def open_peer(kind: str, threads: int) -> MeasuredModel:
+    """Load a peer: ``"torchvision"`` or ``"ultralytics"``.
 
     Raises:
-        MobiledetError: It isn't installed, or its file can't be used.
+        MobiledetError: It isn't installed, or can't be used.
     """
     try:
-        if kind == "litert":
-            return LiteRt(Path(target), threads)
         return TorchvisionSsdlite(threads) if kind == "torchvision" else UltralyticsNano(threads)
     except ImportError as error:
         raise MissingDependencyError(
-            f"{target or kind} is skipped: the package {error.name or kind} can't be imported ({error}); "
-            f"pip install {PEERS[kind]}"
+            f"{kind} is skipped: the package {error.name or kind} can't be imported ({error}); pip install {kind}"
         ) from None
-
-
-class LiteRt(MeasuredModel):
-    """A TensorFlow Lite SSD that takes uint8 images, with its own post-processing, run by LiteRT.
-
-    Raises:
-        ModelFileError: It is damaged, or not such a detector.
-    """
-
-    def __init__(self, path: Path, threads: int) -> None:
-        from ai_edge_litert import interpreter as litert
-
-        if not path.is_file():
-            raise ModelFileError(f"no model {str(path)!r}; correct the name")
-        try:
-            self._interpreter = litert.Interpreter(str(path), num_threads=threads)
-            self._interpreter.allocate_tensors()
-        except (ValueError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise ModelFileError(f"{path}: LiteRT can't open it ({reason}); fetch or export it again") from None
-        given, self._outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
-        shape = tuple(int(side) for side in given[0]["shape"])
-        if len(given) != 1 or len(shape) != 4 or shape[0] != 1 or shape[3] != 3 or given[0]["dtype"] != np.uint8:
-            raise ModelFileError(f"{path}: takes {shape} {given[0]['dtype'].__name__}; only (1, H, W, 3) uint8 is run")
-        if len(self._outputs) != 4 or len(self._outputs[0]["shape"]) != 3 or self._outputs[0]["shape"][-1] != 4:
-            raise ModelFileError(f"{path}: doesn't end in {POSTPROCESS}; only detectors that do are run")
-        self._input = given[0]["index"]
-        self._resize = ResizeRule((shape[1], shape[2]))
-        most = int(self._outputs[0]["shape"][1])
-        self.about = About(
-            runtime=f"LiteRT {package_version('ai-edge-litert')}",
-            precision="uint8",
-            input_size=self._resize.size,
-            note=f"its own post-processing, timed as part of the network; {most} detections at most, also for AP",
-        )
-
-    def call(self, image: ImageArray) -> Detections:
-        """See :class:`MeasuredModel`."""
-        check_image(image)
-        fitted, geometry = fit_image(image, self._resize)
-        return read_outputs(self._run(fitted), geometry)
-
-    def stages(self, image: ImageArray, rounds: int) -> dict[str, float | None]:
-        """See :class:`MeasuredModel`."""
-        fitted, _ = fit_image(image, self._resize)
-        return {
-            "whole": median_ms(lambda: self.call(image), rounds),
-            "resize": median_ms(lambda: fit_image(image, self._resize), rounds),
-            "network": median_ms(lambda: self._run(fitted), rounds),
-            "decode+nms": None,
-        }
-
-    def detect(self, images: Sequence[ImageArray]) -> list[Detections]:
-        """See :class:`MeasuredModel`."""
-        return [self.call(image) for image in images]
-
-    def _run(self, fitted: ImageArray) -> list[Any]:
-        self._interpreter.set_tensor(self._input, fitted[None])
-        self._interpreter.invoke()
-        return [self._interpreter.get_tensor(output["index"])[0] for output in self._outputs]
-
-
-def read_outputs(outputs: Sequence[Any], geometry: ImageGeometry) -> Detections:
-    """Detections in the image's pixels from the four outputs of ``TFLite_Detection_PostProcess``.
-
-    Args:
-        outputs: Boxes ``(N, 4)`` as y1, x1, y2, x2 in shares of the input's height and width, classes ``(N,)`` from 0
-            on, scores ``(N,)``, and how many of them count.
-        geometry: How the image was brought to the network's size.
-    """
-    shares, classes, scores, count = outputs
-    height, width = geometry.network_size
-    boxes = shares[:, [1, 0, 3, 2]] * np.array([width, height, width, height], np.float32)
-    kept = (np.arange(len(scores)) < count) & (scores > 0)
-    labels = classes[kept].astype(np.int64) + 1  # it counts classes from 0, without background
-    return Detections(geometry.to_original(boxes[kept]), scores[kept], labels)
 
 
 class TorchvisionSsdlite(MeasuredModel):
@@ -223,32 +138,3 @@ def _count(model: Any, run: Callable[[Any], object], size: Size) -> float:
     from mobiledet.models.cost import count_layers
 
     return round(sum(layer.mult_adds for layer in count_layers(model, run, size)) / 1e9, 4)
-
-
-def describe_tflite(about: About, path: Path) -> About:
-    """Class names and multiply-adds read from the file, without LiteRT; ``about`` unchanged where it can't be read."""
-    try:
-        from mobiledet.weights.coco_classes import COCO_SLOTS, coco_categories
-        from mobiledet.weights.tflite.graph import read_tflite
-
-        graph = read_tflite(path)
-    except (MobiledetError, ImportError):
-        return about
-    end = next((op for op in graph.ops if op.kind == POSTPROCESS), None)
-    slots = int(end.options.get("num_classes", 0)) if end is not None else 0
-    labels = graph.labels[1:] if graph.labels and len(graph.labels) == slots + 1 else graph.labels
-    if labels and len(labels) == slots:
-        names = tuple(labels)
-    elif slots == COCO_SLOTS:
-        by_id = {category["id"]: category["name"] for category in coco_categories()}
-        names = tuple(by_id.get(slot, f"unused {slot}") for slot in range(1, slots + 1))
-    else:
-        names = ()
-    total = 0
-    for op in graph.ops:
-        if op.kind in ("CONV_2D", "DEPTHWISE_CONV_2D"):
-            _, height, width, channels = graph.tensors[op.outputs[0]].shape
-            weights = graph.tensors[op.inputs[1]].shape
-            depth = weights[3] if op.kind == "CONV_2D" else 1
-            total += height * width * channels * weights[1] * weights[2] * depth
-    return replace(about, names=names, gmacs=round(total / 1e9, 4) or None)

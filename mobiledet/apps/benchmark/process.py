@@ -22,15 +22,7 @@ WORKER = (sys.executable, "-m", "mobiledet.apps.benchmark.worker")
 
 
 class ModelRefusedError(MobiledetError):
-    """A model can't be opened or used, for a reason the user can do something about.
-
-    Attributes:
-        missing: Whether a package isn't installed.
-    """
-
-    def __init__(self, message: str, *, missing: bool = False) -> None:
-        super().__init__(message)
-        self.missing = missing
+    """A model can't be opened or used, for a reason the user can do something about."""
 
 
 class WorkerFailedError(MobiledetError):
@@ -97,7 +89,7 @@ class Worker:
             self.close()
             raise WorkerFailedError(f"{self.label}: {answer['failed']}")
         if "error" in answer:
-            raise ModelRefusedError(str(answer["error"]), missing=bool(answer.get("missing")))
+            raise ModelRefusedError(str(answer["error"]))
         return answer
 
     def close(self) -> None:

@@ -33,7 +33,7 @@ def run_benchmark(
     """Measure models side by side.
 
     Args:
-        models: Anything that the Detector takes, and ``.tflite`` files.
+        models: Anything that the Detector takes.
         settings: How to measure.
         peers: Names with commas between, or ``all``; None for none.
         images: A folder of images to detect in; None for drawn ones.
@@ -47,7 +47,7 @@ def run_benchmark(
     _check_numbers(settings, limit)
     if data is None and (limit is not None or split != "val"):
         raise MobiledetError("--limit and --split choose from a data set; name it with --data ROOT")
-    installed, skipped = parse_peers(peers, models)
+    installed, skipped = parse_peers(peers)
     candidates = choose_candidates(models, installed)
     if not candidates:
         raise MobiledetError("nothing to measure; name a model, or --peers all")

@@ -18,28 +18,28 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mobiledet.errors import MissingDependencyError, MobiledetError
+from mobiledet.errors import MobiledetError
 from mobiledet.utils.processes import end_with_parent
 
 if TYPE_CHECKING:
     from mobiledet.apps.benchmark.measured import MeasuredModel
     from mobiledet.structures import ImageArray
 
-Opener = Callable[[str, str, int], "MeasuredModel"]
-"""Kind and target, as in `mobiledet.apps.benchmark.candidates.Candidate`, and threads to a loaded model."""
+Opener = Callable[[str, str, int, "str | None"], "MeasuredModel"]
+"""Kind and target, as in `mobiledet.apps.benchmark.candidates.Candidate`, threads and labels to a loaded model."""
 
 
-def open_model(kind: str, target: str, threads: int) -> MeasuredModel:
+def open_model(kind: str, target: str, threads: int, labels: str | None) -> MeasuredModel:
     """Load what is measured; a `MobiledetError` says why it can't be opened."""
     from mobiledet.apps.benchmark.measured import DetectorModel, MatrixProduct
 
     if kind == "model":
-        return DetectorModel(target, threads)
+        return DetectorModel(target, threads, labels)
     if kind == "matrix":
         return MatrixProduct()
     from mobiledet.apps.benchmark.peers import open_peer
 
-    return open_peer(kind, target, threads)
+    return open_peer(kind, threads)
 
 
 def serve(opener: Opener = open_model) -> None:
@@ -64,8 +64,6 @@ def _answer(requests: _Requests, request: dict[str, Any]) -> dict[str, Any]:
     try:
         found: dict[str, Any] = getattr(requests, request.pop("do"))(**request)
         return found
-    except MissingDependencyError as error:
-        return {"error": str(error), "missing": True}
     except MobiledetError as error:
         return {"error": str(error)}
     except Exception as error:  # whatever a runtime raises is reported under the model's name, and the others go on
@@ -82,7 +80,7 @@ class _Requests:
         self._send = send
         self._images: dict[str, ImageArray] = {}
 
-    def load(self, kind: str, target: str, threads: int, image: str) -> dict[str, Any]:
+    def load(self, kind: str, target: str, threads: int, labels: str | None, image: str) -> dict[str, Any]:
         """Load, and detect once: what it says about itself, and the memory before."""
         from mobiledet.utils.machine import memory_mib
 
@@ -91,7 +89,7 @@ class _Requests:
 
             cv2.setNumThreads(threads)
         before = memory_mib()
-        self._model = self._opener(kind, target, threads)
+        self._model = self._opener(kind, target, threads, labels)
         self._model.call(self._image(image))
         return {"about": asdict(self._model.about), "before_mib": before and before[0]}
 

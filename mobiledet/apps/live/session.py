@@ -39,9 +39,10 @@ _PORT = 8080
 class LiveOptions:
     """What a live run is asked to do, as the command line's help describes it.
 
-    ``threads`` 0 takes all cores; no ``provider`` is the processor; no ``threshold`` is what suits the model best; no
-    ``classes`` shows all; ``serve`` is a port, 0 for any that is free, and without it there is no browser view;
-    without a ``token`` there is a new one where others reach the host.
+    ``threads`` 0 takes all cores; no ``provider`` is the processor; ``label_file`` names the classes of a .tflite file
+    that isn't ours; no ``threshold`` is what suits the model best; no ``classes`` shows all; ``serve`` is a port, 0 for
+    any that is free, and without it there is no browser view; without a ``token`` there is a new one where others
+    reach the host.
     ``started`` is when the program was, on the clock of ``time.monotonic``; ``command`` is kept for the report.
     """
 
@@ -50,6 +51,7 @@ class LiveOptions:
     source_options: SourceOptions = field(default_factory=SourceOptions)
     threads: int = 0
     provider: str | None = None
+    label_file: Path | None = None
     threshold: float | None = None
     classes: Sequence[str] = ()
     labels: bool = True
@@ -124,6 +126,7 @@ class LiveRun:
             threads=options.threads,
             provider=options.provider,
             score_threshold=LOWEST,
+            labels=options.label_file,
             # Spinning would keep cores busy that reading, drawing and encoding need, and would heat a board up.
             spin=False,
         )

@@ -14,15 +14,16 @@ import argparse
 import signal
 import sys
 
-from mobiledet.cli.common import EXIT_ERROR, existing, new_file
+from mobiledet.cli.common import EXIT_ERROR, add_labels, existing, new_file
 from mobiledet.errors import MobiledetError, need_extra
 from mobiledet.utils.processes import EXIT_SIGNAL
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument("models", nargs="*", metavar="model", help="exported file or folder, checkpoint, name, .tflite")
-    parser.add_argument("--peers", metavar="NAMES", help="also litert, torchvision, ultralytics (commas), or all")
+    parser.add_argument("models", nargs="*", metavar="model", help="exported file or folder, checkpoint, name")
+    add_labels(parser)
+    parser.add_argument("--peers", metavar="NAMES", help="also torchvision, ultralytics (commas), or all")
     parser.add_argument("--threads", type=int, default=1, help="processor threads of each (default: %(default)s)")
     parser.add_argument("--sizes", metavar="HxW,...", help="of the images; own: the network's (480x640,720x1280,own)")
     parser.add_argument(
@@ -59,6 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
         starts=arguments.starts,
         sizes=parse_sizes(DEFAULT_SIZES if arguments.sizes is None else arguments.sizes),
         timeout=arguments.timeout,
+        labels=None if arguments.labels is None else str(arguments.labels),
     )
     report = run_benchmark(
         arguments.models,

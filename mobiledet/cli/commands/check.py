@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from mobiledet.cli.common import (
+    add_labels,
     add_reading,
     at_least,
     data_format,
@@ -41,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--config", type=recipe, metavar="CONFIG", help="recipe whose input and anchors count (default: SSD-300)"
     )
     parser.add_argument("--model", type=model, metavar="CHECKPOINT", help="detector that looks for unlabelled objects")
+    add_labels(parser)
     parser.add_argument("--json", type=new_file, metavar="FILE", help="write the figures here too")
     parser.add_argument("--format", type=data_format, help="format of the data, such as yolo (default: recognised)")
     add_reading(parser)
@@ -63,7 +65,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.model:
         from mobiledet.runtime.detector import Detector
 
-        detector = Detector(arguments.model, threads=arguments.threads, provider=arguments.device)
+        detector = Detector(
+            arguments.model, threads=arguments.threads, provider=arguments.device, labels=arguments.labels
+        )
         finder = {"detect": detector, "detected_names": detector.names}
     recognised = recognise(arguments.data, arguments.format, reading_of(arguments))
     folder = arguments.output or free_folder(recognised.tree.root)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mobiledet.cli.common import at_least, existing, model, new_file, thread_count
+from mobiledet.cli.common import add_labels, at_least, existing, model, new_file, thread_count
 from mobiledet.errors import need_extra
 from mobiledet.utils.machine import share_cores
 
@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="detections per image and class that count (default: COCO's 100, or more where the model gives more)",
     )
+    add_labels(parser)
     parser.add_argument("--json", type=new_file, metavar="FILE", help="write the figures here")
     parser.add_argument("--results", type=new_file, metavar="FILE", help="write the detections here, as COCO results")
     parser.add_argument("--batch-size", type=at_least(1), default=16, help="of checkpoints")
@@ -47,7 +48,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Score and print."""
     from mobiledet.runtime.choose import check_installed
 
-    check_installed(arguments.model)
+    check_installed(arguments.model, arguments.device)
     need_extra("score")
     share_cores()
     from mobiledet.data.opening import open_recorded_split, open_split
@@ -73,6 +74,7 @@ def run(arguments: argparse.Namespace) -> None:
         workers=arguments.workers,
         threads=arguments.threads,
         device=arguments.device,
+        labels=arguments.labels,
     )
     print(format_metrics(score.metrics))
     if score.threshold is not None:

@@ -14,7 +14,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from mobiledet.cli.common import EXIT_ERROR, at_least, fraction, model, new_file, thread_count
+from mobiledet.cli.common import EXIT_ERROR, add_labels, at_least, fraction, model, new_file, thread_count
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threshold", type=fraction, help="minimum score shown (default: what suits the model best, or 0.5)"
     )
+    add_labels(parser)
     parser.add_argument("--classes", nargs="+", default=[], metavar="NAME", help="only these classes")
     parser.add_argument("--threads", type=thread_count, default=0, help="processor threads; 0 takes all cores")
     parser.add_argument("--device", default="auto", help="of PyTorch, or a provider of the exported model's runtime")
@@ -51,9 +52,9 @@ def run(arguments: argparse.Namespace) -> int:
     from mobiledet.utils.files import create_run_folder
     from mobiledet.utils.text import count, did_you_mean, listing
 
-    check_installed(arguments.model)
+    check_installed(arguments.model, arguments.device)
     inputs = find_inputs(arguments.inputs)
-    detector = Detector(arguments.model, threads=arguments.threads, provider=arguments.device)
+    detector = Detector(arguments.model, threads=arguments.threads, provider=arguments.device, labels=arguments.labels)
     for name in arguments.classes:
         if name not in detector.names:
             hint = did_you_mean(name, detector.names, otherwise=f"it knows {listing(detector.names)}")

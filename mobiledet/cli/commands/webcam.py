@@ -20,7 +20,7 @@ import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 from mobiledet.apps.live.sources.opening import source_examples  # noqa: E402
-from mobiledet.cli.common import UsageError, fraction, model, print_lines, thread_count  # noqa: E402
+from mobiledet.cli.common import UsageError, add_labels, fraction, model, print_lines, thread_count  # noqa: E402
 from mobiledet.errors import need_extra  # noqa: E402
 
 DEFAULT_MODEL = "ssd_mobilenet_v1_075_coco"
@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=DEFAULT_MODEL,
         help=f"exported file or folder, best.pt, or a name ({DEFAULT_MODEL})",
     )
+    add_labels(parser)
     parser.add_argument("--source", default="camera:0", help=f"{source_examples()} (default: camera:0)")
     parser.add_argument("--threads", type=thread_count, default=0, help="processor threads; 0 takes all cores")
     parser.add_argument("--device", default="auto", help="where the network runs, as in predict")
@@ -95,6 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
             stall_s=arguments.stall,
         ),
         threads=arguments.threads,
+        label_file=arguments.labels,
         provider=None if arguments.device == "auto" else arguments.device,
         threshold=arguments.threshold,
         classes=arguments.classes,

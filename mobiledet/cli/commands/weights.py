@@ -33,11 +33,10 @@ def run(arguments: argparse.Namespace) -> None:
     """List, fetch or convert."""
     if arguments.command == "list":
         _list()
-        return
-    need_extra("train")
-    if arguments.command == "fetch":
+    elif arguments.command == "fetch":
         _fetch(arguments.names)
     else:
+        need_extra("train")
         from mobiledet.weights.checkpoint import save_checkpoint
         from mobiledet.weights.importing import describe_weights, import_weights
 
@@ -60,6 +59,7 @@ def _list() -> None:
 
 def _fetch(names: list[str]) -> None:
     from mobiledet.errors import CheckpointError
+    from mobiledet.runtime.choose import check_installed, exported_path
     from mobiledet.weights.catalogue import SOURCES, find_source, suggest_name
     from mobiledet.weights.store import pretrained_checkpoint
 
@@ -68,4 +68,5 @@ def _fetch(names: list[str]) -> None:
         if source is None:
             known = f"there are {', '.join(source.name for source in SOURCES)}"
             raise CheckpointError(f"no pretrained weights {name!r}: {suggest_name(name, known)}")
-        print(f"{name}: {pretrained_checkpoint(source)}")
+        check_installed(name)
+        print(f"{name}: {exported_path(name) or pretrained_checkpoint(source)}")

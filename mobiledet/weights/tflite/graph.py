@@ -7,9 +7,6 @@ concerns storage: DEQUANTIZE of constants, QUANTIZE between operations.
 
 from __future__ import annotations
 
-import io
-import zipfile
-import zlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -18,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobiledet.errors import CheckpointError, MissingDependencyError, install_extra
+from mobiledet.weights.tflite.contents import FileContents, read_contents
 
 Reals: TypeAlias = NDArray[np.float64]
 
@@ -30,15 +28,6 @@ _DTYPES: dict[str, type[np.generic]] = {
     "INT8": np.int8,
     "INT16": np.int16,
 }
-
-MAX_LABELS = 1 << 20
-"""Bytes of a list of class names."""
-
-POSTPROCESS = "TFLite_Detection_PostProcess"
-"""The operation that ends a detector: decoding and suppression."""
-
-BOX_SCALES = {"y_scale": 10.0, "x_scale": 10.0, "h_scale": 5.0, "w_scale": 5.0}
-"""The Object Detection API's box coder, and ours."""
 
 _STORAGE_ONLY = ("QUANTIZE", "DEQUANTIZE")
 
@@ -106,13 +95,13 @@ class TFLiteGraph:
         tensors: All tensors; operations name them by index.
         ops: Operations in order of execution, without those that only concern storage.
         inputs: Indices of what goes in.
-        labels: Lines of a label file packed into the .tflite, if there is one.
+        about: What the file says about itself.
     """
 
     tensors: list[TFLiteTensor]
     ops: list[TFLiteOp]
     inputs: tuple[int, ...]
-    labels: tuple[str, ...] | None = None
+    about: FileContents
 
     def constant(self, op: TFLiteOp, place: int) -> Reals | None:
         """Real values of an operation's input; None where it is left out or computed."""
@@ -162,7 +151,7 @@ def read_tflite(path: Path) -> TFLiteGraph:
         raise CheckpointError(f"{path}: not a TensorFlow Lite file ({len(data):,} bytes); name a .tflite file")
     try:
         model = tflite.Model.GetRootAs(data, 0)
-        return _read_graph(tflite, model, packed_labels(data))
+        return _read_graph(tflite, model, read_contents(data))
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
     except Exception as error:  # offsets in a damaged file lead anywhere: struct.error, IndexError, TypeError, ...
@@ -171,7 +160,7 @@ def read_tflite(path: Path) -> TFLiteGraph:
         ) from None
 
 
-def _read_graph(tflite: Any, model: Any, labels: tuple[str, ...] | None) -> TFLiteGraph:
+def _read_graph(tflite: Any, model: Any, about: FileContents) -> TFLiteGraph:
     if model.SubgraphsLength() < 1:
         raise CheckpointError("a TensorFlow Lite file without a graph")
     graph = model.Subgraphs(0)
@@ -191,7 +180,7 @@ def _read_graph(tflite: Any, model: Any, labels: tuple[str, ...] | None) -> TFLi
     inputs = tuple(int(i) for i in graph.InputsAsNumpy()) if graph.InputsLength() else ()
     if any(not 0 <= i < len(tensors) for i in inputs):
         raise CheckpointError("a damaged TensorFlow Lite file: its inputs are tensors that don't exist")
-    return TFLiteGraph(tensors, ops, inputs, labels)
+    return TFLiteGraph(tensors, ops, inputs, about)
 
 
 def _read_tensor(model: Any, tensor: Any, types: dict[int, str]) -> TFLiteTensor:
@@ -253,34 +242,3 @@ def _custom_options(op: Any) -> dict[str, Any]:
         return {}
     options = flexbuffers.Loads(op.CustomOptionsAsNumpy().tobytes())
     return options if isinstance(options, dict) else {}
-
-
-def packed_text(data: bytes, ending: str) -> str | None:
-    """The one text with that ending in the archive that TensorFlow Lite's metadata tools append to the flatbuffer.
-
-    Raises:
-        CheckpointError: It is damaged or too large.
-    """
-    stream = io.BytesIO(data)
-    if not zipfile.is_zipfile(stream):
-        return None
-    try:
-        with zipfile.ZipFile(stream) as archive:
-            names = [name for name in archive.namelist() if name.endswith(ending)]
-            if len(names) != 1:
-                return None
-            with archive.open(names[0]) as file:
-                text = file.read(MAX_LABELS + 1)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # RuntimeError: a password, a compression
-        raise CheckpointError(f"the label file inside is damaged: {error}") from None
-    if len(text) > MAX_LABELS:
-        raise CheckpointError(
-            f"the label file inside unpacks to more than {MAX_LABELS:,} bytes; no list of classes does"
-        )
-    return text.decode("utf-8", "replace")
-
-
-def packed_labels(data: bytes) -> tuple[str, ...] | None:
-    """Lines of the label file in that archive, if there is one; raises as `packed_text`."""
-    text = packed_text(data, ".txt")
-    return None if text is None else tuple(line.strip() for line in text.splitlines() if line.strip())

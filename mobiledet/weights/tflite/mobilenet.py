@@ -11,6 +11,7 @@ from torch import Tensor
 from mobiledet.config import BackboneConfig
 from mobiledet.errors import CheckpointError
 from mobiledet.models.mobilenet_v1 import TABLE_1, scale_channels
+from mobiledet.weights.tflite.contents import Normalisation
 from mobiledet.weights.tflite.graph import TFLiteGraph, TFLiteOp
 
 MIN_CHANNELS = (8, 16)
@@ -44,15 +45,13 @@ class FoundBackbone:
         layers: Name below ``backbone.`` -> convolution, from the image on: ``layers.conv0``,
             ``layers.conv1.depthwise``, ``layers.conv1.pointwise``, ...
         input_size: ``(height, width)``.
-        mean: Subtracted from a channel's pixel values 0..255, which
-        std: then divides.
+        normalisation: Of pixels 0..255.
     """
 
     config: BackboneConfig
     layers: dict[str, FoldedConv]
     input_size: tuple[int, int]
-    mean: float
-    std: float
+    normalisation: Normalisation
 
     def output(self, name: str) -> int:
         """Index of the tensor that layer ``name`` (``"conv11"``) ends in."""
@@ -65,7 +64,7 @@ def find_backbone(graph: TFLiteGraph) -> FoundBackbone:
     Raises:
         CheckpointError: The graph is another network; says where it differs.
     """
-    size, mean, std = _image_input(graph)
+    size, normalisation = _image_input(graph)
     tensor = graph.inputs[0]
     layers: dict[str, FoldedConv] = {}
     for index, (kind, stride, _) in enumerate(TABLE_1):
@@ -78,7 +77,7 @@ def find_backbone(graph: TFLiteGraph) -> FoundBackbone:
             layers[name] = folded_conv(graph, op, name)
             tensor = layers[name].output
     channels = [len(layers[name].bias) for name in layers if not name.endswith("depthwise")]
-    return FoundBackbone(_backbone_config(graph, channels), layers, size, mean, std)
+    return FoundBackbone(_backbone_config(graph, channels), layers, size, normalisation)
 
 
 def folded_conv(graph: TFLiteGraph, op: TFLiteOp, name: str, *, relu6: bool = True) -> FoldedConv:
@@ -89,14 +88,20 @@ def folded_conv(graph: TFLiteGraph, op: TFLiteOp, name: str, *, relu6: bool = Tr
     Raises:
         CheckpointError: Something about it is not as in MobileNetV1 or SSD.
     """
-    weight, bias = graph.constant(op, 1), graph.constant(op, 2)
-    if weight is None or (bias is None and len(op.inputs) > 2 and op.inputs[2] >= 0):
-        raise CheckpointError(f"{name}: its weights are computed, not stored; convert the model after freezing it")
+    layer = stored_conv(graph, op, name)
     if not op.same or op.dilation != (1, 1):
         raise CheckpointError(f"{name}: its padding or dilation is not that of TensorFlow's SAME convolution")
     follows = _activation(graph, op)
     if follows != ("RELU6" if relu6 else "NONE"):
         raise CheckpointError(f"{name}: is followed by {follows}, MobileNetV1 has {'ReLU6' if relu6 else 'nothing'}")
+    return layer
+
+
+def stored_conv(graph: TFLiteGraph, op: TFLiteOp, name: str) -> FoldedConv:
+    """The same, whatever its padding and activation."""
+    weight, bias = graph.constant(op, 1), graph.constant(op, 2)
+    if weight is None or (bias is None and len(op.inputs) > 2 and op.inputs[2] >= 0):
+        raise CheckpointError(f"{name}: its weights are computed, not stored; convert the model after freezing it")
     # Stored as (out, height, width, in); depthwise as (1, height, width, channels).
     order = (3, 0, 1, 2) if op.kind == "DEPTHWISE_CONV_2D" else (0, 3, 1, 2)
     with np.errstate(all="ignore"):  # in damaged files; checked below
@@ -165,7 +170,7 @@ def folded_state(prefix: str, layer: FoldedConv, epsilon: float) -> dict[str, Te
     }
 
 
-def _image_input(graph: TFLiteGraph) -> tuple[tuple[int, int], float, float]:
+def _image_input(graph: TFLiteGraph) -> tuple[tuple[int, int], Normalisation]:
     if len(graph.inputs) != 1:
         raise CheckpointError(f"has {len(graph.inputs)} inputs, a detector or classifier has one image")
     tensor = graph.tensors[graph.inputs[0]]
@@ -173,12 +178,12 @@ def _image_input(graph: TFLiteGraph) -> tuple[tuple[int, int], float, float]:
         raise CheckpointError(f"takes {tensor.shape}, not images (1, height, width, 3)")
     size = (tensor.shape[1], tensor.shape[2])
     if tensor.dtype == "FLOAT32":
-        # Float files take what the training code's preprocessing gives: pixels 0..255 as -1..1.
-        return size, 127.5, 127.5
+        return size, graph.about.normalisation
     if tensor.range is None or not (tensor.scale[0] > 0 and np.isfinite(tensor.range).all()):
         raise CheckpointError(f"takes {tensor.dtype} images of unknown scale")
     darkest = 0 if tensor.dtype == "UINT8" else -128
-    return size, float(tensor.zero_point[0]) - darkest, 1.0 / float(tensor.scale[0])
+    mean, std = float(tensor.zero_point[0]) - darkest, 1.0 / float(tensor.scale[0])
+    return size, Normalisation((mean, mean, mean), (std, std, std))
 
 
 def _next_conv(graph: TFLiteGraph, tensor: int, kind: str, kernel: int, stride: int, name: str) -> TFLiteOp:

@@ -19,8 +19,9 @@ from mobiledet.errors import CheckpointError
 from mobiledet.models.mobilenet_v1 import layer_of_stride, scale_channels
 from mobiledet.models.ssd import MIN_EXTRA_CHANNELS
 from mobiledet.ops.anchors import AnchorSetting
-from mobiledet.weights.coco_classes import output_categories
-from mobiledet.weights.tflite.graph import BOX_SCALES, POSTPROCESS, Reals, TFLiteGraph, TFLiteOp
+from mobiledet.weights.class_lists import ClassList, output_categories
+from mobiledet.weights.tflite.contents import BOX_SCALES, POSTPROCESS
+from mobiledet.weights.tflite.graph import Reals, TFLiteGraph, TFLiteOp
 from mobiledet.weights.tflite.mobilenet import FoldedConv, find_backbone, folded_conv, folded_state
 
 _DIGITS = (*sorted(itertools.product((1, 2, 3), repeat=2), key=sum), (4, 4), (6, 6))
@@ -33,7 +34,7 @@ def is_ssd(graph: TFLiteGraph) -> bool:
 
 
 def import_ssd(
-    graph: TFLiteGraph, labels: tuple[str, ...] | None = None
+    graph: TFLiteGraph, labels: ClassList | None = None
 ) -> tuple[ModelConfig, dict[str, Tensor], list[dict[str, Any]]]:
     """Config, weights and categories of a detector.
 
@@ -57,17 +58,18 @@ def import_ssd(
     backbone_maps = [backbone.output(layer_of_stride(stride)) for stride in SSDConfig.strides]
     if maps != [op.inputs[0] for op in scores] or maps[:2] != backbone_maps:
         raise CheckpointError("its predictors don't use Conv11, Conv13 and the maps after it, as SSD's do")
-    slots = graph.tensors[logits.inputs[0]].shape[-1] - 1
-    _check_predictors(graph, end, boxes, scores, slots)
+    outputs = graph.tensors[logits.inputs[0]].shape[-1]
+    background = _background_columns(end, outputs)
+    _check_predictors(graph, boxes, scores, outputs)
     anchors = _anchor_settings(graph, end, boxes, backbone.input_size)
     extra = _extra_layers(graph, maps[1:])
-    categories = output_categories(slots, labels or graph.labels)
+    categories = output_categories(outputs - background, labels or graph.about.labels)
     config = ModelConfig(
         backbone=backbone.config,
         head=SSDConfig(extra_channels=_extra_channels(extra, backbone.config.alpha), **anchors),
         input_size=backbone.input_size,
-        mean=(backbone.mean,) * 3,
-        std=(backbone.std,) * 3,
+        mean=backbone.normalisation.mean,
+        std=backbone.normalisation.std,
         num_classes=len(categories),
     )
     epsilon = backbone.config.norm_epsilon
@@ -77,12 +79,12 @@ def import_ssd(
     for index, pair in enumerate(extra):
         for part, layer in enumerate(pair):
             state |= folded_state(f"head.extra_layers.pairs.{index}.{part}", layer, epsilon)
-    columns = [category["id"] for category in categories]  # of the scores, of which 0 is background
+    columns = [category["id"] - 1 + background for category in categories]
     for index, (box_op, class_op) in enumerate(zip(boxes, scores, strict=True)):
         box, score = (folded_conv(graph, op, f"predictor {index}", relu6=False) for op in (box_op, class_op))
         # TensorFlow predicts (dy, dx, dh, dw), we (dx, dy, dw, dh).
         state |= _pick_rows(f"head.bbox_predictors.{index}", box, 4, [1, 0, 3, 2])
-        state |= _pick_rows(f"head.cls_predictors.{index}", score, slots + 1, columns)
+        state |= _pick_rows(f"head.cls_predictors.{index}", score, outputs, columns)
     return config, state, categories
 
 
@@ -130,18 +132,21 @@ def _predictors(graph: TFLiteGraph, tensor: int, what: str) -> list[TFLiteOp]:
     return found
 
 
-def _check_predictors(
-    graph: TFLiteGraph, end: TFLiteOp, boxes: list[TFLiteOp], scores: list[TFLiteOp], slots: int
-) -> None:
-    """Four values a box, and a score for background before those of the classes."""
-    classes = end.options.get("num_classes", slots)
-    if slots < 1 or classes != slots:
+def _background_columns(end: TFLiteOp, outputs: int) -> int:
+    """How many of a box's scores come before those of the classes: one for background, or none."""
+    classes = end.options.get("num_classes", outputs - 1)
+    if classes < 1 or outputs - classes not in (0, 1):
         raise CheckpointError(
-            f"it has {slots + 1} scores a box for {classes} classes; only background and the classes can be imported"
+            f"it has {outputs} scores a box for {classes} classes; only one for each and one for background can be read"
         )
+    return int(outputs - classes)
+
+
+def _check_predictors(graph: TFLiteGraph, boxes: list[TFLiteOp], scores: list[TFLiteOp], outputs: int) -> None:
+    """Four values and all scores for each box."""
     for index, (box, score) in enumerate(zip(boxes, scores, strict=True)):
         values, columns = (graph.tensors[op.outputs[0]].shape[-1] for op in (box, score))
-        if values % 4 or values // 4 * (slots + 1) != columns:
+        if values % 4 or values // 4 * outputs != columns:
             raise CheckpointError(f"predictor {index}: {values} box values don't fit {columns} scores")
 
 

@@ -51,4 +51,4 @@ class Fake:
 
 
 if __name__ == "__main__":
-    worker.serve(lambda kind, target, threads: Fake(kind, target))
+    worker.serve(lambda kind, target, threads, labels: Fake(kind, target))

@@ -28,26 +28,24 @@ def test_labels_are_short_and_never_alike():
     assert labels("folder/") == ["folder"]
 
 
-def test_tflite_files_are_run_by_litert():
-    rows = choose_candidates(["a.tflite", "b.onnx"], ["litert", "torchvision"])
-    expected = [("litert", "a.tflite"), ("model", "b.onnx"), ("torchvision", "")]
+def test_models_come_before_peers():
+    rows = choose_candidates(["a.tflite", "b.onnx"], ["torchvision"])
+    expected = [("model", "a.tflite"), ("model", "b.onnx"), ("torchvision", "")]
     assert [(row.kind, row.target) for row in rows] == expected
 
 
-@pytest.mark.parametrize(("text", "words"), [("foo", ["'foo'", "torchvision"]), ("litert", ["ends in .tflite"])])
-def test_peers_that_make_no_sense(text, words):
+def test_peers_that_make_no_sense():
     with pytest.raises(MobiledetError) as error:
-        parse_peers(text, ["a.onnx"])
-    assert all(word in str(error.value) for word in words)
+        parse_peers("foo")
+    assert all(word in str(error.value) for word in ("'foo'", "torchvision"))
 
 
 def test_all_means_those_installed(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "ultralytics" else object())
-    assert parse_peers("all", ["a.onnx"])[0] == ["torchvision"]
-    there, lines = parse_peers("all", ["a.tflite"])
-    assert there == ["litert", "torchvision"]
+    there, lines = parse_peers("all")
+    assert there == ["torchvision"]
     assert lines == ["ultralytics is skipped: it is not installed; pip install ultralytics"]
-    assert parse_peers(None, ["a.onnx"]) == ([], [])
+    assert parse_peers(None) == ([], [])
 
 
 def write_report(model, **changes):
@@ -94,7 +92,7 @@ def test_a_certificate_that_is_damaged_and_models_that_have_none_to_show(tmp_pat
     (tmp_path / "a.onnx.certificate.json").write_text('{"passed": true}')
     assert summarise_certificate(Candidate("a", "model", str(tmp_path / "a.onnx"))).state == "damaged"
     assert summarise_certificate(Candidate("a", "model", str(tmp_path / "best.pt"))).state == "-"
-    assert summarise_certificate(Candidate("a", "litert", str(tmp_path / "a.tflite"))).state == "-"
+    assert summarise_certificate(Candidate("a", "torchvision")).state == "-"
 
 
 def test_sizes_are_height_first():

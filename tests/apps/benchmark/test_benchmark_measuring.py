@@ -126,7 +126,7 @@ def test_between_requests_a_worker_is_stopped_and_close_ends_it(quick):
 
 
 def request(target):
-    return {"do": "load", "kind": "model", "target": target, "threads": 1, "image": "nothing.npy"}
+    return {"do": "load", "kind": "model", "target": target, "threads": 1, "labels": None, "image": "nothing.npy"}
 
 
 def test_a_command_that_cannot_run_is_a_failure_not_a_traceback(quick):

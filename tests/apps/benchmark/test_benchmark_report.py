@@ -47,7 +47,7 @@ def odd_report():
         outcome("best.pt", 36.0, ap=19.92, certificate=CertificateSummary("-")),
         outcome("a\"b'<script>alert(1)</script>&amp;.onnx", 16.0, ap=19.8, certificate=forced),
         outcome("x" * 200, 6.5, ap=19.7, certificate=CertificateSummary("other model")),
-        outcome("peer.tflite", 14.0, kind="litert", about=quant, stage_blocks=merged, ap=18.0),
+        outcome("peer.tflite", 14.0, about=quant, stage_blocks=merged, ap=18.0),
         outcome("torchvision", 64.0, kind="torchvision", about=random, file_bytes=None),
         Outcome(Candidate("broken.onnx", "model", "broken.onnx"), problem="broken.onnx: its <process> ended"),
         data="a <folder>",

@@ -9,12 +9,16 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from foreign_tflite import write_foreign
 from programs import mobiledet, mobiledet_in_process
+from tiny_detectors import tiny_detector
 
 from mobiledet.apps.benchmark.measured import MATRIX_SIDE, DetectorModel, MatrixProduct
 from mobiledet.apps.benchmark.measuring import Settings
 from mobiledet.apps.benchmark.run import run_benchmark
 from mobiledet.errors import MobiledetError
+from mobiledet.exporters.base import ExportOptions
+from mobiledet.exporters.litert import LITERT_EXPORTER
 from mobiledet.runtime.card import ModelCard
 from mobiledet.structures import ResizeRule
 
@@ -125,6 +129,23 @@ def test_stages_of_a_real_model(tiny_onnx):
     stages = DetectorModel(str(tiny_onnx), 1).stages(np.zeros((40, 60, 3), np.uint8), 2)
     assert set(stages) == {"whole", "resize", "network", "decode+nms"}
     assert all(value > 0 for value in stages.values())
+
+
+def test_other_peoples_tflite_files_are_models_too(tmp_path):
+    """Named by a file where they have no names; one of ours beside them keeps its own."""
+    (tmp_path / "labels.txt").write_text("cat\ndog\n")
+    labels, image = str(tmp_path / "labels.txt"), np.zeros((40, 60, 3), np.uint8)
+    foreign = DetectorModel(str(write_foreign(tmp_path / "foreign.tflite")), 1, labels)
+    assert foreign.about.names == ("cat", "dog")
+    assert "4 detections at most" in foreign.about.note
+    stages = foreign.stages(image, 2)
+    assert stages["decode+nms"] is None
+    assert stages["whole"] > stages["network"] > 0
+    model, card = tiny_detector("sigmoid")
+    LITERT_EXPORTER.write(model, card, tmp_path / "own.tflite", ExportOptions("litert"), ())
+    own = DetectorModel(str(tmp_path / "own.tflite"), 1, labels)
+    assert own.about.names == card.names
+    assert own.stages(image, 2)["decode+nms"] > 0
 
 
 def test_a_batch_is_timed_by_the_image(monkeypatch):

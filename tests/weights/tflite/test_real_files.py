@@ -17,7 +17,8 @@ from mobiledet.runtime.detector import Detector
 from mobiledet.structures import ResizeRule
 from mobiledet.weights.imagenet import import_classifier
 from mobiledet.weights.importing import import_weights
-from mobiledet.weights.tflite.graph import POSTPROCESS, read_tflite
+from mobiledet.weights.tflite.contents import POSTPROCESS
+from mobiledet.weights.tflite.graph import read_tflite
 from mobiledet.weights.tflite.ssd import stored_anchors
 
 SSD = "ssd_mobilenet_v1_0.75_300_coco_quant.tflite"

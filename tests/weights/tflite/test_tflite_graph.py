@@ -11,7 +11,8 @@ from tflite_writer import write_classifier, write_ssd
 
 from mobiledet.errors import CheckpointError, MissingDependencyError
 from mobiledet.weights.importing import import_weights
-from mobiledet.weights.tflite.graph import MAX_LABELS, read_tflite
+from mobiledet.weights.tflite.contents import MAX_TEXT
+from mobiledet.weights.tflite.graph import read_tflite
 
 KINDS = ("float32", "float16", "uint8", "int8")
 
@@ -104,15 +105,15 @@ def test_labels_are_the_only_text_packed(tmp_path):
     plain = graph.finish([0], [0])
     path = tmp_path / "m.tflite"
     path.write_bytes(plain)
-    assert read_tflite(path).labels is None
+    assert read_tflite(path).about.labels is None
     path.write_bytes(with_label_file(plain, ["großer Hund ", "", "cat"]))
-    assert read_tflite(path).labels == ("großer Hund", "cat")
+    assert read_tflite(path).about.labels == ("großer Hund", "cat")
     stream = io.BytesIO(plain)
     with zipfile.ZipFile(stream, "a") as archive:
         archive.writestr("labels.txt", "a\n")
         archive.writestr("licence.txt", "b\n")
     path.write_bytes(stream.getvalue())
-    assert read_tflite(path).labels is None
+    assert read_tflite(path).about.labels is None
 
 
 def test_label_files_that_unpack_to_more_than_names_are_refused(tmp_path):
@@ -120,13 +121,13 @@ def test_label_files_that_unpack_to_more_than_names_are_refused(tmp_path):
     graph.tensor("x", (1,), "FLOAT32")
     stream = io.BytesIO(graph.finish([0], [0]))
     with zipfile.ZipFile(stream, "a", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("labels.txt", bytes(MAX_LABELS + 1))
+        archive.writestr("labels.txt", bytes(MAX_TEXT + 1))
     path = tmp_path / "m.tflite"
     path.write_bytes(stream.getvalue())
-    with pytest.raises(CheckpointError, match=f"more than {MAX_LABELS:,} bytes"):
+    with pytest.raises(CheckpointError, match=f"more than {MAX_TEXT:,} bytes"):
         read_tflite(path)
     path.write_bytes(stream.getvalue().replace(bytes(20), b"\7" * 20))
-    with pytest.raises(CheckpointError, match="label file inside is damaged"):
+    with pytest.raises(CheckpointError, match=r"damaged TensorFlow Lite file .*BadZipFile"):
         read_tflite(path)
 
 

@@ -10,7 +10,7 @@ from tflite_writer import LiteRT, at_least, write_ssd
 
 from mobiledet.config import config_from_plain
 from mobiledet.models.build import build_detector
-from mobiledet.weights.coco_classes import coco_categories
+from mobiledet.weights.class_lists import coco_categories
 from mobiledet.weights.importing import describe_weights, import_weights
 
 KINDS = ("float32", "float16", "uint8", "int8")
@@ -270,6 +270,15 @@ def test_labels_with_and_without_background(tmp_path, first, packed):
         path = write_ssd(tmp_path / "m.tflite", labels=("a", "b", "c")).path
         content = import_weights(path, labels=tmp_path / "labels.txt")
     assert [(c["id"], c["name"]) for c in content["categories"]] == [(1, "red car"), (2, "Bus"), (3, "tram")]
+
+
+def test_scores_without_background(tmp_path):
+    """Four columns for four classes: the first is a class."""
+    written = write_ssd(tmp_path / "m.tflite", num_classes=3, stated_classes=4)
+    content = import_weights(written.path)
+    assert [category["id"] for category in content["categories"]] == [1, 2, 3, 4]
+    rows = written.layers["class_predictor1"].bias
+    assert np.array_equal(content["model"]["head.cls_predictors.1.bias"].numpy(), rows)
 
 
 def test_outputs_without_a_class_are_left_out(tmp_path):
