@@ -27,8 +27,8 @@ class Detector:
 
     Args:
         model: An exported ``.onnx`` or ``.tflite`` file, an OpenVINO or ncnn folder, a checkpoint, a run folder, or
-            pretrained weights by name; PyTorch is needed, and loaded, for the last three only. Or a backend that is
-            loaded already.
+            pretrained weights by name; PyTorch is loaded for the last three only, and a pretrained detector runs
+            without it as well, in LiteRT. Or a backend that is loaded already.
         threads: Processor threads; 0 takes all cores.
         provider: Where it runs: an execution provider of ONNX Runtime, a device of OpenVINO or of PyTorch. None or
             ``"auto"`` takes the processor, and for checkpoints a GPU if there is one.

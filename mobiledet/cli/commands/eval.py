@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     def choose(settings: Mapping[str, Any]) -> CocoDataset:
         named = arguments.annotations, arguments.images
-        if arguments.data is None and named == (None, None):
+        if arguments.data is None and (named == (None, None) or not settings):
             return open_recorded_split(settings, arguments.split)
         root = arguments.data or Path(settings["data"]["root"])
         return open_split(root, arguments.split, annotations=named[0], images=named[1])

@@ -12,7 +12,7 @@ from mobiledet import Detector
 from mobiledet.config import SSDLiteConfig
 from mobiledet.errors import CheckpointError
 from mobiledet.exporters.base import ExportOptions
-from mobiledet.exporters.litert import LITERT_EXPORTER
+from mobiledet.exporters.litert import write_litert
 from mobiledet.weights.checkpoint import save_checkpoint
 from mobiledet.weights.importing import describe_weights, import_weights
 from mobiledet.weights.tflite.contents import CARD_FILE, read_contents
@@ -20,11 +20,11 @@ from mobiledet.weights.tflite.contents import CARD_FILE, read_contents
 pytest.importorskip("ai_edge_litert", reason="the package ai-edge-litert isn't installed")
 
 
-def exported(path, head, *, int8=False, **changes):
+def exported(path, head, *, int8=False, pixels=False, **changes):
     model, card = tiny_detector(head, **changes)
     card = replace(card, shown_threshold=0.37, config={"name": "mine", **card.config})
     calibration = [image[None] for image in make_images(4)] if int8 else ()
-    LITERT_EXPORTER.write(model, card, path, ExportOptions("litert", int8=int8), calibration)
+    write_litert(model, card, path, ExportOptions("litert", int8=int8), calibration, pixels=pixels)
     return model
 
 
@@ -40,6 +40,13 @@ def test_a_float_file_gives_the_checkpoint_back(tmp_path, head, padding):
     again = Detector(tmp_path / "again.pt", threads=1)
     assert again.card.names == NAMES
     found = again.backend.run(make_images(1), 0.01, 0.6)
+    assert_same(found, expected(model, make_images(1)))
+
+
+def test_so_does_one_that_takes_pixels(tmp_path):
+    model = exported(tmp_path / "m.tflite", "sigmoid", pixels=True)
+    save_checkpoint(tmp_path / "again.pt", import_weights(tmp_path / "m.tflite"))
+    found = Detector(tmp_path / "again.pt", threads=1).backend.run(make_images(1), 0.01, 0.6)
     assert_same(found, expected(model, make_images(1)))
 
 
