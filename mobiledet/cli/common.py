@@ -15,7 +15,7 @@ from mobiledet.errors import MobiledetError, install_extra
 from mobiledet.utils.addresses import is_address, without_user
 from mobiledet.utils.files import nearby, refuse_existing
 from mobiledet.utils.processes import EXIT_SIGNAL
-from mobiledet.utils.text import did_you_mean
+from mobiledet.utils.text import did_you_mean, printable
 
 if TYPE_CHECKING:
     from mobiledet.utils.settings import ReadingConfig
@@ -247,5 +247,6 @@ def run_and_exit(main: Callable[[], int | None], *, extra: str = "train") -> NoR
 
 
 def _report(error: object) -> int:
-    print(f"error: {error}", file=sys.stderr)
+    lines = (printable(line) for line in str(error).split("\n"))  # which may quote a file of anybody's
+    print("error:", "\n".join(lines), file=sys.stderr)
     return EXIT_ERROR

@@ -65,6 +65,7 @@ def check_annotations(
     category_ids: IntArray,
     sizes: IntArray,
     lost: Sequence[int] = (),
+    any_form: bool = True,
 ) -> AnnotationColumns:
     """Check the annotations; faults go to the report, what is sound into columns.
 
@@ -76,6 +77,7 @@ def check_annotations(
         category_ids: ``(K,)`` in ascending order.
         sizes: ``(N, 2)`` heights and widths; 0 where unknown.
         lost: N numbers of objects that aren't among the annotations because they can't be used; empty for none.
+        any_form: whether boxes that fit only in another form than COCO's are a fault.
     """
     found = _Annotations(annotations, images, image_ids, report)
     image_row, category_row = found.image_row, found.rows_of("category_id", category_ids, Fault.UNKNOWN_CATEGORY)
@@ -84,7 +86,7 @@ def check_annotations(
     iscrowd = _check_crowds(found)
     ids = _check_annotation_ids(found)
     size_of = sizes[np.maximum(image_row, 0)] if len(sizes) else np.zeros((len(boxes), 2), np.int64)
-    keep, clipped = _check_geometry(found, boxes, size_of, sound)
+    keep, clipped = _check_geometry(found, boxes, size_of, sound, any_form=any_form)
     doubled = _duplicates(keep, boxes, iscrowd, category_row, image_row)
     found.add(Fault.BOX_DUPLICATE, doubled)
     keep &= ~doubled
@@ -190,7 +192,7 @@ def _check_annotation_ids(found: _Annotations) -> IntArray:
 
 
 def _check_geometry(
-    found: _Annotations, boxes: Floats, sizes: IntArray, sound: BoolArray
+    found: _Annotations, boxes: Floats, sizes: IntArray, sound: BoolArray, *, any_form: bool
 ) -> tuple[BoolArray, BoolArray]:
     """Clips ``boxes`` in place; returns which boxes to keep and which were clipped."""
     limits = sizes[:, ::-1].astype(np.float64)  # (M, 2) width, height
@@ -198,7 +200,7 @@ def _check_geometry(
     high = low + extent
     flat = sound & (extent <= 0).any(axis=1)
     sound = sound & ~flat & (limits > 0).all(axis=1)  # the size of a missing image may be unknown
-    if form := _other_form(boxes[sound], limits[sound]):
+    if any_form and (form := _other_form(boxes[sound], limits[sound])):
         found.add(Fault.BOX_FORM, sound, more=lambda row: f" in {_size(sizes[row])}; all fit as {form}")
         sound = np.zeros_like(sound)
     outside = sound & ((low >= limits) | (high <= 0)).any(axis=1)

@@ -44,7 +44,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import numpy as np
 
@@ -53,6 +53,7 @@ from mobiledet.data.faults import CheckReport, Describe, Fault
 from mobiledet.data.images import ImageInfo, verify_images
 from mobiledet.errors import DataError, ImageError
 from mobiledet.structures import BoolArray, IntArray
+from mobiledet.utils.settings import ReadingConfig
 from mobiledet.utils.text import clean_name
 
 
@@ -90,9 +91,6 @@ class CocoColumns(AnnotationColumns):
 
 NAME_KEYS = ("fileName", "filename", "file", "path", "name", "url", "coco_url")
 """Where tools write an image's file name that don't write it under ``file_name``."""
-
-
-Orientation: TypeAlias = Literal["auto", "upright", "stored"]
 
 
 @contextmanager
@@ -166,13 +164,12 @@ def check_coco(
     progress: bool = False,
     known: Sequence[ImageInfo | ImageError] | None = None,
     lost: Sequence[int] = (),
-    doubtful: Literal["leave_out", "background"] = "leave_out",
-    orientation: Orientation = "auto",
+    reading: ReadingConfig | None = None,
 ) -> CocoColumns:
     """Check a parsed COCO file and its images; faults go to the report, what is sound into columns.
 
     The columns are fit for use once ``report.raise_if_errors()`` has passed. Images with annotations of which none can
-    be used are in them only with ``doubtful="background"``: to training they would say that nothing is there.
+    be used are in them only with ``reading.doubtful="background"``: to training they would say that nothing is there.
 
     ``known`` is for callers that have looked at the images already: for each entry of ``images`` what was found; no
     file is opened then. ``lost`` is for those that had to drop objects of some images, the number for each.
@@ -180,6 +177,7 @@ def check_coco(
     Raises:
         DataError: the file isn't COCO at all, so that nothing more can be said.
     """
+    reading = reading or ReadingConfig()
     images, annotations, categories = coco_sections(parsed, report.source)
     categories = _without_heads(categories, annotations, report)
     images, annotations = with_numbers(list(map(with_name, images)), annotations, "image_id", report.add)
@@ -188,9 +186,16 @@ def check_coco(
     category_ids, names = _check_categories(categories, report)
     image_ids = _check_ids(images, "image", report)
     file_names = _check_file_names(images, image_dir if known is None else None, report)
-    sizes, upright = _check_images(images, file_names, image_dir, report, progress, known, orientation)
+    sizes, upright = _check_images(images, file_names, image_dir, report, progress, known, reading.orientation)
     found = check_annotations(
-        annotations, images, report, image_ids=image_ids, category_ids=category_ids, sizes=sizes, lost=lost
+        annotations,
+        images,
+        report,
+        image_ids=image_ids,
+        category_ids=category_ids,
+        sizes=sizes,
+        lost=lost,
+        any_form=reading.boxes == "auto",
     )
     objects = found.labels[~(found.iscrowd | found.ignore)]
     if not images:
@@ -207,7 +212,7 @@ def check_coco(
         sizes=sizes,
         upright=upright,
     )
-    if doubtful == "leave_out":
+    if reading.doubtful == "leave_out":
         columns = columns.take(np.flatnonzero(~columns.emptied))
     report.images, report.boxes, report.classes = len(columns.image_ids), len(columns.labels), len(names)
     report.note(Fault.BACKGROUND, int((np.diff(columns.offsets) == 0).sum()))
@@ -341,7 +346,7 @@ def _check_images(
     report: CheckReport,
     progress: bool,
     known: Sequence[ImageInfo | ImageError] | None,
-    orientation: Orientation,
+    orientation: Literal["auto", "upright", "stored"],
 ) -> tuple[IntArray, BoolArray]:
     """Sizes ``(N, 2)`` as the images are to be read, and whether that is upright."""
     columns = [[image.get(key) or 0 for image in images] for key in ("height", "width")]

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from mobiledet.data.images import read_image
 from mobiledet.errors import DataError
 from mobiledet.structures import ImageArray, IntArray, Target
 from mobiledet.utils.files import file_digest
+from mobiledet.utils.settings import ReadingConfig
 from mobiledet.utils.text import count, did_you_mean, listing
 
 SAMPLED_IMAGES = 500
@@ -234,7 +235,7 @@ def load_coco(
     images: str | Path | None = None,
     progress: bool = False,
     require_boxes: bool = False,
-    doubtful: Literal["leave_out", "background"] = "leave_out",
+    reading: ReadingConfig | None = None,
 ) -> CocoDataset:
     """Read a split and check it by the rules of `mobiledet.data.checks`; its ``report`` says what was repaired.
 
@@ -246,7 +247,7 @@ def load_coco(
         images: the folder of images, likewise.
         progress: show a progress bar on a terminal.
         require_boxes: refuse a split without a single box.
-        doubtful: what becomes of images with annotations of which none can be used.
+        reading: what was decided about the labels.
 
     Raises:
         DataError: something isn't there, or has faults that aren't repaired; lists all of them.
@@ -262,7 +263,7 @@ def load_coco(
         raise DataError(f"{image_dir} is not a folder; name the folder that holds the images")
     report = CheckReport(annotation_file.name)
     content = read_json(annotation_file)
-    columns = check_coco(content, image_dir, report, require_boxes=require_boxes, progress=progress, doubtful=doubtful)
+    columns = check_coco(content, image_dir, report, require_boxes=require_boxes, progress=progress, reading=reading)
     report.raise_if_errors()
     if not len(columns.image_ids):
         raise DataError(f"{annotation_file}: {report.summary()}; no image is left")

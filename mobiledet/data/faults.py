@@ -71,7 +71,10 @@ class Fault(Enum):
     )
     BOX_FORM = (
         _REFUSED,
-        "bboxes that fit their images in another form, not as [x, y, width, height] in pixels",
+        (
+            "bboxes that fit their images in another form, not as [x, y, width, height] in pixels (to take them as "
+            "they are: boxes=xywh)"
+        ),
         "write bbox as [x, y, width, height] in pixels; from corners that is [x1, y1, x2 - x1, y2 - y1]",
     )
     CROWD_FLAG = _REFUSED, "values of iscrowd other than 0 and 1", "write 0 for an object, 1 for a crowd"
@@ -93,6 +96,7 @@ class Fault(Enum):
     OBJECT_NAMELESS = _DROPPED, "objects without a class name"
     OBJECT_BOXLESS = _DROPPED, "objects without a box"
     ROW_NO_BOX = _DROPPED, "rows that are not a box"
+    ROW_UNCLEAR = _DROPPED, "rows that may be several things, a few only (say what they are to use them)"
     ROW_NAMELESS = _DROPPED, "rows of a class that has no name"
     BOX_POINT = _DROPPED, "boxes of a single point or line"
     BOX_IN_PIXELS = _DROPPED, "boxes in pixels instead of shares of the image"

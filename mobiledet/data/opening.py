@@ -99,8 +99,7 @@ def open_split(
         root = find_root(root, (split,))
         found = _recognise(root, (split,), reading)
     if found is None:
-        doubtful = (reading or ReadingConfig()).doubtful
-        return load_coco(root, split, annotations=annotations, images=images, progress=True, doubtful=doubtful)
+        return load_coco(root, split, annotations=annotations, images=images, progress=True, reading=reading)
     return _split(read_dataset(found, progress=True), split)
 
 
@@ -170,7 +169,7 @@ def _by_file(config: DataConfig) -> Splits:
         images=config.train_images,
         require_boxes=True,
         progress=True,
-        doubtful=config.reading.doubtful,
+        reading=config.reading,
     )
     if config.val_split is None:
         return Splits(train, None)
@@ -183,7 +182,7 @@ def _by_file(config: DataConfig) -> Splits:
         annotations=config.val_annotations,
         images=config.val_images,
         progress=True,
-        doubtful=config.reading.doubtful,
+        reading=config.reading,
     )
     if train.categories != val.categories:
         raise DataError(

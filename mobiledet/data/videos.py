@@ -36,6 +36,21 @@ _CODECS = (
 )
 """What a container's video track begins with, and behind it the codec's name."""
 
+_FLV_CODECS = {
+    2: "FLV1",
+    3: "Screen Video",
+    4: "VP6",
+    5: "VP6 with alpha",
+    6: "Screen Video 2",
+    7: "H.264",
+    12: "H.265",
+}
+_TS_CODECS = {
+    **{0x01: "MPEG-1", 0x02: "MPEG-2", 0x10: "MPEG-4", 0x1B: "H.264", 0x21: "JPEG 2000", 0x24: "H.265", 0x33: "H.266"},
+    **{0x42: "AVS", 0xD1: "Dirac", 0xD2: "AVS2", 0xD4: "AVS3", 0xEA: "VC-1"},
+}
+"""The numbers that stand for codecs in an FLV's video tags, and in the table of a transport stream's parts."""
+
 _TIMEOUT_MS = 10_000
 """Milliseconds without a frame after which a stream counts as ended."""
 
@@ -84,17 +99,51 @@ def _undecodable(path: Path) -> str | None:
             data += file.read(_HEADER_BYTES)  # MP4's header is often its last part
     except OSError:
         return None
+    codec = _codec_named_in(data)
+    if codec in ("encv", "drmi"):
+        return "is encrypted (DRM); use a copy without protection"
+    if codec is None:
+        return None
+    command = shlex.join(["ffmpeg", "-i", str(path), "-c:v", "libx264", f"{path.with_suffix('')}_h264.mp4"])
+    return (
+        f"has no frame that can be decoded: this OpenCV lacks its codec, {codec}, or the file is damaged; "
+        f"convert it with {printable(command)} or copy it again"
+    )
+
+
+def _codec_named_in(data: bytes) -> str | None:
     for track, name in _CODECS:
         begin = re.search(track, data, re.DOTALL)
         if begin and (found := re.compile(name, re.DOTALL).search(data, begin.end())):
-            codec = found[1].decode("ascii", "ignore").strip()  # without Matroska's byte of length
-            if codec in ("encv", "drmi"):
-                return "is encrypted (DRM); use a copy without protection"
-            command = shlex.join(["ffmpeg", "-i", str(path), "-c:v", "libx264", f"{path.with_suffix('')}_h264.mp4"])
-            return (
-                f"has no frame that can be decoded: this OpenCV lacks its codec, {codec}, or the file is damaged; "
-                f"convert it with {printable(command)} or copy it again"
-            )
+            return found[1].decode("ascii", "ignore").strip()  # without Matroska's byte of length
+    return _codec_of_flv(data) if data.startswith(b"FLV\1") else _codec_of_transport_stream(data)
+
+
+def _codec_of_flv(data: bytes) -> str | None:
+    """Of the first video tag: a number, or four letters behind a byte that is 128 or more."""
+    at = 13
+    while data[at : at + 1] in (b"\x08", b"\x12"):  # sound, or a script
+        at += 15 + int.from_bytes(data[at + 1 : at + 4], "big")
+    if data[at : at + 1] != b"\x09" or len(data) < at + 16:
+        return None
+    kind = data[at + 11]
+    return (
+        printable(data[at + 12 : at + 16].decode("latin-1"))
+        if kind & 128
+        else _FLV_CODECS.get(kind & 15, f"number {kind & 15}")
+    )
+
+
+def _codec_of_transport_stream(data: bytes) -> str | None:
+    """Of the first part with pictures in the programme's table (ISO 13818-1, section 2.4.4.8)."""
+    table = re.search(rb"G[@-_].[\x10-\x1f]\0\x02[\xb0-\xb3](.).{7}[\xf0-\xf3](.)", data, re.DOTALL)
+    if table is None:
+        return None
+    at, end = table.end() + table[2][0], table.end() + table[1][0] - 13
+    while at < end:
+        if data[at] in _TS_CODECS:
+            return _TS_CODECS[data[at]]
+        at += 5 + data[at + 4]
     return None
 
 

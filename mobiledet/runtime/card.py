@@ -9,6 +9,7 @@ from typing import Any
 
 from mobiledet.errors import ModelFileError
 from mobiledet.structures import MAX_SIDE, ResizeRule
+from mobiledet.utils.text import clean_name
 
 KEY = "mobiledet"
 """Name under which the card is stored inside a file."""
@@ -59,6 +60,11 @@ class ModelCard:
     config: Mapping[str, Any] = field(default_factory=dict)
     origin: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Names go to terminals, files and pages, and the file may be anybody's."""
+        clean = (clean_name(name) if isinstance(name, str) else name for name in self.names)
+        object.__setattr__(self, "names", tuple(clean))
 
     def to_json(self) -> str:
         """The card as JSON, on one line."""

@@ -19,8 +19,6 @@ SCHEMES = ("rtsp", "rtsps", "http", "https", "udp", "rtp", "rtmp", "rtmps", "tcp
 
 _PLACE = re.compile(r"([^/?#]*)([/?#]?)(.*)", re.DOTALL)
 _NUMBER = re.compile(r"(\d+\.\d+\.\d+\.\d+|\[[0-9a-fA-F:.]+\])(:\d*)?")
-_HOST = re.compile(r"[^:]*(:\d*)?")
-_IN_QUERY = re.compile(r"[^?#@]*\?[^@]*=")
 _USER = re.compile(r"(?<=://)[^/\s]*@")  # of other addresses, in a library's messages
 
 _LOG_PREFIX = re.compile(r"^(\[[^\]]*\]\s*)+")
@@ -106,13 +104,13 @@ def split_user(address: str) -> tuple[str, str]:
     scheme, mark, rest = address.partition("://")
     place, end, tail = _PLACE.fullmatch(rest).groups()  # type: ignore[union-attr]  # which fits everything
     user, _, host = place.rpartition("@")
-    # An @ further on ends a password with a slash, a # or a ? in it; unless what stands before it is a host for
-    # certain, or is bare and a path follows, or the @ belongs to a value in a query.
-    bare, in_query = place == host and ":" not in host, _HOST.fullmatch(host) and _IN_QUERY.match(tail)
-    if "@" in tail and not _NUMBER.fullmatch(host) and not (end == "/" and (bare or in_query)):
+    # An @ further on may end a password with a slash, a # or a ? in it; unless what stands before it is a host for
+    # certain, or is bare and a path follows. A number behind a colon may be a port or begin a password.
+    bare = place == host and ":" not in host and end == "/"
+    if "@" in tail and not _NUMBER.fullmatch(host) and not bare:
         raise SourceError(
             f"{scheme}://...: it isn't clear where a password ends; in a password write / as %2F, ? as %3F, # as %23 "
-            "and @ as %40, and in a path @ as %40"
+            "and @ as %40, and in what follows the host @ as %40"
         )
     return user, f"{scheme}{mark}{host}{end}{tail}"
 

@@ -63,8 +63,8 @@ def keep_socket_paths_short() -> None:
     finally:
         tempfile.tempdir = before
     raise ConfigError(
-        f"TMPDIR={wanted} is longer than {SOCKET_FOLDER_BYTES} bytes, which leaves no room for the sockets of processes "
-        "that read images; set it to a shorter path, or use no such processes (data.workers=0, --workers 0)"
+        f"TMPDIR={wanted} is longer than {SOCKET_FOLDER_BYTES} bytes, which leaves no room for the sockets of "
+        "processes that read images; set it to a shorter path, or use no such processes (data.workers=0, --workers 0)"
     )
 
 

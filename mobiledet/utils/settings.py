@@ -50,6 +50,9 @@ class ReadingConfig(Strict):
     orientation: Literal["auto", "upright", "stored"] = "auto"
     """How images with an EXIF rotation that their size can't confirm were labelled: as the others of the set, and
     upright where these say nothing; upright; or as stored."""
+    boxes: Literal["auto", "xywh"] = "auto"
+    """How COCO's boxes are written: as COCO has them, unless they fit their images in another form and not in this one;
+    or as COCO has them, whatever they look like."""
     strict: bool | None = None
     """Refuse a data set with faults that can't be repaired, instead of skipping and reporting what they are in. By
     default training and scoring do so where a folder has COCO's layout."""

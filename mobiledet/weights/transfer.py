@@ -20,6 +20,7 @@ from mobiledet.errors import CheckpointError
 from mobiledet.models.base import ClassRows
 from mobiledet.models.build import build_detector
 from mobiledet.models.detection_model import DetectionModel
+from mobiledet.utils.text import clean_name
 from mobiledet.weights.imagenet import KIND, ImageNetBackbone
 
 _SECOND_STAGE = "head.second_stage."
@@ -93,7 +94,7 @@ def read_initial_weights(content: Mapping[str, Any], name: str) -> InitialWeight
         name,
         config_from_plain(content["config"]).model,
         content["ema"] or content["model"],
-        tuple(category["name"] for category in content["categories"]),
+        tuple(clean_name(category["name"]) for category in content["categories"]),
         bool(content.get("folded", False)),
     )
 

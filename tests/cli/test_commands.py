@@ -1,5 +1,6 @@
 """What all commands have in common: one module and one program each, and help without loading what is heavy."""
 
+import json
 import os
 import pkgutil
 import re
@@ -7,7 +8,8 @@ import subprocess
 import sys
 
 import pytest
-from programs import process_state_kept
+from PIL import Image
+from programs import mobiledet_in_process, process_state_kept
 
 from mobiledet.cli import commands
 from mobiledet.cli.common import run_and_exit
@@ -86,6 +88,26 @@ def test_a_typo_is_answered_before_anything_heavy_is_loaded(checkout, monkeypatc
     done = answer(*words.split())
     assert done[0] == status
     assert expected in done[2]
+
+
+@pytest.mark.parametrize(
+    ("answers", "width"), [([], None), (["rows=maybe"], None), (["rows=box"], 27), (["rows=polygon", "strict=1"], 4.2)]
+)
+def test_questions_about_labels_are_answered_on_the_command_line(tmp_path, answers, width):
+    data, out = tmp_path / "data", tmp_path / "out"
+    data.mkdir()
+    for name in "ab":
+        Image.new("RGB", (60, 40)).save(data / f"{name}.png")
+        # A polygon, or a box and two points.
+        (data / f"{name}.txt").write_text("0 0.4 0.4 0.45 0.4 0.47 0.45 0.4 0.45\n")
+    words = [word for answer in answers for word in ("--reading", answer)]
+    done = mobiledet_in_process("convert", data, "-o", out, "--val-share", 0.5, *words)
+    assert done.status == (0 if width else 1), done.stderr
+    if width:
+        content = json.loads(next((out / "annotations").iterdir()).read_text())
+        assert content["annotations"][0]["bbox"][2] == pytest.approx(width)
+    else:
+        assert all(answer in done.stderr for answer in ("rows", "box", "polygon"))
 
 
 def test_recipes_are_listed_and_printed(checkout):

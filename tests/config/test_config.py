@@ -50,6 +50,7 @@ OTHER = {
     "model.resize": "shorter_side",
     "data.val_split": "none",
     "data.reading.rows": "box",
+    "data.reading.boxes": "xywh",
     "data.reading.doubtful": "background",
     "data.hold_out": "0.2",
     "data.limit": "5",

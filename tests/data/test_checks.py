@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mobiledet.config import DataConfig, ReadingConfig
 from mobiledet.data.checks import check_coco
 from mobiledet.data.faults import CheckReport, Fault, Severity
+from mobiledet.data.opening import open_data
 from mobiledet.errors import DataError
 
 Change = Callable[[dict[str, Any]], object]
@@ -104,6 +106,17 @@ REFUSED: list[tuple[str, Change, list[str]]] = [
     (Fault.CROWD_FLAG, annotation(iscrowd=2), [PLACE, "iscrowd is 2"]),
     (Fault.CROWD_FLAG, annotation(iscrowd="yes"), [PLACE, "iscrowd is 'yes'"]),
 ]
+
+
+def test_boxes_that_look_like_corners_are_taken_as_they_are_where_the_user_says_so(tmp_coco) -> None:
+    as_forms(lambda x, y, w, h: [x, y, x + w, y + h])(tmp_coco.data)
+    report = tmp_coco.load(reading=ReadingConfig(boxes="xywh")).report
+    assert (report.boxes, report.counts[Fault.BOX_CLIPPED], report.counts[Fault.BOX_FORM]) == (9, 5, 0)
+    config = {"root": str(tmp_coco.root), "hold_out": None, "val_split": None}
+    with pytest.raises(DataError, match="boxes=xywh"):
+        open_data(DataConfig(**config))
+    answered = DataConfig(**config, reading=ReadingConfig(boxes="xywh"))
+    assert open_data(answered).train.report.boxes == 9
 
 
 @pytest.mark.parametrize(("kind", "change", "words"), REFUSED)

@@ -1,7 +1,10 @@
 """Runs that start from other weights than fresh ones."""
 
+import io
 import json
+import re
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -55,6 +58,15 @@ def test_a_run_starts_from_the_weights_and_says_what_became_of_them(tiny_config,
     assert "1 carried over (circle)" in caplog.text
     assert "35 batch-norm layers restored and re-estimated on 12 images" in caplog.text
     assert load_checkpoint(folder / "best.pt")["config"]["model"]["init"] == str(folded)
+
+
+def test_a_bar_shows_that_norms_are_measured(tiny_config, tiny_shapes, tmp_path, folded, monkeypatch):
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(launch.Run, "fit", lambda run: True)
+    start_run(recipe(tiny_config, tiny_shapes, tmp_path, f"model.init={folded}"))
+    assert re.search(r"norms.*\b0/1 ", terminal.getvalue())
 
 
 def test_without_a_step_the_model_still_computes_what_it_did(tiny_config, tiny_shapes, tmp_path, folded, monkeypatch):

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -128,6 +129,14 @@ def test_stopped_once_anywhere(whole_runs, stop_after, moment):
     stop_after(None)
     assert resume_run(folder) == 0
     assert outcome(folder) == expected
+
+
+def test_the_command_to_continue_with_can_be_pasted(tiny_config, tiny_shapes, tmp_path, stop_after, caplog):
+    stop_after(2)
+    with caplog.at_level("INFO", "mobiledet"):
+        folder, status = start_run(tiny_config(tiny_shapes, f"train.output={tmp_path / 'my runs'}"))
+    assert status == 130
+    assert shlex.split(caplog.messages[-1])[-4:] == ["mobiledet", "train", "--resume", str(folder)]
 
 
 @pytest.mark.parametrize(("recipe", "looks"), [("accumulated", 4), ("two stages", 7)])

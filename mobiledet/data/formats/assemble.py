@@ -7,17 +7,18 @@ from collections import defaultdict
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from mobiledet.data.checks import Orientation, check_coco, collector_paused
+from mobiledet.data.checks import check_coco, collector_paused
 from mobiledet.data.coco import CocoDataset
 from mobiledet.data.faults import EXAMPLES, CheckReport, Fault, FaultRecord, ImportLog, Severity
 from mobiledet.data.formats.base import ImportedImages, SourceBox, SourceImage
 from mobiledet.data.formats.tree import SPLIT_ORDER
 from mobiledet.data.images import ImageInfo, verify_images
 from mobiledet.errors import DataError, ImageError
+from mobiledet.utils.settings import ReadingConfig
 from mobiledet.utils.text import listing
 
 _Boxes: TypeAlias = list[tuple[SourceImage, SourceBox]]
@@ -35,13 +36,12 @@ def assemble(
     log: ImportLog,
     *,
     progress: bool,
-    doubtful: Literal["leave_out", "background"] = "leave_out",
-    orientation: Orientation = "auto",
+    reading: ReadingConfig,
 ) -> dict[str, CocoDataset]:
     """The splits of a data set, fit for training; what isn't is dropped and recorded in the log.
 
-    Every image is decoded once. The boxes of the source's images may be changed. ``doubtful`` says what becomes of
-    images whose objects are all unusable.
+    Every image is decoded once. The boxes of the source's images may be changed. ``reading`` is what was
+    decided about the labels.
 
     Raises:
         DataError: nothing usable is left.
@@ -56,7 +56,7 @@ def assemble(
     with collector_paused():
         for split in sorted(splits, key=lambda name: SPLIT_ORDER.get(name, len(SPLIT_ORDER))):
             images = _settle_sizes(splits[split], found, source, log)
-            dataset = _check_split(split, images, source, folder, names, found, log, doubtful, orientation)
+            dataset = _check_split(split, images, source, folder, names, found, log, reading)
             if dataset is not None:
                 datasets[split] = dataset
     _refuse_useless(datasets, root, source, log)
@@ -157,8 +157,7 @@ def _check_split(
     names: dict[Path, str],
     found: dict[Path, ImageInfo | ImageError],
     log: ImportLog,
-    doubtful: Literal["leave_out", "background"],
-    orientation: Orientation,
+    reading: ReadingConfig,
 ) -> CocoDataset | None:
     """Check a split as any COCO file is, dropping what the checks refuse until they have nothing to say."""
     images = _with_ids(images, log, split)
@@ -175,7 +174,7 @@ def _check_split(
 
         report = CheckReport(split, limit=None)
         known, lost = [found[p.path] for p in images], [p.lost for p in images]
-        columns = check_coco(parsed, folder, report, known=known, lost=lost, doubtful=doubtful, orientation=orientation)
+        columns = check_coco(parsed, folder, report, known=known, lost=lost, reading=reading)
         records: list[FaultRecord] = []
         faulty: dict[str, set[int]] = {"images": set(), "annotations": set()}
         for record in chain.from_iterable(report.examples.values()):

@@ -151,18 +151,11 @@ def read_dataset(
         log.add(Fault.IMAGE_KIND, file)
     for special in found.tree.special:
         log.add(Fault.LEFT_ASIDE, special, "neither a file nor a folder")
-    strict, doubtful = bool(found.tree.reading.strict), found.tree.reading.doubtful
+    strict = bool(found.tree.reading.strict)
     with collector_paused():
         try:
             images = found.format.read(found.tree, log, found.only)
-            splits = assemble(
-                images,
-                found.tree.root,
-                log,
-                progress=progress,
-                doubtful=doubtful,
-                orientation=found.tree.reading.orientation,
-            )
+            splits = assemble(images, found.tree.root, log, progress=progress, reading=found.tree.reading)
         except DataError:
             log.raise_if_refused(str(found.tree.root), strict)  # which says more
             raise

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +28,12 @@ _OUTSIDE = 0.1
 _STICKS_OUT = 0.02
 """Share of the image by which a box sticks out that was not only rounded."""
 
+_FEW = 0.05
+"""Share of the rows of a data set that is dropped and reported where it isn't clear what they are; so is a single one.
+
+Of more, the user is asked: a question costs a minute, and so many objects less would cost accuracy.
+"""
+
 _MOST_CLASSES = 100_000
 _BOX, _POLYGON = 1, 2
 
@@ -41,14 +47,14 @@ class LabelFile:
 
 
 @dataclass
-class _LongRow:
-    """A row of more numbers than a box has, until it is known what they are."""
+class _OpenRow:
+    """A row until it is known what its numbers are; for its ``vote`` see `_vote`."""
 
     file: LabelFile
     box: SourceBox
     numbers: list[float]
     where: str
-    vote: int
+    vote: int = 0
 
 
 class RowReader:
@@ -61,10 +67,11 @@ class RowReader:
     def __init__(self, tree: Tree, keypoints: int, log: ImportLog) -> None:
         self.unnamed: dict[int, str] = {}
         self._root, self._rows, self._keypoints, self._log = tree.root, tree.reading.rows, keypoints, log
-        self._long: list[_LongRow] = []
-        self._pixels: list[tuple[LabelFile, SourceBox, list[float], str]] = []
+        self._long: list[_OpenRow] = []
+        self._pixels: list[_OpenRow] = []
+        self._turned: list[_OpenRow] = []
         self._layouts: Counter[str] = Counter()
-        self._first: dict[str, str] = {}
+        self._first_out = ""
 
     def read(self, path: Path, shown: str, names: Mapping[int, str]) -> LabelFile:
         """The boxes of a label file, complete after `settle`.
@@ -86,29 +93,49 @@ class RowReader:
         return found
 
     def settle(self) -> None:
-        """Decide what the rows are, from all that were read.
+        """Decide what the rows are, from all that were read; drop the few of which nobody knows.
 
         Raises:
             DataError: they say too little, or all of them are in pixels; says what the user can do.
         """
         if self._pixels and not self._layouts["box"] and not self._long:
-            _, _, numbers, where = self._pixels[0]
-            first = " ".join(f"{number:g}" for number in numbers)
+            first = self._pixels[0]
             raise DataError(
-                f"{self._root}: all {len(self._pixels)} boxes are in pixels ({where}: {first}); YOLO labels are shares "
-                "of the image: divide x by its width, y by its height"
+                f"{self._root}: all {len(self._pixels)} boxes are in pixels ({first.where}: {_text(first.numbers)}); "
+                "YOLO labels are shares of the image: divide x by its width, y by its height"
             )
-        if "angle" in self._first:
-            self._ask(f"the fifth number of {self._first['angle']} is not a confidence; is the box turned?", "box")
+        if self._turned:
+            self._drop_few(self._turned, "has a fifth number that is not a confidence; is the box turned?", "box")
         count, out = self._layouts["box"], self._layouts["out"]
         for layout, enough in (("corners", count / 2), ("top_left", max(2, count / 20))):
             if out > enough and self._layouts[layout] == count:
-                finding = (
-                    f"{out} of {count} boxes stick out of their image ({self._first['out']}); none does if read as"
-                )
+                finding = f"{out} of {count} boxes stick out of their image ({self._first_out}); none does if read as"
                 self._ask(f"{finding} {_READ_AS[layout]}", layout, "box")
         self._settle_pixels()
+        self._settle_long()
+        for file in {id(row.file): row.file for row in self._long}.values():
+            file.boxes = [box for box in file.boxes if box.bbox is not None]
+
+    def _settle_pixels(self) -> None:
+        """Read the boxes in pixels, of which there are some beside others, the way that fits all of them."""
+        rows = [row.numbers for row in self._pixels]
+        centres = all(min(x - width / 2, y - height / 2) > -_PIXELS for x, y, width, height in rows)
+        corners = all(left < right and top < bottom for left, top, right, bottom in rows)
+        if rows and self._rows not in _BOXES and centres and corners:
+            return self._drop_few(self._pixels, "is in pixels: a centre and a size, or corners?", "box", "corners")
+        layout = self._rows if self._rows in _BOXES else "box" if centres else "corners" if corners else ""
+        for row in self._pixels:
+            if layout:
+                self._log.add(Fault.BOX_FROM_PIXELS, row.where, _text(row.numbers))
+                row.box.bbox = _BOXES[layout](*row.numbers)
+                row.file.boxes.append(row.box)
+            else:
+                self._drop(Fault.BOX_IN_PIXELS, row.file, row.where, _text(row.numbers))
+
+    def _settle_long(self) -> None:
         polygons = self._are_polygons()
+        if polygons is None:
+            return self._drop_few(self._long, "is a polygon, or a box with more behind it", "polygon", "box")
         for row in self._long:
             numbers = row.numbers
             if polygons and len(numbers) % 2 == 0:
@@ -118,29 +145,13 @@ class RowReader:
                 self._log.add(Fault.KEYPOINTS, row.where, f"{len(numbers) - 4} numbers")
                 row.box.bbox = _BOXES["box"](*numbers[:4])
             else:
-                self._drop(Fault.ROW_NO_BOX, row.file, row.where, " ".join(f"{number:g}" for number in numbers))
-        for file in {id(row.file): row.file for row in self._long}.values():
-            file.boxes = [box for box in file.boxes if box.bbox is not None]
+                self._drop(Fault.ROW_NO_BOX, row.file, row.where, _text(numbers))
 
-    def _settle_pixels(self) -> None:
-        """Read the boxes in pixels, of which there are some beside others, the way that fits all of them."""
-        rows = [numbers for _, _, numbers, _ in self._pixels]
-        centres = all(min(x - width / 2, y - height / 2) > -_PIXELS for x, y, width, height in rows)
-        corners = all(left < right and top < bottom for left, top, right, bottom in rows)
-        if rows and self._rows not in _BOXES and centres and corners:
-            finding = f"{self._pixels[0][3]} is in pixels ({len(rows)} such rows): a centre and a size, or corners?"
-            self._ask(finding, "box", "corners")
-        layout = self._rows if self._rows in _BOXES else "box" if centres else "corners" if corners else ""
-        for file, box, numbers, where in self._pixels:
-            if layout:
-                self._log.add(Fault.BOX_FROM_PIXELS, where, " ".join(f"{number:g}" for number in numbers))
-                box.bbox = _BOXES[layout](*numbers)
-                file.boxes.append(box)
-            else:
-                self._drop(Fault.BOX_IN_PIXELS, file, where, " ".join(f"{number:g}" for number in numbers))
+    def _are_polygons(self) -> bool | None:
+        """Whether the long rows are polygons, else boxes with something behind; a few may speak against it.
 
-    def _are_polygons(self) -> bool:
-        """Whether the long rows are polygons, else boxes with something behind; a few may speak against it."""
+        None where that isn't clear.
+        """
         votes, total = Counter(row.vote for row in self._long), len(self._long)
         if votes[_POLYGON] >= max(1, total / 10) and votes[_BOX] <= votes[_POLYGON] / 10:
             return True
@@ -148,13 +159,19 @@ class RowReader:
             return False
         lengths = {len(row.numbers) for row in self._long}
         if total and (votes[_BOX] or len(lengths) < 3 or any(length % 2 for length in lengths)):
-            finding = f"{self._long[0].where} is a polygon, or a box with more behind it ({total} such rows)"
-            self._ask(finding, "polygon", "box")
+            return None
         return True
 
+    def _drop_few(self, rows: Sequence[_OpenRow], finding: str, *choices: str) -> None:
+        """Drop rows that may be several things, and record them, where they are few; ask where they aren't."""
+        total = self._layouts["box"] + len(self._long) + len(self._pixels) + len(self._turned)
+        if len(rows) > max(1, _FEW * total) or 2 * len(rows) >= total:
+            self._ask(f"{rows[0].where} ({_text(rows[0].numbers)}) {finding} ({len(rows)} such rows)", *choices)
+        for row in rows:
+            self._drop(Fault.ROW_UNCLEAR, row.file, row.where, f"{_text(row.numbers)}: {_answers(choices)}")
+
     def _ask(self, finding: str, *choices: str) -> None:
-        answers = " or ".join(f"rows={choice}" for choice in choices)
-        raise DataError(f"{self._root}: {finding}; say what they are: {answers} ({HOW_TO_SAY})")
+        raise DataError(f"{self._root}: {finding}; say what they are: {_answers(choices)} ({HOW_TO_SAY})")
 
     def _read_row(self, file: LabelFile, number: int, words: list[str], where: str, names: Mapping[int, str]) -> None:
         try:
@@ -169,12 +186,14 @@ class RowReader:
         if name is None:
             file.lost += 1
         elif pixels and len(numbers) == 4:
-            self._pixels.append((file, SourceBox(number, name, None), numbers, where))
+            self._pixels.append(_OpenRow(file, SourceBox(number, name, None), numbers, where))
         elif pixels:
             self._drop(Fault.BOX_IN_PIXELS, file, where, " ".join(words))
         elif len(numbers) > 5 and self._rows == "auto" and not self._keypoints:
             file.boxes.append(SourceBox(number, name, None, shares=True))
-            self._long.append(_LongRow(file, file.boxes[-1], numbers, where, _vote(numbers, words[1:])))
+            self._long.append(_OpenRow(file, file.boxes[-1], numbers, where, _vote(numbers, words[1:])))
+        elif len(numbers) == 5 and not 0 <= numbers[4] <= 1 and self._rows not in _BOXES and self._keypoints != 1:
+            self._turned.append(_OpenRow(file, SourceBox(number, name, None), numbers, where))
         elif (bbox := self._bbox(numbers, where, words)) is None:
             self._drop(Fault.ROW_NO_BOX, file, where, " ".join(words))
         else:
@@ -208,8 +227,6 @@ class RowReader:
             self._log.add(Fault.KEYPOINTS, where, f"{count - 4} numbers")
         elif count == 5:
             self._log.add(Fault.CONFIDENCE, where, f"{numbers[4]:g}")
-            if not 0 <= numbers[4] <= 1:
-                self._first.setdefault("angle", f"{where} ({' '.join(words)[:100]})")
         elif count != 4:
             return None
         x, y, width, height = numbers[:4]
@@ -217,7 +234,7 @@ class RowReader:
         if rows == "auto":
             if max(width / 2 - x, height / 2 - y, x + width / 2 - 1, y + height / 2 - 1) > _STICKS_OUT:
                 self._layouts["out"] += 1
-                self._first.setdefault("out", f"{where}: {' '.join(words)[:100]}")
+                self._first_out = self._first_out or f"{where}: {' '.join(words)[:100]}"
             self._layouts["corners"] += 0 <= x < width <= 1 and 0 <= y < height <= 1
             self._layouts["top_left"] += x >= 0 and y >= 0 and x + width <= 1.001 and y + height <= 1.001
         return _BOXES.get(rows, _BOXES["box"])(x, y, width, height)
@@ -231,6 +248,14 @@ _BOXES: dict[str, Callable[[float, float, float, float], list[float]]] = {
 """What `ReadingConfig.rows` says of four numbers -> x, y, width and height."""
 
 _READ_AS = {"corners": "corners, x1 y1 x2 y2", "top_left": "the top left corner and the size"}
+
+
+def _answers(choices: Iterable[str]) -> str:
+    return " or ".join(f"rows={choice}" for choice in choices)
+
+
+def _text(numbers: Iterable[float]) -> str:
+    return " ".join(f"{number:g}" for number in numbers)
 
 
 def _outline(numbers: Sequence[float]) -> list[float]:

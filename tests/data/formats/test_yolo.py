@@ -339,6 +339,38 @@ def test_rows_that_nobody_can_tell_are_asked_about(folder, boxes_of, row: str, a
         assert boxes_of(folder.read(reading=ReadingConfig(rows=answer)).splits["train"])["a.jpg"] == [("cat", box)]
 
 
+PIXELS = "0 20 18 30 28"
+
+
+@pytest.mark.parametrize(
+    ("row", "few", "answers"),
+    [
+        (SMALL, 1, {"polygon": [24, 16, 4.2, 2], "box": [10.5, 8, 27, 16]}),
+        (TURNED.format(90), 1, {"box": BOX}),
+        (PIXELS, 1, {"box": [5, 4, 30, 28], "corners": [20, 18, 10, 10]}),
+        (SMALL, 2, {}),
+        (PIXELS, 2, {}),
+    ],
+)
+def test_a_few_rows_that_nobody_can_tell_stop_nothing(
+    folder, boxes_of, row: str, few: int, answers: dict[str, list[float]]
+) -> None:
+    folder.write("classes.txt", "cat")
+    folder.yolo("a", f"{ROW}\n{row}\n0 0.1 0.1 0.2 0.2\n")
+    for number in range(1, few):
+        folder.yolo(f"b{number}", f"{row}\n" + 18 * few * "0 0.1 0.1 0.2 0.2\n")
+    imported = folder.read()
+    assert boxes_of(imported.splits["train"])["a.jpg"] == [("cat", BOX), ("cat", [0, 0, 12, 8])]
+    assert imported.log.counts[Fault.ROW_UNCLEAR] == few
+    record = imported.log.records[Fault.ROW_UNCLEAR][0]
+    assert record.place == "labels/a.txt, line 2"
+    for answer, box in answers.items():
+        assert f"rows={answer}" in record.value
+        answered = folder.read(reading=ReadingConfig(rows=answer))
+        assert ("cat", box) in boxes_of(answered.splits["train"])["a.jpg"]
+        assert answered.log.counts[Fault.ROW_UNCLEAR] == 0
+
+
 @pytest.mark.parametrize("points", [3, 4, 12])
 def test_polygons_of_any_place_and_size_are_polygons(folder, boxes_of, points: int) -> None:
     random = np.random.default_rng(points)
@@ -618,7 +650,7 @@ def test_darknets_list_of_names_may_be_called_anything(folder) -> None:
 def test_pixels_that_may_be_two_things_are_asked(folder, boxes_of, rows: str, box: list[float] | None) -> None:
     folder.write("classes.txt", "cat")
     folder.yolo("ok", "0 0.25 0.25 0.75 0.75" if rows == "corners" else "0 0.5 0.5 0.5 0.5")
-    folder.yolo("a", "0 20 18 30 28")
+    folder.yolo("a", PIXELS)
     if box is None:
         with pytest.raises(DataError, match="rows=box or rows=corners"):
             folder.read()

@@ -224,6 +224,9 @@ def test_a_file_without_one_good_frame(video, run):
         ("mkv", "HFYU", {b"HFYU": b"zzzz"}, "zzzz"),  # as AVI has it
         ("webm", "VP80", {b"V_VP8": b"V_AV9"}, "V_AV9"),
         ("wmv", "WMV2", {b"WMV2": b"WVP9"}, "WVP9"),
+        ("flv", "FLV1", {b"\x12\x00\x00\x84": b"\x1e\x00\x00\x84"}, "number 14"),
+        ("flv", "FLV1", {b"\x12\x00\x00\x84": b"\x90zzzz"}, "zzzz"),
+        ("ts", "mp4v", {b"\x10\xe1\x00\xf0": b"\x33\xe1\x00\xf0", b"\0\0\1": b"\0\0\2"}, "H.266"),
     ],
 )
 def test_the_codec_that_is_missing(tmp_path, run, ending, written, changes, codec):
