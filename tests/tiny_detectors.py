@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from mobiledet.config import BackboneConfig, FasterRCNNConfig, ModelConfig, SSDConfig
+from mobiledet.config import BackboneConfig, FasterRCNNConfig, ModelConfig, SSDConfig, SSDLiteConfig
 from mobiledet.models.build import build_detector
 from mobiledet.runtime.card import ModelCard
 
@@ -12,6 +12,7 @@ NAMES = ("cat", 'a "dog" <&> ü', "\x01 hat")
 HEADS = {
     "sigmoid": SSDConfig(scores="sigmoid"),
     "softmax": SSDConfig(scores="softmax"),
+    "ssdlite": SSDLiteConfig(),
     "faster_rcnn": FasterRCNNConfig(proposals=20, crop_size=4, rpn="depthwise"),
 }
 

@@ -135,6 +135,8 @@ class TrainConfig(Strict):
     """Backbone layers kept as they are, counted from the image: 1 freezes Conv0, 14 all of it."""
     freeze_norm: bool = False
     """Batch-norm of the backbone keeps its statistics, scale and shift."""
+    quantize: bool | PositiveInt = False
+    """Epochs at the end that round as INT8 files do, so that the weights fit them; true is a fifth of all."""
     max_bad_steps: PositiveInt = 20
     """Non-finite losses or gradients in a row before training gives up."""
     loggers: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = ()
@@ -156,6 +158,14 @@ class Config(Strict):
     schedule: ScheduleConfig = ScheduleConfig()
     train: TrainConfig = TrainConfig()
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+
+    @property
+    def float_epochs(self) -> int:
+        """Epochs before those that round as INT8 files do; all without ``train.quantize``."""
+        epochs, quantized = self.schedule.num_epochs, self.train.quantize
+        if isinstance(quantized, bool):
+            quantized = max(1, round(epochs / 5)) if quantized else 0
+        return max(0, epochs - quantized)
 
     def plain(self) -> dict[str, Any]:
         """The config as dicts, lists, strings and numbers, fit for JSON and for a checkpoint."""

@@ -77,6 +77,8 @@ class Exporter:
         extra: The extra of ``setup.py`` that brings them.
         batches: Whether a model can take several images at once.
         compared: Other models in the folder that is written, which are compared with the checkpoint, too.
+        trained_ranges: Whether INT8 takes the ranges that a model was trained with, where it was; no calibration images
+            are needed then.
         layer_errors: For INT8 with single layers kept in float: model, card and calibration batches to a dict with
             ``name`` and ``error`` for each layer, worst first; None where layers can't be chosen.
     """
@@ -88,6 +90,7 @@ class Exporter:
     extra: str = "export-all"
     batches: bool = True
     compared: tuple[str, ...] = ()
+    trained_ranges: bool = False
     layer_errors: Callable[[DetectionModel, ModelCard, Sequence[ImageArray]], list[dict[str, Any]]] | None = None
 
     @property

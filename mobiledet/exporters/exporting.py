@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mobiledet.config import config_from_plain
 from mobiledet.data.images import find_images, read_image
 from mobiledet.data.shapes import draw_image
 from mobiledet.errors import ImageError, MissingDependencyError, ModelFileError, install_extra
@@ -49,6 +50,8 @@ COMPARED = 32
 PROBED = 8
 """Batches of calibration images on which single layers are compared."""
 
+_TRAINING = "train.quantize=true has a training end in INT8, which then loses next to nothing (docs/training.md)"
+
 RECORDED = ("onnx", "onnxscript", "onnxruntime", "nncf", "pnnx")
 """Packages whose versions the report records, where they are installed."""
 
@@ -69,6 +72,7 @@ def export_model(source: str | Path, output: Path, options: ExportOptions) -> Ag
         MissingDependencyError: A package that the format needs isn't installed.
         MobiledetError: The checkpoint, the images or the data can't be used.
     """
+    from mobiledet.models.quantization import imitate_int8, trained_ranges
     from mobiledet.runtime.pytorch import PyTorchBackend
 
     exporter = find_exporter(options.format)
@@ -83,13 +87,16 @@ def export_model(source: str | Path, output: Path, options: ExportOptions) -> Ag
         model.postprocess = replace(model.postprocess, max_detections=most)
         reference.backend.card = replace(reference.card, max_detections=most)
     card = _exported_card(reference.card, options)
-    calibration = _calibration(card, options) if options.int8 else []
+    if not options.int8:
+        imitate_int8(model, None)  # what a float file is compared with
+    has_ranges = exporter.trained_ranges and trained_ranges(model) is not None
+    calibration = [] if has_ranges or not options.int8 else _calibration(card, options)
     with temporary_output(output) as path:
         exporter.write(model, card, path, options, calibration)
         for file in path.iterdir() if path.is_dir() else [path]:
             sync(file)
         report = _compare(reference, path, output, options)
-        if report.problems and options.int8 and exporter.layer_errors is not None:
+        if report.problems and calibration and exporter.layer_errors is not None:
             logger.info("looking for the layers that lose most ...")
             report = replace(report, layers=exporter.layer_errors(model, card, calibration[:PROBED]))
         for line in report.lines():
@@ -99,8 +106,14 @@ def export_model(source: str | Path, output: Path, options: ExportOptions) -> Ag
             for line in other.lines():
                 logger.info("%s: %s", name, line)
             report = replace(report, problems=[*report.problems, *(f"{name}: {what}" for what in other.problems)])
+        trainable = calibration and exporter.trained_ranges and config_from_plain(card.config).model.quantizable
+        advice = f"; {_TRAINING}" if trainable else ""
         if report.problems and not options.force:
-            raise ModelFileError(f"{output}: not written: {'; '.join(report.problems)}; --force keeps it all the same")
+            raise ModelFileError(
+                f"{output}: not written: {'; '.join(report.problems)}; --force keeps it all the same{advice}"
+            )
+        if trainable and report.ap is not None and report.ap["difference"] < -FLOAT_LIMITS.ap_loss:
+            logger.info("%s", _TRAINING)
         path.replace(output)
     report.write(output)
     if options.labels is not None:
@@ -145,8 +158,6 @@ def _check_options(exporter: Exporter, options: ExportOptions) -> None:
         )
     if options.keep_float and exporter.layer_errors is None:
         raise ModelFileError(f"--keep-float is not offered for {exporter.name}, which chooses layers by itself")
-    if options.int8 and not options.calibration:
-        raise ModelFileError("--int8 needs real images to measure ranges on: --calibration path/to/images")
     for named in (options.calibration, options.images):
         if named:
             find_images(list(named))  # a wrong path is reported before the work, not after it
@@ -190,6 +201,8 @@ def _exported_card(card: ModelCard, options: ExportOptions) -> ModelCard:
 
 def _calibration(card: ModelCard, options: ExportOptions) -> list[ImageArray]:
     """Batches ``(B, H, W, 3)`` of images in the network's size, evenly spread over those named."""
+    if not options.calibration:
+        raise ModelFileError("--int8 needs real images to measure ranges on: --calibration path/to/images")
     paths = _spread(find_images(list(options.calibration)), max(options.calibration_images, card.batch))
     images = [fit_image(image, card.resize, fill=card.fill)[0] for image in _readable(paths)]
     whole = len(images) // card.batch * card.batch

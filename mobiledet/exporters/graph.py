@@ -9,14 +9,16 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mobiledet.models.detection_model import DetectionModel
+from mobiledet.models.quantization import imitate_int8
 
 
 class _Folded(nn.Module):
-    """Holds a copy of a trained model, with batch-norm folded into its convolutions."""
+    """Holds a copy of a trained model in float, with batch-norm folded into its convolutions."""
 
     def __init__(self, model: DetectionModel) -> None:
         super().__init__()
         self.model = copy.deepcopy(model).cpu().float().eval()
+        imitate_int8(self.model, None)
         fold_norms(self.model)
 
 

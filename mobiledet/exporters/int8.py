@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from onnx import helper, numpy_helper
 
 from mobiledet.errors import ModelFileError
 from mobiledet.exporters.base import Method, quiet
+from mobiledet.models.quantization import Range, range_steps
 from mobiledet.runtime.base import graph_inputs
 from mobiledet.structures import ImageArray
 
@@ -40,6 +41,7 @@ def quantise(
     graph: onnx.ModelProto,
     images: Sequence[ImageArray],
     *,
+    ranges: Mapping[str, Range] | None = None,
     method: Method = "minmax",
     keep_float: Sequence[str] = (),
 ) -> onnx.ModelProto:
@@ -48,6 +50,7 @@ def quantise(
     Args:
         graph: As :func:`mobiledet.exporters.onnx.trace_onnx` gives it.
         images: Real images in the network's size, batches ``(B, H, W, 3)`` uint8; 50 to 100 do.
+        ranges: Of the results of each layer, in the order they run, where they are known; no images are needed then.
         method: How the range of an activation is chosen from what was seen.
         keep_float: Names of layers (see :func:`layer_names`) that stay as they are.
 
@@ -56,6 +59,9 @@ def quantise(
     """
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
+    if ranges is not None:
+        shape = [dimension.dim_value for dimension in graph.graph.input[0].type.tensor_type.shape.dim]
+        images = [np.zeros(shape, np.uint8)]  # what is measured on it, isn't used
     if not images:
         raise ModelFileError("INT8 needs images to measure ranges on; name some with --calibration")
     known = layer_names(graph)
@@ -67,6 +73,8 @@ def quantise(
     overrides = {}
     if f"{PIXELS}_scale" in values:
         overrides[PIXELS] = [{"scale": values[f"{PIXELS}_scale"], "zero_point": values[f"{PIXELS}_zero"]}]
+    if ranges is not None:
+        overrides |= _known_steps(prepared, ranges)
     kept = _kept_nodes(prepared, keep_float)
     with tempfile.TemporaryDirectory() as folder, quiet(""):
         source, target = (str(Path(folder) / name) for name in ("float.onnx", "int8.onnx"))
@@ -203,15 +211,30 @@ def constants(graph: onnx.ModelProto) -> dict[str, Any]:
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.graph.initializer}
 
 
+def _known_steps(graph: onnx.ModelProto, ranges: Mapping[str, Range]) -> dict[str, list[dict[str, Any]]]:
+    """The quantiser's settings of every result of a layer, and of the same behind its activation or turned.
+
+    Layers are known by the order they run in: a weight of which only a part is used, as on a map of one cell, has lost
+    its name.
+    """
+    readers, layers = _readers(graph), [node for node in graph.graph.node if layer_of(node) is not None]
+    found: dict[str, list[dict[str, Any]]] = {}
+    for node, bounds in zip(layers, ranges.values(), strict=True):
+        scale, zero = range_steps(bounds)
+        names = [node.output[0]]
+        for result in names:
+            found[result] = [{"scale": np.array(scale, np.float32), "zero_point": np.array(zero + 128, np.uint8)}]
+            names += [n.output[0] for n in readers.get(result, []) if n.op_type in ("Clip", "Relu", "Transpose")]
+    return found
+
+
 def _kept_nodes(graph: onnx.ModelProto, keep_float: Sequence[str]) -> list[str]:
-    """Names of the nodes of some layers, and of the activations right after them."""
-    readers = _readers(graph)
-    names = []
-    for node in graph.graph.node:
-        if layer_of(node) in keep_float:
-            names.append(node.name)
-            names += [n.name for n in readers.get(node.output[0], []) if n.op_type in ("Clip", "Relu")]
-    return names
+    """Names of the nodes of some layers, and of the activations that don't follow a quantised layer, as in decoding."""
+    activations = {node.name: node.input[0] for node in graph.graph.node if node.op_type in ("Clip", "Relu")}
+    layers = {node.name: node.output[0] for node in graph.graph.node if layer_of(node) is not None}
+    kept = [node.name for node in graph.graph.node if layer_of(node) in keep_float]
+    quantised = {result for name, result in layers.items() if name not in kept}
+    return kept + [name for name, given in activations.items() if given not in quantised]
 
 
 def _without_double_steps(graph: onnx.ModelProto) -> onnx.ModelProto:

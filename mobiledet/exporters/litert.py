@@ -11,9 +11,9 @@ scale of its own, instead of being brought to one common scale.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -30,17 +30,13 @@ if TYPE_CHECKING:
 
     from mobiledet.exporters.tflite_file import Quantization
     from mobiledet.models.detection_model import DetectionModel
+    from mobiledet.models.quantization import Range
     from mobiledet.models.ssd import SSDHead
 
 logger = logging.getLogger(__name__)
 
 _SAME, _VALID, _RELU6 = 0, 1, 3
 """Of the enums Padding and ActivationFunctionType."""
-
-_RAREST_LOGIT = -7.0
-"""Logits below it (scores under 0.001) needn't be told apart; leaving them out makes the steps of the others finer."""
-
-Range = tuple[float, float]
 
 
 def write_litert(
@@ -60,14 +56,17 @@ def write_litert(
         ModelFileError: The model isn't an SSD on MobileNetV1, or can't be quantised.
         OSError: The file can't be written.
     """
+    import torch
+
     from mobiledet.exporters.graph import CandidateGraph
+    from mobiledet.models.quantization import measure_ranges, trained_ranges
 
     check_model(model)
     net = CandidateGraph(model).model
-    ranges = None
-    if options.int8:
+    ranges = trained_ranges(model) if options.int8 else None
+    if options.int8 and ranges is None:
         logger.info("measuring ranges on %d images ...", len(calibration))
-        ranges = measure_ranges(net, calibration)
+        ranges = measure_ranges(net, (torch.from_numpy(images).permute(0, 3, 1, 2) for images in calibration))
     path.write_bytes(seal(_Writer(net, card, ranges, pixels=pixels or options.int8).file()))
 
 
@@ -88,31 +87,6 @@ def check_model(model: DetectionModel) -> None:
         )
 
 
-def measure_ranges(net: DetectionModel, images: Sequence[ImageArray]) -> dict[nn.Module, Range]:
-    """Smallest and largest result of each convolution, after its ReLU6 if it has one, over batches of images."""
-    import torch
-
-    from mobiledet.models.layers import ConvNormAct
-
-    ranges: dict[nn.Module, Range] = {}
-
-    def watch(conv: nn.Module, result: Any) -> None:
-        low, high = ranges.get(conv, (0.0, 0.0))  # zero, the padding, must be one of the numbers that can be stored
-        ranges[conv] = min(low, float(result.min())), max(high, float(result.max()))
-
-    blocks = [module for module in net.modules() if isinstance(module, ConvNormAct)]
-    inside = {block.conv for block in blocks}
-    alone = [module for module in net.modules() if isinstance(module, torch.nn.Conv2d) and module not in inside]
-    hooks = [block.register_forward_hook(lambda block, _, result: watch(block.conv, result)) for block in blocks]
-    hooks += [conv.register_forward_hook(lambda conv, _, result: watch(conv, result)) for conv in alone]
-    with torch.no_grad():
-        for batch in images:
-            net.candidates(torch.from_numpy(batch).permute(0, 3, 1, 2))
-    for hook in hooks:
-        hook.remove()
-    return ranges
-
-
 class _Map(NamedTuple):
     """A tensor ``(1, height, width, channels)`` of the file; ``step`` is None in float."""
 
@@ -125,7 +99,7 @@ class _Writer:
     """Writes one detector, its batch-norm folded already; with ``ranges`` in INT8, with ``pixels`` taking uint8."""
 
     def __init__(
-        self, net: DetectionModel, card: ModelCard, ranges: dict[nn.Module, Range] | None, *, pixels: bool
+        self, net: DetectionModel, card: ModelCard, ranges: Mapping[str, Range] | None, *, pixels: bool
     ) -> None:
         from mobiledet.exporters.tflite_file import FileBuilder
 
@@ -197,6 +171,7 @@ class _Writer:
     def _conv(self, x: _Map, conv: nn.Conv2d, relu6: bool, order: Sequence[int] | None = None) -> _Map:
         """A convolution, its output channels in another ``order`` if one is given."""
         from mobiledet.exporters.tflite_file import Quantization
+        from mobiledet.models.quantization import range_steps
 
         assert conv.bias is not None
         name, stride, depthwise = self.names[conv], conv.stride[0], conv.groups > 1
@@ -215,7 +190,7 @@ class _Writer:
             stored = self.builder.tensor(f"{name}.weight", weight.shape, "FLOAT32", None, weight.astype(np.float32))
             added = self.builder.tensor(f"{name}.bias", bias.shape, "FLOAT32", None, bias.astype(np.float32))
         else:
-            step = _step(*self.ranges[conv])
+            step = Quantization.of(*range_steps(self.ranges[name]))
             axis = 3 if depthwise else 0
             # Of a channel whose weights are next to nothing, the bias must still fit into 32 bits.
             least = np.maximum(np.abs(bias) / (float(x.step.scale[0]) * 2**30), 1e-9)
@@ -264,9 +239,6 @@ class _Writer:
             order = None
             if name == "boxes":  # the operation wants dy, dx, dh, dw
                 order = [anchor + place for anchor in range(0, conv.out_channels, 4) for place in (1, 0, 3, 2)]
-            elif self.ranges is not None:
-                low, high = self.ranges[conv]
-                self.ranges[conv] = max(low, min(_RAREST_LOGIT, high - 1)), high
             outs.append((self._conv(x, conv, False, order), conv))
         return outs
 
@@ -319,14 +291,6 @@ class _Writer:
         return found
 
 
-def _step(low: float, high: float) -> Quantization:
-    """256 steps from ``low`` to ``high``, one of them 0."""
-    from mobiledet.exporters.tflite_file import Quantization
-
-    scale = max(high - low, 1e-6) / 255
-    return Quantization.of(scale, int(np.clip(round(-128 - low / scale), -128, 127)))
-
-
 def _convolutions(module: nn.Module) -> Iterator[tuple[nn.Conv2d, bool]]:
     """The convolutions of a block in the order they run, each with whether a ReLU6 follows."""
     from torch import nn
@@ -349,4 +313,5 @@ LITERT_EXPORTER = Exporter(
     int8_packages=(),
     extra="litert",
     batches=False,
+    trained_ranges=True,
 )

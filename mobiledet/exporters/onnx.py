@@ -82,9 +82,12 @@ def _write(
     graph = trace_onnx(model, size=card.resize.size, batch=card.batch)
     if options.int8:
         from mobiledet.exporters.int8 import quantise
+        from mobiledet.models.quantization import trained_ranges
 
-        logger.info("measuring ranges on %d images ...", len(calibration) * card.batch)
-        graph = quantise(graph, calibration, method=options.method, keep_float=options.keep_float)
+        ranges = trained_ranges(model)
+        if ranges is None:
+            logger.info("measuring ranges on %d images ...", len(calibration) * card.batch)
+        graph = quantise(graph, calibration, ranges=ranges, method=options.method, keep_float=options.keep_float)
     write_onnx(graph, card, path)
 
 
@@ -150,5 +153,6 @@ ONNX_EXPORTER = Exporter(
     packages=("onnx", "onnxscript", "onnxruntime"),
     int8_packages=(),
     extra="export",
+    trained_ranges=True,
     layer_errors=_layer_errors,
 )

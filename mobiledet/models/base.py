@@ -98,6 +98,8 @@ class BaseBackboneConfig(Strict):
     """The name in config files."""
     dictated: ClassVar[tuple[str, ...]] = ()
     """Settings that weights to start from decide."""
+    quantizable: ClassVar[bool] = False
+    """Whether it consists of `ConvNormAct` alone, whose INT8 rounding training can imitate."""
 
     @property
     def summary(self) -> str:
@@ -194,6 +196,8 @@ class BaseHeadConfig(Strict):
     """Settings that weights of the same kind decide where the recipe leaves them alone."""
     flexible: ClassVar[tuple[str, ...]] = ()
     """Those of them that a recipe may also set to something else than the weights have."""
+    quantizable: ClassVar[bool] = False
+    """Whether it consists of `ConvNormAct` and last convolutions, whose INT8 rounding training can imitate."""
 
     def build(self, backbone: Backbone, settings: BaseBackboneConfig, *, image_size: Size, num_classes: int) -> Head:
         """The head with fresh weights.

@@ -64,6 +64,7 @@ class BackboneConfig(BaseBackboneConfig):
 
     kind_name: ClassVar[str] = "mobilenet_v1"
     dictated: ClassVar[tuple[str, ...]] = ("alpha", "min_channels", "padding", "norm_epsilon")
+    quantizable: ClassVar[bool] = True
 
     alpha: Annotated[float, Field(gt=0, le=4)] = 1.0
     """Width multiplier: every layer has ``max(min_channels, int(alpha * channels))`` channels."""

@@ -112,6 +112,11 @@ class ModelConfig(Strict):
         longest = max(32, round(self.longest_side * self.rho)) if self.resize == "shorter_side" else None
         return ResizeRule(self.network_size, longest)
 
+    @property
+    def quantizable(self) -> bool:
+        """Whether training can imitate the INT8 rounding of its layers."""
+        return self.backbone.quantizable and self.head.quantizable
+
     @model_validator(mode="after")
     def _check(self) -> ModelConfig:
         if self.resize == "shorter_side":

@@ -35,6 +35,7 @@ class _SSDFamily(BaseHeadConfig):
     strides: ClassVar[tuple[int, ...]] = (16, 32)
     dictated: ClassVar[tuple[str, ...]] = ("extra_channels", "scores", *_ANCHORS)
     flexible: ClassVar[tuple[str, ...]] = _ANCHORS
+    quantizable: ClassVar[bool] = True
     depthwise: ClassVar[bool]
 
     extra_channels: tuple[tuple[PositiveInt, PositiveInt], ...] = ((256, 512), (128, 256), (128, 256), (64, 128))

@@ -14,6 +14,7 @@ from mobiledet.errors import CheckpointError, ConfigError
 from mobiledet.models.build import build_detector
 from mobiledet.models.cost import detector_cost
 from mobiledet.models.detection_model import DetectionModel
+from mobiledet.models.quantization import imitate_int8
 from mobiledet.runtime.base import RawDetections
 from mobiledet.runtime.card import ModelCard
 from mobiledet.runtime.timing import time_halves
@@ -86,6 +87,7 @@ def open_checkpoint(path: str | Path, *, threads: int = 0, provider: str | None 
     model = build_detector(config.model, weights_follow=True)
     model.load_state_dict(content.get("ema") or content["model"])
     categories, cost = content["categories"], detector_cost(model)
+    imitate_int8(model, content.get("ranges"))
     names, category_ids = ([category[key] for category in categories] for key in ("name", "id"))
     card = replace(
         model_card(model, names, category_ids),

@@ -40,7 +40,31 @@ def complete(config: Config, data: CocoDataset, weights: InitialWeights | None =
     if model.match_aspect:
         model = model.model_copy(update={"input_size": _matching_size(model, data), "match_aspect": False})
     schedule = config.schedule.model_copy(update={"epochs": _epochs(config.schedule, len(data))})
-    return config.model_copy(update={"model": model, "schedule": schedule})
+    config = config.model_copy(update={"model": model, "schedule": schedule})
+    if config.train.quantize and config.schedule.patience is not None and config.float_epochs:
+        raise ConfigError(
+            f"schedule.patience={config.schedule.patience} could end training before train.quantize="
+            f"{config.train.quantize} begins; leave one of them out"
+        )
+    return config
+
+
+def check_quantizable(model: ModelConfig) -> None:
+    """Make sure that ``train.quantize`` can imitate the INT8 file of a model.
+
+    Raises:
+        ConfigError: It can't.
+    """
+    if not model.quantizable:
+        raise ConfigError(
+            f"train.quantize imitates the INT8 rounding of MobileNetV1 with SSD or SSDLite, not of "
+            f"{model.backbone.kind_name} with {model.head.kind}; leave it out"
+        )
+    if len(set(model.mean)) > 1 or len(set(model.std)) > 1:
+        raise ConfigError(
+            f"train.quantize needs one mean and one deviation for all colours, as INT8 files do, not model.mean="
+            f"{model.mean} and model.std={model.std}; leave it out, or start from other weights"
+        )
 
 
 def follow_weights(model: ModelConfig, weights: InitialWeights) -> ModelConfig:

@@ -25,6 +25,7 @@ from mobiledet.evaluation.predictions import checkpoint_record, metrics_record, 
 from mobiledet.evaluation.scoring import most_counted
 from mobiledet.evaluation.thresholds import best_threshold
 from mobiledet.models.build import build_detector
+from mobiledet.models.quantization import imitate_int8, measure_ranges, trained_ranges
 from mobiledet.runtime.detector import Detector
 from mobiledet.runtime.pytorch import PyTorchBackend, choose_device, model_card, set_threads
 from mobiledet.training.hooks import Hooks
@@ -55,6 +56,9 @@ NORM_PICTURES = 256
 
 NORM_PICTURES_OF_PROPOSALS = 32
 """The same where a second stage sees every proposal of each: as many places, and slow."""
+
+RANGE_PICTURES = 128
+"""Training images on which the ranges of INT8 are measured, before each epoch that rounds."""
 
 SMALL_SPLIT = 300
 """Images up to which a split is scored without processes of its own."""
@@ -134,16 +138,20 @@ class Run:
             if weights.folded:
                 two_stages = len(self.model.backbone_parts()) > 1
                 dataset = self.train.first(NORM_PICTURES_OF_PROPOSALS if two_stages else NORM_PICTURES)
-                sampler = in_order(len(dataset), 1 if two_stages else 16)
-                batches = Batches(DetectionImages(dataset, resize=self.config.model.resize_rule), sampler)
-                bar = progress_bar(batches, what="measuring norms", total=len(sampler), unit="batch")
-                images = (batch.images_on(self.trainer.device) for batch in bar)
+                images = self._as_they_are(dataset, "measuring norms", batch_size=1 if two_stages else 16)
                 count = reinsert_norms(self.model, images, transfer.loaded)
                 what = f"{count} batch-norm layers restored and re-estimated on {len(dataset)} images"
                 transfer.rows.append(("norms", what))
         if self.average is not None:
             self.average.restart()
         return transfer
+
+    def _as_they_are(self, dataset: CocoDataset, what: str, *, batch_size: int) -> Iterator[Any]:
+        """Images in the network's size, not augmented, as the model takes them; ``what`` names the bar."""
+        sampler = in_order(len(dataset), batch_size)
+        batches = Batches(DetectionImages(dataset, resize=self.config.model.resize_rule), sampler)
+        bar = progress_bar(batches, what=what, total=len(sampler), unit="batch")
+        return (batch.images_on(self.trainer.device) for batch in bar)
 
     def fit(self) -> bool:
         """Train from wherever the run stands to its end.
@@ -231,6 +239,7 @@ class Run:
                 self.precision.name,
             )
         self.model.load_state_dict(content["model"])
+        imitate_int8(self.model, content.get("ranges"))
         if self.average is not None:
             self.average.load(content["ema"], training["ema_updates"])
         self.optimizer.load_state_dict(content["optimizer"])
@@ -273,6 +282,8 @@ class Run:
     def _train_and_score(self) -> Row | None:
         """The epoch's line of results; None when asked to stop before it was complete."""
         try:
+            if self.progress.epoch >= self.config.float_epochs and self.progress.batch == 0:
+                self._imitate_int8()
             self.reporter.start_epoch(self.progress)
             done = self._train_epoch()
             self.reporter.pause()
@@ -284,6 +295,16 @@ class Run:
             if not self.stop:
                 raise
             return None
+
+    def _imitate_int8(self) -> None:
+        """Train and score from here on as the INT8 file rounds, in ranges measured with the weights as they are."""
+        if trained_ranges(self.model) is None:  # no score so far says anything of that file
+            self.progress.best_ap, self.progress.best_epoch, self.progress.scorings_since_best = None, 0, 0
+            logger.info("from epoch %d on weights and results are rounded as in INT8", self.progress.epoch + 1)
+        imitate_int8(self.model, None)
+        with torch.random.fork_rng(devices=[]):
+            images = self._as_they_are(self.train.first(RANGE_PICTURES), "measuring ranges", batch_size=16)
+            imitate_int8(self.model, measure_ranges(self.model, images))
 
     def _train_epoch(self) -> bool:
         self.sampler.start(self.progress.epoch, self.progress.batch)
@@ -374,6 +395,7 @@ class Run:
         with torch.random.fork_rng(devices=[]):
             model = build_detector(self.config.model, weights_follow=True)
         model.load_state_dict(self._scored_weights())
+        imitate_int8(model, trained_ranges(self.model))
         return Detector(PyTorchBackend(model, model_card(model, self.train.names), device=self.trainer.device))
 
     def _scored_weights(self) -> dict[str, Tensor]:
@@ -385,6 +407,7 @@ class Run:
             "mobiledet": __version__,
             "config": self.config.plain(),
             "categories": [{"id": category.id, "name": category.name} for category in self.train.categories],
+            "ranges": trained_ranges(self.model),
         }
 
     def _training_batches(self, device: torch.device) -> Batches:

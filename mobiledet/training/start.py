@@ -14,7 +14,7 @@ from mobiledet.data.opening import Splits, open_data
 from mobiledet.errors import CheckpointError, ConfigError, DataError
 from mobiledet.models.cost import detector_cost
 from mobiledet.runtime.pytorch import choose_device
-from mobiledet.training.complete import complete, follow_weights
+from mobiledet.training.complete import check_quantizable, complete, follow_weights
 from mobiledet.training.hooks import Hooks
 from mobiledet.training.precision import choose_precision, process_rank
 from mobiledet.training.run import RESUMABLE_SETTINGS, Run
@@ -50,8 +50,10 @@ def start_run(
     if config.data.workers:
         keep_socket_paths_short()
     weights = _initial_weights(config)
-    if weights is not None:
-        follow_weights(config.model, weights)  # a contradiction is reported before all images are checked
+    # A contradiction is reported before all images are checked.
+    model = config.model if weights is None else follow_weights(config.model, weights)
+    if config.train.quantize:
+        check_quantizable(model)
     train, val = data or open_data(config.data, seed=config.seed)
     config = complete(config, train, weights)
     height, width = config.model.input_size

@@ -20,6 +20,7 @@ from mobiledet.errors import CheckpointError
 from mobiledet.models.base import ClassRows
 from mobiledet.models.build import build_detector
 from mobiledet.models.detection_model import DetectionModel
+from mobiledet.models.quantization import imitate_int8
 from mobiledet.utils.text import clean_name
 from mobiledet.weights.imagenet import KIND, ImageNetBackbone
 
@@ -128,7 +129,9 @@ def check_content(content: Mapping[str, Any], name: str) -> None:
         if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
             raise ValueError("no weights")
         with torch.device("meta"):  # shapes without values take no memory, whatever the settings say
-            wanted = build().state_dict()
+            model = build()
+        imitate_int8(model, content.get("ranges"))
+        wanted = model.state_dict()
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         why = " ".join(f"{type(error).__name__}: {error}".split())
         raise CheckpointError(f"{name}: its content is not what mobiledet writes: {why:.200}") from None

@@ -2,10 +2,12 @@ import json
 import logging
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from tiny_detectors import SIZE, make_images
+import torch
+from tiny_detectors import SIZE, make_images, tiny_detector
 
 from mobiledet import Detector
 from mobiledet.data.coco import load_coco
@@ -17,7 +19,10 @@ from mobiledet.exporters.agreement import Agreement, AgreementReport
 from mobiledet.exporters.base import ExportOptions
 from mobiledet.exporters.choose import format_of
 from mobiledet.exporters.exporting import export_model
+from mobiledet.exporters.onnx import ONNX_EXPORTER
+from mobiledet.models.quantization import measure_ranges
 from mobiledet.utils.machine import instruction_set
+from mobiledet.weights.checkpoint import load_checkpoint, save_checkpoint
 
 ONE_THREAD = ExportOptions(threads=1)
 
@@ -109,6 +114,32 @@ def test_int8(tiny_checkpoint, tmp_path, photographs):
     assert report.agreement.images == 12
     assert report.agreement.largest_score_difference > 1e-4
     assert Detector(output).card.precision == "int8"
+
+
+def test_a_checkpoint_trained_for_int8_brings_its_ranges(tiny_checkpoint, tmp_path):
+    content = load_checkpoint(tiny_checkpoint("sigmoid"))
+    model = tiny_detector("sigmoid")[0]
+    content["ranges"] = measure_ranges(model, [torch.from_numpy(make_images(4)).permute(0, 3, 1, 2)])
+    save_checkpoint(tmp_path / "best.pt", content)
+    for format, suffix in (("onnx", ".onnx"), ("litert", ".tflite")):
+        options = ExportOptions(format, int8=True, threads=1)
+        trained = export_model(tmp_path / "best.pt", tmp_path / f"m{suffix}", options).agreement
+        assert trained.mean_score_difference < 0.05  # of random weights, which amplify rounding
+    # A file in float is compared with the weights in float.
+    report = export_model(tmp_path / "best.pt", tmp_path / "float.onnx", ONE_THREAD)
+    assert report.agreement.largest_score_difference < 1e-4
+    with pytest.raises(ModelFileError, match="--calibration"):
+        export_model(tmp_path / "best.pt", tmp_path / "m_openvino", ExportOptions("openvino", int8=True))
+
+
+def test_training_for_int8_is_advised_where_it_can_be(tiny_checkpoint, tmp_path, photographs, monkeypatch):
+    monkeypatch.setattr(exporting, "compare", lambda *_, **__: Agreement(1, 100, 50, 9.0, 0.5, 0.1))
+    monkeypatch.setattr(exporting, "find_exporter", lambda _: replace(ONNX_EXPORTER, layer_errors=None))
+    for head, advised in (("sigmoid", True), ("faster_rcnn", False)):
+        options = ExportOptions(int8=True, calibration=[photographs], threads=1)
+        with pytest.raises(ModelFileError) as caught:
+            export_model(tiny_checkpoint(head), tmp_path / "model.onnx", options)
+        assert ("train.quantize=true" in str(caught.value)) == advised
 
 
 def test_what_finds_too_little_is_refused_and_the_guilty_layers_named(

@@ -2,11 +2,20 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 from tiny_detectors import SIZE, make_images, tiny_detector
 
 from mobiledet.errors import ModelFileError
-from mobiledet.exporters.int8 import PIXELS, last_layers_as_products, layer_names, pixels_as_they_are, quantise
+from mobiledet.exporters.int8 import (
+    PIXELS,
+    constants,
+    last_layers_as_products,
+    layer_names,
+    pixels_as_they_are,
+    quantise,
+)
 from mobiledet.exporters.onnx import trace_onnx
+from mobiledet.models.quantization import measure_ranges
 
 BATCHES = [image[None] for image in make_images(12)]
 
@@ -120,3 +129,29 @@ def test_faster_rcnn():
     scores = run(quantised, BATCHES[0])[1]
     assert np.isfinite(scores).all()
     assert (scores > 0).any()
+
+
+def test_known_ranges_give_the_file_that_measuring_them_gives(graph):
+    ranges = measure_ranges(tiny_detector("sigmoid")[0], [torch.from_numpy(b).permute(0, 3, 1, 2) for b in BATCHES])
+    known, measured = quantise(graph, (), ranges=ranges), quantise(graph, BATCHES)
+    assert kinds(known) == kinds(measured)
+    steps = [step_sizes(model) for model in (known, measured)]
+    assert steps[0].keys() == steps[1].keys()
+    assert len(steps[0]) > 40
+    for name, (scale, zero) in steps[0].items():
+        np.testing.assert_allclose(scale, steps[1][name][0], rtol=0.01)
+        assert abs(int(zero) - int(steps[1][name][1])) <= 1
+
+
+def test_decoding_is_not_rounded(graph):
+    layers = {output for node in graph.graph.node if node.op_type == "Conv" for output in node.output}
+    decoding = {n.output[0] for n in graph.graph.node if n.op_type == "Clip" and n.input[0] not in layers}
+    assert decoding
+    assert not decoding & step_sizes(quantise(graph, BATCHES)).keys()
+
+
+def step_sizes(model):
+    """Of every tensor that is made int8: scale and zero point."""
+    values = constants(model)
+    steps = [node.input for node in model.graph.node if node.op_type == "QuantizeLinear"]
+    return {name: (values[scale], values[zero]) for name, scale, zero in steps}

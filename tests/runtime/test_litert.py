@@ -8,6 +8,7 @@ from mobiledet import Detector
 from mobiledet.errors import ModelFileError
 from mobiledet.exporters.base import ExportOptions
 from mobiledet.exporters.litert import LITERT_EXPORTER
+from mobiledet.models.quantization import imitate_int8, measure_ranges, trained_ranges
 from mobiledet.runtime.choose import open_backend
 
 pytest.importorskip("ai_edge_litert", reason="the package ai-edge-litert isn't installed")
@@ -58,6 +59,47 @@ def test_int8_takes_pixels_and_finds_about_the_same(tmp_path):
     np.testing.assert_allclose(found.boxes[0, 0], boxes[0, 0], atol=4)
     assert found.scores[0, 0] == pytest.approx(scores[0, 0], abs=0.1)
     assert stranger(tmp_path / "m.tflite", image)[3][0] > 3
+
+
+@pytest.mark.filterwarnings("ignore:.*experimental_preserve_all_tensors")
+@pytest.mark.parametrize("padding", ["symmetric", "tensorflow"])
+@pytest.mark.parametrize("head", ["sigmoid", "softmax", "ssdlite"])
+def test_every_layer_rounds_as_training_imitates_it(tmp_path, head, padding):
+    """Given the file's own results of the layer before, each is the file's but for halves that round otherwise."""
+    import torch
+    from ai_edge_litert.interpreter import Interpreter
+
+    model, card = tiny_detector(head, padding=padding)
+    model.mean.fill_(128.0)  # a whole one: half a pixel's step would be seen where the first layer pads
+    model.inverse_std.fill_(1 / 128)
+    batches = [torch.from_numpy(images[None]).permute(0, 3, 1, 2) for images in make_images(4)]
+    imitate_int8(model, measure_ranges(model, batches))
+    LITERT_EXPORTER.write(model, card, tmp_path / "m.tflite", ExportOptions("litert", int8=True), [])
+    interpreter = Interpreter(str(tmp_path / "m.tflite"), experimental_preserve_all_tensors=True, num_threads=1)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], make_images(6)[-1:])
+    interpreter.invoke()
+    tensors = {tensor["name"]: tensor for tensor in interpreter.get_tensor_details()}
+    differences = []
+
+    def compare(name, found):
+        scale, zero = tensors[name]["quantization"]
+        whole = torch.from_numpy(interpreter.get_tensor(tensors[name]["index"]).astype(np.float32) - zero)
+        result = (whole * np.float32(scale)).permute(0, 3, 1, 2)
+        if "bbox_predictors" in name and found.shape[1] % 4 == 0 and not name.endswith(".conv"):
+            result = result.unflatten(1, (-1, 4))[:, :, [1, 0, 3, 2]].flatten(1, 2)
+        differences.append(((found - result) / scale).abs().flatten())
+        return result
+
+    for name in trained_ranges(model):
+        layer = model.get_submodule(name.removesuffix(".conv"))
+        layer.register_forward_hook(lambda _layer, _inputs, found, name=name: compare(name, found))
+    with torch.no_grad():
+        model.candidates(torch.from_numpy(make_images(6)[-1:]).permute(0, 3, 1, 2))
+    differences = torch.cat(differences)
+    assert len(differences) > 10_000
+    assert differences.max() < 1.01
+    assert (differences > 0.5).float().mean() < 0.01
 
 
 def test_a_channel_of_zeros_keeps_its_bias_in_int8(tmp_path):

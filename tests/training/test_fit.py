@@ -83,6 +83,7 @@ def rows(folder):
 RECIPES = {
     "plain": ["optimizer.name=adamw", "optimizer.lr=0.002"],
     "accumulated": ["schedule.accumulate=2", "optimizer.name=rmsprop", "optimizer.lr=0.001", "schedule.val_every=2"],
+    "quantized": ["train.quantize=1", "model.head.kind=ssdlite", "optimizer.name=adamw", "optimizer.lr=0.002"],
     "two stages": [
         "model.head.kind=faster_rcnn",
         "model.head.proposals=20",
@@ -139,7 +140,7 @@ def test_the_command_to_continue_with_can_be_pasted(tiny_config, tiny_shapes, tm
     assert shlex.split(caplog.messages[-1])[-4:] == ["mobiledet", "train", "--resume", str(folder)]
 
 
-@pytest.mark.parametrize(("recipe", "looks"), [("accumulated", 4), ("two stages", 7)])
+@pytest.mark.parametrize(("recipe", "looks"), [("accumulated", 4), ("quantized", 4), ("two stages", 7)])
 def test_stopped_again_and_again(whole_runs, stop_after, recipe, looks):
     config, expected, _ = whole_runs[recipe]
     stop_after(1)

@@ -281,6 +281,8 @@ def without(key):
         lambda content: content["categories"][0].update(name=5),
         lambda content: content["categories"][0].pop("id"),
         lambda content: content.update(threshold="high"),
+        lambda content: content.update(ranges=[1, 2]),
+        lambda content: content.update(ranges={}),
         lambda content: content.update(kind="backbone"),
     ],
 )
