@@ -91,6 +91,8 @@ def export_model(source: str | Path, output: Path, options: ExportOptions) -> Ag
         imitate_int8(model, None)  # what a float file is compared with
     has_ranges = exporter.trained_ranges and trained_ranges(model) is not None
     calibration = [] if has_ranges or not options.int8 else _calibration(card, options)
+    if options.int8 and has_ranges:
+        logger.info("INT8 takes the ranges that it was trained with; no images are measured")
     with temporary_output(output) as path:
         exporter.write(model, card, path, options, calibration)
         for file in path.iterdir() if path.is_dir() else [path]:

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+import mobiledet.training.run as run_module
 import mobiledet.training.start as launch
-from mobiledet.config import Config, ModelConfig, ScheduleConfig, apply_overrides, load_config
+from mobiledet.config import Config, ModelConfig, ScheduleConfig, TrainConfig, apply_overrides, load_config
 from mobiledet.errors import ConfigError
 from mobiledet.models.build import build_detector
 from mobiledet.models.layers import ConvNormAct
+from mobiledet.models.quantization import trained_ranges
 from mobiledet.runtime.detector import Detector
 from mobiledet.training.complete import complete
 from mobiledet.training.start import resume_run, start_run
@@ -206,3 +208,60 @@ def test_faster_rcnn_starts_from_an_ssd(tiny_config, tiny_shapes, tmp_path, fold
     assert "class predictor   loaded: all 8 classes are known by name" in caplog.text
     assert "box predictor     loaded" in caplog.text
     assert json.loads((folder.parents[1] / "again/1/config.json").read_text())["model"]["head"]["crop_size"] == 4
+
+
+@pytest.mark.parametrize(
+    ("quantize", "epochs", "in_float"),
+    [(False, 10, 10), (True, 10, 8), (True, 2, 1), (True, 1, 0), (3, 10, 7), (20, 10, 0)],
+)
+def test_how_many_epochs_round_as_int8_does(quantize, epochs, in_float):
+    config = Config(schedule=ScheduleConfig(epochs=epochs), train=TrainConfig(quantize=quantize))
+    assert config.float_epochs == in_float
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["model.head.kind=faster_rcnn"], "not of mobilenet_v1 with faster_rcnn"),
+        (["model.mean=(124, 116, 104)"], "one mean and one deviation"),
+        (["schedule.patience=1", "schedule.epochs=5"], "schedule.patience=1 could end training before"),
+    ],
+)
+def test_rounding_that_cannot_be_is_refused_before_the_run(tiny_config, tiny_shapes, tmp_path, overrides, words):
+    with pytest.raises(ConfigError, match=words):
+        start_run(recipe(tiny_config, tiny_shapes, tmp_path, "train.quantize=true", *overrides))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_best_is_chosen_among_the_epochs_that_round(tiny_config, tiny_shapes, tmp_path, monkeypatch):
+    aps, score = iter([0.9, 0.8, 0.1, 0.3, 0.2]), run_module.score_detections
+
+    def scripted(*arguments, **options):
+        metrics = score(*arguments, **options)
+        object.__setattr__(metrics, "AP", next(aps))
+        return metrics
+
+    monkeypatch.setattr(run_module, "score_detections", scripted)
+    folder, _ = start_run(recipe(tiny_config, tiny_shapes, tmp_path, "schedule.epochs=5", "train.quantize=3"))
+    best = load_checkpoint(folder / "best.pt")
+    assert best["epoch"] == 4
+    assert trained_ranges(Detector(folder / "best.pt").backend.model) == {
+        name: tuple(bounds) for name, bounds in best["ranges"].items()
+    }
+    assert json.loads((folder / "metrics.json").read_text())["AP"] == 0.3
+
+
+@pytest.mark.parametrize("head", ["ssd", "ssdlite"])
+def test_a_finished_run_is_trained_on_for_int8(tiny_config, tiny_shapes, tmp_path, head):
+    overrides = [f"model.head.kind={head}", "optimizer.name=adamw", "optimizer.lr=0.002"]
+    first, _ = start_run(recipe(tiny_config, tiny_shapes, tmp_path, *overrides))
+    more = ["train.quantize=2", "train.precision=bfloat16", "train.freeze_stages=14", "train.freeze_norm=true"]
+    second, status = start_run(
+        recipe(tiny_config, tiny_shapes, tmp_path, *overrides, *more, f"model.init={first / 'best.pt'}")
+    )
+    assert status == 0
+    old, new = (load_checkpoint(folder / "best.pt") for folder in (first, second))
+    assert (old["ranges"], len(new["ranges"]) > 40) == (None, True)
+    for name, tensor in new["model"].items():
+        stands_still = name.startswith("backbone.") or name.endswith(("running_mean", "running_var", "tracked"))
+        assert torch.equal(tensor, old["model"][name]) == stands_still, name

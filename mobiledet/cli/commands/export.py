@@ -43,7 +43,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     quantised = parser.add_argument_group("INT8")
     quantised.add_argument("--int8", action="store_true", help="quantise: smaller and about twice as fast")
-    quantised.add_argument("--calibration", type=existing, nargs="+", default=[], help="real images, files or folders")
+    quantised.add_argument(
+        "--calibration",
+        type=existing,
+        nargs="+",
+        default=[],
+        help="real images, files or folders (onnx and litert don't need them after train.quantize)",
+    )
     quantised.add_argument(
         "--calibration-images",
         "--calibration-pictures",
