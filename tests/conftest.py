@@ -48,9 +48,9 @@ def checkout() -> Path:
 
 @pytest.fixture(scope="session")
 def documented() -> Callable[[str], dict[str, Any]]:
-    """``documented("cell_head.py")``: what that example of docs/architecture.md defines, run as it stands there."""
-    text = (CHECKOUT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    examples = dict(re.findall(r"```python\n# (\S+)\n(.*?)```", text, re.DOTALL))
+    """``documented("cell_head.py")``: what the example of that name in docs/ defines, run as it stands there."""
+    pages = "".join(page.read_text(encoding="utf-8") for page in sorted((CHECKOUT / "docs").glob("*.md")))
+    examples = dict(re.findall(r"```python\n# (\S+\.py)\n(.*?)```", pages, re.DOTALL))
 
     def run(name: str) -> dict[str, Any]:
         scope: dict[str, Any] = {"__name__": Path(name).stem}

@@ -102,6 +102,26 @@ def test_every_layer_rounds_as_training_imitates_it(tmp_path, head, padding):
     assert (differences > 0.5).float().mean() < 0.01
 
 
+@pytest.mark.parametrize("int8", [False, True])
+def test_the_recipe_of_the_docs_finds_the_same(tmp_path, monkeypatch, capsys, documented, int8):
+    import cv2
+
+    monkeypatch.chdir(tmp_path)
+    _, card = written(tmp_path / "mine.tflite", int8=int8)
+    (tmp_path / "labels.txt").write_text(card.label_map(), encoding="utf-8")
+    height, width = SIZE
+    photo = cv2.resize(make_images(1)[0], (width * 2, height * 3), interpolation=cv2.INTER_NEAREST)
+    cv2.imwrite("photo.jpg", photo[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 100])
+    documented("with_litert.py")
+    lines = [line.rsplit(maxsplit=5) for line in capsys.readouterr().out.splitlines()]
+    ours = Detector("mine.tflite", threads=1)("photo.jpg").above(0.4)
+    assert len(lines) > 3
+    for name, score, *box in lines[:3]:
+        near = np.abs(ours.boxes - np.array(box, float)).max(axis=1) < 2
+        near &= np.abs(ours.scores - float(score)) < 0.03
+        assert name in {" ".join(ours.name(index).split()) for index in np.flatnonzero(near)}
+
+
 def test_a_channel_of_zeros_keeps_its_bias_in_int8(tmp_path):
     import torch
 
