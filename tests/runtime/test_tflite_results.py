@@ -43,6 +43,14 @@ def test_results_of_every_type_in_any_order(tmp_path, stored, order):
     assert_found(detector(IMAGE), WITH_BACKGROUND)
 
 
+def test_results_beyond_their_number_are_what_an_earlier_image_left(tmp_path):
+    detector = Detector(write_foreign(tmp_path / "m.tflite"))
+    assert len(detector(np.full_like(IMAGE, 200))) == 4
+    dark = np.zeros_like(IMAGE)
+    dark[1, 1, 2] = 100
+    assert_found(detector(dark), [(4, 2, 100)])
+
+
 def test_without_metadata_images_are_minus_one_to_one(tmp_path):
     found = Detector(write_foreign(tmp_path / "m.tflite", mean_std=None))(IMAGE)
     np.testing.assert_allclose(found.scores, [240 / 127.5 - 1, 200 / 127.5 - 1], atol=1e-6)
