@@ -153,10 +153,10 @@ def wants_to_run(pid: int) -> bool:
 
 
 def last_words_in(file: Any) -> str:
-    """Where a process was, as it wrote itself: its last line of our code, or just its last line."""
+    """Where a process was, as it wrote itself: a line of our code, and its last line."""
     file.seek(0)
     lines = file.read().decode(errors="replace").splitlines()
-    return str(next((line.strip() for line in lines if "mobiledet/" in line), "".join(lines[-1:])))
+    return " ".join([*(line.strip() for line in lines if "mobiledet/" in line)][:1] + lines[-1:])
 
 
 def work(seed: Path, numbers: Sequence[int], sender: Connection, last_words: int) -> None:
@@ -200,7 +200,7 @@ def reader_of(seed: Path) -> Callable[[Path], Any]:
 
     def read_folder(path: Path) -> None:
         read_dataset(path)
-        open_data(DataConfig(root=str(path)))
+        open_data(DataConfig(root=str(path), val_split=None))  # a few images are too few to hold some out
 
     def read_config(path: Path) -> None:
         try:

@@ -8,7 +8,7 @@ from mobiledet.models.build import build_detector
 from mobiledet.runtime.card import ModelCard
 
 SIZE = (64, 96)
-NAMES = ("cat", 'a "dog" <&> ü', "\x01 hat")
+NAMES = ("cat", 'a "dog" <&> ü', "hat")
 HEADS = {
     "sigmoid": SSDConfig(scores="sigmoid"),
     "softmax": SSDConfig(scores="softmax"),

@@ -21,7 +21,7 @@ from mobiledet.structures import FloatArray, ImageArray
 from mobiledet.utils.machine import usable_cores
 from mobiledet.utils.processes import without_lines
 from mobiledet.weights.catalogue import PretrainedSource
-from mobiledet.weights.tflite.contents import read_contents
+from mobiledet.weights.tflite.contents import check_graph, read_contents
 
 INTERPRETERS = {
     "ai_edge_litert": "ai_edge_litert.interpreter",
@@ -69,6 +69,7 @@ class LitertBackend:
         if _EDGE_TPU in content:
             raise ModelFileError(f"{path}: compiled for an Edge TPU; name the file that it was compiled from")
         try:
+            check_graph(content)
             about = read_contents(content)
             with without_lines(b"INFO: "):
                 self._interpreter: Any = interpreter_class(model_content=content, num_threads=threads or usable_cores())
@@ -102,7 +103,11 @@ class LitertBackend:
         fitted, tensors = self._fitted(images), self._results.tensors
         with self._lock:
             self._interpreter.set_tensor(self._network.input["index"], fitted)
-            self._interpreter.invoke()
+            try:
+                self._interpreter.invoke()
+            except RuntimeError as error:
+                reason = " ".join(str(error).split())[:200]
+                raise ModelFileError(f"{self._network.path}: LiteRT can't run it ({reason}); copy it again") from None
             stored = [self._interpreter.get_tensor(tensor) for tensor in tensors]
         return [self._network.real(tensor, values) for tensor, values in zip(tensors, stored, strict=True)]
 

@@ -5,10 +5,12 @@ Read without the ``tflite`` package, so that running a detector needs nothing bu
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import struct
 import zipfile
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from mobiledet.errors import CheckpointError
@@ -32,6 +34,12 @@ _LABEL_FILES = (2, 3)
 
 _NORMALISATION_OPTIONS = 1
 """The kind of process unit that normalises."""
+
+MAX_VALUES, MAX_DETECTIONS = 1 << 28, 100_000
+"""Of one tensor, and of one image; more would be reserved before anything is run."""
+
+_LEAST_INPUTS = {3: 2, 4: 3}
+"""Of CONV_2D and DEPTHWISE_CONV_2D."""
 
 
 class Normalisation(NamedTuple):
@@ -112,17 +120,77 @@ def read_contents(data: bytes) -> FileContents:
     Raises:
         CheckpointError: It is damaged.
     """
-    try:
+    with _one_error(data):
         model = _Table(data)
         normalisation, label_files = _read_metadata(model)
         labels, card = _read_packed(data, label_files)
         return FileContents(labels, normalisation, card, _read_postprocess(model))
+
+
+def check_graph(data: bytes) -> None:
+    """Refuse a file that LiteRT doesn't look at closely before it uses it, which ends the process.
+
+    Fields are numbered as in TensorFlow Lite's schema.fbs, version 3.
+
+    Raises:
+        CheckpointError: It is damaged.
+    """
+    with _one_error(data):
+        _check_graph(_Table(data))
+
+
+@contextlib.contextmanager
+def _one_error(data: bytes) -> Iterator[None]:
+    try:
+        yield
     except CheckpointError:
         raise
     except Exception as error:  # offsets in a damaged file lead anywhere: struct.error, IndexError, OverflowError, ...
         raise CheckpointError(
             f"a damaged TensorFlow Lite file ({len(data):,} bytes; {type(error).__name__}); copy it again"
         ) from None
+
+
+def _check_graph(model: _Table) -> None:
+    codes, buffers = model.tables(1), model.tables(4)
+    graph = model.tables(2)[0]
+    tensors = graph.tables(0)
+    known = set(graph.values(1, "i"))
+    for index, tensor in enumerate(tensors):
+        shape = tensor.values(0, "i")
+        if min(shape, default=1) < 0 or math.prod(shape) > MAX_VALUES:
+            raise _damaged(f"tensor {index} has the shape {shape}")
+        buffer = buffers[tensor.number(2, "I")]
+        if buffer.content(0) or buffer.number(2, "Q") or tensor.number(5, "B"):  # a constant, or a variable
+            known.add(index)
+    count = len(known)
+    for index, op in enumerate(graph.tables(3)):
+        code = codes[op.number(0, "I")]
+        kind, inputs, outputs = max(code.number(0, "b"), code.number(3, "i")), op.values(1, "i"), op.values(2, "i")
+        wanted = (*inputs[:2], *(tensor for tensor in inputs[2:] if tensor != -1))  # what follows may be left out
+        if not known.issuperset(wanted) or len(inputs) < _LEAST_INPUTS.get(kind, 0):
+            raise _damaged(f"operation {index} lacks an input")
+        if not known.isdisjoint(outputs) or not all(0 <= tensor < len(tensors) for tensor in outputs):
+            raise _damaged(f"operation {index} gives a tensor that something else gives, or that doesn't exist")
+        if code.text(1) == POSTPROCESS:
+            _check_options(_options(op))
+        known.update(outputs)
+        count += len(outputs)
+    if len(known) < count or not known.issuperset(graph.values(2, "i")):
+        raise _damaged("a tensor is given twice, or an output never")
+
+
+def _check_options(options: dict[str, Any]) -> None:
+    for key in ("max_detections", "max_classes_per_detection", "num_classes"):
+        if type(options.get(key)) is not int or not 0 < options[key] <= MAX_DETECTIONS:
+            raise _damaged(f"{key} is {options.get(key)!r:.40}")
+    for key in (*BOX_SCALES, "nms_score_threshold", "nms_iou_threshold"):
+        if type(options.get(key)) not in (int, float) or not math.isfinite(options[key]):
+            raise _damaged(f"{key} is {options.get(key)!r:.40}")
+
+
+def _damaged(what: str) -> CheckpointError:
+    return CheckpointError(f"a damaged TensorFlow Lite file: {what}; copy it again")
 
 
 def _read_metadata(model: _Table) -> tuple[Normalisation, list[str]]:
@@ -154,15 +222,19 @@ def _normalisation(mean: tuple[float, ...], std: tuple[float, ...]) -> Normalisa
 
 
 def _read_postprocess(model: _Table) -> dict[str, Any]:
+    codes = [code.text(1) for code in model.tables(1)]
+    ends = (op for op in model.tables(2)[0].tables(3) if codes[op.number(0, "I")] == POSTPROCESS)
+    return next(map(_options, ends), {})
+
+
+def _options(op: _Table) -> dict[str, Any]:
+    """The options of a custom operation."""
     from flatbuffers import flexbuffers
 
-    codes = [code.text(1) for code in model.tables(1)]
-    for graph in model.tables(2)[:1]:
-        for op in graph.tables(3):
-            if codes[op.number(0, "I")] == POSTPROCESS and (options := op.content(5)):
-                found = flexbuffers.Loads(options)
-                return found if isinstance(found, dict) else {}
-    return {}
+    options = flexbuffers.Loads(op.content(5))
+    if not isinstance(options, dict):
+        raise _damaged(f"options of {POSTPROCESS} that are no map")
+    return options
 
 
 def _read_packed(data: bytes, label_files: list[str]) -> tuple[ClassList | None, str | None]:

@@ -1,13 +1,15 @@
 """What files say about themselves, as metadata tools write it."""
 
 import contextlib
+from pathlib import Path
 
+import numpy as np
 import pytest
 from foreign_tflite import with_packed, write_foreign
 from tflite_builder import GraphBuilder
 
 from mobiledet.errors import CheckpointError
-from mobiledet.weights.tflite.contents import CARD_FILE, MAX_TEXT, Normalisation, read_contents
+from mobiledet.weights.tflite.contents import CARD_FILE, MAX_TEXT, Normalisation, check_graph, read_contents
 
 
 def plain():
@@ -86,3 +88,82 @@ def test_damage_anywhere_is_one_error(tmp_path):
             continue
         refused.append(data)
     assert len(refused) > 100
+
+
+def edited(path: Path, change) -> bytes:
+    """A detector's file after ``change(graph, options)``; the options are those of its last operation."""
+    schema = pytest.importorskip("ai_edge_litert.schema_py_generated", reason="ai-edge-litert isn't installed")
+    import flatbuffers
+    from flatbuffers import flexbuffers
+
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(write_foreign(path).read_bytes(), 0))
+    (graph,) = model.subgraphs
+    options = flexbuffers.Loads(bytes(graph.operators[-1].customOptions))
+    change(graph, options)
+    written = np.frombuffer(bytes(flexbuffers.Dumps(options)), np.uint8) if options else None
+    graph.operators[-1].customOptions = written
+    builder = flatbuffers.Builder(1 << 12)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def set_option(**values):
+    return lambda graph, options: options.update(values)
+
+
+def set_tensor(index, **values):
+    return lambda graph, options: vars(graph.tensors[index]).update(values)
+
+
+def set_op(index, **values):
+    return lambda graph, options: vars(graph.operators[index]).update(values)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda graph, options: options.clear(),
+        lambda graph, options: options.pop("max_detections"),
+        *(set_option(max_detections=value) for value in (-1, 0, 2**31 - 1, "x", 1e30)),
+        *(set_option(num_classes=value) for value in (-1, True)),
+        *(set_option(y_scale=value) for value in (float("nan"), "x")),
+        set_tensor(0, shape=[1, -1, 3, 3]),
+        set_tensor(0, shape=[1, 2**15, 2**15, 3]),
+        set_tensor(0, buffer=10**6),
+        set_tensor(3, buffer=0),  # the anchors
+        set_op(0, inputs=[-1, 1]),
+        set_op(0, inputs=[10**6, 1]),
+        set_op(-1, inputs=[5, 2, 3]),  # a result of its own
+        set_op(0, outputs=[10**6]),
+        set_op(0, outputs=[3]),  # a constant
+        set_op(-1, outputs=[5, 6, 7, 7]),
+        lambda graph, options: vars(graph).update(outputs=[-1]),
+        set_op(0, opcodeIndex=10**6),
+        lambda graph, options: graph.operators.reverse(),
+    ],
+)
+def test_what_would_end_the_process_is_refused_before_it_is_run(tmp_path, change):
+    check_graph(edited(tmp_path / "whole.tflite", lambda *_: None))
+    content = edited(tmp_path / "m.tflite", change)
+    with pytest.raises(CheckpointError, match="damaged"):
+        check_graph(content)
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs", "sound"),
+    [
+        *(("CONV_2D", inputs, True) for inputs in ([0, 1, 2], [0, 1, -1], [0, 1])),
+        *(("CONV_2D", inputs, False) for inputs in ([0], [0, -1, 2], [-1, 1, 2])),
+        *(("DEPTHWISE_CONV_2D", inputs, inputs == [0, 1, 2]) for inputs in ([0, 1, 2], [0, 1], [0, -1, 2])),
+    ],
+)
+def test_convolutions_need_an_image_and_weights(kind, inputs, sound):
+    tflite_file = pytest.importorskip("mobiledet.exporters.tflite_file", reason="ai-edge-litert isn't installed")
+    builder = tflite_file.FileBuilder()
+    for name, shape in (("image", (1, 4, 4, 3)), ("weights", (3, 1, 1, 3)), ("bias", (3,)), ("out", (1, 4, 4, 3))):
+        values = np.ones(shape, np.float32) if name in ("weights", "bias") else None
+        builder.tensor(name, shape, "FLOAT32", None, values)
+    builder.op(kind, inputs, [3], options={"strideH": 1, "strideW": 1})
+    content = builder.finish([0], [3], {})
+    with contextlib.nullcontext() if sound else pytest.raises(CheckpointError, match="operation 0 lacks an input"):
+        check_graph(content)
