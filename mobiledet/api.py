@@ -129,7 +129,7 @@ def evaluate(
         limit: Only its first images.
         max_detections: How many detections per image and class count; None for COCO's 100, or as many as the model
             gives where these are more.
-        batch_size: Images at once, of a checkpoint.
+        batch_size: Images at once, of a model that takes any number.
         workers: Processes that read images for a checkpoint.
         threads: Processor threads; 0 takes all cores.
         device: Of PyTorch, or a provider of the exported model's runtime.
@@ -179,7 +179,9 @@ def export(
     calibration: str | Path | Sequence[str | Path] = (),
     data: str | Path | None = None,
     split: str = "val",
-    batch: int = 1,
+    batch: int | None = 1,
+    nms: bool = True,
+    opset: int | None = None,
     max_detections: int | None = None,
     input_size: tuple[int, int] | None = None,
     force: bool = False,
@@ -196,7 +198,9 @@ def export(
             "litert" of a model trained with ``train.quantize``.
         data: Folder of a data set to score both on, too.
         split: Which part of it.
-        batch: Images at once.
+        batch: Images at once; None for any number.
+        nms: Whether the model itself suppresses overlapping boxes; otherwise it ends in all boxes and scores.
+        opset: Version of ONNX's operators; None for the usual one.
         max_detections: Most of an image; None as trained.
         input_size: ``(height, width)``, for models whose images keep their shape.
         force: Keep the file even if it finds too little.
@@ -218,6 +222,8 @@ def export(
         int8=int8,
         calibration=[Path(path) for path in named],
         batch=batch,
+        suppressed=nms,
+        opset=opset,
         max_detections=max_detections,
         input_size=input_size,
         dataset=None if data is None else open_split(Path(data), split),

@@ -76,7 +76,7 @@ def score_model(
         limit: Only the first images.
         max_detections: How many detections per image and class count; None for COCO's 100, or as many as the model
             gives where these are more.
-        batch_size: Images at once, of a checkpoint.
+        batch_size: Images at once, of a model that takes any number.
         workers: Processes that read images for a checkpoint.
         threads: Processor threads; 0 takes all cores.
         device: Of PyTorch, or a provider of the exported model's runtime.
@@ -96,7 +96,7 @@ def score_model(
             detector,
             detector.names,
             dataset,
-            batch_size=batch_size if exported is None else detector.card.batch,
+            batch_size=batch_size if exported is None else detector.card.batch or batch_size,
             workers=workers if exported is None else None,
             on_batch=bar.update,
         )

@@ -33,7 +33,9 @@ class ExportOptions:
         calibration_images: How many of them are taken, evenly spread.
         method: How ranges are chosen, for ONNX.
         keep_float: Layers that aren't quantised, for ONNX.
-        batch: Images at once.
+        batch: Images at once; None for any number.
+        suppressed: Whether the model itself suppresses overlapping boxes; otherwise it ends in all boxes and scores.
+        opset: Version of ONNX's operators; None for the usual one.
         max_detections: Of an image; None for the checkpoint's own.
         labels: A file to write, too: the class names as `ModelCard.label_map` gives them.
         input_size: ``(height, width)`` for models whose images keep their shape; None for the model's own.
@@ -50,7 +52,9 @@ class ExportOptions:
     calibration_images: int = 60
     method: Method = "minmax"
     keep_float: Sequence[str] = ()
-    batch: int = 1
+    batch: int | None = 1
+    suppressed: bool = True
+    opset: int | None = None
     max_detections: int | None = None
     labels: Path | None = None
     input_size: Size | None = None
@@ -76,6 +80,7 @@ class Exporter:
         int8_packages: What must be importable for INT8, beyond that; None where INT8 isn't offered.
         extra: The extra of ``setup.py`` that brings them.
         batches: Whether a model can take several images at once.
+        choices: Which of the options ``--no-nms``, ``--opset`` and ``--batch dynamic`` it knows.
         compared: Other models in the folder that is written, which are compared with the checkpoint, too.
         trained_ranges: Whether INT8 takes the ranges that a model was trained with, where it was; no calibration images
             are needed then.
@@ -89,6 +94,7 @@ class Exporter:
     int8_packages: tuple[str, ...] | None = None
     extra: str = "export-all"
     batches: bool = True
+    choices: frozenset[str] = frozenset()
     compared: tuple[str, ...] = ()
     trained_ranges: bool = False
     layer_errors: Callable[[DetectionModel, ModelCard, Sequence[ImageArray]], list[dict[str, Any]]] | None = None

@@ -24,6 +24,7 @@ from mobiledet.evaluation.scoring import most_counted
 from mobiledet.exporters.agreement import FLOAT_LIMITS, INT8_LIMITS, AgreementReport, compare, problems, report_path
 from mobiledet.exporters.base import Exporter, ExportOptions
 from mobiledet.exporters.choose import EXPORTERS, find_exporter
+from mobiledet.exporters.onnx import OPSETS
 from mobiledet.preprocess import fit_image
 from mobiledet.runtime.card import ModelCard
 from mobiledet.runtime.choose import RUNTIMES
@@ -163,8 +164,18 @@ def _check_options(exporter: Exporter, options: ExportOptions) -> None:
     for named in (options.calibration, options.images):
         if named:
             find_images(list(named))  # a wrong path is reported before the work, not after it
-    if options.batch != 1 and not exporter.batches:
+    if options.batch not in (1, None) and not exporter.batches:
         raise ModelFileError(f"{exporter.name} takes one image at a time, not --batch {options.batch}")
+    if options.opset is not None and options.opset not in OPSETS:
+        raise ModelFileError(f"--opset {options.opset}: choose one from {OPSETS[0]} to {OPSETS[-1]}")
+    asked = {
+        "--no-nms": not options.suppressed,
+        "--opset": options.opset is not None,
+        "--batch dynamic": options.batch is None,
+    }
+    for choice in (choice for choice, is_asked in asked.items() if is_asked and choice not in exporter.choices):
+        offered = " and ".join(other.name for other in EXPORTERS if choice in other.choices)
+        raise ModelFileError(f"{choice} is offered for {offered}, not for {exporter.name}")
 
 
 def check_packages(format: str, *, int8: bool) -> None:
@@ -205,12 +216,13 @@ def _calibration(card: ModelCard, options: ExportOptions) -> list[ImageArray]:
     """Batches ``(B, H, W, 3)`` of images in the network's size, evenly spread over those named."""
     if not options.calibration:
         raise ModelFileError("--int8 needs real images to measure ranges on: --calibration path/to/images")
-    paths = _spread(find_images(list(options.calibration)), max(options.calibration_images, card.batch))
+    batch = card.batch or 1
+    paths = _spread(find_images(list(options.calibration)), max(options.calibration_images, batch))
     images = [fit_image(image, card.resize, fill=card.fill)[0] for image in _readable(paths)]
-    whole = len(images) // card.batch * card.batch
+    whole = len(images) // batch * batch
     if not whole:
-        raise ModelFileError(f"--calibration holds {count(len(images), 'image')}, fewer than --batch {card.batch}")
-    return [np.stack(images[start : start + card.batch]) for start in range(0, whole, card.batch)]
+        raise ModelFileError(f"--calibration holds {count(len(images), 'image')}, fewer than --batch {batch}")
+    return [np.stack(images[start : start + batch]) for start in range(0, whole, batch)]
 
 
 def _compare(reference: Detector, path: Path, output: Path, options: ExportOptions) -> AgreementReport:
@@ -259,7 +271,7 @@ def _score_both(reference: Detector, model: Detector, dataset: CocoDataset) -> d
     points = []
     for which, detector in (("checkpoint", reference), ("exported model", model)):
         logger.info("scoring the %s on %d images ...", which, len(dataset))
-        results = predict_dataset(detector, detector.names, dataset, batch_size=max(8, detector.card.batch))
+        results = predict_dataset(detector, detector.names, dataset, batch_size=max(8, detector.card.batch or 1))
         points.append(
             100
             * (score_detections(truth, results, max_detections=most_counted(detector.card.max_detections)).AP or 0.0)

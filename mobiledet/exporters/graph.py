@@ -49,6 +49,14 @@ class CandidateGraph(_Folded):
         return candidates.boxes, candidates.scores
 
 
+class ImageCandidateGraph(CandidateGraph):
+    """The same from images as :class:`DetectionGraph` takes them."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Images ``(B, H, W, 3)`` uint8 RGB to boxes ``(B, A, 4)`` and scores ``(B, A, K)``."""
+        return super().forward(images.permute(0, 3, 1, 2))
+
+
 def fold_norms(model: nn.Module) -> None:
     """Fold every batch-norm that directly follows a convolution into it, in place."""
     for block in list(model.modules()):

@@ -26,7 +26,7 @@ from onnx import helper, numpy_helper
 from mobiledet.errors import ModelFileError
 from mobiledet.exporters.base import Method, quiet
 from mobiledet.models.quantization import Range, range_steps
-from mobiledet.runtime.base import graph_inputs
+from mobiledet.runtime.base import THRESHOLDS, graph_inputs
 from mobiledet.structures import ImageArray
 
 PERCENTILE = 99.99
@@ -60,7 +60,7 @@ def quantise(
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     if ranges is not None:
-        shape = [dimension.dim_value for dimension in graph.graph.input[0].type.tensor_type.shape.dim]
+        shape = [dimension.dim_value or 1 for dimension in graph.graph.input[0].type.tensor_type.shape.dim]
         images = [np.zeros(shape, np.uint8)]  # what is measured on it, isn't used
     if not images:
         raise ModelFileError("INT8 needs images to measure ranges on; name some with --calibration")
@@ -82,7 +82,7 @@ def quantise(
         quantize_static(
             source,
             target,
-            _Calibration(images),
+            _Calibration(images, suppressed=any(value.name in THRESHOLDS for value in graph.graph.input)),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(QUANTISED),
             nodes_to_exclude=kept,
@@ -147,7 +147,7 @@ def last_layers_as_products(graph: onnx.ModelProto) -> onnx.ModelProto:
                 added.add(name)
         nodes.append(helper.make_node("MatMul", [turned[source], weight], [product], name=product))
         nodes.append(helper.make_node("Add", [product, bias], [turn.output[0]], name=f"{product}_bias"))
-    return _with_nodes(changed, nodes)
+    return with_nodes(changed, nodes)
 
 
 def pixels_as_they_are(graph: onnx.ModelProto) -> onnx.ModelProto:
@@ -158,7 +158,8 @@ def pixels_as_they_are(graph: onnx.ModelProto) -> onnx.ModelProto:
     """
     changed = copy.deepcopy(graph)
     readers, weights = _readers(changed), constants(changed)
-    chain = [readers["images"][0]]
+    # Where any number of images is taken, their shape is read, too.
+    chain = [node for node in readers["images"] if node.op_type != "Shape"][:1]
     for kind in ("Transpose", "Cast", "Sub", "Mul", "Conv"):
         following = readers.get(chain[-1].output[0], [])
         if chain[-1].op_type != kind or (kind != "Conv" and len(following) != 1):
@@ -188,19 +189,20 @@ def pixels_as_they_are(graph: onnx.ModelProto) -> onnx.ModelProto:
             nodes.append(step)
             node.input[0], node.input[2] = PIXELS, f"{conv.input[2]}.shifted"
         nodes.append(node)
-    return _with_nodes(changed, nodes)
+    return with_nodes(changed, nodes)
 
 
 class _Calibration:
     """Images as ONNX Runtime's calibration asks for them."""
 
-    def __init__(self, images: Sequence[ImageArray]) -> None:
+    def __init__(self, images: Sequence[ImageArray], *, suppressed: bool) -> None:
         self._left = iter(images)
+        # Nothing passes a threshold of 1, so that suppression takes no time.
+        self._thresholds = (1.0, 1.0) if suppressed else ()
 
     def get_next(self) -> dict[str, Any] | None:
         images = next(self._left, None)
-        # Nothing passes a threshold of 1, so that suppression takes no time.
-        return None if images is None else graph_inputs(images, 1, 1)
+        return None if images is None else graph_inputs(images, *self._thresholds)
 
     def __len__(self) -> int:
         return 0  # asked only by calibrations in strides, which isn't used
@@ -269,7 +271,7 @@ def _readers(graph: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:
     return readers
 
 
-def _with_nodes(graph: onnx.ModelProto, nodes: Sequence[onnx.NodeProto]) -> onnx.ModelProto:
+def with_nodes(graph: onnx.ModelProto, nodes: Sequence[onnx.NodeProto]) -> onnx.ModelProto:
     """The graph with other nodes, and without the stored tensors that no node reads any more."""
     kept = copy.deepcopy(list(nodes))
     del graph.graph.node[:]

@@ -106,7 +106,7 @@ def quantise_openvino(graph: onnx.ModelProto, images: Iterable[ImageArray], *, s
     with quiet("nncf", "torch.utils.cpp_extension"):
         return nncf.quantize(
             model,
-            nncf.Dataset(batches, lambda batch: graph_inputs(batch, 0.01, 0.6)),
+            nncf.Dataset(batches, lambda batch: graph_inputs(batch, *(0.01, 0.6)[: len(model.inputs) - 1])),
             subset_size=len(batches),
             ignored_scope=nncf.IgnoredScope(names=others, validate=False),
         )
@@ -124,7 +124,7 @@ def openvino_model(
     """A detector as an ``openvino.Model``; the arguments are those of an exporter's ``write``."""
     from mobiledet.exporters.onnx import trace_onnx
 
-    graph = trace_onnx(model, size=card.resize.size, batch=card.batch)
+    graph = trace_onnx(model, size=card.resize.size, batch=card.batch, suppressed=options.suppressed)
     return quantise_openvino(graph, calibration) if options.int8 else _convert(graph)
 
 
@@ -155,4 +155,5 @@ OPENVINO_EXPORTER = Exporter(
     write=_write,
     packages=("onnx", "onnxscript", "onnxruntime", "openvino"),
     int8_packages=("nncf",),
+    choices=frozenset({"--no-nms"}),
 )

@@ -94,7 +94,9 @@ class DetectionModel(nn.Module):
             batch: Images in the network's size.
             sizes: ``(height, width)`` of each inside the batch; None where they fill it.
         """
-        sizes = sizes or [(batch.shape[2], batch.shape[3])] * len(batch)
+        if sizes is None:
+            count: object = batch.shape[0]  # unknown, and no int, while a graph for any number of images is exported
+            sizes = [(batch.shape[2], batch.shape[3])] * (count if isinstance(count, int) else 1)
         return self.head.candidates(self.features(batch), sizes)
 
     @property

@@ -60,7 +60,8 @@ class Postprocess:
         flat = scores.reshape(batch, -1)
         scores, pair = flat.topk(min(self.candidates, flat.shape[1]), dim=1)
         scores = torch.where(scores >= score_threshold, scores, 0.0)
-        anchor, label = pair // num_classes, pair % num_classes
+        # Not //, which ONNX exporters write with comparisons that OpenCV can't run.
+        anchor, label = pair.div(num_classes, rounding_mode="floor"), pair % num_classes
         boxes = boxes[rows, anchor] if boxes.dim() == 3 else boxes[rows, anchor, label]
         # Classes are moved apart, so that boxes of different ones never overlap.
         apart = boxes + (label * (boxes.amax(dim=(1, 2))[:, None] + 1))[..., None]
@@ -77,5 +78,5 @@ class Postprocess:
         if scores.shape[1] <= self.candidates:
             return boxes, scores
         _, index = scores.amax(dim=2).topk(self.candidates, dim=1, sorted=False)
-        rows = torch.arange(len(scores), device=scores.device)[:, None]
+        rows = torch.arange(scores.shape[0], device=scores.device)[:, None]
         return boxes[rows, index], scores[rows, index]

@@ -121,33 +121,37 @@ def suppress(
     iou_threshold: float,
     candidates: int,
 ) -> RawDetections:
-    """Detections of one image from boxes ``(A, 4)`` and scores ``(A, K)``, for runtimes that don't find them."""
-    boxes, scores, labels = best_detections(
-        boxes,
-        scores,
-        score_threshold=score_threshold,
-        iou_threshold=iou_threshold,
-        candidates=candidates,
-        max_detections=card.max_detections,
-    )
-    return RawDetections(boxes[None], scores[None], labels[None])
+    """Detections from boxes ``(B, A, 4)`` and scores ``(B, A, K)``, for models that end there."""
+    found = [
+        best_detections(
+            *image,
+            score_threshold=score_threshold,
+            iou_threshold=iou_threshold,
+            candidates=candidates,
+            max_detections=card.max_detections,
+        )
+        for image in zip(boxes, scores, strict=True)
+    ]
+    return RawDetections(*(np.stack(part) for part in zip(*found, strict=True)))
 
 
 def check_batch(images: ImageArray, card: ModelCard) -> None:
-    """Make sure that images fit a network of fixed shape.
+    """Make sure that images fit the network.
 
     Raises:
         ValueError: They have another shape or type.
     """
-    wanted = (card.batch, *card.resize.size, 3)
+    wanted = (card.batch or max(1, len(images)), *card.resize.size, 3)
     if images.shape != wanted or images.dtype != np.uint8:
         raise ValueError(f"this network takes uint8 images {wanted}, not {images.shape} {images.dtype}")
 
 
-def graph_inputs(images: ImageArray, score_threshold: float, iou_threshold: float) -> dict[str, Any]:
+THRESHOLDS = ("score_threshold", "iou_threshold")
+OUTPUTS = ("boxes", "scores", "labels")
+"""Names in an exported graph; one without suppression has no thresholds and no labels."""
+
+
+def graph_inputs(images: ImageArray, *thresholds: float) -> dict[str, Any]:
     """The inputs of an exported graph, by their names in it."""
-    return {
-        "images": images,
-        "score_threshold": np.array(score_threshold, np.float32),
-        "iou_threshold": np.array(iou_threshold, np.float32),
-    }
+    values = (np.array(value, np.float32) for value in thresholds)
+    return {"images": images, **dict(zip(THRESHOLDS, values, strict=False))}

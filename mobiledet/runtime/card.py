@@ -15,7 +15,7 @@ KEY = "mobiledet"
 """Name under which the card is stored inside a file."""
 
 FORMAT = "mobiledet model"
-VERSION = 1
+VERSION = 2
 
 MAX_PIXELS = 1 << 28
 """Of all images that a network takes at once."""
@@ -30,7 +30,7 @@ class ModelCard:
         category_ids: The training data's id of each class.
         resize: The size of images inside the network.
         fill: RGB of the part of the input that a letterboxed image leaves free.
-        batch: Images that the network takes at once.
+        batch: Images that the network takes at once; None for any number.
         score_threshold: Minimum score of the detections it was evaluated with.
         iou_threshold: Overlap from which two boxes of one class are one object.
         max_detections: Most detections of an image.
@@ -48,7 +48,7 @@ class ModelCard:
     category_ids: tuple[int, ...]
     resize: ResizeRule
     fill: tuple[int, int, int] = (128, 128, 128)
-    batch: int = 1
+    batch: int | None = 1
     score_threshold: float = 0.01
     iou_threshold: float = 0.6
     max_detections: int = 100
@@ -81,7 +81,7 @@ class ModelCard:
             ValueError: A value can't be; names it.
         """
         sides, fractions = self.resize.size, (self.score_threshold, self.iou_threshold)
-        longest, shown = self.resize.longest_side, self.shown_threshold
+        longest, shown, batch = self.resize.longest_side, self.shown_threshold, 1 if self.batch is None else self.batch
         right = {
             "names": bool(self.names) and all(type(name) is str for name in self.names),
             "category_ids": all(type(number) is int for number in self.category_ids)
@@ -90,7 +90,7 @@ class ModelCard:
             and (longest is None or (type(longest) is int and 0 < longest <= MAX_SIDE * 4))
             and type(self.resize.letterbox) is bool,
             "fill": len(self.fill) == 3 and all(type(level) is int and 0 <= level <= 255 for level in self.fill),
-            "batch": type(self.batch) is int and 0 < self.batch * sides[0] * sides[1] <= MAX_PIXELS,
+            "batch": type(batch) is int and 0 < batch * sides[0] * sides[1] <= MAX_PIXELS,
             "thresholds": all(_is_fraction(value) for value in fractions) and (shown is None or _is_fraction(shown)),
             "max_detections": type(self.max_detections) is int and self.max_detections > 0,
             "precision, head": type(self.precision) is type(self.head) is str,

@@ -19,6 +19,9 @@ from mobiledet.runtime.card import ModelCard
 from mobiledet.runtime.choose import open_backend
 from mobiledet.structures import ImageArray, ImageGeometry
 
+MOST_AT_ONCE = 16
+"""Images of a list that a network for any number of them gets at once: their feature maps take memory."""
+
 
 class Detector:
     """Finds objects in images of any size.
@@ -183,11 +186,11 @@ class Detector:
     @property
     def _batch_size(self) -> int:
         # Only a checkpoint takes images of changing size; it gets them one by one.
-        return self.card.batch if self.card.resize.fixed else 1
+        return (self.card.batch or MOST_AT_ONCE) if self.card.resize.fixed else 1
 
     def _batch(self, fitted: Sequence[ImageArray]) -> ImageArray:
-        """Fitted images as one batch of the network's, filled up with black ones."""
-        batch = np.zeros((self._batch_size, *fitted[0].shape), np.uint8)
+        """Fitted images as one batch of the network's, filled up with black ones where it takes a fixed number."""
+        batch = np.zeros((self.card.batch or len(fitted), *fitted[0].shape), np.uint8)
         batch[: len(fitted)] = fitted
         return batch
 

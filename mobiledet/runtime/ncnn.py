@@ -91,8 +91,8 @@ class NcnnBackend:
     ) -> RawDetections:
         return suppress(
             self.card,
-            boxes,
-            scores,
+            boxes[None],
+            scores[None],
             score_threshold=score_threshold,
             iou_threshold=iou_threshold,
             candidates=self._candidates,

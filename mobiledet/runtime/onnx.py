@@ -13,9 +13,18 @@ from typing import Any
 import numpy as np
 
 from mobiledet.errors import ModelFileError
-from mobiledet.runtime.base import RawDetections, Runtime, check_batch, graph_inputs, read_model
+from mobiledet.runtime.base import (
+    THRESHOLDS,
+    RawDetections,
+    Runtime,
+    candidates_in,
+    check_batch,
+    graph_inputs,
+    read_model,
+    suppress,
+)
 from mobiledet.runtime.card import KEY, ModelCard
-from mobiledet.runtime.timing import time_shares
+from mobiledet.runtime.timing import time_halves, time_shares
 from mobiledet.structures import ImageArray
 
 MARK, BLANK = b"mobiledet-crc32:", b"--------"
@@ -77,18 +86,39 @@ class OnnxBackend:
                 f"{path}: its model card says {wanted}, its network takes {tuple(shape)}; export it again"
             )
 
+        self._suppresses = "labels" in [output.name for output in self._session.get_outputs()]
+        self._candidates = 0 if self._suppresses else candidates_in(card, path)
+
     def run(self, images: ImageArray, score_threshold: float, iou_threshold: float) -> RawDetections:
         """Detections in images ``(B, H, W, 3)`` of the network's size."""
         check_batch(images, self.card)
-        return RawDetections(*self._session.run(None, graph_inputs(images, score_threshold, iou_threshold)))
+        thresholds = score_threshold, iou_threshold
+        if not self._suppresses:
+            return self._suppress(self._session.run(None, graph_inputs(images)), *thresholds)
+        return RawDetections(*self._session.run(None, graph_inputs(images, *thresholds)))
 
     def stages(self, images: ImageArray, rounds: int) -> dict[str, float]:
         """Median milliseconds of ``network`` and ``decode+nms``: the whole, split as ONNX Runtime's profiler has it.
 
         Profiling slows every kernel down a little, so only the proportion is taken from it.
         """
-        feeds = graph_inputs(images, self.card.score_threshold, self.card.iou_threshold)
+        thresholds = self.card.score_threshold, self.card.iou_threshold
+        if not self._suppresses:
+            feeds = graph_inputs(images)
+            return time_halves(
+                lambda: self._session.run(None, feeds), lambda found: self._suppress(found, *thresholds), rounds
+            )
+        feeds = graph_inputs(images, *thresholds)
         return time_shares(lambda: self._session.run(None, feeds), rounds, lambda: self._profile(feeds, rounds))
+
+    def _suppress(self, found: list[Any], score_threshold: float, iou_threshold: float) -> RawDetections:
+        return suppress(
+            self.card,
+            *found,
+            score_threshold=score_threshold,
+            iou_threshold=iou_threshold,
+            candidates=self._candidates,
+        )
 
     def _profile(self, feeds: dict[str, Any], rounds: int) -> float:
         """The network's share of a run."""
@@ -114,7 +144,7 @@ class OnnxBackend:
             options.enable_profiling = True
             options.profile_file_prefix = profile
         try:
-            return onnxruntime.InferenceSession(content, options, providers=[self._provider])
+            return onnxruntime.InferenceSession(with_threshold_inputs(content), options, providers=[self._provider])
         except Exception as error:  # its exceptions share no base class of their own
             reason = " ".join(str(error).split())[:200]
             raise ModelFileError(
@@ -137,6 +167,23 @@ def sums_saturate() -> bool:
     session = onnxruntime.InferenceSession(_TWO_PRODUCTS, options, providers=["CPUExecutionProvider"])
     (total,) = session.run(None, {"a": np.full((1, 2), 255, np.uint8)})
     return bool(total[0, 0] != 2 * 255 * 127)
+
+
+def with_threshold_inputs(content: bytes) -> bytes:
+    """An ONNX file whose constants ``score_threshold`` and ``iou_threshold``, if it has them, are optional inputs, too.
+
+    They aren't in the file, because other programs warn of constants that can be changed. What protocol buffers hold
+    twice is one message with the content of both, so that the inputs can be put behind the file.
+    """
+    inputs = b""
+    for name in THRESHOLDS:
+        text = bytes([len(name)]) + name.encode()
+        declared = (
+            b"\n" + text + b"\x12\x06\n\x04\x08\x01\x12\x00"
+        )  # a ValueInfoProto: name, and float without dimensions
+        if b"B" + text in content and declared not in content:  # the constant's name, a field of its TensorProto
+            inputs += b"Z" + bytes([len(declared)]) + declared  # GraphProto.input
+    return content + b":" + bytes([len(inputs)]) + inputs if inputs else content  # ModelProto.graph
 
 
 def seal(content: bytes) -> bytes:

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from mobiledet.errors import ModelFileError
-from mobiledet.runtime.base import RawDetections, Runtime, check_batch, graph_inputs
+from mobiledet.runtime.base import RawDetections, Runtime, candidates_in, check_batch, graph_inputs, suppress
 from mobiledet.runtime.folder import read_folder_card
-from mobiledet.runtime.timing import time_shares
+from mobiledet.runtime.timing import time_halves, time_shares
 from mobiledet.structures import FloatArray, ImageArray
 
 MODEL_FILE = "model.xml"
@@ -54,7 +54,9 @@ class OpenvinoBackend:
         self._core = openvino.Core()
         self._device, self._settings = _device(self._core, provider or "cpu", threads)
         self._network = self._compile()
-        self._one_output = len(self._network.outputs) == 1  # as Frigate wants it, see mobiledet.exporters.frigate
+        # 3; 2 without suppression; 1 as Frigate wants it, see mobiledet.exporters.frigate
+        self._outputs = len(self._network.outputs)
+        self._candidates = candidates_in(self.card, path) if self._outputs == 2 else 0
         self._idle: list[Any] = []  # infer requests that no thread uses just now; they share weights and cores
 
     def run(self, images: ImageArray, score_threshold: float, iou_threshold: float) -> RawDetections:
@@ -67,9 +69,7 @@ class OpenvinoBackend:
         try:
             # The outputs are copies: a request writes its next ones over these.
             found = request.infer(self._inputs(images, score_threshold, iou_threshold), share_inputs=True)
-            if self._one_output:
-                return self._read_rows(found[0][0, 0], score_threshold)
-            return RawDetections(found["boxes"], found["scores"], found["labels"].astype(np.int64, copy=False))
+            return self._read(found, score_threshold, iou_threshold)
         finally:
             self._idle.append(request)
 
@@ -78,18 +78,36 @@ class OpenvinoBackend:
 
         Counting slows every node down a little, so only the proportion is taken from it.
         """
-        feeds = self._inputs(images, self.card.score_threshold, self.card.iou_threshold)
-        request = self._network.create_infer_request()
+        thresholds = self.card.score_threshold, self.card.iou_threshold
+        feeds, request = self._inputs(images, *thresholds), self._network.create_infer_request()
+        if self._outputs == 2:
+            return time_halves(
+                lambda: request.infer(feeds, share_inputs=True), lambda found: self._read(found, *thresholds), rounds
+            )
         return time_shares(
             lambda: request.infer(feeds, share_inputs=True), rounds, lambda: self._profile(feeds, rounds)
         )
 
     def _inputs(self, images: ImageArray, score_threshold: float, iou_threshold: float) -> dict[str, Any]:
-        if not self._one_output:
+        if self._outputs == 3:
             return graph_inputs(images, score_threshold, iou_threshold)
-        if iou_threshold != self.card.iou_threshold:
+        if self._outputs == 1 and iou_threshold != self.card.iou_threshold:
             raise ValueError(f"{self.path}: suppression is part of the file; iou_threshold can't be changed")
-        return {"images": images}
+        return graph_inputs(images)
+
+    def _read(self, found: Any, score_threshold: float, iou_threshold: float) -> RawDetections:
+        if self._outputs == 1:
+            return self._read_rows(found[0][0, 0], score_threshold)
+        if self._outputs == 2:
+            return suppress(
+                self.card,
+                found["boxes"],
+                found["scores"],
+                score_threshold=score_threshold,
+                iou_threshold=iou_threshold,
+                candidates=self._candidates,
+            )
+        return RawDetections(found["boxes"], found["scores"], found["labels"].astype(np.int64, copy=False))
 
     def _read_rows(self, rows: FloatArray, score_threshold: float) -> RawDetections:
         """Detections from rows ``image, class, score, x1, y1, x2, y2``, in shares of the image."""

@@ -162,8 +162,8 @@ class CandidateResults:
         shares = np.concatenate([centre - size / 2, centre + size / 2], axis=1)[:, [1, 0, 3, 2]].clip(0, 1)
         return suppress(
             self.card,
-            shares * np.array([width, height, width, height], np.float32),
-            values[1][0][:, self._columns],
+            shares[None] * np.array([width, height, width, height], np.float32),
+            values[1][:1, :, self._columns],
             score_threshold=score_threshold,
             iou_threshold=iou_threshold,
             candidates=self._candidates,

@@ -24,9 +24,7 @@ class StopRequest(StopSignals):
         return "saving, then exiting; press Ctrl-C again to quit without saving"
 
     def asked_again(self, number: int) -> str:
-        """Ends the process, unless it is torchrun that asks again: it kills by itself what doesn't end in time."""
-        if "TORCHELASTIC_RUN_ID" in os.environ:
-            return ""
+        """Ends the process."""
         os._exit(EXIT_SIGNAL + number)
 
 

@@ -12,11 +12,11 @@ def traced_once():
 
     trace, made = onnx_file.trace_onnx, {}
 
-    def traced(model, *, size, batch=1):
+    def traced(model, **options):
         weights = tuple(float(p.detach().double().abs().sum()) for p in (*model.parameters(), model.mean))
-        key = (type(model.head), weights, size, batch, model.postprocess)
+        key = (type(model.head), weights, model.postprocess, *options.items())
         if key not in made:
-            made[key] = trace(model, size=size, batch=batch)
+            made[key] = trace(model, **options)
         return made[key]
 
     with pytest.MonkeyPatch.context() as patch:

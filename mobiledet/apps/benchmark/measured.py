@@ -91,7 +91,7 @@ class DetectorModel(MeasuredModel):
             runtime=self.detector.backend.runtime,
             precision=card.precision,
             input_size=card.resize.size,
-            batch=card.batch,
+            batch=card.batch or 1,
             gmacs=card.gmacs or None,
             names=card.names,
             file=card.origin.get("file") if exported is None else str(exported),
@@ -121,7 +121,7 @@ class DetectorModel(MeasuredModel):
 def _note(card: ModelCard) -> str:
     if card.max_detections < COCO_MAX_DETECTIONS:
         return f"{card.max_detections} detections at most, also for AP"
-    return f"{card.batch} images at once, times are of one" if card.batch > 1 else ""
+    return f"{card.batch} images at once, times are of one" if (card.batch or 1) > 1 else ""
 
 
 class MatrixProduct(MeasuredModel):

@@ -28,7 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format", type=_format, help="what runs it (default: by the name, else onnx); a wrong name lists them"
     )
-    parser.add_argument("--batch", type=at_least(1), default=1, help="images at once (default: 1)")
+    parser.add_argument("--batch", type=_batch, default=1, metavar="N", help="images at once (default: 1), or dynamic")
+    parser.add_argument("--no-nms", action="store_true", help="end in all boxes and scores, before suppression")
+    parser.add_argument("--opset", type=int, metavar="N", help="ONNX's version (default: 18)")
     parser.add_argument(
         "--max-detections", type=at_least(1), metavar="N", help="most of an image (default: as trained, mostly 100)"
     )
@@ -109,6 +111,8 @@ def run(arguments: argparse.Namespace) -> None:
         method=arguments.method,
         keep_float=arguments.keep_float,
         batch=arguments.batch,
+        suppressed=not arguments.no_nms,
+        opset=arguments.opset,
         max_detections=arguments.max_detections,
         labels=arguments.labels,
         input_size=arguments.input_size,
@@ -121,6 +125,10 @@ def run(arguments: argparse.Namespace) -> None:
     report = export_model(arguments.checkpoint, arguments.output, options)
     verdict = "passed" if report.passed else "kept by --force: " + "; ".join(report.problems)
     print(f"{arguments.output}: {verdict}; agreement report: {report_path(arguments.output)}")
+
+
+def _batch(text: str) -> int | None:
+    return None if text == "dynamic" else at_least(1)(text)
 
 
 def _format(name: str) -> str:

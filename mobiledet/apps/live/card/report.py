@@ -98,8 +98,8 @@ def nms_share(detector: Detector, result: Result) -> float | None:
     """The share, 0..1, of decoding and NMS in the network's time; None where they can't be separated."""
     fitted, _ = detector.fit(result.frame.image)
     images = fitted[None]
-    if detector.card.resize.fixed and detector.card.batch > 1:
-        images = images.repeat(detector.card.batch, axis=0)
+    if detector.card.resize.fixed:
+        images = images.repeat(detector.card.batch or 1, axis=0)
     try:
         times = detector.backend.stages(images, _PROFILED)
     except Exception as error:  # such as a deleted model file; what was measured is kept

@@ -1,0 +1,199 @@
+"""ONNX files as other people's programs meet them: ONNX Runtime as it comes, OpenCV, older opsets."""
+
+import ast
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from tiny_detectors import SIZE, assert_same, expected, make_images, tiny_detector
+
+from mobiledet import Detector
+from mobiledet.errors import ModelFileError
+from mobiledet.exporters import onnx as exporter
+from mobiledet.exporters.base import ExportOptions
+from mobiledet.exporters.exporting import export_model
+from mobiledet.exporters.int8 import quantise
+from mobiledet.exporters.onnx import OPSET, OPSETS, write_onnx
+from mobiledet.runtime.choose import open_backend
+
+IMAGES = make_images(5)
+
+
+@pytest.fixture
+def write(tmp_path):
+    """``write(head, batch=..., suppressed=..., int8=..., opset=...)``: model and file."""
+
+    def make(head="sigmoid", *, batch=1, suppressed=True, int8=False, opset=OPSET):
+        model, card = tiny_detector(head)
+        graph = exporter.trace_onnx(model, size=SIZE, batch=batch, suppressed=suppressed)
+        if int8:
+            graph = quantise(graph, [IMAGES[: batch or 1]])
+        path = tmp_path / f"{head}_{batch}_{opset}.onnx"
+        write_onnx(graph, replace(card, batch=batch), path, opset=opset)
+        return model, path
+
+    return make
+
+
+def plain(path):
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize("int8", [False, True])
+@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("head", ["sigmoid", "faster_rcnn"])
+def test_onnx_runtime_opens_it_without_a_word(write, head, batch, int8, capfd):
+    _, path = write(head, batch=batch, int8=int8)
+    capfd.readouterr()
+    session = plain(path)
+    assert capfd.readouterr() == ("", "")
+    assert [value.name for value in session.get_inputs()] == ["images"]
+    assert session.get_overridable_initializers() == []
+    assert [len(part) for part in session.run(None, {"images": IMAGES[:batch]})] == [batch] * 3
+
+
+def test_thresholds_that_are_inputs_as_in_older_files_still_work(write, tmp_path):
+    model, path = write()
+    old = onnx.load(path)
+    for name in ("score_threshold", "iou_threshold"):
+        old.graph.input.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, []))
+    del old.metadata_props[1:]
+    card = Detector(path).card.to_json().replace('"version": 2', '"version": 1')
+    onnx.helper.set_model_props(old, {"mobiledet": card})
+    onnx.save(old, tmp_path / "old.onnx")
+    for file in (path, tmp_path / "old.onnx"):
+        found = open_backend(file, threads=1).run(IMAGES[:1], 0.3, 0.2)
+        assert_same(found, expected(model, IMAGES[:1], 0.3, 0.2))
+
+
+@pytest.mark.parametrize("batch", [1, None])
+def test_without_suppression_it_ends_in_boxes_and_scores(write, batch):
+    model, path = write(batch=batch, suppressed=False)
+    session = plain(path)
+    assert [value.name for value in session.get_outputs()] == ["boxes", "scores"]
+    boxes, scores = session.run(None, {"images": IMAGES[:1]})
+    with torch.no_grad():
+        wanted = model.candidates(torch.from_numpy(IMAGES[:1]).permute(0, 3, 1, 2))
+    np.testing.assert_allclose(boxes, wanted.boxes, atol=0.01)
+    np.testing.assert_allclose(scores, wanted.scores, atol=1e-4)
+    backend = open_backend(path, threads=1)
+    for thresholds in ((0.01, 0.6), (0.3, 0.2)):
+        images = IMAGES[: 1 if batch else 3]
+        assert_same(backend.run(images, *thresholds), expected(model, images, *thresholds))
+    assert list(backend.stages(IMAGES[:1], 3)) == ["network", "decode+nms"]
+
+
+@pytest.mark.parametrize("int8", [False, True])
+def test_any_number_of_images_at_once(write, int8, monkeypatch):
+    _, one = write(int8=int8)
+    _, path = write(batch=None, int8=int8)
+    detector, single = Detector(path, threads=1), Detector(one, threads=1)
+    assert detector.card.batch is None
+    sizes, run = [], detector.backend.run
+    monkeypatch.setattr(detector.backend, "run", lambda images, *rest: sizes.append(len(images)) or run(images, *rest))
+    images = [*IMAGES, *IMAGES, *IMAGES, *IMAGES]
+    together = detector(images)
+    assert sizes == [16, 4], "no padding"
+    for found, image in zip(together, images, strict=True):
+        np.testing.assert_allclose(found.boxes, single(image).boxes, atol=0.01)
+    assert detector(IMAGES[0]).boxes.tobytes() == together[0].boxes.tobytes()
+    with pytest.raises(ValueError, match="takes uint8 images"):
+        detector.backend.run(IMAGES[:2, :32], 0.1, 0.5)
+
+
+@pytest.mark.parametrize("opset", [OPSETS[0], 13, 17, OPSETS[-1]])
+def test_other_opsets(write, opset, capfd):
+    model, path = write(opset=opset)
+    graph = onnx.load(path)
+    assert [entry.version for entry in graph.opset_import] == [opset]
+    onnx.checker.check_model(graph, full_check=True)
+    assert graph.ir_version <= 10
+    capfd.readouterr()
+    assert len(plain(path).run(None, {"images": IMAGES[:1]})) == 3
+    assert capfd.readouterr() == ("", "")
+    assert_same(open_backend(path, threads=1).run(IMAGES[:1], 0.01, 0.6), expected(model, IMAGES[:1]))
+
+
+def test_an_opset_that_lacks_an_operator_is_refused(write):
+    with pytest.raises(ModelFileError, match=r"opset 12 can't hold this model .*DequantizeLinear"):
+        write(int8=True, opset=12)
+    with pytest.raises(ModelFileError, match=r"opset 15 can't hold this model .*RoiAlign"):
+        write("faster_rcnn", opset=15)
+    model, path = write("faster_rcnn", opset=16)
+    assert_same(open_backend(path, threads=1).run(IMAGES[:1], 0.01, 0.6), expected(model, IMAGES[:1]))
+
+
+@pytest.mark.parametrize(
+    ("output", "options", "message"),
+    [
+        ("m.onnx", {"opset": 11}, "--opset 11: choose one from 12 to 21"),
+        ("m.onnx", {"opset": 22}, "--opset 22"),
+        ("m", {"format": "openvino", "opset": 17}, "--opset is offered for onnx, not for openvino"),
+        ("m", {"format": "ncnn", "suppressed": False}, "--no-nms is offered for onnx and openvino, not for ncnn"),
+        ("m.tflite", {"format": "litert", "batch": None}, "--batch dynamic is offered for onnx, not for litert"),
+    ],
+)
+def test_options_that_a_format_lacks(tiny_checkpoint, tmp_path, output, options, message):
+    with pytest.raises(ModelFileError, match=message):
+        export_model(tiny_checkpoint("sigmoid"), tmp_path / output, ExportOptions(**options))
+
+
+@pytest.mark.parametrize("options", [{"suppressed": False}, {"batch": None}])
+def test_what_faster_rcnn_can_not_do(tiny_checkpoint, tmp_path, options):
+    with pytest.raises(ModelFileError, match=r"FasterRCNNHead can't be exported .*stage"):
+        export_model(tiny_checkpoint("faster_rcnn"), tmp_path / "m.onnx", ExportOptions(**options))
+
+
+def test_options_reach_the_file_and_its_report(tiny_checkpoint, tmp_path):
+    options = ExportOptions(threads=1, batch=None, suppressed=False, opset=14)
+    assert export_model(tiny_checkpoint("sigmoid"), tmp_path / "m.onnx", options).passed
+    assert [entry.version for entry in onnx.load(tmp_path / "m.onnx").opset_import] == [14]
+    session = plain(tmp_path / "m.onnx")
+    assert [value.shape[0] for value in session.get_outputs()] == ["batch", "batch"]
+
+
+def test_openvino_without_suppression(tiny_checkpoint, tmp_path):
+    pytest.importorskip("openvino")
+    options = ExportOptions("openvino", suppressed=False, threads=1)
+    assert export_model(tiny_checkpoint("sigmoid"), tmp_path / "m", options).passed
+    backend = open_backend(tmp_path / "m", threads=1)
+    assert list(backend.stages(IMAGES[:1], 3)) == ["network", "decode+nms"]
+
+
+def test_names_and_size_stand_beside_the_card(write):
+    _, path = write()
+    about, card = plain(path).get_modelmeta().custom_metadata_map, Detector(path).card
+    assert ast.literal_eval(about["names"]) == dict(enumerate(card.names))
+    assert ast.literal_eval(about["imgsz"]) == [64, 96]
+    for value in (*onnx.load(path).graph.input, *onnx.load(path).graph.output):
+        assert value.doc_string
+
+
+@pytest.mark.parametrize("suppressed", [False, True])
+def test_opencv_runs_it(write, suppressed):
+    cv2 = pytest.importorskip("cv2")
+    if suppressed and int(cv2.__version__.split(".")[0]) < 5:
+        pytest.skip("OpenCV has suppression since 5.0")
+    _, path = write(suppressed=suppressed)
+    network = cv2.dnn.readNetFromONNX(str(path))
+    network.setInput(IMAGES[:1])
+    names = ["boxes", "scores", "labels"][: 3 if suppressed else 2]
+    for ours, theirs in zip(plain(path).run(names, {"images": IMAGES[:1]}), network.forward(names), strict=True):
+        np.testing.assert_allclose(theirs, ours, atol=0.01)
+
+
+@pytest.mark.parametrize("head", ["sigmoid", "faster_rcnn"])
+def test_torchs_own_export_of_a_model_finds_the_same(head, tmp_path):
+    model, _ = tiny_detector(head)
+    pixels = torch.from_numpy(IMAGES[:1]).permute(0, 3, 1, 2)
+    torch.onnx.export(model, (pixels,), tmp_path / "m.onnx", dynamo=True, verbose=False)
+    session = plain(tmp_path / "m.onnx")
+    found = session.run(None, {session.get_inputs()[0].name: pixels.numpy()})
+    with torch.no_grad():
+        wanted = model(pixels)[0]
+    assert len(wanted["scores"]) > 5
+    for ours, theirs in zip(wanted.values(), found, strict=True):
+        np.testing.assert_allclose(theirs, ours, atol=0.01)
