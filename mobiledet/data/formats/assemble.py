@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import replace
-from itertools import chain
+from itertools import compress
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import numpy as np
 
-from mobiledet.data.checks import check_coco, collector_paused
+from mobiledet.data.annotation_checks import Entry
+from mobiledet.data.checks import check_coco
 from mobiledet.data.coco import CocoDataset
 from mobiledet.data.faults import EXAMPLES, CheckReport, Fault, FaultRecord, ImportLog, Severity
-from mobiledet.data.formats.base import ImportedImages, SourceBox, SourceImage
-from mobiledet.data.formats.tree import SPLIT_ORDER
+from mobiledet.data.formats.base import Annotations, ImportedImages, SourceImage
+from mobiledet.data.formats.tree import SPLIT_ORDER, Tree
 from mobiledet.data.images import ImageInfo, verify_images
 from mobiledet.errors import DataError, ImageError
+from mobiledet.structures import IntArray
 from mobiledet.utils.settings import ReadingConfig
 from mobiledet.utils.text import listing
-
-_Boxes: TypeAlias = list[tuple[SourceImage, SourceBox]]
 
 SAME_SHAPE = 0.02
 """Largest relative difference between two ratios of width to height that count as the same."""
@@ -30,22 +30,15 @@ STRAY = 2.0
 """Pixels by which boxes may stick out of a size that they still fit."""
 
 
-def assemble(
-    source: ImportedImages,
-    root: Path,
-    log: ImportLog,
-    *,
-    progress: bool,
-    reading: ReadingConfig,
-) -> dict[str, CocoDataset]:
+def assemble(source: ImportedImages, tree: Tree, log: ImportLog, *, progress: bool) -> dict[str, CocoDataset]:
     """The splits of a data set, fit for training; what isn't is dropped and recorded in the log.
 
-    Every image is decoded once. The boxes of the source's images may be changed. ``reading`` is what was
-    decided about the labels.
+    Every image is decoded once. The boxes of the source's images may be changed.
 
     Raises:
         DataError: nothing usable is left.
     """
+    root = tree.root
     if not source.categories:
         _refuse_useless({}, root, source, log, what="no object with a class")
     splits = _settle_splits(source.images, log)
@@ -53,12 +46,11 @@ def assemble(
     paths = list(names)
     found = dict(zip(paths, verify_images(paths, folder, progress=progress), strict=True))
     datasets = {}
-    with collector_paused():
-        for split in sorted(splits, key=lambda name: SPLIT_ORDER.get(name, len(SPLIT_ORDER))):
-            images = _settle_sizes(splits[split], found, source, log)
-            dataset = _check_split(split, images, source, folder, names, found, log, reading)
-            if dataset is not None:
-                datasets[split] = dataset
+    for split in sorted(splits, key=lambda name: SPLIT_ORDER.get(name, len(SPLIT_ORDER))):
+        images = _settle_sizes(splits[split], found, source, log)
+        dataset = _check_split(split, images, source, folder, names, found, log, tree.reading)
+        if dataset is not None:
+            datasets[split] = dataset
     _refuse_useless(datasets, root, source, log)
     _note_classes(datasets, log)
     return datasets
@@ -75,6 +67,7 @@ def _settle_splits(images: list[SourceImage], log: ImportLog) -> dict[str, list[
         if first.labels != image.labels or first.image_id != image.image_id:
             first.boxes = first.boxes + image.boxes  # some exporters write one entry for each box
             first.lost += image.lost
+            first.numbers += image.numbers
     both = splits.pop("trainval", {})
     if both and "train" in splits and "val" in splits:
         log.add(Fault.LEFT_ASIDE, "split trainval", "train and val are there")
@@ -161,25 +154,32 @@ def _check_split(
 ) -> CocoDataset | None:
     """Check a split as any COCO file is, dropping what the checks refuse until they have nothing to say."""
     images = _with_ids(images, log, split)
+    if source.annotations is not None:
+        objects = _own_annotations(images, source.annotations)
+    else:
+        objects = _as_annotations(images, source.categories, found)
     while images:
-        parsed = _coco_dict(images, source, names, found)
-        boxes = [(image, box) for image in images for box in image.boxes]
-
-        def shown(record: FaultRecord, images: list[SourceImage] = images, boxes: _Boxes = boxes) -> str:
-            """Where a fault is in the files that were imported."""
-            if record.place.startswith("images["):
-                return f"{images[record.row].labels} ({images[record.row].path.name})"
-            image, box = boxes[record.row]
-            return f"{image.labels}, {source.row.format(box.row)}"
-
+        if source.annotations is None:
+            for number, entry in enumerate(objects.entries, 1):
+                entry["id"] = number
         report = CheckReport(split, limit=None)
         known, lost = [found[p.path] for p in images], [p.lost for p in images]
+        parsed = {
+            "images": [
+                {"id": image.image_id, "file_name": names[image.path]}
+                | ({} if image.size is None else {"height": image.size[0], "width": image.size[1]})
+                for image in images
+            ],
+            "annotations": objects.entries,
+            "categories": [{"id": id_, "name": name} for name, id_ in source.categories.items()],
+        }
         columns = check_coco(parsed, folder, report, known=known, lost=lost, reading=reading)
         records: list[FaultRecord] = []
         faulty: dict[str, set[int]] = {"images": set(), "annotations": set()}
-        for record in chain.from_iterable(report.examples.values()):
+        for record in _by_image(report, objects.images):
             section = record.place.partition("[")[0]
-            records.append(replace(record, place=shown(record)) if section in faulty else record)
+            place = _shown(record, images, objects, source.row) if section in faulty else record.place
+            records.append(replace(record, place=place))
             if section in faulty and record.fault.severity is Severity.REFUSED:
                 faulty[section].add(record.row)
         if not any(faulty.values()):
@@ -187,20 +187,29 @@ def _check_split(
             _record_findings(report, records, images, log)
             if not len(columns.image_ids):
                 return None
-            files = {image.labels for image in images} if source.own_entries and source.annotation_file.is_dir() else ()
+            files = {image.labels for image in images} if source.annotations and source.annotation_file.is_dir() else ()
             file = source.annotation_file.joinpath(*files) if len(files) == 1 else source.annotation_file
             return CocoDataset(columns, annotation_file=file, image_dir=folder, report=report)
         for record in records:
             if record.fault.severity is Severity.REFUSED:
                 log.add(record.fault, record.place, record.value)
-        kept = []
-        rows = iter(range(len(boxes)))
-        for number, image in enumerate(images):
-            left = [box for box in image.boxes if next(rows) not in faulty["annotations"]]
-            if number not in faulty["images"]:
-                kept.append(replace(image, boxes=left, lost=image.lost + len(image.boxes) - len(left)))
-        images = kept
+        images, objects = _without(faulty, images, objects)
     return None
+
+
+def _by_image(report: CheckReport, places: IntArray) -> Iterator[FaultRecord]:
+    """All faults; those of annotations sorted by the places of their images."""
+    for found in report.examples.values():
+        if found[0].place.startswith("annotations["):
+            found.sort(key=lambda record: int(places[record.row]))
+        yield from found
+
+
+def _shown(record: FaultRecord, images: list[SourceImage], objects: Annotations, row: str) -> str:
+    """Where a fault is in the files that were imported."""
+    if record.place.startswith("images["):
+        return f"{images[record.row].labels} ({images[record.row].path.name})"
+    return f"{images[objects.images[record.row]].labels}, {row.format(objects.rows[record.row])}"
 
 
 def _with_ids(images: list[SourceImage], log: ImportLog, split: str) -> list[SourceImage]:
@@ -212,36 +221,56 @@ def _with_ids(images: list[SourceImage], log: ImportLog, split: str) -> list[Sou
     return [replace(image, image_id=number) for number, image in enumerate(images, 1)]
 
 
-def _coco_dict(
-    images: list[SourceImage],
-    source: ImportedImages,
-    names: dict[Path, str],
-    found: dict[Path, ImageInfo | ImageError],
-) -> dict[str, Any]:
-    """A split as COCO has it."""
-    entries: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for image in images:
-        image_entry: dict[str, Any] = {"id": image.image_id, "file_name": names[image.path]}
-        if image.size is not None:
-            image_entry["height"], image_entry["width"] = image.size
-        entries.append(image_entry)
-        info = found.get(image.path)
+def _own_annotations(images: list[SourceImage], given: Annotations) -> Annotations:
+    """Those of some images alone, each with the place of its image among these."""
+    places = {number: place for place, image in enumerate(images) for number in image.numbers}
+    found = np.array([places.get(number, -1) for number in given.images.tolist()], np.int64)
+    chosen = found >= 0
+    entries, found = list(compress(given.entries, chosen)), found[chosen]
+    ids = [image.image_id for image in images]
+    for entry, place in zip(entries, found.tolist(), strict=True):
+        entry["image_id"] = ids[place]
+    return Annotations(entries, found, given.rows[chosen])
+
+
+def _as_annotations(
+    images: list[SourceImage], categories: dict[str, int], infos: dict[Path, ImageInfo | ImageError]
+) -> Annotations:
+    """The boxes of some images as COCO would have them, but for ids of their own."""
+    entries: list[Entry] = []
+    places: list[int] = []
+    rows: list[int] = []
+    for place, image in enumerate(images):
+        info = infos.get(image.path)
         for box in image.boxes:
             bbox = box.bbox
             if box.shares and isinstance(info, ImageInfo):
                 height, width = info.upright_size
                 # Labels have six digits at most; more than that would only be noise to read.
                 bbox = [round(n * side, 4) for n, side in zip(bbox, (width, height) * 2, strict=True)]
-            entry: dict[str, Any] = {}
-            if not source.own_entries:
-                entry = {"id": len(annotations) + 1, "iscrowd": 0}
-                if bbox[2] > 0 and bbox[3] > 0:
-                    entry["area"] = bbox[2] * bbox[3]
-            ids = {"image_id": image.image_id, "category_id": source.categories[box.name]}
-            annotations.append({**entry, **box.extra, **ids, "bbox": bbox})
-    categories = [{"id": id_, "name": name} for name, id_ in source.categories.items()]
-    return {"images": entries, "annotations": annotations, "categories": categories}
+            ids = {"image_id": image.image_id, "category_id": categories[box.name]}
+            entry = {"iscrowd": 0, **box.extra, **ids, "bbox": bbox}
+            if bbox[2] > 0 and bbox[3] > 0:
+                entry["area"] = bbox[2] * bbox[3]
+            entries.append(entry)
+            places.append(place)
+            rows.append(box.row)
+    return Annotations(entries, np.array(places, np.int64), np.array(rows, np.int64))
+
+
+def _without(
+    faulty: dict[str, set[int]], images: list[SourceImage], objects: Annotations
+) -> tuple[list[SourceImage], Annotations]:
+    """The images and annotations but some, given by their rows; an image's lost objects are counted."""
+    entries, places, rows = objects
+    sound, stays = np.ones(len(entries), np.bool_), np.ones(len(images), np.bool_)
+    sound[list(faulty["annotations"])] = False
+    stays[list(faulty["images"])] = False
+    lost = np.bincount(places[~sound], minlength=len(images)).tolist()
+    images = [replace(image, lost=image.lost + more) for image, more in zip(images, lost, strict=True)]
+    sound &= stays[places]
+    places = (np.cumsum(stays) - 1)[places]
+    return list(compress(images, stays)), Annotations(list(compress(entries, sound)), places[sound], rows[sound])
 
 
 def _record_findings(

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from mobiledet.data.faults import Fault, ImportLog
 from mobiledet.data.formats.tree import Tree
+from mobiledet.structures import IntArray
 from mobiledet.utils.text import alike_key, clean_name
 
 
@@ -61,7 +62,7 @@ class SourceBox:
         name: its class.
         bbox: ``[x, y, width, height]`` in pixels counted from 0, or as shares of the image; unchecked.
         shares: whether these are shares of the upright image.
-        extra: a COCO annotation, as far as its format has one.
+        extra: more of a COCO annotation, such as ``difficult``.
     """
 
     row: int
@@ -83,6 +84,7 @@ class SourceImage:
         boxes: its objects.
         image_id: its id, where the format has ids.
         lost: how many more objects it has, which can't be used.
+        numbers: its places in `Annotations.images`; several, where it was listed several times.
     """
 
     path: Path
@@ -92,6 +94,21 @@ class SourceImage:
     boxes: list[SourceBox] = field(default_factory=list)
     image_id: int | None = None
     lost: int = 0
+    numbers: tuple[int, ...] = ()
+
+
+class Annotations(NamedTuple):
+    """M objects as COCO has them, in the order of their files: converting them in another takes three times as long.
+
+    Attributes:
+        entries: the annotations; they may be changed.
+        images: ``(M,)``; which image each is of.
+        rows: ``(M,)``; where each is in its file, as `SourceBox.row`.
+    """
+
+    entries: list[dict[str, Any]]
+    images: IntArray
+    rows: IntArray
 
 
 @dataclass
@@ -105,7 +122,7 @@ class ImportedImages:
         annotation_file: what stands for the labels in messages about the data set.
         row: how the row of a label file is shown, such as ``"line {}"``.
         check_sizes: whether a size that differs from the file's may be corrected or mean that the image was scaled.
-        own_entries: whether annotations come with ids, areas and flags of their own, and all images with sizes.
+        annotations: of COCO files, whose images have no ``boxes``.
     """
 
     format: str
@@ -114,7 +131,7 @@ class ImportedImages:
     annotation_file: Path
     row: str
     check_sizes: bool = False
-    own_entries: bool = False
+    annotations: Annotations | None = None
 
 
 def head(path: Path, size: int = 4096) -> bytes:

@@ -152,13 +152,12 @@ def read_dataset(
     for special in found.tree.special:
         log.add(Fault.LEFT_ASIDE, special, "neither a file nor a folder")
     strict = bool(found.tree.reading.strict)
-    with collector_paused():
-        try:
-            images = found.format.read(found.tree, log, found.only)
-            splits = assemble(images, found.tree.root, log, progress=progress, reading=found.tree.reading)
-        except DataError:
-            log.raise_if_refused(str(found.tree.root), strict)  # which says more
-            raise
+    try:
+        with collector_paused():  # until what was read is no more than arrays
+            splits = assemble(found.format.read(found.tree, log, found.only), found.tree, log, progress=progress)
+    except DataError:
+        log.raise_if_refused(str(found.tree.root), strict)  # which says more
+        raise
     log.raise_if_refused(str(found.tree.root), strict)
     return ImportedDataset(found.format.name, found.tree.root, splits, log)
 
