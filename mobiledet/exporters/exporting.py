@@ -51,7 +51,7 @@ COMPARED = 32
 PROBED = 8
 """Batches of calibration images on which single layers are compared."""
 
-_TRAINING = "train.quantize=true has a training end in INT8, which then loses next to nothing (docs/training.md)"
+_TRAINING = "train.quantize=true lets a training end in INT8, so that the weights fit it (docs/training.md)"
 
 RECORDED = ("onnx", "onnxscript", "onnxruntime", "nncf", "pnnx")
 """Packages whose versions the report records, where they are installed."""
