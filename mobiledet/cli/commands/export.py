@@ -35,7 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-detections", type=at_least(1), metavar="N", help="most of an image (default: as trained, mostly 100)"
     )
     parser.add_argument(
-        "--labels", type=Path, metavar="FILE", help="write the class names, too: lines such as '0 cat'; must not exist"
+        "--write-labels",
+        type=Path,
+        metavar="FILE",
+        help="write the class names, too: lines such as '0 cat'; must not exist",
     )
     parser.add_argument(
         "--input-size",
@@ -114,7 +117,7 @@ def run(arguments: argparse.Namespace) -> None:
         suppressed=not arguments.no_nms,
         opset=arguments.opset,
         max_detections=arguments.max_detections,
-        labels=arguments.labels,
+        labels=arguments.write_labels,
         input_size=arguments.input_size,
         images=arguments.images,
         dataset=dataset,
