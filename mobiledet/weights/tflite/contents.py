@@ -38,6 +38,9 @@ _NORMALISATION_OPTIONS = 1
 MAX_VALUES, MAX_DETECTIONS = 1 << 28, 100_000
 """Of one tensor, and of one image; more would be reserved before anything is run."""
 
+_STORED = {3: (0, 255), 9: (-128, 127)}
+"""What UINT8 and INT8 hold."""
+
 _LEAST_INPUTS = {3: 2, 4: 3}
 """Of CONV_2D and DEPTHWISE_CONV_2D."""
 
@@ -160,6 +163,12 @@ def _check_graph(model: _Table) -> None:
         shape = tensor.values(0, "i")
         if min(shape, default=1) < 0 or math.prod(shape) > MAX_VALUES:
             raise _damaged(f"tensor {index} has the shape {shape}")
+        quantised = tensor.table(4)
+        scales, zeros = (quantised.values(2, "f"), quantised.values(3, "q")) if quantised else ((), ())
+        low, high = _STORED.get(tensor.number(1, "b"), (-math.inf, math.inf))
+        # A channel of zeros has no scale of its own; a whole tensor needs one.
+        if (len(scales) == 1 and not 0 < scales[0] < math.inf) or not all(low <= zero <= high for zero in zeros):
+            raise _damaged(f"tensor {index} is stored in steps of {scales[:1]} from {zeros[:1]}")
         buffer = buffers[tensor.number(2, "I")]
         if buffer.content(0) or buffer.number(2, "Q") or tensor.number(5, "B"):  # a constant, or a variable
             known.add(index)

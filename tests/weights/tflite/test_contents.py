@@ -90,9 +90,12 @@ def test_damage_anywhere_is_one_error(tmp_path):
     assert len(refused) > 100
 
 
+SCHEMA = "ai_edge_litert.schema_py_generated"
+
+
 def edited(path: Path, change) -> bytes:
     """A detector's file after ``change(graph, options)``; the options are those of its last operation."""
-    schema = pytest.importorskip("ai_edge_litert.schema_py_generated", reason="ai-edge-litert isn't installed")
+    schema = pytest.importorskip(SCHEMA, reason="ai-edge-litert isn't installed")
     import flatbuffers
     from flatbuffers import flexbuffers
 
@@ -115,6 +118,16 @@ def set_tensor(index, **values):
     return lambda graph, options: vars(graph.tensors[index]).update(values)
 
 
+def set_steps(index, scale, zero_point, **values):
+    def change(graph, options):
+        tensor = graph.tensors[index]
+        vars(tensor).update(values)
+        tensor.quantization = tensor.quantization or pytest.importorskip(SCHEMA).QuantizationParametersT()
+        tensor.quantization.scale, tensor.quantization.zeroPoint = scale, zero_point
+
+    return change
+
+
 def set_op(index, **values):
     return lambda graph, options: vars(graph.operators[index]).update(values)
 
@@ -130,6 +143,8 @@ def set_op(index, **values):
         set_tensor(0, shape=[1, -1, 3, 3]),
         set_tensor(0, shape=[1, 2**15, 2**15, 3]),
         set_tensor(0, buffer=10**6),
+        *(set_steps(0, [scale], [0]) for scale in (0.0, -1.0, float("nan"), float("inf"))),
+        set_steps(0, [1.0], [10**9], type=9),
         set_tensor(3, buffer=0),  # the anchors
         set_op(0, inputs=[-1, 1]),
         set_op(0, inputs=[10**6, 1]),
