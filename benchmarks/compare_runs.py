@@ -41,7 +41,7 @@ def read_curve(run: Path) -> list[tuple[float, float]]:
 
     seconds, minutes_at = 0.0, {}
     for row in read_csv(run / "timing.csv"):
-        seconds += float(row["seconds"])
+        seconds += float(row["seconds"]) if row.get("rank", "0") == "0" else 0
         minutes_at[row["epoch"]] = seconds / 60
     results = read_csv(run / "results.csv")
     points = [(minutes_at[row["epoch"]], float(row["val/AP"])) for row in results if row.get("val/AP")]

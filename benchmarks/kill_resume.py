@@ -1,13 +1,15 @@
 """Kill trainings at random moments, resume them, and see that the result is that of one never interrupted.
 
     python benchmarks/kill_resume.py --kills 20 --seed 0
+    python benchmarks/kill_resume.py --kills 20 --seed 0 --processes 2
 
 Every kill is SIGKILL to the whole process group: nothing gets a chance to clean up. A third of them come at any
 moment, a third aim at the writing of a checkpoint (its temporary file is there), a third at scoring. A run that is
 finished before the kills are used up is compared, and another one started. Compared are weights, averages, the
 optimiser's memory, position and random states, bit by bit, and results.csv; and no temporary file and no process may
 be left. Checkpoints are written twice a second rather than every ten minutes, so that most kills fall into an epoch
-that is then resumed in its middle. Exit status: 0, or 1 when anything differs.
+that is then resumed in its middle. With --processes torchrun trains in several, one of which is killed each time;
+torchrun starts them again, and nobody resumes anything. Exit status: 0, or 1 when anything differs.
 """
 
 from __future__ import annotations
@@ -90,16 +92,22 @@ class Tally:
 
 
 class Training:
-    """One process of ``tools/train.py`` with its workers, in a process group of its own."""
+    """``tools/train.py`` with its workers, in a process group of its own; in several ``processes`` under torchrun."""
 
-    def __init__(self, words: list[str], log: Path) -> None:
+    def __init__(self, words: list[str], log: Path, processes: int = 1, restarts: int = 0) -> None:
         self.log = log
         self.started = time.time()
         self.log_start = log.stat().st_size if log.exists() else 0
         program = PROGRAM.format(repository=str(REPOSITORY), program=str(REPOSITORY / "tools" / "train.py"))
+        command = [sys.executable, "-c", program]
+        if processes > 1:
+            script = log.with_name("program.py")
+            script.write_text(program, encoding="utf-8")
+            command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+            command += [f"--max-restarts={restarts}", str(script)]
         with log.open("a") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", program, *words],
+                [*command, *words],
                 cwd=REPOSITORY,
                 stdout=file,
                 stderr=file,
@@ -126,6 +134,18 @@ class Training:
         while (left := group_members(self.process.pid)) and time.monotonic() < end:
             time.sleep(0.01)
         return left
+
+    def ranks(self) -> dict[int, int]:
+        """The process of each rank; without those that are just being started."""
+        found = {}
+        for path in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/").glob("children"):
+            for pid in map(int, path.read_text().split()):
+                try:
+                    variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+                except OSError:  # ended meanwhile
+                    continue
+                found.update({int(word[5:]): pid for word in variables if word.startswith(b"RANK=")})
+        return found
 
     def wait(self) -> None:
         """Wait for its end; anything but success is the end of the benchmark."""
@@ -247,6 +267,39 @@ def kill_and_resume(words: list[str], output: Path, reference: Path, kills: int,
         folder, begun = next_folder(output), False
 
 
+def kill_ranks(
+    words: list[str], output: Path, reference: Path, processes: int, kills: int, rng: random.Random
+) -> Tally:
+    """Train run after run in several processes, killing one of them again and again; compare every run."""
+    tally = Tally()
+    while True:
+        folder = next_folder(output)
+        training = Training(words, output / "log.txt", processes, restarts=kills)
+        while tally.kills < kills:
+            aim = rng.choice(("any", "saving", "scoring"))
+            if not wait_for_moment(training, folder, aim, rng):
+                break
+            doing = "saving" if saving(folder, training.started) else "scoring" if training.scoring() else "elsewhere"
+            ranks, rank = training.ranks(), rng.randrange(processes)
+            if rank not in ranks:
+                continue
+            os.kill(ranks[rank], signal.SIGKILL)
+            tally.killed[doing] += 1
+            tally.resumes += 1
+            print(f"kill {tally.kills}: process {rank}, aimed at {aim}, was {doing} ({folder.name})", flush=True)
+            while training.running and training.ranks().get(rank) in (ranks[rank], None):
+                time.sleep(0.05)
+        training.wait()
+        if left := group_members(training.process.pid):
+            tally.differences.append(f"processes {left} outlived their training")
+        tally.finished += 1
+        # A run killed before it had begun leaves an empty folder behind, and the next one is another.
+        last = max((path for path in (output / NAME).iterdir()), key=lambda path: int(path.name))
+        tally.differences += compare(last, reference)
+        if tally.kills >= kills:
+            return tally
+
+
 def main() -> int:
     """Train once undisturbed, then with kills; print what came of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -254,6 +307,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="decides the moments (default: %(default)s)")
     parser.add_argument("--epochs", type=int, default=8, help="length of a run (default: %(default)s)")
     parser.add_argument("--images", type=int, default=240, help="images to train on (default: %(default)s)")
+    parser.add_argument("--processes", type=int, default=1, help="that train together (default: %(default)s)")
     arguments = parser.parse_args()
 
     from mobiledet.data.shapes import generate_shapes
@@ -270,9 +324,13 @@ def main() -> int:
         output.mkdir()
         begin = time.monotonic()
         reference = next_folder(output)
-        Training(words, output / "log.txt").wait()
+        Training(words, output / "log.txt", arguments.processes).wait()
         print(f"undisturbed run: {time.monotonic() - begin:.1f} s", flush=True)
-        tally = kill_and_resume(words, output, reference, arguments.kills, random.Random(arguments.seed))
+        rng = random.Random(arguments.seed)
+        if arguments.processes > 1:
+            tally = kill_ranks(words, output, reference, arguments.processes, arguments.kills, rng)
+        else:
+            tally = kill_and_resume(words, output, reference, arguments.kills, rng)
 
     print(f"\n{'kills':<34}{tally.kills:>4}")
     for doing in ("saving", "scoring", "elsewhere"):

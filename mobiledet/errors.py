@@ -58,6 +58,10 @@ class TrainingError(MobiledetError):
     """Training can't go on: for example too many non-finite steps in a row."""
 
 
+class OtherProcessError(TrainingError):
+    """Of several processes that train together another one stopped or was lost; that one says why."""
+
+
 class MissingDependencyError(MobiledetError):
     """A package of an optional extra is not installed."""
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from mobiledet.errors import MobiledetError, install_extra
+from mobiledet.errors import MobiledetError, OtherProcessError, install_extra
 from mobiledet.utils.addresses import is_address, without_user
 from mobiledet.utils.files import nearby, refuse_existing
 from mobiledet.utils.processes import EXIT_SIGNAL
@@ -199,9 +199,16 @@ def _silence() -> None:
 
 def setup_logging() -> None:
     """Send the package's log to stderr, plain lines for people."""
-    # Libraries only warn: some of them report every step they take.
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("mobiledet").setLevel(logging.INFO)
+    # Libraries only warn: some of them report every step they take. So do all but the first of several processes.
+    rank = _rank()
+    prefix = f"process {rank}: " if rank else ""
+    logging.basicConfig(level=logging.WARNING, format=f"{prefix}%(message)s", stream=sys.stderr)
+    logging.getLogger("mobiledet").setLevel(logging.WARNING if rank else logging.INFO)
+
+
+def _rank() -> int:
+    """Number of this process among those that torchrun started; 0 where it started none."""
+    return int(os.environ.get("RANK", "0")) if os.environ.get("RANK", "").isdigit() else 0
 
 
 def run_and_exit(main: Callable[[], int | None], *, extra: str = "train") -> NoReturn:
@@ -221,6 +228,8 @@ def run_and_exit(main: Callable[[], int | None], *, extra: str = "train") -> NoR
         status = main() or 0
         if sys.stdout is not None:  # closed by whoever started it
             sys.stdout.flush()
+    except OtherProcessError:
+        status = EXIT_ERROR  # the other says why
     except MobiledetError as error:
         status = _report(error)
     except KeyboardInterrupt:
@@ -247,6 +256,7 @@ def run_and_exit(main: Callable[[], int | None], *, extra: str = "train") -> NoR
 
 
 def _report(error: object) -> int:
+    rank = _rank()
     lines = (printable(line) for line in str(error).split("\n"))  # which may quote a file of anybody's
-    print("error:", "\n".join(lines), file=sys.stderr)
+    print(f"{f'process {rank}: ' if rank else ''}error:", "\n".join(lines), file=sys.stderr)
     return EXIT_ERROR

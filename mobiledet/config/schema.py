@@ -129,6 +129,11 @@ class TrainConfig(Strict):
     device: str = "auto"
     threads: Annotated[int, Field(ge=0)] = 0
     """Processor threads of the network; 0 takes all cores. Resuming is bit-exact at the same number."""
+    devices: PositiveInt = 1
+    """Processes that train together on this machine, each on a GPU of its own or a part of the processor's cores; the
+    command line starts them. For several machines see docs/distributed.md."""
+    sync_norm: bool = False
+    """Batch-norm sees the images of all processes instead of its own."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
     """Of the averaged weights that are scored and saved as best; 0 turns averaging off."""
     freeze_stages: Annotated[int, Field(ge=0, le=14)] = 0

@@ -139,14 +139,14 @@ class EpochSampler:
     """Batches of keys in a new order every epoch, starting anywhere.
 
     Every batch is full: the last one is filled up from the start of the epoch's order, so batch-norm never meets a
-    batch of one and all processes do the same number of steps.
+    batch of one. Of several processes each gets its part of every batch: together they see what one would see.
 
     Args:
         length: Images in the data set.
-        batch_size: Images of one batch of one process.
+        batch_size: Images of a batch, of all processes together.
         seed: Decides the orders.
         rank: This process among those training together.
-        world_size: How many there are.
+        world_size: How many there are; must divide ``batch_size``.
     """
 
     def __init__(self, length: int, *, batch_size: int, seed: int = 0, rank: int = 0, world_size: int = 1) -> None:
@@ -163,7 +163,7 @@ class EpochSampler:
     @property
     def batches_per_epoch(self) -> int:
         """Batches of a whole epoch, wherever this one starts."""
-        return -(-self.length // (self.batch_size * self.world_size))
+        return -(-self.length // self.batch_size)
 
     def __len__(self) -> int:
         return self.batches_per_epoch - self.first_batch
@@ -174,10 +174,9 @@ class EpochSampler:
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
-        order = np.resize(order, self.batches_per_epoch * self.batch_size * self.world_size)
-        mine = order[self.rank :: self.world_size].reshape(-1, self.batch_size)
-        for batch in mine[self.first_batch :]:
-            yield [SampleKey(self.epoch, int(index)) for index in batch]
+        batches = np.resize(order, (self.batches_per_epoch, self.batch_size))
+        for batch in batches[self.first_batch :]:
+            yield [SampleKey(self.epoch, int(index)) for index in batch[self.rank :: self.world_size]]
 
 
 def in_order(length: int, batch_size: int) -> list[list[SampleKey]]:

@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from mobiledet.models.base import Backbone, BaseBackboneConfig, BaseHeadConfig, ClassRows, FeatureInfo, Head
+from mobiledet.models.distributed import batch_share
 from mobiledet.models.layers import DepthwiseSeparable, LayerStyle
 from mobiledet.ops.anchors import rpn_anchor_sizes, rpn_anchors
 from mobiledet.ops.boxes import (
@@ -287,13 +288,14 @@ class FasterRCNNHead(Head):
             boxes = target["boxes"][matched[chosen[0]]]
             offsets.append(encode_boxes(boxes, anchors[chosen[0]], RPN_WEIGHTS))
         is_object, is_background = torch.stack(positive), torch.stack(negative)
-        count = int(is_object.sum() + is_background.sum())
+        count = is_object.sum() + is_background.sum()
+        weight = count / batch_share(count)  # 1, but for several processes
         if count == 0:
             return objectness.sum() * 0, bbox_deltas.sum() * 0
         box_loss = F.smooth_l1_loss(bbox_deltas[is_object], torch.cat(offsets), beta=BETA, reduction="sum") / count
         logits = torch.cat([objectness[is_object], objectness[is_background]])
         labels = torch.cat([torch.ones_like(objectness[is_object]), torch.zeros_like(objectness[is_background])])
-        return F.binary_cross_entropy_with_logits(logits, labels), box_loss
+        return F.binary_cross_entropy_with_logits(logits, labels) * weight, box_loss * weight
 
     def _roi_loss(
         self,
@@ -320,13 +322,19 @@ class FasterRCNNHead(Head):
             labels.append(own)
             offsets.append(_roi_offsets(target["boxes"][chosen[is_object]], sampled[is_object]))
         label = torch.cat(labels)
+        weight = len(label) / batch_share(label.new_tensor(len(label)))
         if not len(label):
-            return feature_map.sum() * 0, feature_map.sum() * 0
+            nothing = feature_map.sum() * 0
+            for module in (self.second_stage, self.cls_predictor, self.bbox_predictor):
+                nothing = sum(
+                    (parameter.sum() * 0 for parameter in module.parameters()), nothing
+                )  # all have a gradient
+            return nothing, nothing
         cls_logits, bbox_deltas = self._second_stage(feature_map, regions)
         is_object = label > 0
         own_deltas = bbox_deltas.reshape(len(label), -1, 4)[is_object, label[is_object] - 1]
         box_loss = F.smooth_l1_loss(own_deltas, torch.cat(offsets), beta=BETA, reduction="sum") / len(label)
-        return F.cross_entropy(cls_logits, label), box_loss
+        return F.cross_entropy(cls_logits, label) * weight, box_loss * weight
 
 
 def _roi_offsets(boxes: Tensor, proposals: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from mobiledet.models.base import Backbone, BaseBackboneConfig, BaseHeadConfig, ClassRows, Head
+from mobiledet.models.distributed import batch_share
 from mobiledet.models.layers import ConvNormAct, DepthwiseSeparable, LayerStyle
 from mobiledet.ops.anchors import AnchorSetting, grid_anchors
 from mobiledet.ops.boxes import CROWD_COVERAGE, clip_boxes, decode_boxes, encode_boxes, pairwise_coverage, pairwise_iou
@@ -204,7 +205,7 @@ class SSDHead(Head):
         labels = torch.stack([match[0] for match in matches])
         ignored = torch.stack([match[1] for match in matches])
         positive = labels > 0
-        num_matched = positive.sum().clamp(min=1)
+        num_matched = batch_share(positive.sum())
         box_targets = torch.cat([match[2] for match in matches])
         box_loss = F.smooth_l1_loss(bbox_deltas[positive], box_targets, reduction="sum")
         classification, background = self._classification_losses(cls_logits, labels)

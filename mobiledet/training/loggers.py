@@ -81,7 +81,7 @@ def _mlflow(folder: Path, config: Mapping[str, Any]) -> tuple[Log, Callable[[], 
     experiment = client.get_experiment_by_name(str(config["name"]))
     number = client.create_experiment(str(config["name"])) if experiment is None else experiment.experiment_id
     run = client.create_run(number, run_name=str(folder)).info.run_id
-    for key, value in _flat(config):
+    for key, value in flatten(config):
         client.log_param(run, key, str(value)[:500])
 
     def log(step: int, figures: Mapping[str, float]) -> None:
@@ -100,10 +100,11 @@ def _wandb(folder: Path, config: Mapping[str, Any]) -> tuple[Log, Callable[[], o
     return lambda step, figures: run.log(dict(figures), step=step), run.finish
 
 
-def _flat(plain: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+def flatten(plain: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Every setting with its dotted name."""
     rows: list[tuple[str, Any]] = []
     for key, value in plain.items():
-        rows += _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)]
+        rows += flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)]
     return rows
 
 

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from mobiledet.data.loader import Batch
 from mobiledet.errors import TrainingError
 from mobiledet.models.detection_model import DetectionModel
+from mobiledet.training.distributed import ProcessGroup
 from mobiledet.training.optim import NormGuard, WeightAverage, set_lr
 from mobiledet.training.precision import Precision
 from mobiledet.training.progress import Progress
@@ -38,6 +39,7 @@ class Trainer:
         accumulate: Batches per step.
         max_bad_steps: Non-finite steps in a row before giving up.
         device: Where it happens.
+        processes: Those that train together.
     """
 
     model: DetectionModel
@@ -50,6 +52,7 @@ class Trainer:
     accumulate: int
     max_bad_steps: int
     device: torch.device
+    processes: ProcessGroup = field(default_factory=ProcessGroup)
 
     def __post_init__(self) -> None:
         self.guard = NormGuard(self.model)
@@ -108,16 +111,18 @@ def train_step(trainer: Trainer, group: list[Batch]) -> dict[str, float] | None:
     for batch in group:
         images = batch.images_on(trainer.device)
         targets = batch.target_tensors(trainer.device)
-        with trainer.precision.autocast():
-            losses = trainer.call(images, targets)
-        loss = torch.stack(list(losses.values())).sum() / len(group)
-        finite = math.isfinite(loss.item())
-        if not finite:
-            break
-        trainer.precision.backward(loss)
+        with trainer.processes.exchanging(trainer.call, batch is group[-1]):
+            with trainer.precision.autocast():
+                losses = trainer.call(images, targets)
+            loss = torch.stack(list(losses.values())).sum() / len(group)
+            finite = math.isfinite(loss.item())
+            if not finite and trainer.processes.size == 1:  # other processes wait for this one's gradients
+                break
+            trainer.precision.backward(loss)
         for name, value in losses.items():
             totals[name] = totals.get(name, 0.0) + value.item() / len(group)
-    if finite:
+    totals = trainer.processes.mean(totals)
+    if finite := finite and all(map(math.isfinite, totals.values())):
         trainer.precision.unscale(trainer.optimizer)
         norm = clip_grad_norm_(trainer.parameters, trainer.clip_norm or math.inf, foreach=True)
         finite = math.isfinite(norm.item())

@@ -1,8 +1,7 @@
-"""Number formats, and the processes that train together."""
+"""Number formats."""
 
 from __future__ import annotations
 
-import os
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -73,18 +72,6 @@ def choose_precision(name: str, device: torch.device) -> str:
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
     return "bfloat16" if _cpu_has_bfloat16() else "float32"
-
-
-def process_rank() -> tuple[int, int]:
-    """This process's rank and the number of processes, as torchrun sets them.
-
-    Raises:
-        ConfigError: there are several, which comes in a later version.
-    """
-    rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    if world_size > 1:
-        raise ConfigError(f"WORLD_SIZE is {world_size}: training with several processes isn't supported yet")
-    return rank, world_size
 
 
 def _cpu_has_bfloat16() -> bool:

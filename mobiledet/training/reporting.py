@@ -18,6 +18,7 @@ from mobiledet.data.loader import Batch
 from mobiledet.draw.boxes import draw_comparison, draw_target, image_grid, write_image
 from mobiledet.draw.figures import plot_history
 from mobiledet.runtime.detector import Detector
+from mobiledet.training.distributed import ProcessGroup
 from mobiledet.training.loggers import Loggers
 from mobiledet.training.progress import Progress, Row
 from mobiledet.training.time_left import FIRST_STEPS, TimeLeft
@@ -69,7 +70,7 @@ class EpochClock:
 class Reporter:
     """Tells how a run goes.
 
-    Of several processes only the ``main`` one does.
+    Of several processes only the first one does.
     """
 
     def __init__(
@@ -80,12 +81,12 @@ class Reporter:
         batches_per_epoch: int,
         loggers: Loggers,
         time_left: TimeLeft,
-        main: bool = True,
+        processes: ProcessGroup,
     ) -> None:
         self.folder = folder
         self.epochs = epochs
         self.batches_per_epoch = batches_per_epoch
-        self.main = main
+        self.processes, self.main = processes, processes.is_first
         self.clock = EpochClock()
         self._bar: Any = None
         self._smooth: dict[str, float] = {}
@@ -96,6 +97,7 @@ class Reporter:
     def start_epoch(self, progress: Progress) -> None:
         """Begin a new bar."""
         self.clock = EpochClock()
+        self.processes.communicating = 0.0
         self._time_left.start_epoch()
         live = self.main and sys.stderr.isatty()
         self._bar = tqdm(
@@ -136,35 +138,44 @@ class Reporter:
             self._bar.close()
         self._time_left.trained()
 
-    def end_epoch(self, progress: Progress, row: Row) -> None:
+    def timing(self, epoch: int) -> Row:
+        """This process's line of timing.csv; images are those of all processes."""
+        seconds = self.clock.seconds
+        return {
+            "epoch": epoch,
+            "rank": self.processes.rank,
+            "seconds": round(seconds, 2),
+            "images_per_second": round(self.clock.images_per_second, 2),
+            "waiting_for_data": round(self.clock.waiting_share, 4),
+            "communicating": round(self.processes.communicating / max(seconds, 1e-9), 4),
+        }
+
+    def end_epoch(self, progress: Progress, row: Row, timings: list[Row]) -> None:
         """Log the epoch's line and write results.csv anew.
 
-        results.csv holds what an interrupted and resumed run reproduces exactly; times are in timing.csv.
+        results.csv holds what an interrupted and resumed run reproduces exactly; times, of each process, are in
+        timing.csv.
         """
         if not self.main:
             return
-        timing: Row = {
-            "epoch": row["epoch"],
-            "seconds": round(self.clock.seconds, 2),
-            "images_per_second": round(self.clock.images_per_second, 2),
-            "waiting_for_data": round(self.clock.waiting_share, 4),
-        }
         write_csv(self.folder / "results.csv", progress.history)
         path = self.folder / "timing.csv"
         earlier = [old for old in read_csv(path) if int(old["epoch"]) < row["epoch"]]
-        write_csv(path, [*earlier, timing])
+        write_csv(path, [*earlier, *timings])
+        timing = timings[0]
         parts = [f"{key.partition('/')[2]} {value:.3f}" for key, value in row.items() if key[:5] == "loss/" and value]
         if "val/AP" in row:
             self._time_left.scoring()
         if row.get("val/AP") is not None:
             parts.append(f"AP {row['val/AP']:.3f} AP50 {row['val/AP50']:.3f}")
         logger.info(
-            "epoch %d/%d  %s  %.1f img/s, %.0f%% waiting for data, %s",
+            "epoch %d/%d  %s  %.1f img/s, %.0f%% waiting for data%s, %s",
             row["epoch"],
             self.epochs,
             "  ".join(parts),
             timing["images_per_second"],
             100 * timing["waiting_for_data"],
+            f", {timing['communicating']:.0%} for other processes" if self.processes.size > 1 else "",
             self._time_left.text(progress),
         )
         self._loggers.log(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing
 from functools import cached_property
 from pathlib import Path
@@ -19,20 +20,22 @@ from mobiledet.config import Config, config_from_plain
 from mobiledet.data.coco import CocoDataset
 from mobiledet.data.loader import Batch, Batches, DetectionImages, EpochSampler, ImageCache, in_order
 from mobiledet.data.transforms import TrainTransform
-from mobiledet.errors import CheckpointError, WorkerError
+from mobiledet.errors import CheckpointError, DataError, OtherProcessError, WorkerError
 from mobiledet.evaluation.metrics import Metrics, score_detections
-from mobiledet.evaluation.predictions import checkpoint_record, metrics_record, predict_dataset
+from mobiledet.evaluation.predictions import checkpoint_record, metrics_record
 from mobiledet.evaluation.scoring import most_counted
 from mobiledet.evaluation.thresholds import best_threshold
 from mobiledet.models.build import build_detector
+from mobiledet.models.distributed import synchronise_norms
 from mobiledet.models.quantization import imitate_int8, measure_ranges, trained_ranges
 from mobiledet.runtime.detector import Detector
-from mobiledet.runtime.pytorch import PyTorchBackend, choose_device, model_card, set_threads
+from mobiledet.runtime.pytorch import PyTorchBackend, model_card, set_threads
+from mobiledet.training.distributed import ProcessGroup, predict_together
 from mobiledet.training.hooks import Hooks
-from mobiledet.training.loggers import Loggers
+from mobiledet.training.loggers import Loggers, flatten
 from mobiledet.training.loop import Trainer, train_one_epoch
 from mobiledet.training.optim import WeightAverage, build_optimizer, lr_factor, parameter_groups
-from mobiledet.training.precision import Precision, choose_precision, process_rank
+from mobiledet.training.precision import Precision, choose_precision
 from mobiledet.training.progress import Progress, Row, random_states, set_random_states
 from mobiledet.training.reporting import Reporter
 from mobiledet.training.stopping import StopRequest
@@ -60,20 +63,17 @@ NORM_PICTURES_OF_PROPOSALS = 32
 RANGE_PICTURES = 128
 """Training images on which the ranges of INT8 are measured, before each epoch that rounds."""
 
-SMALL_SPLIT = 300
-"""Images up to which a split is scored without processes of its own."""
-
 SAVE_SECONDS = 600
 """Longest time without a checkpoint; a long epoch is saved in its middle, and resumed there."""
 
-RESUMABLE_SETTINGS = ("data.root", "data.workers", "data.cache", "train.threads", "train.device")
+RESUMABLE_SETTINGS = ("data.root", "data.workers", "data.cache", "train.threads", "train.device", "train.devices")
 """What may change between a run and its resumption: where the data lies and how fast it is read."""
 
 
 class Run:
     """One training run in its folder.
 
-    The config has ``num_classes`` filled in, the folder is held by this process, and ``stop`` is asked after every
+    The config has ``num_classes`` filled in, the folder is held by the first process, and ``stop`` is asked after every
     step. ``hooks`` are a program's own parts.
     """
 
@@ -86,12 +86,12 @@ class Run:
         val: CocoDataset | None,
         stop: StopRequest,
         hooks: Hooks | None = None,
+        processes: ProcessGroup | None = None,
     ) -> None:
-        self.hooks = hooks or Hooks()
+        self.hooks, self.processes = hooks or Hooks(), processes or ProcessGroup()
         self.config, self.folder, self.train, self.val, self.stop = config, folder, train, val, stop
-        self.rank, self.world_size = process_rank()
-        device = choose_device(config.train.device, setting="train.device=")
-        self.threads = set_threads(config.train.threads)
+        device = self.processes.device(config.train.device)
+        self.threads = set_threads(self.processes.threads(config.train.threads))
         random.seed(config.seed)
         np.random.seed(config.seed)
         torch.manual_seed(config.seed)
@@ -99,6 +99,8 @@ class Run:
         if config.train.channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)
         self.model.freeze(stages=config.train.freeze_stages, norm=config.train.freeze_norm)
+        if config.train.sync_norm and self.processes.size > 1:
+            synchronise_norms(self.model, device)
         self.average = WeightAverage(self.model, config.train.ema_decay) if config.train.ema_decay else None
         self.precision = Precision(choose_precision(config.train.precision, device), device)
         make = self.hooks.optimizer
@@ -111,8 +113,8 @@ class Run:
             len(train),
             batch_size=config.schedule.batch_size,
             seed=config.seed,
-            rank=self.rank,
-            world_size=self.world_size,
+            rank=self.processes.rank,
+            world_size=self.processes.size,
         )
         self.batches = self._training_batches(device)
         self.trainer = self._trainer(device)
@@ -124,7 +126,7 @@ class Run:
             time_left=TimeLeft(
                 config.schedule, batches_per_epoch=self.sampler.batches_per_epoch, scored=val is not None
             ),
-            main=self.rank == 0,
+            processes=self.processes,
         )
 
     def start_from(self, weights: InitialWeights) -> Transfer:
@@ -160,12 +162,17 @@ class Run:
             True when it is finished, False when it was asked to stop and saved.
 
         Raises:
-            TrainingError: too many steps weren't finite.
+            TrainingError: too many steps weren't finite, or another process stopped or was lost.
             CheckpointError: a checkpoint can't be written.
-            DataError: an image vanished.
+            DataError: an image vanished, or who reads it; saved first.
         """
         with closing(self.batches):
-            self._train_to_the_end()
+            self.trainer.call = self.processes.parallel(self.model, self.trainer.device)
+            try:
+                self._train_to_the_end()
+            except (DataError, OtherProcessError):
+                self.save_last()  # between two steps, so that a resume goes on exactly
+                raise
         self.reporter.finish(self.progress, f"{self.config.name} ({self.folder})")
         return self.progress.finished
 
@@ -174,17 +181,20 @@ class Run:
         while not progress.finished:
             row = self._train_and_score()
             if row is None:  # stopped inside the epoch, or inside its scoring, which a resume does again
-                self.save_last()
+                with self.processes.together():
+                    self.save_last()
                 break
             progress.next_epoch(row)
             out_of_patience = schedule.patience is not None and progress.scorings_since_best >= schedule.patience
             progress.finished = progress.epoch >= schedule.num_epochs or out_of_patience
-            self.reporter.end_epoch(progress, row)
-            self.save_last()
+            timings = self.processes.gather(self.reporter.timing(row["epoch"]))
+            with self.processes.together():
+                self.reporter.end_epoch(progress, row, timings)
+                self.save_last()
             if out_of_patience:
                 logger.info("no better AP in %d scorings: stopping early", progress.scorings_since_best)
             called = self.hooks.on_epoch
-            if self.stop or (called is not None and called(dict(row)) is False):
+            if self._asked_to_stop(called is not None and called(dict(row)) is False):
                 break
 
     def resume(self) -> None:
@@ -193,7 +203,9 @@ class Run:
         Raises:
             CheckpointError: it is damaged, or the data isn't what it was trained on.
         """
-        content = load_latest(self.folder)
+        with self.processes.together():
+            content = load_latest(self.folder) if self.processes.is_first else None
+        content = self.processes.share(content)
         if content is None:
             logger.info("no checkpoint in %s yet: starting from the beginning", self.folder)
             return
@@ -211,7 +223,7 @@ class Run:
             CheckpointError: Something that decides the results isn't what it was.
         """
         training = content["training"]
-        before, now = (settings(config) for config in (config_from_plain(content["config"]), self.config))
+        before, now = (dict(flatten(config.plain())) for config in (config_from_plain(content["config"]), self.config))
         changed = [
             f"{key} was {before.get(key)!r:.60} and is {now.get(key)!r:.60} in {self.folder / 'config.json'}"
             for key in now | before
@@ -230,13 +242,14 @@ class Run:
                 f"{listing(changed, 3, '; ')}; restore what was there, or start a new run: going on with something "
                 "else would give the results of neither"
             )
-        if (training["threads"], training["precision"]) != (self.threads, self.precision.name):
+        then = training.get("processes", 1), training["threads"], training["precision"]
+        here = self.processes.size, self.threads, self.precision.name
+        if then != here:
             logger.warning(
-                "this run used %d threads and %s, now %d and %s: sums round differently, so results will too",
-                training["threads"],
-                training["precision"],
-                self.threads,
-                self.precision.name,
+                "this run used %d processes of %d threads in %s, now %d of %d in %s: sums round differently, so "
+                "results will too",
+                *then,
+                *here,
             )
         self.model.load_state_dict(content["model"])
         imitate_int8(self.model, content.get("ranges"))
@@ -259,8 +272,8 @@ class Run:
         }
 
     def save_last(self) -> None:
-        """Write ``last.pt``, from which :meth:`resume` continues exactly."""
-        if self.rank != 0:
+        """Have the first process write ``last.pt``, from which :meth:`resume` continues exactly."""
+        if not self.processes.is_first:
             return
         content = {
             **self._identity(),
@@ -274,6 +287,7 @@ class Run:
                 "random": random_states(),
                 "threads": self.threads,
                 "precision": self.precision.name,
+                "processes": self.processes.size,
                 **self.data,
             },
         }
@@ -287,12 +301,12 @@ class Run:
             self.reporter.start_epoch(self.progress)
             done = self._train_epoch()
             self.reporter.pause()
-            return self._score() if done and not self.stop else None
-        except WorkerError:
+            return self._score() if done and not self._asked_to_stop() else None
+        except (WorkerError, OtherProcessError):
             self.reporter.pause()
             # A signal to the whole process group ends the workers, and may reach this process a moment later.
             time.sleep(0.5)
-            if not self.stop:
+            if not self._asked_to_stop():
                 raise
             return None
 
@@ -304,39 +318,57 @@ class Run:
         imitate_int8(self.model, None)
         with torch.random.fork_rng(devices=[]):
             images = self._as_they_are(self.train.first(RANGE_PICTURES), "measuring ranges", batch_size=16)
-            imitate_int8(self.model, measure_ranges(self.model, images))
+            # Statistics of batch-norm, and with them ranges, are those of the first process.
+            imitate_int8(self.model, self.processes.share(measure_ranges(self.model, images)))
 
     def _train_epoch(self) -> bool:
         self.sampler.start(self.progress.epoch, self.progress.batch)
         saved = time.monotonic()
 
         def after_step(losses: dict[str, float], images: int) -> bool:
-            self.reporter.step(self.progress, losses, images)
             nonlocal saved
-            called = self.hooks.on_step
-            if called is not None:
-                named = {f"loss/{name}": value for name, value in losses.items()}
-                position = {"epoch": self.progress.epoch + 1, "step": self.progress.step, "images": images}
-                if called({**position, **named}) is False:
-                    return False
-            if time.monotonic() - saved > SAVE_SECONDS:
-                self.save_last()
-                saved = time.monotonic()
-            return not self.stop
+            stop = False
+            with self.processes.together():
+                self.reporter.step(self.progress, losses, images * self.processes.size)
+                called = self.hooks.on_step
+                if called is not None:
+                    named = {f"loss/{name}": value for name, value in losses.items()}
+                    position = {"epoch": self.progress.epoch + 1, "step": self.progress.step, "images": images}
+                    stop = called({**position, **named}) is False
+                if not stop and time.monotonic() - saved > SAVE_SECONDS:
+                    self.save_last()
+                    saved = time.monotonic()
+            return not self._asked_to_stop(stop)
 
         return train_one_epoch(
             self.trainer,
-            self._drawing_the_first(self.batches),
+            self._next_batches(),
             self.progress,
             batches_per_epoch=self.sampler.batches_per_epoch,
             after_step=after_step,
             waiting=self.reporter.clock.waiting,
         )
 
-    def _drawing_the_first(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        for batch in batches:
-            self.reporter.first_batch(batch, self.train.names)
+    def _next_batches(self) -> Iterator[Batch]:
+        """Batches as long as every process has its part of the next one; the first is drawn."""
+        batches, numbers = iter(self.batches), itertools.count(self.progress.batch)
+        while True:
+            batch = None
+            with self.processes.together():
+                batch = next(batches, None)
+                if batch is not None:
+                    self.reporter.first_batch(batch, self.train.names)
+            if batch is None:
+                return
+            if self.processes.size > 1:
+                # Random samples of boxes depend on where the run stands alone, as nothing else of them is saved.
+                where = [self.config.seed, self.progress.epoch, next(numbers), self.processes.rank]
+                torch.manual_seed(int(np.random.SeedSequence(where).generate_state(1)[0]))
             yield batch
+
+    def _asked_to_stop(self, here: bool = False) -> bool:
+        """Whether any of the processes was asked to, or wants to."""
+        return self.processes.any(here or bool(self.stop))
 
     def _score(self) -> Row | None:
         """The epoch's line of results; saves the best weights. None when asked to stop meanwhile."""
@@ -351,33 +383,40 @@ class Run:
         last = progress.epoch + 1 == schedule.num_epochs
         if self.val is None or not (last or (progress.epoch + 1) % schedule.val_every == 0):
             if self.val is None:
-                self._save_best(None)
+                with self.processes.together():
+                    self._save_best(None)
             return row
         detector = self._detector()
-        results = predict_dataset(
+        results = predict_together(
+            self.processes,
             detector,
-            detector.names,
             self.val,
             batch_size=min(MAX_PREDICTION_BATCH, schedule.batch_size),
-            # Starting processes takes longer than reading a few images.
-            workers=min(self.config.data.workers, 2) if len(self.val) > SMALL_SPLIT else 0,
-            on_batch=lambda _: not self.stop,
+            workers=min(self.config.data.workers, 2),
+            go_on=lambda: not self.stop,
         )
-        if self.stop:
+        if self._asked_to_stop():
             return None
-        truth = self.val.coco_json()
-        metrics = score_detections(truth, results, max_detections=most_counted(detector.card.max_detections))
+        figures, threshold = None, None
+        with self.processes.together():
+            if self.processes.is_first:
+                truth = self.val.coco_json()
+                figures = score_detections(truth, results, max_detections=most_counted(detector.card.max_detections))
+                threshold = best_threshold(truth, results)
+        metrics = self.processes.share(figures)
+        assert metrics is not None
         row |= {f"val/{name}": getattr(metrics, name) for name in COCO_FIGURES}
         if metrics.AP is not None and progress.best_ap is not None and progress.best_ap >= metrics.AP:
             progress.scorings_since_best += 1
             return row
         progress.best_ap, progress.best_epoch, progress.scorings_since_best = metrics.AP, progress.epoch + 1, 0
-        self._save_best(metrics, best_threshold(truth, results))
-        self.reporter.predictions(detector, self.val)
+        with self.processes.together():
+            self._save_best(metrics, threshold)
+            self.reporter.predictions(detector, self.val)
         return row
 
     def _save_best(self, metrics: Metrics | None, threshold: float | None = None) -> None:
-        if self.rank != 0:
+        if not self.processes.is_first:
             return
         path = self.folder / "best.pt"
         content = {**self._identity(), "model": self._scored_weights(), "ema": None, "epoch": self.progress.epoch + 1}
@@ -394,7 +433,7 @@ class Run:
         # Its fresh weights, thrown away at once, must not draw from the generator whose state a resume restores.
         with torch.random.fork_rng(devices=[]):
             model = build_detector(self.config.model, weights_follow=True)
-        model.load_state_dict(self._scored_weights())
+        model.load_state_dict(self.processes.copy_first(self._scored_weights()))
         imitate_int8(model, trained_ranges(self.model))
         return Detector(PyTorchBackend(model, model_card(model, self.train.names), device=self.trainer.device))
 
@@ -427,7 +466,7 @@ class Run:
     def _loggers(self) -> Loggers:
         settings = self.config.train
         names = (*settings.loggers, *(("tensorboard",) if settings.tensorboard else ()))
-        return Loggers(names if self.rank == 0 else (), self.folder, self.config.plain())
+        return Loggers(names if self.processes.is_first else (), self.folder, self.config.plain())
 
     def _trainer(self, device: torch.device) -> Trainer:
         own, config = self.hooks.schedule, self.config
@@ -449,17 +488,5 @@ class Run:
             accumulate=config.schedule.accumulate,
             max_bad_steps=config.train.max_bad_steps,
             device=device,
+            processes=self.processes,
         )
-
-
-def settings(config: Config) -> dict[str, Any]:
-    """Every setting by its dotted name."""
-
-    def flat(plain: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-        for key, value in plain.items():
-            if isinstance(value, Mapping):
-                yield from flat(value, f"{prefix}{key}.")
-            else:
-                yield f"{prefix}{key}", value
-
-    return dict(flat(config.plain(), ""))

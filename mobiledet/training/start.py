@@ -6,6 +6,7 @@ import json
 import logging
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ from mobiledet.config import Config, apply_overrides, config_from_plain
 from mobiledet.data.opening import Splits, open_data
 from mobiledet.errors import CheckpointError, ConfigError, DataError
 from mobiledet.models.cost import detector_cost
-from mobiledet.runtime.pytorch import choose_device
 from mobiledet.training.complete import check_quantizable, complete, follow_weights
+from mobiledet.training.distributed import ProcessGroup
 from mobiledet.training.hooks import Hooks
-from mobiledet.training.precision import choose_precision, process_rank
+from mobiledet.training.precision import choose_precision
 from mobiledet.training.run import RESUMABLE_SETTINGS, Run
 from mobiledet.training.stopping import StopRequest
 from mobiledet.utils.files import create_run_folder, lock_run_folder, write_json
@@ -26,6 +27,9 @@ from mobiledet.weights.store import resolve_weights
 from mobiledet.weights.transfer import InitialWeights, check_content, read_initial_weights
 
 logger = logging.getLogger(__name__)
+
+AGENTS = ".torchrun"
+"""File of a run folder: the torchrun processes that began the run, which is theirs when they start lost ones again."""
 
 
 def start_run(
@@ -45,23 +49,43 @@ def start_run(
     Raises:
         MobiledetError: the data, the config or the folder can't be used.
     """
-    process_rank()  # these fail, if they must, before a run folder is made
-    choose_precision(config.train.precision, choose_device(config.train.device, setting="train.device="))
+    processes = ProcessGroup()
+    processes.check(config)  # these fail, if they must, before a run folder is made
+    choose_precision(config.train.precision, processes.device(config.train.device))
     if config.data.workers:
         keep_socket_paths_short()
-    weights = _initial_weights(config)
-    # A contradiction is reported before all images are checked.
-    model = config.model if weights is None else follow_weights(config.model, weights)
-    if config.train.quantize:
-        check_quantizable(model)
-    train, val = data or open_data(config.data, seed=config.seed)
-    config = complete(config, train, weights)
-    height, width = config.model.input_size
-    logger.info("input: %dx%d pixels (height x width)", height, width)
-    folder = create_run_folder(Path(config.train.output), config.name)
-    with lock_run_folder(folder):
-        write_json(folder / "config.json", config.plain())
-        return folder, _run(config, folder, Splits(train, val), hooks, stop, weights=weights)
+    with processes.connected():
+        agents = processes.agents()
+        with processes.together():
+            begun = _begun_by(agents, Path(config.train.output) / config.name) if processes.is_first else None
+        if (folder := processes.share(begun)) is not None:
+            logger.info("the processes were started again: going on with %s", folder)
+            return folder, _resume(folder, (), data, hooks, stop, processes)
+        with processes.together():
+            weights = _initial_weights(config)
+            # A contradiction is reported before all images are checked.
+            model = config.model if weights is None else follow_weights(config.model, weights)
+            if config.train.quantize:
+                check_quantizable(model)
+        with processes.together():
+            splits = data or (open_data(config.data, seed=config.seed) if processes.is_first else None)
+        splits = splits if data is not None else processes.share(splits)
+        assert splits is not None
+        with processes.together(), ExitStack() as stack:
+            config = complete(config, splits.train, weights)
+            height, width = config.model.input_size
+            logger.info("input: %dx%d pixels (height x width)", height, width)
+            if processes.is_first:
+                folder = create_run_folder(Path(config.train.output), config.name)
+                stack.enter_context(lock_run_folder(folder))
+                write_json(folder / "config.json", config.plain())
+                if agents:
+                    write_json(folder / AGENTS, agents)
+            held = stack.pop_all()
+        folder = processes.share(folder)
+        assert folder is not None
+        with held:
+            return folder, _run(config, folder, splits, hooks, stop, processes, weights=weights)
 
 
 def resume_run(
@@ -80,28 +104,66 @@ def resume_run(
     Raises:
         MobiledetError: the folder holds no run, or its data isn't what it was.
     """
-    config = recorded_config(folder)
-    for word in overrides:
-        if word.partition("=")[0] not in RESUMABLE_SETTINGS:
-            raise ConfigError(
-                f"{word!r} would change a run that has begun; with --resume only these can change: "
-                f"{', '.join(RESUMABLE_SETTINGS)}"
-            )
-    config = apply_overrides(config, overrides)
-    choose_precision(config.train.precision, choose_device(config.train.device, setting="train.device="))
-    with lock_run_folder(folder):
-        try:
-            train, val = data or open_data(config.data, seed=config.seed)
-        except DataError as error:
-            if Path(config.data.root).exists():
-                raise
-            raise DataError(f"{error}; if it was moved, add data.root=FOLDER to --resume {folder}") from None
-        if config.model.num_classes != train.num_classes:
-            raise CheckpointError(
-                f"the run has {config.model.num_classes} classes, {train.annotation_file} has {train.num_classes}; "
-                "start a new run, or restore the old file"
-            )
-        return _run(config, folder, Splits(train, val), hooks, stop, resume=True)
+    processes = ProcessGroup()
+    with processes.connected():
+        return _resume(folder, overrides, data, hooks, stop, processes)
+
+
+def _resume(
+    folder: Path,
+    overrides: Sequence[str] | Mapping[str, Any],
+    data: Splits | None,
+    hooks: Hooks | None,
+    stop: StopRequest | None,
+    processes: ProcessGroup,
+) -> int:
+    with processes.together():
+        config = recorded_config(folder) if processes.is_first else None
+    config = processes.share(config)
+    assert config is not None
+    with processes.together():
+        for word in overrides:
+            if word.partition("=")[0] not in RESUMABLE_SETTINGS:
+                raise ConfigError(
+                    f"{word!r} would change a run that has begun; with --resume only these can change: "
+                    f"{', '.join(RESUMABLE_SETTINGS)}"
+                )
+        config = apply_overrides(config, overrides)
+        processes.check(config)
+        choose_precision(config.train.precision, processes.device(config.train.device))
+    with processes.together(), ExitStack() as stack:
+        splits = data
+        if processes.is_first:
+            stack.enter_context(lock_run_folder(folder))
+            splits = data or _reopened(config, folder)
+        held = stack.pop_all()
+    splits = splits if data is not None else processes.share(splits)
+    assert splits is not None
+    with held:
+        return _run(config, folder, splits, hooks, stop, processes, resume=True)
+
+
+def _reopened(config: Config, folder: Path) -> Splits:
+    try:
+        splits = open_data(config.data, seed=config.seed)
+    except DataError as error:
+        if Path(config.data.root).exists():
+            raise
+        raise DataError(f"{error}; if it was moved, add data.root=FOLDER to --resume {folder}") from None
+    if config.model.num_classes != splits.train.num_classes:
+        raise CheckpointError(
+            f"the run has {config.model.num_classes} classes, {splits.train.annotation_file} has "
+            f"{splits.train.num_classes}; start a new run, or restore the old file"
+        )
+    return splits
+
+
+def _begun_by(agents: list[str], runs: Path) -> Path | None:
+    """The unfinished run that the same torchrun began, which has lost a process since then."""
+    for file in sorted(runs.glob(f"*/{AGENTS}")) if agents else ():
+        if set(agents) & set(json.loads(file.read_text(encoding="utf-8"))):
+            return file.parent
+    return None
 
 
 def _initial_weights(config: Config) -> InitialWeights | None:
@@ -119,12 +181,14 @@ def _run(
     data: Splits,
     hooks: Hooks | None,
     stop: StopRequest | None,
+    processes: ProcessGroup,
     *,
     weights: InitialWeights | None = None,
     resume: bool = False,
 ) -> int:
     with StopRequest() if stop is None else stop as stop:
-        run = Run(config=config, folder=folder, train=data.train, val=data.val, stop=stop, hooks=hooks)
+        train, val = data
+        run = Run(config=config, folder=folder, train=train, val=val, stop=stop, hooks=hooks, processes=processes)
         cost = detector_cost(run.model)
         height, width = cost.input_size
         logger.info(
@@ -133,13 +197,14 @@ def _run(
             config.model.backbone.summary,
             height,
             width,
-            data.train.num_classes,
+            train.num_classes,
             cost.gmacs,
             cost.params_m,
         )
         logger.info(
-            "run: %s, on %s in %s, %d threads, %d workers",
+            "run: %s, on %s%s in %s, %d threads, %d workers",
             folder,
+            f"{processes.size} processes on " if processes.size > 1 else "",
             run.trainer.device,
             run.precision.name,
             run.threads,

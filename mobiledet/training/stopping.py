@@ -24,7 +24,9 @@ class StopRequest(StopSignals):
         return "saving, then exiting; press Ctrl-C again to quit without saving"
 
     def asked_again(self, number: int) -> str:
-        """Ends the process."""
+        """Ends the process, unless it is torchrun that asks again: it kills by itself what doesn't end in time."""
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            return ""
         os._exit(EXIT_SIGNAL + number)
 
 

@@ -109,7 +109,7 @@ def test_the_rest_of_an_abandoned_epoch_never_appears(dataset, expected):
 
 
 @pytest.mark.parametrize("length", [1, 2, 5, 12, 13])
-@pytest.mark.parametrize("batch_size", [1, 4, 5, 30])
+@pytest.mark.parametrize("batch_size", [6, 12, 30])
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_every_picture_is_seen_and_every_batch_is_full(length, batch_size, world_size):
     samplers = [
@@ -122,18 +122,18 @@ def test_every_picture_is_seen_and_every_batch_is_full(length, batch_size, world
             sampler.start(epoch)
             batches = list(sampler)
             assert len(batches) == len(sampler) == sampler.batches_per_epoch
-            assert all(len(batch) == batch_size for batch in batches)
+            assert all(len(batch) == batch_size // world_size for batch in batches)
             assert {key.epoch for batch in batches for key in batch} == {epoch}
             seen.update(key.image for batch in batches for key in batch)
         assert set(seen) == set(range(length))
         # Only what fills the last batches up is seen more often than the rest.
         assert max(seen.values()) - min(seen.values()) <= 1
-        assert sum(seen.values()) - length < batch_size * world_size
+        assert sum(seen.values()) - length < batch_size
 
 
 def test_processes_share_out_the_order_of_one():
     alone = EpochSampler(24, batch_size=6, seed=3)
-    both = [EpochSampler(24, batch_size=3, seed=3, rank=rank, world_size=2) for rank in (0, 1)]
+    both = [EpochSampler(24, batch_size=6, seed=3, rank=rank, world_size=2) for rank in (0, 1)]
     for sampler in (alone, *both):
         sampler.start(2)
     for whole, first, second in zip(alone, *both, strict=True):

@@ -434,9 +434,13 @@ def test_long_epochs_are_saved_in_their_middle(tiny_shapes, tiny_config, tmp_pat
     assert saved == [(0, 1), (0, 2), (0, 3), (1, 0), (1, 1), (1, 2), (1, 3), (2, 0)]
 
 
-def test_several_processes_are_refused_before_a_folder_is_made(tiny_shapes, tiny_config, tmp_path, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match="WORLD_SIZE is 2"):
+@pytest.mark.parametrize("variables", [{"WORLD_SIZE": "2"}, {"WORLD_SIZE": "2", "RANK": "2"}, {"RANK": "x"}])
+def test_half_of_what_torchrun_sets_is_refused_before_a_folder_is_made(
+    tiny_shapes, tiny_config, tmp_path, monkeypatch, variables
+):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match="WORLD_SIZE="):
         start_run(tiny_config(tiny_shapes, f"train.output={tmp_path / 'runs'}"))
     assert not (tmp_path / "runs").exists()
 

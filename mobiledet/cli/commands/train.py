@@ -2,6 +2,7 @@
 
     mobiledet train ssd_mobilenet_a1
     mobiledet train ssd_mobilenet_a1 data.root=path/to/coco schedule.epochs=2
+    mobiledet train ssd_mobilenet_a1 train.devices=4            # four processes, or GPUs, of this machine
     mobiledet train --resume runs/ssd_mobilenet_a1/1
 
 Exit status: 0 trained to the end; 1 something is wrong with the input; 130 or 143 stopped by Ctrl-C or SIGTERM,
@@ -38,13 +39,26 @@ def run(arguments: argparse.Namespace) -> int:
 
     share_cores()
     from mobiledet.config import apply_overrides, load_config
-    from mobiledet.training.start import resume_run, start_run
+    from mobiledet.training.distributed import process_rank
+    from mobiledet.training.launch import launch
+    from mobiledet.training.start import recorded_config, resume_run, start_run
 
-    if arguments.resume is not None:
-        folder, status = arguments.resume, resume_run(arguments.resume, words)
+    rank, size = process_rank()
+    resumed: Path | None = arguments.resume
+    devices = 1
+    if resumed is None:
+        config = apply_overrides(load_config(words[0]), words[1:])
+        devices = config.train.devices
+    elif size == 1:  # of several processes only the first needs to see the folder
+        asked = [word for word in words if word.startswith("train.devices=")]
+        devices = apply_overrides(recorded_config(resumed), asked).train.devices
+    if size == 1 and devices > 1:
+        return launch(devices, words if resumed is None else [*words, "--resume", str(resumed)])
+    if resumed is None:
+        folder, status = start_run(config)
     else:
-        folder, status = start_run(apply_overrides(load_config(words[0]), words[1:]))
-    if status == 0:
+        folder, status = resumed, resume_run(resumed, words)
+    if status == 0 and rank == 0:
         print_lines(_result(folder))
     return status
 

@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# Two machines made of network namespaces train together; the cable between them is pulled, and the run is resumed.
+#
+#     sudo benchmarks/two_machines.sh PYTHON DATA [SETTING=VALUE ...]
+#
+# PYTHON has mobiledet installed, DATA is a data set. Needs root and iproute2. The first run is undisturbed; in the second
+# the cable is pulled after the first epoch. Both machines must then end by themselves, and the resumed run must be the
+# first one, bit by bit.
+set -uo pipefail
+python=$1 data=$(realpath "$2")
+shift 2
+work=$(mktemp -d)
+names=(mobiledet-a mobiledet-b)
+pids=()
+trap 'kill "${pids[@]}" 2>/dev/null; for n in "${names[@]}"; do ip netns del $n 2>/dev/null; done; rm -rf "$work"' EXIT
+
+for n in "${names[@]}"; do ip netns add $n; ip -n $n link set lo up; done
+ip link add va netns mobiledet-a type veth peer name vb netns mobiledet-b
+ip -n mobiledet-a addr add 10.77.0.1/24 dev va && ip -n mobiledet-a link set va up
+ip -n mobiledet-b addr add 10.77.0.2/24 dev vb && ip -n mobiledet-b link set vb up
+export OMP_NUM_THREADS=1 MOBILEDET_PROCESS_TIMEOUT=20
+
+train() { # train LOG WORDS...: on both machines; their exit statuses
+    local log=$1 device=va
+    shift
+    pids=()
+    for n in "${names[@]}"; do
+        ip netns exec $n env GLOO_SOCKET_IFNAME=$device "$python" -m torch.distributed.run --nnodes 2 --nproc-per-node 1 \
+            --rdzv-backend c10d --rdzv-endpoint 10.77.0.1:29400 --rdzv-id "$log" --local-addr 10.77.0.$((${#pids[@]} + 1)) \
+            -m mobiledet train "$@" >"$work/$log.$n" 2>&1 &
+        pids+=($!)
+        device=vb
+    done
+}
+ends() { for p in "${pids[@]}"; do wait $p; echo -n "$? "; done; echo; }
+settings=(ssd_mobilenet_a025 data.root="$data" schedule.epochs=3 schedule.batch_size=8 train.threads=1 train.precision=float32
+    model.input_size=128 data.workers=0 name=run train.output="$work" "$@")
+
+train whole "${settings[@]}"
+echo "undisturbed, exit statuses: $(ends)"
+train cut "${settings[@]}"
+until grep -q "^epoch 1/" "$work/cut.mobiledet-a" || ! kill -0 "${pids[0]}" 2>/dev/null; do sleep 0.2; done
+ip -n mobiledet-a link set va down
+start=$SECONDS
+echo "cable pulled, exit statuses: $(ends)after $((SECONDS - start)) s"
+grep -h "^\(process\|error\)" "$work"/cut.*
+ip -n mobiledet-a link set va up
+sleep 1
+train resumed --resume "$work/run/2"
+echo "resumed, exit statuses: $(ends)"
+for file in results.csv best.pt last.pt; do
+    cmp "$work/run/1/$file" "$work/run/2/$file" >/dev/null && echo "$file: the same" || echo "$file: differs"
+done
+[ -n "${KEEP_LOGS:-}" ] && cp "$work"/*.mobiledet-* "$KEEP_LOGS"
+exit 0
