@@ -1,6 +1,7 @@
 """ONNX files as other people's programs meet them: ONNX Runtime as it comes, OpenCV, older opsets."""
 
 import ast
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -11,13 +12,16 @@ import torch
 from tiny_detectors import SIZE, assert_same, expected, make_images, tiny_detector
 
 from mobiledet import Detector
+from mobiledet.draw.boxes import write_image
 from mobiledet.errors import ModelFileError
 from mobiledet.exporters import onnx as exporter
 from mobiledet.exporters.base import ExportOptions
 from mobiledet.exporters.exporting import export_model
 from mobiledet.exporters.int8 import quantise
 from mobiledet.exporters.onnx import OPSET, OPSETS, write_onnx
+from mobiledet.runtime.base import RawDetections
 from mobiledet.runtime.choose import open_backend
+from mobiledet.structures import ResizeRule
 
 IMAGES = make_images(5)
 
@@ -26,13 +30,14 @@ IMAGES = make_images(5)
 def write(tmp_path):
     """``write(head, batch=..., suppressed=..., int8=..., opset=...)``: model and file."""
 
-    def make(head="sigmoid", *, batch=1, suppressed=True, int8=False, opset=OPSET):
+    def make(head="sigmoid", *, batch=1, suppressed=True, int8=False, opset=OPSET, letterbox=False):
         model, card = tiny_detector(head)
+        card = replace(card, batch=batch, resize=ResizeRule(SIZE, letterbox=letterbox))
         graph = exporter.trace_onnx(model, size=SIZE, batch=batch, suppressed=suppressed)
         if int8:
             graph = quantise(graph, [IMAGES[: batch or 1]])
         path = tmp_path / f"{head}_{batch}_{opset}.onnx"
-        write_onnx(graph, replace(card, batch=batch), path, opset=opset)
+        write_onnx(graph, card, path, opset=opset)
         return model, path
 
     return make
@@ -197,3 +202,52 @@ def test_torchs_own_export_of_a_model_finds_the_same(head, tmp_path):
     assert len(wanted["scores"]) > 5
     for ours, theirs in zip(wanted.values(), found, strict=True):
         np.testing.assert_allclose(theirs, ours, atol=0.01)
+
+
+def test_the_thresholds_are_constants_that_the_package_onnx_changes(write):
+    model, path = write()
+    graph, values = onnx.load(path), {"score_threshold": 0.3, "iou_threshold": 0.2}
+    for constant in (tensor for tensor in graph.graph.initializer if tensor.name in values):
+        value = np.array(values.pop(constant.name), np.float32)
+        constant.CopyFrom(onnx.numpy_helper.from_array(value, constant.name))
+    assert not values
+    onnx.save(graph, path)
+    found = RawDetections(*plain(path).run(None, {"images": IMAGES[:1]}))
+    assert_same(found, expected(model, IMAGES[:1], 0.3, 0.2))
+    with pytest.raises(ModelFileError, match="checksum"):
+        Detector(path)
+
+
+@pytest.fixture
+def image(tmp_path, monkeypatch):
+    """image.jpg in the current folder, of another size and shape than the network's."""
+    monkeypatch.chdir(tmp_path)
+    write_image(tmp_path / "image.jpg", IMAGES[0].repeat(2, axis=0)[:, :70])
+    return tmp_path / "image.jpg"
+
+
+@pytest.mark.parametrize("letterbox", [False, True])
+def test_the_documented_recipe_for_onnx_runtime(write, image, documented, letterbox, capsys):
+    _, path = write(letterbox=letterbox)
+    path.rename("model.onnx")
+    documented("detect_onnxruntime.py")
+    wanted = Detector("model.onnx", threads=1, score_threshold=0.4)(image)
+    assert len(printed(capsys.readouterr().out, wanted)) == len(wanted) > 5
+
+
+def test_the_documented_recipe_for_opencv(tiny_checkpoint, tmp_path, image, documented, capsys):
+    options = ExportOptions(suppressed=False, threads=1, labels=tmp_path / "labels.txt", force=True)
+    export_model(tiny_checkpoint("sigmoid", input_size=(300, 300)), tmp_path / "model.onnx", options)
+    documented("detect_opencv.py")
+    wanted = Detector("model.onnx", threads=1, score_threshold=0.4)(image)
+    assert len(printed(capsys.readouterr().out, wanted)) > 5  # of each box the best class only
+
+
+def printed(text, wanted):
+    """Lines of name, score and box; each is a detection of ``wanted``."""
+    lines = re.findall(r"^(.+?) (0\.\d+) \[\s*(.*?)\]$", text, re.MULTILINE | re.DOTALL)
+    for name, score, box in lines:
+        near = np.abs(wanted.scores - float(score)) < 1e-3
+        near &= np.abs(wanted.boxes - np.array(box.split(), float)).max(axis=1) < 0.1
+        assert name in [wanted.name(index) for index in np.flatnonzero(near)]
+    return lines
