@@ -294,7 +294,7 @@ def damaged_graph(content: bytes, rng: random.Random) -> bytes:
     from ai_edge_litert import schema_py_generated as schema
     from flatbuffers import flexbuffers
 
-    from mobiledet.runtime.onnx import MARK, seal
+    from mobiledet.runtime.card import MARK, seal
 
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
     graph = model.subgraphs[0]

@@ -19,9 +19,8 @@ import numpy as np
 
 from mobiledet.errors import ModelFileError
 from mobiledet.exporters.base import Exporter, ExportOptions
-from mobiledet.runtime.card import ModelCard
+from mobiledet.runtime.card import BLANK, MARK, ModelCard, seal
 from mobiledet.runtime.litert import LITERT
-from mobiledet.runtime.onnx import BLANK, MARK, seal
 from mobiledet.structures import ImageArray
 from mobiledet.weights.tflite.contents import BOX_SCALES, CARD_FILE, POSTPROCESS
 

@@ -14,8 +14,8 @@ import numpy as np
 from mobiledet.errors import ModelFileError
 from mobiledet.exporters.base import Exporter, ExportOptions, quiet
 from mobiledet.runtime.base import OUTPUTS, THRESHOLDS
-from mobiledet.runtime.card import KEY, ModelCard
-from mobiledet.runtime.onnx import BLANK, MARK, ONNX, OnnxBackend, seal
+from mobiledet.runtime.card import BLANK, KEY, MARK, ModelCard, seal
+from mobiledet.runtime.onnx import ONNX, OnnxBackend
 from mobiledet.structures import FloatArray, ImageArray, Size
 
 if TYPE_CHECKING:

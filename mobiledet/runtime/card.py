@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -16,6 +17,9 @@ KEY = "mobiledet"
 
 FORMAT = "mobiledet model"
 VERSION = 2
+
+MARK, BLANK = b"mobiledet-crc32:", b"--------"
+"""Before the checksum inside a file, and its place while it is computed: damaged weights are noticed on opening."""
 
 MAX_PIXELS = 1 << 28
 """Of all images that a network takes at once."""
@@ -128,3 +132,28 @@ class ModelCard:
 
 def _is_fraction(value: object) -> bool:
     return type(value) in (int, float) and 0 <= value <= 1  # type: ignore[operator]
+
+
+def seal(content: bytes) -> bytes:
+    """``content`` with the checksum written behind its mark, which must be in it exactly once."""
+    start = _digits(content)
+    if start is None:
+        raise ValueError("the content has no mark for a checksum")
+    return content[:start] + _checksum(content, start) + content[start + len(BLANK) :]
+
+
+def is_whole(content: bytes) -> bool | None:
+    """Whether the checksum is that of the content; None where there is none."""
+    start = _digits(content)
+    return None if start is None else content[start : start + len(BLANK)] == _checksum(content, start)
+
+
+def _digits(content: bytes) -> int | None:
+    at = content.rfind(MARK)
+    return None if at < 0 or at + len(MARK) + len(BLANK) > len(content) else at + len(MARK)
+
+
+def _checksum(content: bytes, start: int) -> bytes:
+    view = memoryview(content)
+    crc = zlib.crc32(view[start + len(BLANK) :], zlib.crc32(BLANK, zlib.crc32(view[:start])))
+    return f"{crc:08x}".encode()

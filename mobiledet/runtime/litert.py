@@ -14,7 +14,7 @@ import numpy as np
 
 from mobiledet.errors import CheckpointError, ModelFileError
 from mobiledet.runtime.base import RawDetections, Runtime, check_batch, read_model
-from mobiledet.runtime.onnx import is_whole
+from mobiledet.runtime.card import is_whole
 from mobiledet.runtime.tflite_results import Network, open_results
 from mobiledet.runtime.timing import time_halves
 from mobiledet.structures import FloatArray, ImageArray

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-import zlib
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,12 +22,9 @@ from mobiledet.runtime.base import (
     read_model,
     suppress,
 )
-from mobiledet.runtime.card import KEY, ModelCard
+from mobiledet.runtime.card import KEY, ModelCard, is_whole
 from mobiledet.runtime.timing import time_halves, time_shares
 from mobiledet.structures import ImageArray
-
-MARK, BLANK = b"mobiledet-crc32:", b"--------"
-"""Before the checksum inside a file, and its place while it is computed: damaged weights are noticed on opening."""
 
 LAST_LAYERS = ("Conv", "Gemm", "MatMul")
 """Kernels whose last run ends the network; what comes after is decoding and suppression."""
@@ -184,31 +180,6 @@ def with_threshold_inputs(content: bytes) -> bytes:
         if b"B" + text in content and declared not in content:  # the constant's name, a field of its TensorProto
             inputs += b"Z" + bytes([len(declared)]) + declared  # GraphProto.input
     return content + b":" + bytes([len(inputs)]) + inputs if inputs else content  # ModelProto.graph
-
-
-def seal(content: bytes) -> bytes:
-    """``content`` with the checksum written behind its mark, which must be in it exactly once."""
-    start = _digits(content)
-    if start is None:
-        raise ValueError("the content has no mark for a checksum")
-    return content[:start] + _checksum(content, start) + content[start + len(BLANK) :]
-
-
-def is_whole(content: bytes) -> bool | None:
-    """Whether the checksum is that of the content; None where there is none."""
-    start = _digits(content)
-    return None if start is None else content[start : start + len(BLANK)] == _checksum(content, start)
-
-
-def _digits(content: bytes) -> int | None:
-    at = content.rfind(MARK)
-    return None if at < 0 or at + len(MARK) + len(BLANK) > len(content) else at + len(MARK)
-
-
-def _checksum(content: bytes, start: int) -> bytes:
-    view = memoryview(content)
-    crc = zlib.crc32(view[start + len(BLANK) :], zlib.crc32(BLANK, zlib.crc32(view[:start])))
-    return f"{crc:08x}".encode()
 
 
 def _network_share(events: list[dict[str, Any]]) -> float:

@@ -14,10 +14,10 @@ from tiny_detectors import HEADS, SIZE, assert_same, expected, make_images, tiny
 from mobiledet.errors import MissingDependencyError, ModelFileError
 from mobiledet.exporters.int8 import quantise
 from mobiledet.exporters.onnx import trace_onnx, write_onnx
-from mobiledet.runtime.card import KEY, ModelCard
+from mobiledet.runtime.card import KEY, ModelCard, seal
 from mobiledet.runtime.choose import open_backend
 from mobiledet.runtime.detector import Detector
-from mobiledet.runtime.onnx import OnnxBackend, _network_share, seal
+from mobiledet.runtime.onnx import OnnxBackend, _network_share
 from mobiledet.structures import ResizeRule
 
 
