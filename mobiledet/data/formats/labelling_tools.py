@@ -85,7 +85,6 @@ class LabelledImages:
         self, image: SourceImage, row: int, where: str, shape: Shape, *, shares: bool = False, crowd: bool = False
     ) -> None:
         """One object of an image: the box around its points, in pixels or shares."""
-        image.lost += 1
         label = self._names.take(shape.label, where)
         if label is None:
             image.lost += 1
@@ -216,7 +215,6 @@ class Tool(Format):
                 if shape is not None:
                     images.add(image, row, where, shape, shares=self.shares)
             except _UNUSABLE as error:
-                image.lost += 1
                 images.drop(image, Fault.OBJECT_BOXLESS, where, f"{type(error).__name__}: {error}")
 
     def _fits(self, path: Path) -> bool:

@@ -183,6 +183,8 @@ def test_what_has_no_box_no_class_or_no_image_is_counted(folder) -> None:
     expected |= {Fault.IMAGE_EMPTIED: 1}
     expected |= {Fault.LABELS_UNREADABLE: 1, Fault.IMAGE_UNLABELLED: 1}
     assert {fault: count for fault, count in log.counts.items() if fault in expected} == expected
+    (emptied,) = log.records[Fault.IMAGE_EMPTIED]
+    assert emptied.value == "1 in all"
 
 
 @pytest.mark.parametrize(
