@@ -80,9 +80,9 @@ def test_where_nothing_can_be_kept_pytorch_runs_it(monkeypatch, tmp_path, caplog
     assert "can't be written to" in caplog.text
 
 
-def test_without_pytorch_the_remedy_is_named(cache, without):
-    without("torch")
-    with pytest.raises(MissingDependencyError, match=f"mobiledet export {NAME} -o coco.onnx"):
+def test_without_pytorch_and_litert_the_remedy_is_named(cache, without):
+    without("torch", "ai_edge_litert", "tflite_runtime", "tensorflow")
+    with pytest.raises(MissingDependencyError, match=rf"{NAME}: .*mobiledet\[litert\]"):
         prepare_model(NAME)
 
 
