@@ -178,6 +178,7 @@ def test_a_killed_process_is_started_again_and_nothing_is_lost(undisturbed, word
     assert_same(tmp_path / "runs" / "tiny" / "1", undisturbed[0])
 
 
+@pytest.mark.slow
 def test_a_run_of_two_goes_on_in_one(undisturbed, words, tmp_path, caplog):
     """From the same sample; what may differ is said."""
     _, log = finished(torchrun("-m", "mobiledet", *words(tmp_path)), lambda process: process.send_signal(signal.SIGINT))
