@@ -105,7 +105,7 @@ class ProcessGroup:
         Raises:
             OtherProcessError: It failed in another process. Where it failed, that error goes on.
         """
-        problem: BaseException | None = None
+        problem: MobiledetError | None = None
         try:
             yield
         except MobiledetError as error:
@@ -309,16 +309,15 @@ class _Restride:
 
 def _averaged(processes: ProcessGroup, bucket: Any) -> torch.futures.Future[Tensor]:
     """DDP's own averaging, with a look at the clock: from when the last gradient is there, the process only waits."""
-    start = time.perf_counter()
+    start, is_last = time.perf_counter(), bucket.is_last()
     work = dist.all_reduce(bucket.buffer().div_(processes.size), async_op=True)
     assert work is not None
 
     def finish(future: torch.futures.Future[list[Tensor]]) -> Tensor:
-        if bucket_is_last:
+        if is_last:
             processes.communicating += time.perf_counter() - start
         return future.value()[0]
 
-    bucket_is_last = bucket.is_last()
     return work.get_future().then(finish)
 
 
