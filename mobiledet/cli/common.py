@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import logging
 import os
@@ -11,10 +12,10 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from mobiledet.errors import MobiledetError, OtherProcessError, install_extra
+from mobiledet.errors import ConfigError, MobiledetError, OtherProcessError, install_extra
 from mobiledet.utils.addresses import is_address, without_user
 from mobiledet.utils.files import nearby, refuse_existing
-from mobiledet.utils.processes import EXIT_SIGNAL
+from mobiledet.utils.processes import EXIT_SIGNAL, process_rank
 from mobiledet.utils.text import did_you_mean, printable
 
 if TYPE_CHECKING:
@@ -207,8 +208,10 @@ def setup_logging() -> None:
 
 
 def _rank() -> int:
-    """Number of this process among those that torchrun started; 0 where it started none."""
-    return int(os.environ.get("RANK", "0")) if os.environ.get("RANK", "").isdigit() else 0
+    """Number of this process among those that train together; 0 where the environment makes no sense."""
+    with contextlib.suppress(ConfigError):  # training reports that
+        return process_rank()[0]
+    return 0
 
 
 def run_and_exit(main: Callable[[], int | None], *, extra: str = "train") -> NoReturn:

@@ -30,7 +30,7 @@ from mobiledet.evaluation.predictions import predict_dataset
 from mobiledet.runtime.detector import Detector
 from mobiledet.runtime.pytorch import choose_device
 from mobiledet.utils.machine import read_text, usable_cores
-from mobiledet.utils.text import listing
+from mobiledet.utils.processes import process_rank
 
 PATIENCE = "MOBILEDET_PROCESS_TIMEOUT"
 """Environment variable: seconds that a process waits for the others before it gives them up for lost."""
@@ -272,22 +272,6 @@ def predict_together(
 def local_size() -> int:
     """Processes of this training on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-
-
-def process_rank() -> tuple[int, int]:
-    """This process's rank and the number of processes, as torchrun sets them.
-
-    Raises:
-        ConfigError: The environment holds a part of what torchrun sets.
-    """
-    rank, size = (os.environ.get(name, otherwise) for name, otherwise in (("RANK", "0"), ("WORLD_SIZE", "1")))
-    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
-    if not (rank.isdigit() and size.isdigit() and int(rank) < int(size)) or (int(size) > 1 and missing):
-        raise ConfigError(
-            f"the environment has RANK={rank} and WORLD_SIZE={size}{' but no ' if missing else ''}{listing(missing)}: "
-            "start several processes by torchrun or train.devices=N, or unset these variables"
-        )
-    return int(rank), int(size)
 
 
 class _Restride:

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from mobiledet.errors import ConfigError
+from mobiledet.utils.text import listing
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -25,6 +26,22 @@ SOCKET_FOLDER_BYTES = 71
 
 An address of AF_UNIX has 107 bytes on Linux, 103 on macOS.
 """
+
+
+def process_rank() -> tuple[int, int]:
+    """This process's rank and the number of processes, as torchrun sets them.
+
+    Raises:
+        ConfigError: The environment holds a part of what torchrun sets.
+    """
+    rank, size = (os.environ.get(name, otherwise) for name, otherwise in (("RANK", "0"), ("WORLD_SIZE", "1")))
+    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if not (rank.isdigit() and size.isdigit() and int(rank) < int(size)) or (int(size) > 1 and missing):
+        raise ConfigError(
+            f"the environment has RANK={rank} and WORLD_SIZE={size}{' but no ' if missing else ''}{listing(missing)}: "
+            "start several processes by torchrun or train.devices=N, or unset these variables"
+        )
+    return int(rank), int(size)
 
 
 def child_variables(threads: int) -> dict[str, str]:

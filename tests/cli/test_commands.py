@@ -46,6 +46,15 @@ def test_help_is_quick_and_has_examples(name):
     assert len(re.findall(rf"^    mobiledet {name}\b", out, re.MULTILINE)) >= 2
 
 
+def test_half_of_what_torchrun_sets_stops_training_and_nothing_else(monkeypatch):
+    monkeypatch.setenv("RANK", "x")
+    status, _, err = answer("train", "quickstart")
+    assert (status, "RANK=x" in err) == (1, True)
+    status, out, err = answer("configs")
+    assert (status, err) == (0, "")
+    assert "quickstart" in out
+
+
 def test_every_module_is_a_command_and_the_overview_lists_it():
     modules = {module.name.replace("_", "-") for module in pkgutil.iter_modules(commands.__path__)}
     assert modules == set(NAMES)

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from mobiledet.cli.common import UsageError, existing, print_lines, recipe
 from mobiledet.utils.machine import share_cores
+from mobiledet.utils.processes import process_rank
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,13 +38,12 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.resume is None:
         recipe(words[0])
 
+    rank, size = process_rank()
     share_cores()
     from mobiledet.config import apply_overrides, load_config
-    from mobiledet.training.distributed import process_rank
     from mobiledet.training.launch import launch
     from mobiledet.training.start import recorded_config, resume_run, start_run
 
-    rank, size = process_rank()
     resumed: Path | None = arguments.resume
     devices = 1
     if resumed is None:
