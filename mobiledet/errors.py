@@ -62,6 +62,14 @@ class OtherProcessError(TrainingError):
     """Of several processes that train together another one stopped or was lost; that one says why."""
 
 
+class OtherProcessDataError(OtherProcessError, DataError):
+    """That of the other process was a `DataError`."""
+
+
+class OtherProcessWorkerError(OtherProcessDataError, WorkerError):
+    """That of the other process was a `WorkerError`."""
+
+
 class MissingDependencyError(MobiledetError):
     """A package of an optional extra is not installed."""
 

@@ -25,7 +25,16 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mobiledet.config import Config
 from mobiledet.data.coco import CocoDataset
-from mobiledet.errors import ConfigError, MobiledetError, OtherProcessError, TrainingError
+from mobiledet.errors import (
+    ConfigError,
+    DataError,
+    MobiledetError,
+    OtherProcessDataError,
+    OtherProcessError,
+    OtherProcessWorkerError,
+    TrainingError,
+    WorkerError,
+)
 from mobiledet.evaluation.predictions import predict_dataset
 from mobiledet.runtime.detector import Detector
 from mobiledet.runtime.pytorch import choose_device
@@ -40,6 +49,13 @@ PATIENCE_SECONDS = 600
 
 SMALL_SPLIT = 300
 """Images up to which a split is scored without processes that read: starting them takes longer."""
+
+_FAILURES = (
+    (WorkerError, OtherProcessWorkerError),
+    (DataError, OtherProcessDataError),
+    (MobiledetError, OtherProcessError),
+)
+"""Kinds of errors that training answers differently, the gravest last, and what each is in the other processes."""
 
 T = TypeVar("T")
 
@@ -103,7 +119,7 @@ class ProcessGroup:
         """Whether what is inside went well in all processes is found out at its end; nothing inside may communicate.
 
         Raises:
-            OtherProcessError: It failed in another process. Where it failed, that error goes on.
+            OtherProcessError: It failed in another process, more gravely than here; the subclass says how.
         """
         problem: MobiledetError | None = None
         try:
@@ -111,9 +127,12 @@ class ProcessGroup:
         except MobiledetError as error:
             problem = error
         if self.size > 1:
-            failed = self._reduce(self.rank + 1 if problem is not None else 0)
-            if failed and problem is None:
-                raise OtherProcessError(f"stopped, because process {failed - 1} did")
+            grave = next((grade for grade, (kind, _) in enumerate(_FAILURES) if isinstance(problem, kind)), -1)
+            gravest, rank = divmod(
+                self._reduce(grave * self.size + self.rank if problem is not None else -1), self.size
+            )
+            if gravest > grave:
+                raise _FAILURES[gravest][1](f"stopped, because process {rank} did")
         if problem is not None:
             raise problem
 

@@ -20,7 +20,7 @@ from mobiledet.config import Config, config_from_plain
 from mobiledet.data.coco import CocoDataset
 from mobiledet.data.loader import Batch, Batches, DetectionImages, EpochSampler, ImageCache, in_order
 from mobiledet.data.transforms import TrainTransform
-from mobiledet.errors import CheckpointError, DataError, OtherProcessError, WorkerError
+from mobiledet.errors import CheckpointError, DataError, WorkerError
 from mobiledet.evaluation.metrics import Metrics, score_detections
 from mobiledet.evaluation.predictions import checkpoint_record, metrics_record
 from mobiledet.evaluation.scoring import most_counted
@@ -170,7 +170,7 @@ class Run:
             self.trainer.call = self.processes.parallel(self.model, self.trainer.device)
             try:
                 self._train_to_the_end()
-            except (DataError, OtherProcessError):
+            except DataError:
                 self.save_last()  # between two steps, so that a resume goes on exactly
                 raise
         self.reporter.finish(self.progress, f"{self.config.name} ({self.folder})")
@@ -302,7 +302,7 @@ class Run:
             done = self._train_epoch()
             self.reporter.pause()
             return self._score() if done and not self._asked_to_stop() else None
-        except (WorkerError, OtherProcessError):
+        except WorkerError:
             self.reporter.pause()
             # A signal to the whole process group ends the workers, and may reach this process a moment later.
             time.sleep(0.5)

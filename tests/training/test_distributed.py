@@ -81,6 +81,21 @@ run.train_one_epoch.__globals__["train_step"] = killed
 main()
 """
 
+# A training in which something of the program's own fails in the second process, after its second step.
+FAILING = """
+import os, sys
+import mobiledet
+from mobiledet import errors
+from mobiledet.cli.common import run_and_exit
+
+def on_step(values):
+    if os.environ["RANK"] == "1" and values["step"] == 2:
+        raise getattr(errors, sys.argv[1])("the disk is full")
+
+_, _, recipe, root, output = sys.argv[1:]
+run_and_exit(lambda: mobiledet.train(recipe, dict([root.split("="), output.split("=")]), on_step=on_step) and 0)
+"""
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread_each():
@@ -176,6 +191,19 @@ def test_a_killed_process_is_started_again_and_nothing_is_lost(undisturbed, word
     assert status == 0, messages
     assert [path.name for path in (tmp_path / "runs" / "tiny").iterdir()] == ["1"]
     assert_same(tmp_path / "runs" / "tiny" / "1", undisturbed[0])
+
+
+@pytest.mark.parametrize("error", ["DataError", "WorkerError", "TrainingError"])
+def test_an_error_in_another_process_saves_what_one_process_would_save(words, tmp_path, error):
+    program = tmp_path / "failing.py"
+    program.write_text(FAILING)
+    status, messages = finished(torchrun(program, error, *words(tmp_path / "runs")))
+    assert (status, messages.count("error: ")) == (1, 1), messages
+    assert "process 1: error: the disk is full" in messages
+    last = tmp_path / "runs" / "tiny" / "1" / "last.pt"
+    assert last.exists() == (error != "TrainingError")
+    if last.exists():
+        assert load_checkpoint(last)["training"]["progress"]["step"] == 2
 
 
 @pytest.mark.slow
