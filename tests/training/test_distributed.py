@@ -12,7 +12,7 @@ import pytest
 import torch
 from processes import gone
 
-from mobiledet.config import Config, apply_overrides
+from mobiledet.config import Config, apply_overrides, load_config
 from mobiledet.errors import ConfigError
 from mobiledet.training.distributed import ProcessGroup
 from mobiledet.training.start import resume_run, start_run
@@ -191,6 +191,22 @@ def test_a_killed_process_is_started_again_and_nothing_is_lost(undisturbed, word
     assert status == 0, messages
     assert [path.name for path in (tmp_path / "runs" / "tiny").iterdir()] == ["1"]
     assert_same(tmp_path / "runs" / "tiny" / "1", undisturbed[0])
+
+
+def test_a_training_that_ends_in_int8_is_that_of_one_process(words, tmp_path):
+    settings = ["train.quantize=true", "train.sync_norm=true"]
+    status, messages = finished(torchrun("-m", "mobiledet", *words(tmp_path / "two"), *settings))
+    assert status == 0, messages
+    _, recipe, *overrides = words(tmp_path / "one")
+    start_run(apply_overrides(load_config(recipe), [*overrides, *settings]))
+    one, two = (tmp_path / output / "tiny" / "1" for output in ("one", "two"))
+    for key in ("loss/classification", "loss/box"):
+        values = [[float(row[key]) for row in read_csv(folder / "results.csv")] for folder in (one, two)]
+        assert values[0] == pytest.approx(values[1], rel=0.005)
+    ranges = [load_checkpoint(folder / "best.pt")["ranges"] for folder in (one, two)]
+    assert ranges[0].keys() == ranges[1].keys()
+    for name, bounds in ranges[0].items():
+        assert bounds == pytest.approx(ranges[1][name], rel=0.02, abs=0.02)
 
 
 @pytest.mark.parametrize("error", ["DataError", "WorkerError", "TrainingError"])
