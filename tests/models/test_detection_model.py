@@ -15,6 +15,7 @@ from mobiledet.config import (
 )
 from mobiledet.errors import ConfigError
 from mobiledet.models.build import build_detector
+from mobiledet.ops.boxes import pairwise_iou
 from mobiledet.structures import ImageGeometry
 
 HEADS = {
@@ -95,7 +96,7 @@ def test_a_batch_of_one_is_trained_on(head):
     assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
 
 
-def test_a_few_pictures_are_learned_by_heart(head):
+def test_a_few_images_are_overfitted(head):
     model = build(head, norm_momentum=0.5)
     boxes = [[30, 20, 100, 70], [10, 50, 40, 90], [70, 10, 120, 90], [5, 5, 65, 50]]
     labels, colors = [1, 3, 1, 3], {1: [250, 20, 20], 3: [20, 20, 250]}
@@ -104,8 +105,8 @@ def test_a_few_pictures_are_learned_by_heart(head):
         image[:, y1:y2, x1:x2] = torch.tensor(colors[label], dtype=torch.uint8)[:, None, None]
     targets = [target([box], [label]) for box, label in zip(boxes, labels, strict=True)]
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=100)
-    for _ in range(100):
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=160)
+    for _ in range(160):
         optimizer.zero_grad()
         sum(model(images, targets).values()).backward()
         optimizer.step()
@@ -114,7 +115,7 @@ def test_a_few_pictures_are_learned_by_heart(head):
         found = model.eval()(images)
     for detection, wanted in zip(found, targets, strict=True):
         assert detection["labels"][0] == wanted["labels"][0]
-        torch.testing.assert_close(detection["boxes"][0], wanted["boxes"][0], atol=6, rtol=0)
+        assert pairwise_iou(detection["boxes"][:1], wanted["boxes"]).item() > 0.7  # 0.85 and more over ten seeds
 
 
 def test_called_as_torchvision_detectors_are(head):
