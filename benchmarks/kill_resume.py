@@ -2,6 +2,7 @@
 
     python benchmarks/kill_resume.py --kills 20 --seed 0
     python benchmarks/kill_resume.py --kills 20 --seed 0 --processes 2
+    python benchmarks/kill_resume.py --kills 10 --seed 0 --processes 2 --signal INT
 
 Every kill is SIGKILL to the whole process group: nothing gets a chance to clean up. A third of them come at any
 moment, a third aim at the writing of a checkpoint (its temporary file is there), a third at scoring. A run that is
@@ -9,7 +10,9 @@ finished before the kills are used up is compared, and another one started. Comp
 optimiser's memory, position and random states, bit by bit, and results.csv; and no temporary file and no process may
 be left. Checkpoints are written twice a second rather than every ten minutes, so that most kills fall into an epoch
 that is then resumed in its middle. With --processes torchrun trains in several, one of which is killed each time;
-torchrun starts them again, and nobody resumes anything. Exit status: 0, or 1 when anything differs.
+torchrun starts them again, and nobody resumes anything. With --signal INT or TERM the run is stopped as by Ctrl-C or by
+a system that shuts down (here several processes are those of train.devices); it must then end by itself, with the
+status that says so. Exit status: 0, or 1 when anything differs.
 """
 
 from __future__ import annotations
@@ -126,14 +129,30 @@ class Training:
             text = file.read()
         return text.rfind(b"scoring begins") > text.rfind(b"scoring ends")
 
-    def kill(self) -> list[int]:
-        """End every process of the group at once; return those still there two seconds later."""
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+    def stop(self, by: signal.Signals) -> list[str]:
+        """Stop it as Ctrl-C, a system that shuts down or the kernel does; return what is wrong with its end."""
+        if by == signal.SIGTERM:
+            self.process.terminate()
+        else:
+            os.killpg(self.process.pid, by)
+        status = self.process.wait(timeout=TIMEOUT)
+        expected = (-by,) if by == signal.SIGKILL else (128 + by, 0)  # 0: it was at its end
+        wrong = [] if status in expected else [f"signal {by} ended it with status {status}"]
         end = time.monotonic() + 2
-        while (left := group_members(self.process.pid)) and time.monotonic() < end:
+        while (left := self.processes()) and time.monotonic() < end:
             time.sleep(0.01)
-        return left
+        return wrong + [f"process {pid} survived" for pid in left]
+
+    def processes(self) -> list[int]:
+        """All that still work on it, zombies left out; the folder of the runs is in their command lines."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                if os.fsencode(self.log.parent) in path.read_bytes():
+                    found.append(int(path.parent.name))
+            except OSError:  # ended meanwhile
+                continue
+        return found
 
     def ranks(self) -> dict[int, int]:
         """The process of each rank; without those that are just being started."""
@@ -153,19 +172,6 @@ class Training:
         if status != 0:
             last_words = "\n".join(self.log.read_text(errors="replace").splitlines()[-30:])
             raise SystemExit(f"training ended with status {status}; the end of {self.log}:\n{last_words}")
-
-
-def group_members(group: int) -> list[int]:
-    """Processes of a group that are still there, zombies left out."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(")")[2].split()
-        except OSError:  # ended meanwhile
-            continue
-        if int(fields[2]) == group and fields[0] != "Z":
-            found.append(int(path.parent.name))
-    return found
 
 
 def saving(folder: Path, since: float) -> bool:
@@ -237,17 +243,25 @@ def same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def kill_and_resume(words: list[str], output: Path, reference: Path, kills: int, rng: random.Random) -> Tally:
+def kill_and_resume(
+    words: list[str],
+    output: Path,
+    reference: Path,
+    kills: int,
+    rng: random.Random,
+    by: signal.Signals,
+    aims: tuple[str, ...],
+) -> Tally:
     """Train run after run, killing and resuming, until the kills are used up; finish and compare every run."""
     tally = Tally()
     folder, begun = next_folder(output), False
     log = output / "log.txt"
     while True:
         training = Training(["--resume", str(folder)] if begun else words, log)
-        aim = rng.choice(("any", "saving", "scoring"))
+        aim = rng.choice(aims)
         if tally.kills < kills and wait_for_moment(training, folder, aim, rng):
             doing = "saving" if saving(folder, training.started) else "scoring" if training.scoring() else "elsewhere"
-            tally.differences += [f"process {pid} survived" for pid in training.kill()]
+            tally.differences += training.stop(by)
             tally.killed[doing] += 1
             begun = (folder / "config.json").exists()
             if begun:
@@ -258,7 +272,7 @@ def kill_and_resume(words: list[str], output: Path, reference: Path, kills: int,
             print(f"kill {tally.kills}: aimed at {aim}, was {doing} ({folder.name})", flush=True)
             continue
         training.wait()
-        if left := group_members(training.process.pid):
+        if left := training.processes():
             tally.differences.append(f"processes {left} outlived their training")
         tally.finished += 1
         tally.differences += compare(folder, reference)
@@ -290,7 +304,7 @@ def kill_ranks(
             while training.running and training.ranks().get(rank) in (ranks[rank], None):
                 time.sleep(0.05)
         training.wait()
-        if left := group_members(training.process.pid):
+        if left := training.processes():
             tally.differences.append(f"processes {left} outlived their training")
         tally.finished += 1
         # A run killed before it had begun leaves an empty folder behind, and the next one is another.
@@ -308,7 +322,9 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=8, help="length of a run (default: %(default)s)")
     parser.add_argument("--images", type=int, default=240, help="images to train on (default: %(default)s)")
     parser.add_argument("--processes", type=int, default=1, help="that train together (default: %(default)s)")
+    parser.add_argument("--signal", choices=("KILL", "INT", "TERM"), default="KILL", help="(default: %(default)s)")
     arguments = parser.parse_args()
+    by, torchrun = signal.Signals[f"SIG{arguments.signal}"], arguments.processes > 1 and arguments.signal == "KILL"
 
     from mobiledet.data.shapes import generate_shapes
 
@@ -321,16 +337,20 @@ def main() -> int:
         recipe.write_text(RECIPE, encoding="utf-8")
         output = base / "runs"
         words = [str(recipe), f"data.root={root}", f"schedule.epochs={arguments.epochs}", f"train.output={output}"]
+        if not torchrun:
+            words.append(f"train.devices={arguments.processes}")
         output.mkdir()
         begin = time.monotonic()
         reference = next_folder(output)
-        Training(words, output / "log.txt", arguments.processes).wait()
+        Training(words, output / "log.txt", arguments.processes if torchrun else 1).wait()
         print(f"undisturbed run: {time.monotonic() - begin:.1f} s", flush=True)
         rng = random.Random(arguments.seed)
-        if arguments.processes > 1:
+        if torchrun:
             tally = kill_ranks(words, output, reference, arguments.processes, arguments.kills, rng)
         else:
-            tally = kill_and_resume(words, output, reference, arguments.kills, rng)
+            # The processes of train.devices aren't those that say when they score.
+            aims = ("any", "saving", "scoring") if arguments.processes == 1 else ("any", "saving")
+            tally = kill_and_resume(words, output, reference, arguments.kills, rng, by, aims)
 
     print(f"\n{'kills':<34}{tally.kills:>4}")
     for doing in ("saving", "scoring", "elsewhere"):
