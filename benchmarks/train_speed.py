@@ -2,12 +2,14 @@
 
     python benchmarks/train_speed.py --data path/to/coco --split train --json train_speed.json
 
-Three ways to train, in turn within one run, several rounds each, so that a drifting machine is fair to all:
+Three ways to train, and reading without training, in turn within one run, several rounds each, so that a drifting
+machine is fair to all:
 
 - plain:      the same network and optimiser, float32, contiguous (NCHW), one batch kept in memory; no EMA, no
               clipping, no guard against non-finite steps.
 - ours:       our step (bfloat16 where the processor has it, channels-last, EMA, clipping, guard), same batch.
 - end to end: our step with images read from disk, decoded and augmented by worker processes.
+- reading:    the images of end to end, read by one process on one core: what feeds a GPU, core by core.
 
 A network is no peer of itself, so torchvision's ssdlite320_mobilenet_v3_large is trained beside them (float32, its own
 losses, one batch in memory), to say where this stands; it is another network of 0.6 GMACs at 320 pixels.
@@ -58,6 +60,7 @@ def main() -> None:
 
 def measure(data: Path, split: str, arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Images a second of each way, round by round."""
+    import cv2
     import torch
 
     from mobiledet.config import apply_overrides, load_config
@@ -82,15 +85,18 @@ def measure(data: Path, split: str, arguments: argparse.Namespace, folder: Path)
     config = complete(config, train)
     run = Run(config=config, folder=folder, train=train, val=None, stop=StopRequest())
     run.model.train()
+    config = apply_overrides(config, ["data.workers=0"])
+    reader = Run(config=config, folder=folder, train=train, val=None, stop=StopRequest())
+    cv2.setNumThreads(0)
 
-    def endless() -> Iterator[Any]:
+    def endless(run: Run) -> Iterator[Any]:
         epoch = 0
         while True:
             run.sampler.start(epoch)
             yield from run.batches
             epoch += 1
 
-    stream = endless()
+    stream, read_here = endless(run), endless(reader)
     batch = next(stream)
     plain = build_detector(config.model, weights_follow=True)
     optimizer = torch.optim.SGD(plain.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
@@ -109,7 +115,15 @@ def measure(data: Path, split: str, arguments: argparse.Namespace, folder: Path)
     def full_step() -> None:
         train_step(run.trainer, [next(stream)])
 
-    ways: dict[str, Callable[[], None]] = {"plain": plain_step, "ours": our_step, "end to end": full_step}
+    def read() -> None:
+        next(read_here)
+
+    ways: dict[str, Callable[[], None]] = {
+        "plain": plain_step,
+        "ours": our_step,
+        "end to end": full_step,
+        "reading": read,
+    }
     if not arguments.no_peer:
         ways["torchvision ssdlite320"] = peer_step(train.num_classes, arguments.batch_size)
     for step in ways.values():  # warm-up
