@@ -194,8 +194,8 @@ def export(
         output: ``model.onnx``, ``model.tflite``, or a folder for the formats that write one; must not exist.
         format: "onnx", "openvino", "ncnn", "litert", ...; None goes by the ending of the file, or of the folder's name.
         int8: Quantise.
-        calibration: Real images, files or folders, to measure ranges on; ``int8`` needs some, but for "onnx" and
-            "litert" of a model trained with ``train.quantize``.
+        calibration: Real images, files or folders, to measure ranges on; ``int8`` needs some, but for a
+            model trained with ``train.quantize``.
         data: Folder of a data set to score both on, too.
         split: Which part of it.
         batch: Images at once; None for any number.

@@ -75,15 +75,13 @@ class Exporter:
     Attributes:
         runtime: Runs what is written. Its name is that of the format.
         write: Writes a new file or folder: the model, the card of what is written, the path, the options, and for INT8
-            batches ``(B, H, W, 3)`` of calibration images.
+            batches ``(B, H, W, 3)`` of calibration images; none where the model was trained in INT8 and has its ranges.
         packages: What must be importable to write.
         int8_packages: What must be importable for INT8, beyond that; None where INT8 isn't offered.
         extra: The extra of ``setup.py`` that brings them.
         batches: Whether a model can take several images at once.
         choices: Which of the options ``--no-nms``, ``--opset`` and ``--batch dynamic`` it knows.
         compared: Other models in the folder that is written, which are compared with the checkpoint, too.
-        trained_ranges: Whether INT8 takes the ranges that a model was trained with, where it was; no calibration images
-            are needed then.
         layer_errors: For INT8 with single layers kept in float: model, card and calibration batches to a dict with
             ``name`` and ``error`` for each layer, worst first; None where layers can't be chosen.
     """
@@ -96,7 +94,6 @@ class Exporter:
     batches: bool = True
     choices: frozenset[str] = frozenset()
     compared: tuple[str, ...] = ()
-    trained_ranges: bool = False
     layer_errors: Callable[[DetectionModel, ModelCard, Sequence[ImageArray]], list[dict[str, Any]]] | None = None
 
     @property

@@ -24,7 +24,6 @@ from mobiledet.evaluation.scoring import most_counted
 from mobiledet.exporters.agreement import FLOAT_LIMITS, INT8_LIMITS, AgreementReport, compare, problems, report_path
 from mobiledet.exporters.base import Exporter, ExportOptions
 from mobiledet.exporters.choose import EXPORTERS, find_exporter
-from mobiledet.exporters.onnx import OPSETS
 from mobiledet.preprocess import fit_image
 from mobiledet.runtime.card import ModelCard
 from mobiledet.runtime.choose import RUNTIMES
@@ -52,9 +51,6 @@ PROBED = 8
 """Batches of calibration images on which single layers are compared."""
 
 _TRAINING = "train.quantize=true lets a training end in INT8, so that the weights fit it (docs/training.md)"
-
-RECORDED = ("onnx", "onnxscript", "onnxruntime", "nncf", "pnnx")
-"""Packages whose versions the report records, where they are installed."""
 
 
 def export_model(source: str | Path, output: Path, options: ExportOptions) -> AgreementReport:
@@ -90,7 +86,7 @@ def export_model(source: str | Path, output: Path, options: ExportOptions) -> Ag
     card = _exported_card(reference.card, options)
     if not options.int8:
         imitate_int8(model, None)  # what a float file is compared with
-    has_ranges = exporter.trained_ranges and trained_ranges(model) is not None
+    has_ranges = trained_ranges(model) is not None
     calibration = [] if has_ranges or not options.int8 else _calibration(card, options)
     if options.int8 and has_ranges:
         logger.info("INT8 takes the ranges that it was trained with; no images are measured")
@@ -109,7 +105,7 @@ def export_model(source: str | Path, output: Path, options: ExportOptions) -> Ag
             for line in other.lines():
                 logger.info("%s: %s", name, line)
             report = replace(report, problems=[*report.problems, *(f"{name}: {what}" for what in other.problems)])
-        trainable = calibration and exporter.trained_ranges and config_from_plain(card.config).model.quantizable
+        trainable = calibration and config_from_plain(card.config).model.quantizable
         advice = f"; {_TRAINING}" if trainable else ""
         if report.problems and not options.force:
             raise ModelFileError(
@@ -166,8 +162,6 @@ def _check_options(exporter: Exporter, options: ExportOptions) -> None:
             find_images(list(named))  # a wrong path is reported before the work, not after it
     if options.batch not in (1, None) and not exporter.batches:
         raise ModelFileError(f"{exporter.name} takes one image at a time, not --batch {options.batch}")
-    if options.opset is not None and options.opset not in OPSETS:
-        raise ModelFileError(f"--opset {options.opset}: choose one from {OPSETS[0]} to {OPSETS[-1]}")
     asked = {
         "--no-nms": not options.suppressed,
         "--opset": options.opset is not None,
@@ -236,7 +230,8 @@ def _compare(reference: Detector, path: Path, output: Path, options: ExportOptio
         limits = replace(limits, ap_loss=options.max_ap_loss)
     ap = _score_both(reference, model, options.dataset) if options.dataset is not None else None
     versions = dict(reference.card.versions)
-    for package in RECORDED:
+    exporter = find_exporter(options.format)
+    for package in (*exporter.packages, *(exporter.int8_packages or ())):
         with contextlib.suppress(PackageNotFoundError):
             versions[package] = version(package)
     return AgreementReport(

@@ -312,5 +312,4 @@ LITERT_EXPORTER = Exporter(
     int8_packages=(),
     extra="litert",
     batches=False,
-    trained_ranges=True,
 )

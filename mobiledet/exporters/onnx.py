@@ -159,6 +159,9 @@ def _in_opset(graph: onnx.ModelProto, opset: int) -> onnx.ModelProto:
 def _write(
     model: DetectionModel, card: ModelCard, path: Path, options: ExportOptions, calibration: Sequence[ImageArray]
 ) -> None:
+    opset = OPSET if options.opset is None else options.opset
+    if opset not in OPSETS:
+        raise ModelFileError(f"--opset {opset}: choose one from {OPSETS[0]} to {OPSETS[-1]}")
     graph = trace_onnx(model, size=card.resize.size, batch=card.batch, suppressed=options.suppressed)
     if options.int8:
         from mobiledet.exporters.int8 import quantise
@@ -168,7 +171,7 @@ def _write(
         if ranges is None:
             logger.info("measuring ranges on %d images ...", sum(map(len, calibration)))
         graph = quantise(graph, calibration, ranges=ranges, method=options.method, keep_float=options.keep_float)
-    write_onnx(graph, card, path, opset=options.opset or OPSET)
+    write_onnx(graph, card, path, opset=opset)
 
 
 def _layer_errors(model: DetectionModel, card: ModelCard, images: Sequence[ImageArray]) -> list[dict[str, Any]]:
@@ -212,7 +215,6 @@ ONNX_EXPORTER = Exporter(
     packages=("onnx", "onnxscript", "onnxruntime"),
     int8_packages=(),
     extra="export",
-    trained_ranges=True,
     choices=frozenset({"--no-nms", "--opset", "--batch dynamic"}),
     layer_errors=_layer_errors,
 )

@@ -122,9 +122,13 @@ def openvino_model(
     model: DetectionModel, card: ModelCard, options: ExportOptions, calibration: Sequence[ImageArray]
 ) -> Any:
     """A detector as an ``openvino.Model``; the arguments are those of an exporter's ``write``."""
+    from mobiledet.exporters.int8 import quantise
     from mobiledet.exporters.onnx import trace_onnx
+    from mobiledet.models.quantization import trained_ranges
 
     graph = trace_onnx(model, size=card.resize.size, batch=card.batch, suppressed=options.suppressed)
+    if options.int8 and (ranges := trained_ranges(model)) is not None:
+        return _convert(quantise(graph, (), ranges=ranges))
     return quantise_openvino(graph, calibration) if options.int8 else _convert(graph)
 
 

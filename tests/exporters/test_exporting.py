@@ -121,15 +121,14 @@ def test_a_checkpoint_trained_for_int8_brings_its_ranges(tiny_checkpoint, tmp_pa
     model = tiny_detector("sigmoid")[0]
     content["ranges"] = measure_ranges(model, [torch.from_numpy(make_images(4)).permute(0, 3, 1, 2)])
     save_checkpoint(tmp_path / "best.pt", content)
-    for format, suffix in (("onnx", ".onnx"), ("litert", ".tflite")):
-        options = ExportOptions(format, int8=True, threads=1)
-        trained = export_model(tmp_path / "best.pt", tmp_path / f"m{suffix}", options).agreement
-        assert trained.mean_score_difference < 0.05  # of random weights, which amplify rounding
+    for format, name in (("onnx", "m.onnx"), ("litert", "m.tflite"), ("openvino", "openvino"), ("frigate", "frigate")):
+        options = ExportOptions(format, int8=True, threads=1, force=True)
+        report = export_model(tmp_path / "best.pt", tmp_path / name, options)
+        assert report.agreement.mean_score_difference < 0.05  # of random weights, which amplify rounding
+        assert Detector(tmp_path / name).card.precision == "int8"
     # A file in float is compared with the weights in float.
     report = export_model(tmp_path / "best.pt", tmp_path / "float.onnx", ONE_THREAD)
     assert report.agreement.largest_score_difference < 1e-4
-    with pytest.raises(ModelFileError, match="--calibration"):
-        export_model(tmp_path / "best.pt", tmp_path / "m_openvino", ExportOptions("openvino", int8=True))
 
 
 def test_training_for_int8_is_advised_where_it_can_be(tiny_checkpoint, tmp_path, photographs, monkeypatch):

@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=existing,
         nargs="+",
         default=[],
-        help="real images, files or folders (onnx and litert don't need them after train.quantize)",
+        help="real images, files or folders (not needed after train.quantize)",
     )
     quantised.add_argument(
         "--calibration-images",
