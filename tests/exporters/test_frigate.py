@@ -72,7 +72,7 @@ def as_openvino_detector(folder, image):
     from mobiledet.runtime.openvino import import_openvino
 
     openvino, model = import_openvino(), settings(folder)["model"]
-    network = openvino.Core().compile_model(str(folder / "openvino.xml"), "CPU")
+    network = openvino.Core().compile_model(str(folder / "openvino.xml"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     assert (len(network.inputs), len(network.outputs)) == (1, 1)
     assert tuple(network.input(0).shape) == (1, model["height"], model["width"], 3)
     assert [network.output(0).shape[place] for place in (0, 1, 3)] == [1, 1, 7]
