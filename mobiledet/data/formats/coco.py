@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from posixpath import basename, dirname, join
 from typing import Any
-from urllib.parse import unquote
 
 import numpy as np
 
@@ -194,33 +193,16 @@ def _find(tree: Tree, name: Any, near: list[str], split: str, where: str, log: I
     if not isinstance(name, str) or not name.strip() or "\0" in name:
         log.add(Fault.FILE_NAME, where, f"file_name is {name!r:.60}")
         return None
-    # Label Studio writes paths as its server knows them, and puts 8 characters before the name of an upload.
-    # An address may end in a signature.
-    plain = re.sub(r"[?#].*", "", name)
-    shorter = re.sub(r"^[0-9a-f]{8}-", "", basename(plain.replace("\\", "/")))
-    texts = dict.fromkeys([name, unquote(name), plain, unquote(plain), shorter])
-    for text, find in [*((text, tree.find) for text in texts), *((text, _by_stem(tree)) for text in texts)]:
-        found = find(text, near, split)
-        if len(found) == 1:
-            if not found[0].endswith(name):
-                log.add(Fault.PATH_OTHER, where, f"{name!r}: {found[0]}")
-            return found[0]
-        if found:
-            log.add(Fault.ENTRY_AMBIGUOUS, where, f"{name!r} may be {' or '.join(found[:3])}")
-            return None
-    log.add(Fault.IMAGE_MISSING, where, f"file_name is {name!r:.100}")
+    found = tree.find_foreign(name, near, split)
+    if len(found) == 1:
+        if not found[0].endswith(name):
+            log.add(Fault.PATH_OTHER, where, f"{name!r}: {found[0]}")
+        return found[0]
+    if found:
+        log.add(Fault.ENTRY_AMBIGUOUS, where, f"{name!r} may be {' or '.join(found[:3])}")
+    else:
+        log.add(Fault.IMAGE_MISSING, where, f"file_name is {name!r:.100}")
     return None
-
-
-def _by_stem(tree: Tree) -> Callable[[str, list[str], str], list[str]]:
-    """Finds the images of a name whose ending is missing or another one, but not in the folder of another split."""
-
-    def find(name: str, near: list[str], split: str) -> list[str]:
-        name = basename(name.replace("\\", "/"))
-        found = tree.find_stem(name, near, split) or tree.find_stem(stem(name), near, split)
-        return [path for path in found if split_of(path) in (split, "trainval", None)]
-
-    return find
 
 
 def _sizes(images: list[dict[str, Any]]) -> list[tuple[int, int]]:

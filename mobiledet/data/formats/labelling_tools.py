@@ -9,15 +9,12 @@ from __future__ import annotations
 import csv
 import json
 import math
-import re
 import xml.etree.ElementTree as ET
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
-from posixpath import basename, dirname, join
+from posixpath import dirname, join
 from typing import Any, ClassVar, NamedTuple
-from urllib.parse import parse_qs, unquote, urlsplit
 
 from mobiledet.data.checks import read_json
 from mobiledet.data.faults import Fault, ImportLog
@@ -72,7 +69,11 @@ class LabelledImages:
             self._log.add(Fault.FILE_NAME, where, repr(name)[:60])
             return None
         meant = split_name(split) or split_of(file) or ("" if own else split_name(stem(file), loose=True)) or ""
-        found = self._find(name, dirname(file), meant) or (self._tree.find_stem(own, [dirname(file)]) if own else [])
+        folder = dirname(file)
+        near = [folder, join(folder, "images"), join(dirname(folder), "images"), join("images", meant), meant, ""]
+        found = self._tree.find_foreign(name, near, meant or None)
+        if own and not found:
+            found = self._tree.find_stem(own, [folder])
         if len(found) != 1:
             self._log.add(Fault.ENTRY_AMBIGUOUS if found else Fault.ENTRY_LONE, where, name[:100])
             self._lone.append(name)
@@ -128,18 +129,6 @@ class LabelledImages:
             note_unlabelled(self._tree, {image.path for image in images}, self._log)
         where = self._tree.root / files[0] if len(files) == 1 else self._tree.root
         return ImportedImages(format, images, self._names.numbered(), where, row, check_sizes=sizes)
-
-    def _find(self, name: str, folder: str, split: str) -> list[str]:
-        near = [folder, join(folder, "images"), join(dirname(folder), "images"), join("images", split), split, ""]
-        texts = [name]
-        with suppress(ValueError):  # a name may be no address
-            # Label Studio's server names a local file behind ?d=, and puts 8 characters before an uploaded one.
-            texts += [*parse_qs(urlsplit(name).query).get("d", []), unquote(urlsplit(name).path)]
-        texts += [re.sub(r"^[0-9a-f]{8}-", "", basename(text.replace("\\", "/"))) for text in texts[1:]]
-        for text in dict.fromkeys(texts):
-            if found := self._tree.find(text, near, split or None):
-                return found
-        return self._tree.find_stem(basename(texts[0]), near, split or None)
 
 
 class Shape(NamedTuple):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from posixpath import basename, dirname, join, splitext
-from urllib.parse import unquote
+from urllib.parse import parse_qs, unquote
 
 from mobiledet.data.image_headers import EXTENSIONS
 from mobiledet.errors import DataError
@@ -168,6 +168,18 @@ class Tree:
         if meant in ("train", "val", "test"):
             candidates = [file for file in candidates if split_of(file) in (meant, "trainval", None)]
         return _closest(candidates, parts, split)
+
+    def find_foreign(self, name: str, near: Sequence[str], split: str | None = None) -> list[str]:
+        """As `find`, for a name as another program writes it: an address, in other characters, of another ending."""
+        # Label Studio's server names a local file behind ?d=, and puts 8 characters before the name of an upload.
+        plain, query = re.sub(r"[?#].*", "", name), name.partition("?")[2]
+        texts = [*parse_qs(query).get("d", []), name, unquote(name), plain, unquote(plain)]
+        texts += [re.sub(r"(^|[/\\])[0-9a-f]{8}-([^/\\]+)$", r"\1\2", text) for text in texts]
+        if found := next(filter(None, (self.find(text, near, split) for text in texts)), []):
+            return found
+        bases = [basename(text.replace("\\", "/")) for text in texts]
+        found = next(filter(None, (self.find_stem(s, near, split) for base in bases for s in (base, stem(base)))), [])
+        return found if split not in self._splits else [f for f in found if split_of(f) in (split, "trainval", None)]
 
     def find_stem(self, name: str, near: Sequence[str], split: str | None = None) -> list[str]:
         """The images of a name without its ending: those of the first of some folders, else those anywhere."""

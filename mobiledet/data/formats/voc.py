@@ -322,7 +322,7 @@ def _take_row(
     name = table.cell(row, "file")
     split = split_name(table.cell(row, "split")) or of_file
     near = [dirname(table.file), "images", "JPEGImages", split or "", f"images/{split}", ""]
-    images = tree.find(name, near, split) or tree.find_stem(name, near, split)
+    images = tree.find_foreign(name, near, split)
     if len(images) != 1:
         log.add(Fault.ENTRY_AMBIGUOUS if images else Fault.ENTRY_LONE, where, repr(name))
         return
