@@ -20,7 +20,7 @@ most boxes outside, all inside as corners, centres or shares
 ==========================================================  =======================================================
 
 Several entries of one image count as one with all their boxes; a category without boxes that is the super-category of
-another (Roboflow's first) is no class. Legal and only noted: images without boxes (background), classes without boxes.
+another (Roboflow's first) isn't a class. Legal, only noted: images without boxes (background), classes without boxes.
 Category id 0 is legal. Boxes that stick out by a pixel (`annotation_checks.CLIP_TOLERANCE`) or less are rounding: they
 stay as they are, so that scores agree with the original file to the last digit, and are clipped when an image's target
 is made.

@@ -3,7 +3,7 @@
 It needs no download and is made in seconds, so training can be tried and compared by mAP before a real image is
 at hand. Some classes are alike on purpose (circle, hexagon, ring; star, cross): a weak model mixes them up.
 
-An image is a textured background with lines and letters that are no objects, then 1 to ``MAX_OBJECTS`` shapes,
+An image is a textured background with lines and letters that aren't objects, then 1 to ``MAX_OBJECTS`` shapes,
 each over the earlier ones, then blur, noise and JPEG. A shape that would leave itself or an earlier one with less than
 ``MIN_VISIBLE`` of its own area in sight is not drawn, so every shape in an image is labelled. A box is tight to
 the whole shape, seen or covered, and clipped to the image. Another OpenCV or NumPy may differ in single pixels.
@@ -30,7 +30,7 @@ NAMES = ("circle", "square", "triangle", "star", "hexagon", "cross", "ring", "cr
 CATEGORIES = dict(zip(NAMES, (1, 2, 4, 7, 8, 11, 13, 17), strict=True))
 """Class name -> COCO category id; the gaps are there so that code which forgets them fails here first."""
 
-# How hard the images are. Change VERSION with any of these: it tells a data set made by other rules apart.
+# How hard the images are. Change VERSION with any of these: a data set made by other rules is recognised by it.
 VERSION = 7
 SIZE_JITTER = 0.2  # each side of an image is within exp(+-this) of what was asked for
 PORTRAIT_SHARE = 0.25  # images with height and width swapped

@@ -286,7 +286,7 @@ def _readable(paths: Sequence[Path]) -> Iterator[ImageArray]:
         try:
             yield read_image(path)
         except ImageError as error:
-            logger.warning("left out: %s", error)
+            logger.warning("skipped: %s", error)
 
 
 def _spread(paths: Sequence[Path], number: int) -> list[Path]:

@@ -16,7 +16,7 @@ class Postprocess:
     """Threshold, per-class non-maximum suppression, best detections first.
 
     Attributes:
-        score_threshold: Least score of a detection.
+        score_threshold: Minimum score of a detection.
         iou_threshold: Two boxes of one class that overlap more are one object.
         candidates: Best (box, class) pairs of an image that enter suppression.
         max_detections: Most detections of an image.
@@ -47,7 +47,7 @@ class Postprocess:
 
         Args:
             candidates: What the head found.
-            score_threshold: Least score; a scalar tensor can still be changed in an exported graph.
+            score_threshold: Minimum score; a scalar tensor can still be changed in an exported graph.
             iou_threshold: Largest overlap; likewise.
 
         Returns:

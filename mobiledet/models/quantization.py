@@ -22,7 +22,7 @@ Range = tuple[float, float]
 """Smallest and largest result of a layer; 0, the padding, lies between."""
 
 _RAREST_LOGIT = -7.0
-"""Logits below it (scores under 0.001) needn't be told apart; leaving them out makes the steps of the others finer."""
+"""Logits below it (scores under 0.001) needn't be distinguished; without them the steps of the others are finer."""
 
 
 def range_steps(bounds: Range) -> tuple[float, int]:

@@ -1,4 +1,4 @@
-"""Anchor boxes: SSD's (Liu et al. 2016, section 2.2; TensorFlow's variant of the lowest map) and the RPN's."""
+"""Anchor boxes: SSD's (Liu et al. 2016, section 2.2; TensorFlow's variant of the largest map) and the RPN's."""
 
 from __future__ import annotations
 

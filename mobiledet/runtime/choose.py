@@ -109,7 +109,7 @@ def check_installed(model: str | Path, provider: str | None = None) -> None:
     """Make sure that what runs a model is installed, before anything else is looked at; loads nothing.
 
     Raises:
-        ModelFileError: Without PyTorch: there is no such model, or it is none that could be run here.
+        ModelFileError: Without PyTorch: there is no such model, or none that can run here.
         MissingDependencyError: A package is missing.
     """
     place = Path(model)

@@ -31,7 +31,7 @@ def launch(devices: int, words: Sequence[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # what it reports is said below
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # what it reports is reported below
     for restarts_left in reversed(range(RESTARTS + 1)):
         config = LaunchConfig(
             min_nodes=1,
@@ -40,7 +40,7 @@ def launch(devices: int, words: Sequence[str]) -> int:
             run_id=uuid.uuid4().hex,
             rdzv_backend="c10d",
             rdzv_endpoint="localhost:0",
-            max_restarts=0,  # it can't tell a killed process from one that has said what is wrong
+            max_restarts=0,  # it can't tell a killed process from one that has reported what is wrong
             shutdown_timeout=SECONDS_TO_SAVE,
         )
         try:

@@ -54,13 +54,13 @@ COCO_FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100
 
 MAX_PREDICTION_BATCH = 16
 
-NORM_PICTURES = 256
+NORM_IMAGES = 256
 """Training images on which folded norms are measured; a channel sees thousands of places in each."""
 
-NORM_PICTURES_OF_PROPOSALS = 32
+NORM_IMAGES_OF_PROPOSALS = 32
 """The same where a second stage sees every proposal of each: as many places, and slow."""
 
-RANGE_PICTURES = 128
+RANGE_IMAGES = 128
 """Training images on which the ranges of INT8 are measured, before each epoch that rounds."""
 
 SAVE_SECONDS = 600
@@ -139,7 +139,7 @@ class Run:
             transfer = load_into(self.model, weights, self.train.names)
             if weights.folded:
                 two_stages = len(self.model.backbone_parts()) > 1
-                dataset = self.train.first(NORM_PICTURES_OF_PROPOSALS if two_stages else NORM_PICTURES)
+                dataset = self.train.first(NORM_IMAGES_OF_PROPOSALS if two_stages else NORM_IMAGES)
                 images = self._as_they_are(dataset, "measuring norms", batch_size=1 if two_stages else 16)
                 count = reinsert_norms(self.model, images, transfer.loaded)
                 what = f"{count} batch-norm layers restored and re-estimated on {len(dataset)} images"
@@ -317,7 +317,7 @@ class Run:
             logger.info("from epoch %d on weights and results are rounded as in INT8", self.progress.epoch + 1)
         imitate_int8(self.model, None)
         with torch.random.fork_rng(devices=[]):
-            images = self._as_they_are(self.train.first(RANGE_PICTURES), "measuring ranges", batch_size=16)
+            images = self._as_they_are(self.train.first(RANGE_IMAGES), "measuring ranges", batch_size=16)
             # Statistics of batch-norm, and with them ranges, are those of the first process.
             imitate_int8(self.model, self.processes.share(measure_ranges(self.model, images)))
 

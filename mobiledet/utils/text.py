@@ -91,14 +91,6 @@ def readable_ms(value: float | None) -> str:
     return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 1000 else f"{value:,.0f}"
 
 
-def readable_size(size: int) -> str:
-    """Bytes for people: ``"778 MiB"``; exact below a KiB."""
-    if size < 1024:
-        return f"{size} bytes"
-    power = next((power for power in (1, 2, 3) if size / 1024**power < 1000), 4)
-    return f"{size / 1024**power:.3g} {'KMGT'[power - 1]}iB"
-
-
 def table(rows: Sequence[Sequence[str]], left: Iterable[int] = (0,)) -> list[str]:
     """Lines of a table, columns two spaces apart.
 

@@ -9,7 +9,6 @@ from mobiledet.utils.text import (
     nearest,
     printable,
     readable_ms,
-    readable_size,
     safe_file_name,
     shorten,
     table,
@@ -60,12 +59,6 @@ def test_what_was_meant():
 def test_foreign_text_stays_on_one_line():
     assert printable("großer Hund") == "großer Hund"
     assert printable("a\nb\x1b[1m\ud800") == "a\\nb\\x1b[1m\\ud800"
-
-
-def test_sizes():
-    sizes = (5, 1023, 1024, 1_000_000, 815_585_330, 19_336_861_798, 10**16)
-    expected = ["5 bytes", "1023 bytes", "1 KiB", "977 KiB", "778 MiB", "18 GiB", "9.09e+03 TiB"]
-    assert [readable_size(size) for size in sizes] == expected
 
 
 def test_tables():

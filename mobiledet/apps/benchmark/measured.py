@@ -63,7 +63,7 @@ class MeasuredModel(ABC):
         """
 
     def detect(self, images: Sequence[ImageArray]) -> list[Detections]:
-        """Detections, to be scored; a `MobiledetError` where its weights are random, or it is no detector."""
+        """Detections, to be scored; a `MobiledetError` where its weights are random, or it isn't a detector."""
         raise MobiledetError(f"{self.about.runtime}: there is nothing to score in {len(images)} images")
 
     def count(self) -> float | None:

@@ -106,7 +106,7 @@ class Outcome:
 class Bench:
     """The workers and what they measured. To be used as a context: at its end every worker is ended.
 
-    Without ``sources`` it detects in drawn images; ``on_step`` is told from time to time what is being done.
+    Without ``sources`` it detects in drawn images; ``on_step`` is called with what is being done.
     """
 
     def __init__(

@@ -21,7 +21,7 @@ from mobiledet.data.image_headers import stored_orientation
 from mobiledet.errors import DataError
 
 RECORD = "conversion.json"
-"""File in the output that tells what was converted, and everything that was dropped, repaired and noted."""
+"""File in the output that reports what was converted, and everything that was dropped, repaired and noted."""
 
 
 def check_output(output: Path, root: Path) -> None:

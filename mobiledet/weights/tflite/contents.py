@@ -242,7 +242,7 @@ def _options(op: _Table) -> dict[str, Any]:
 
     options = flexbuffers.Loads(op.content(5))
     if not isinstance(options, dict):
-        raise _damaged(f"options of {POSTPROCESS} that are no map")
+        raise _damaged(f"options of {POSTPROCESS} that aren't a map")
     return options
 
 

@@ -256,7 +256,7 @@ class _Refused(asyncio.Protocol):
 
 
 def _is_own_fault(record: logging.LogRecord) -> bool:
-    """A client that sends no HTTP, or hangs up, is no fault of this program."""
+    """A client that sends no HTTP, or hangs up, isn't a fault of this program."""
     noise = (HttpProcessingError, web.RequestPayloadError, ConnectionError)
     return record.exc_info is None or not isinstance(record.exc_info[1], noise)
 
