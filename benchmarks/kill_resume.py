@@ -35,9 +35,6 @@ sys.path.insert(0, str(REPOSITORY))
 
 TIMEOUT = 900.0
 LOOK_SECONDS = 0.0005
-LONGEST_DELAY = 12.0
-"""Seconds; importing takes some three of them, and many a kill shall fall there, too."""
-
 NAME = "kill_resume"
 RECIPE = f"""
 from mobiledet.config import *
@@ -192,10 +189,10 @@ def next_folder(output: Path) -> Path:
     return output / NAME / str(max(taken, default=0) + 1)
 
 
-def wait_for_moment(training: Training, folder: Path, aim: str, rng: random.Random) -> bool:
+def wait_for_moment(training: Training, folder: Path, aim: str, rng: random.Random, longest: float) -> bool:
     """Wait until the kill is due; False when training ended before."""
     skip = rng.randrange(4)  # of the moments aimed at, so that not always the first is hit
-    due = time.monotonic() + rng.uniform(0, LONGEST_DELAY)
+    due = time.monotonic() + rng.uniform(0, longest)
     before = False
     while training.running:
         if aim == "any":
@@ -249,6 +246,7 @@ def kill_and_resume(
     reference: Path,
     kills: int,
     rng: random.Random,
+    longest: float,
     by: signal.Signals,
     aims: tuple[str, ...],
 ) -> Tally:
@@ -259,7 +257,7 @@ def kill_and_resume(
     while True:
         training = Training(["--resume", str(folder)] if begun else words, log)
         aim = rng.choice(aims)
-        if tally.kills < kills and wait_for_moment(training, folder, aim, rng):
+        if tally.kills < kills and wait_for_moment(training, folder, aim, rng, longest):
             doing = "saving" if saving(folder, training.started) else "scoring" if training.scoring() else "elsewhere"
             tally.differences += training.stop(by)
             tally.killed[doing] += 1
@@ -282,7 +280,7 @@ def kill_and_resume(
 
 
 def kill_ranks(
-    words: list[str], output: Path, reference: Path, processes: int, kills: int, rng: random.Random
+    words: list[str], output: Path, reference: Path, kills: int, rng: random.Random, longest: float, processes: int
 ) -> Tally:
     """Train run after run in several processes, killing one of them again and again; compare every run."""
     tally = Tally()
@@ -291,7 +289,7 @@ def kill_ranks(
         training = Training(words, output / "log.txt", processes, restarts=kills)
         while tally.kills < kills:
             aim = rng.choice(("any", "saving", "scoring"))
-            if not wait_for_moment(training, folder, aim, rng):
+            if not wait_for_moment(training, folder, aim, rng, longest):
                 break
             doing = "saving" if saving(folder, training.started) else "scoring" if training.scoring() else "elsewhere"
             ranks, rank = training.ranks(), rng.randrange(processes)
@@ -322,6 +320,13 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=8, help="length of a run (default: %(default)s)")
     parser.add_argument("--images", type=int, default=240, help="images to train on (default: %(default)s)")
     parser.add_argument("--processes", type=int, default=1, help="that train together (default: %(default)s)")
+    parser.add_argument(
+        "--longest-delay",
+        type=float,
+        default=12.0,
+        metavar="SECONDS",
+        help="until a kill at any moment; importing takes some three, and kills shall fall there, too (%(default)s)",
+    )
     parser.add_argument("--signal", choices=("KILL", "INT", "TERM"), default="KILL", help="(default: %(default)s)")
     arguments = parser.parse_args()
     by, torchrun = signal.Signals[f"SIG{arguments.signal}"], arguments.processes > 1 and arguments.signal == "KILL"
@@ -346,11 +351,13 @@ def main() -> int:
         print(f"undisturbed run: {time.monotonic() - begin:.1f} s", flush=True)
         rng = random.Random(arguments.seed)
         if torchrun:
-            tally = kill_ranks(words, output, reference, arguments.processes, arguments.kills, rng)
+            tally = kill_ranks(
+                words, output, reference, arguments.kills, rng, arguments.longest_delay, arguments.processes
+            )
         else:
             # The processes of train.devices aren't those that say when they score.
             aims = ("any", "saving", "scoring") if arguments.processes == 1 else ("any", "saving")
-            tally = kill_and_resume(words, output, reference, arguments.kills, rng, by, aims)
+            tally = kill_and_resume(words, output, reference, arguments.kills, rng, arguments.longest_delay, by, aims)
 
     print(f"\n{'kills':<34}{tally.kills:>4}")
     for doing in ("saving", "scoring", "elsewhere"):
