@@ -4,12 +4,14 @@
 #     sudo sh benchmarks/arm64.sh FOLDER model.onnx photos/
 #
 # FOLDER is made if it isn't there, takes 2 GB, and is kept for the next run; model.onnx is an exported model. Needs
-# debootstrap and qemu-user-static (apt install), and the network. It says whether things work, and that resizing gives
-# the bytes it gives here, not how fast: emulation takes a hundred times as long. FOLDER/home/out/predict/detections.json
-# can be compared with this computer's. (eval needs PyTorch, and is not run.)
+# debootstrap and qemu-user-static (apt install), and the network; without systemd, in a container for instance, also
+# `mount -t binfmt_misc none /proc/sys/fs/binfmt_misc` and qemu-aarch64.conf of /usr/lib/binfmt.d written to its
+# `register`. It says whether things work, and that resizing gives the bytes it gives here, not how fast: emulation takes
+# a hundred times as long. FOLDER/home/out/predict/detections.json can be compared with this computer's. (eval needs
+# PyTorch, and is not run.)
 set -eu
 
-[ $# = 3 ] || { sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 2; }
+[ $# = 3 ] || { sed -n '2,13s/^# \{0,1\}//p' "$0"; exit 2; }
 root=$1 model=$(realpath "$2") photos=$(realpath "$3") checkout=$(realpath "$(dirname "$0")/..")
 limit=${LIMIT:-8}
 
