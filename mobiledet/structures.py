@@ -20,6 +20,7 @@ Size = tuple[int, int]
 """``(height, width)`` in pixels."""
 
 FloatArray = NDArray[np.float32]
+DoubleArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 ImageArray = NDArray[np.uint8]

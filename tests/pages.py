@@ -2,7 +2,7 @@
 
 from html.parser import HTMLParser
 
-VOID = ("meta", "br")
+VOID = ("meta", "br", "img")
 
 
 class Page(HTMLParser):
@@ -41,8 +41,11 @@ class Page(HTMLParser):
 
     def check_alone(self):
         """Make sure that it needs no network, no other file and no scripts."""
-        assert not {"script", "link", "img", "iframe", "object"} & {tag for tag, _ in self.tags}
-        for _, attributes in self.tags:
+        assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in self.tags}
+        for tag, attributes in self.tags:
+            if tag == "img":
+                assert attributes.pop("src").startswith("data:image/jpeg;base64,")
+                assert attributes["alt"]
             assert not [key for key in attributes if key in ("src", "href") or key.startswith("on")]
             assert attributes.get("xlink:href", "#").startswith("#")
         assert "url(" not in self._source

@@ -118,6 +118,31 @@ def draw_comparison(image: ImageArray, target: Target, detections: Drawable, nam
     return canvas
 
 
+def draw_marked(
+    image: ImageArray,
+    boxes: FloatArray,
+    texts: Sequence[str],
+    colors: Sequence[Color],
+    *,
+    line_width: int | None = None,
+) -> ImageArray:
+    """A copy of the image with some boxes, the first on top, each in its colour and with its text if it has one.
+
+    Args:
+        image: ``(height, width, 3)`` uint8 RGB.
+        boxes: ``(N, 4)`` xyxy in pixels of this image.
+        texts: N of them; empty for a box alone.
+        colors: N of them.
+        line_width: Of the boxes, in pixels; None chooses it by the size of the image.
+    """
+    canvas: ImageArray = image.copy()
+    corners = _corners(boxes, canvas)
+    for index, box in reversed(corners):
+        cv2.rectangle(canvas, box[:2], box[2:], colors[index], line_width or _line_width(canvas))
+    _draw_tags(canvas, [(index, box, texts[index], colors[index]) for index, box in corners if texts[index]])
+    return canvas
+
+
 def draw_box(canvas: ImageArray, box: FloatArray, color: Color, thickness: int) -> None:
     """Draw a box ``(4,)`` with a thin black edge, which shows on any background, onto ``canvas`` ``(H, W, 3)``."""
     height, width = canvas.shape[:2]
@@ -222,6 +247,12 @@ def write_image(path: Path, image: ImageArray) -> None:
     if not done:
         raise ImageError(f"{path}: an image of shape {image.shape} is too large for '{path.suffix}'; use .png")
     write_encoded(path, data.tobytes())
+
+
+def jpeg_bytes(image: ImageArray, quality: int = 80) -> bytes:
+    """An RGB image ``(height, width, 3)`` as a JPEG; ``quality`` is 1 to 100."""
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    return bytes(cv2.imencode(".jpg", bgr, (cv2.IMWRITE_JPEG_QUALITY, quality))[1])
 
 
 def write_encoded(path: Path, data: bytes) -> None:

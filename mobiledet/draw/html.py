@@ -5,6 +5,7 @@ Every text is escaped by jinja2; what is HTML already is `markupsafe.Markup`, as
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +41,12 @@ svg { display: block; width: 100%; min-width: 36rem; height: auto; margin: .5rem
 code { background: var(--tint); padding: .1rem .3rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; } dt { color: var(--soft); }
 dd { margin: 0; }
+.images { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 31rem), 1fr)); gap: 1.2rem; }
+.pair { display: grid; grid-auto-flow: column; grid-auto-columns: 1fr; gap: 4px; }
+figure { margin: 0; break-inside: avoid; } figure img { width: 100%; height: auto; display: block; }
+figcaption { font-size: 13px; padding: .3rem 0; }
+@media print { body { max-width: none; margin: 0; } .wide { overflow: visible; } svg { min-width: 0; }
+  table { white-space: normal; } h2 { break-after: avoid; } }
 {{ style }}
 </style>
 </head>
@@ -78,6 +85,17 @@ _TABLE = """\
 {% endfor %}
 </tbody></table></div>"""
 
+_IMAGES = """\
+<div class="images">
+{% for images, caption in rows %}
+<figure><div class="pair">
+{% for about, data in images %}
+<img src="data:image/jpeg;base64,{{ data }}" alt="{{ about }}" loading="lazy">
+{% endfor %}
+</div><figcaption>{{ caption }}</figcaption></figure>
+{% endfor %}
+</div>"""
+
 _BULLETS = "<ul>{% for line in lines %}<li>{{ line }}</li>{% endfor %}</ul>"
 _FACTS = "<dl>{% for key, value in facts.items() %}<dt>{{ key }}</dt><dd>{{ value }}</dd>{% endfor %}</dl>"
 
@@ -110,6 +128,12 @@ def section(title: str, *blocks: str) -> Markup:
 def table(head: Sequence[Cell], rows: Sequence[Sequence[Cell]], *, kind: str = "") -> Markup:
     """A table, of CSS class ``kind``, that scrolls by itself where the page is too narrow for it."""
     return render(_TABLE, head=head, rows=rows, kind=kind)
+
+
+def image_rows(rows: Sequence[tuple[Sequence[tuple[str, bytes]], str]]) -> Markup:
+    """Figures of one or more JPEGs side by side: for each image what it shows and the file's bytes; and a caption."""
+    encoded = [([(about, b64encode(data).decode()) for about, data in images], text) for images, text in rows]
+    return render(_IMAGES, rows=encoded)
 
 
 def bullets(lines: Sequence[str]) -> Markup:

@@ -1,4 +1,4 @@
-"""Static charts as SVG elements for a page: bars, points with names, lines over time; drawn by matplotlib.
+"""Static charts as SVG elements for a page: bars, points with names, lines, matrices; drawn by matplotlib.
 
 Colours are those of `THEME`. In the element they are CSS variables, ``var(--blue)``, which `mobiledet.draw.html` sets
 for light and for dark mode.
@@ -88,6 +88,29 @@ class Line:
     values: Sequence[float | None]
     series: int
     tip: str = ""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line through points.
+
+    Attributes:
+        name: What it is of, for the legend and when the mouse is over it.
+        x: ``(N,)``.
+        y: ``(N,)``; NaN leaves a gap.
+        color: Of `THEME`.
+        width: Of the line, in units of the chart.
+        dots: Mark the points.
+        listed: Write its name in the legend.
+    """
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    color: str
+    width: float = 1.2
+    dots: bool = False
+    listed: bool = True
 
 
 def bar_chart(
@@ -208,6 +231,87 @@ def line_chart(lines: Sequence[Line], *, unit: str, title: str, floor: bool = Tr
     if legend:
         handles = [Line2D([], [], label=n, **_line_style(line.series)) for n, line in zip(names, lines, strict=True)]
         _legend(axes, handles, columns=columns, above=14)
+    return _element(figure, title)
+
+
+def curve_chart(
+    curves: Sequence[Curve], *, across: str, up: str, title: str, mark: tuple[float, str] | None = None
+) -> Markup:
+    """Curves over shares, 0 to 1 both ways.
+
+    Args:
+        curves: At least one; later ones lie on top.
+        across: What x is.
+        up: What y is.
+        title: For those who can't see the chart.
+        mark: A value of x to mark by an upright line, and what it is.
+    """
+    from matplotlib.lines import Line2D
+
+    listed = [curve for curve in curves if curve.listed]
+    names = [literal(shorten(curve.name, 40)) for curve in listed]
+    columns = max(1, int((WIDTH - 40) / (40 + _LETTER * max(map(len, names), default=1))))
+    rows = math.ceil(len(listed) / columns)
+    figure, axes = _axes(230, left=40, right=14, top=16 + 13 * rows, bottom=30)
+    for curve in curves:
+        dots = "o" if curve.dots else None
+        (drawn,) = axes.plot(curve.x, curve.y, color=_color(curve.color), lw=curve.width, marker=dots, markersize=4)
+        _tip(drawn, curve.name)
+    if mark is not None:
+        axes.plot([mark[0]] * 2, [0, 1], color=_color("soft"), lw=0.8, linestyle=(0, (3, 2)))
+        left = mark[0] < 0.7
+        place = {"xytext": (4 if left else -4, -6), "ha": "left" if left else "right"}
+        axes.annotate(literal(mark[1]), (mark[0], 1), textcoords="offset points", **{**_TEXT, **place})
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1.02)
+    axes.grid()
+    axes.set_xlabel(across, loc="right", **_SOFT)
+    axes.set_title(up, loc="left", pad=4, **_SOFT)
+    if listed:
+        handles = [
+            Line2D([], [], label=name, color=_color(curve.color), lw=curve.width)
+            for name, curve in zip(names, listed, strict=True)
+        ]
+        _legend(axes, handles, columns=columns, above=14)
+    return _element(figure, title)
+
+
+def matrix_chart(values: Sequence[Sequence[int]], names: Sequence[str], *, across: str, up: str, title: str) -> Markup:
+    """Whole numbers in a square, the darker the larger their share of the row; green on the diagonal, orange beside it.
+
+    Args:
+        values: Rows from the top; the last row and column aren't on the diagonal.
+        names: Of rows and columns.
+        across: What columns are.
+        up: What rows are.
+        title: For those who can't see the chart.
+    """
+    from matplotlib.patches import Rectangle
+
+    number = len(names)
+    side = min(46.0, (WIDTH - _NAMES - 14) / number)
+    right = WIDTH - _NAMES - side * number
+    figure, axes = _axes(side * number, left=_NAMES, right=right, top=84, bottom=24)
+    for i, row in enumerate(values):
+        for k, value in enumerate(row):
+            if value:
+                color = _color("green" if i == k else "orange")
+                cell = Rectangle((k, i), 1, 1, color=color, alpha=0.15 + 0.85 * value / sum(row), lw=0)
+                _tip(axes.add_patch(cell), f"{names[i]} as {names[k]}: {value:,}")
+                if side >= 20:
+                    axes.annotate(f"{value:,}", (k + 0.5, i + 0.5), ha="center", **_TEXT)
+    axes.set_xlim(0, number)
+    axes.set_ylim(number, 0)
+    axes.grid()
+    axes.set_xticks(range(number), [])
+    axes.set_yticks(range(number), [])
+    style = {**_TEXT, "fontsize": min(_SIZE, 1.1 * side)}
+    above = {**style, "ha": "center", "va": "bottom", "rotation": 90}
+    for place, name in enumerate(names):
+        text, offset = literal(shorten(name, 29 if side > 8 else 24)), place + 0.5
+        axes.annotate(text, (0, offset), (-5, 0), textcoords="offset points", ha="right", **style)
+        axes.annotate(text, (offset, 0), (0, 5), textcoords="offset points", **above)
+    axes.set_xlabel(f"rows: {up}; columns: {across}", loc="left", **_SOFT)
     return _element(figure, title)
 
 

@@ -26,7 +26,7 @@ from mobiledet.utils.text import count
 
 Backend = Literal["auto", "faster-coco-eval", "pycocotools"]
 
-_ROWS = (
+FIGURE_ROWS = (
     ("AP", "IoU 0.50:0.95", "AR1", "1 detection per image and class"),
     ("AP50", "IoU 0.50", "AR10", "10 detections"),
     ("AP75", "IoU 0.75", "AR100", "100 detections"),
@@ -34,6 +34,8 @@ _ROWS = (
     ("APm", "medium", "ARm", "100 detections, medium"),
     ("APl", "large, over 96x96 px", "ARl", "100 detections, large"),
 )
+"""The twelve figures as a table shows them: names and what they are, two in a row."""
+
 COCO_MAX_DETECTIONS = 100
 """Detections per image and class that COCO counts."""
 
@@ -193,7 +195,7 @@ def format_metrics(metrics: Metrics) -> str:
         count(len(classes), "class", "classes"),
     )
     lines = [", ".join(counts), "", f"{'average precision':<41}average recall, IoU 0.50:0.95"]
-    for left, left_text, right, right_text in _ROWS:
+    for left, left_text, right, right_text in FIGURE_ROWS:
         half = f"  {left:<5} {left_text:<22}{_figure(figures[left])}"
         right_text = right_text.replace("100", str(metrics.max_detections))
         right_name = right.replace("100", str(metrics.max_detections))

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+ImagesCallback = Callable[[Sequence[int], Sequence[ImageArray]], object]
+
 
 def predict_dataset(
     detect: Callable[[list[ImageArray]], list[Detections]] | Detector,
@@ -32,6 +34,7 @@ def predict_dataset(
     batch_size: int = 1,
     workers: int | None = None,
     on_batch: Callable[[int], object] | None = None,
+    on_images: ImagesCallback | None = None,
 ) -> list[dict[str, Any]]:
     """COCO results of a whole data set; the model's classes are matched to the data set's by name.
 
@@ -43,6 +46,7 @@ def predict_dataset(
         workers: Processes that read and resize images for a checkpoint, with PyTorch's loader; 0 does it in this
             process. None reads image by image and needs no PyTorch.
         on_batch: Called after each batch with its number of images; returning False stops there.
+        on_images: Called with the ids of the images and their pixels, of the network's size where processes read them.
 
     Returns:
         ``image_id, category_id, bbox (xywh), score`` of every detection.
@@ -53,9 +57,9 @@ def predict_dataset(
     category_ids = match_categories(names, dataset.categories)
     known_ids = tuple(-1 if key is None else key for key in category_ids)
     found = (
-        _read_here(detect, dataset, batch_size)
+        _read_here(detect, dataset, batch_size, on_images)
         if workers is None
-        else _read_by_workers(detect, dataset, batch_size, workers)  # type: ignore[arg-type]
+        else _read_by_workers(detect, dataset, batch_size, workers, on_images)  # type: ignore[arg-type]
     )
     results: list[dict[str, Any]] = []
     for image_ids, batch in found:
@@ -152,14 +156,22 @@ Batches = Iterator[tuple[list[int], list[Detections]]]
 
 
 def _read_here(
-    detect: Callable[[list[ImageArray]], list[Detections]], dataset: CocoDataset, batch_size: int
+    detect: Callable[[list[ImageArray]], list[Detections]],
+    dataset: CocoDataset,
+    batch_size: int,
+    on_images: ImagesCallback | None,
 ) -> Batches:
     for start in range(0, len(dataset), batch_size):
         indices = range(start, min(start + batch_size, len(dataset)))
-        yield [dataset.image_id(index) for index in indices], detect([dataset.read(index) for index in indices])
+        image_ids, images = [dataset.image_id(index) for index in indices], [dataset.read(index) for index in indices]
+        if on_images is not None:
+            on_images(image_ids, images)
+        yield image_ids, detect(images)
 
 
-def _read_by_workers(detector: Detector, dataset: CocoDataset, batch_size: int, workers: int) -> Batches:
+def _read_by_workers(
+    detector: Detector, dataset: CocoDataset, batch_size: int, workers: int, on_images: ImagesCallback | None
+) -> Batches:
     from mobiledet.data import loader
 
     resize = detector.card.resize
@@ -169,4 +181,6 @@ def _read_by_workers(detector: Detector, dataset: CocoDataset, batch_size: int, 
     with closing(loader.Batches(loader.DetectionImages(dataset, resize=resize), sampler, workers=workers)) as batches:
         for batch in batches:
             pixels = batch.images.permute(0, 2, 3, 1).numpy()  # type: ignore[union-attr]  # all of one size
+            if on_images is not None:
+                on_images(batch.image_ids, list(pixels))
             yield batch.image_ids, detector.detect_fitted(pixels, batch.geometries)

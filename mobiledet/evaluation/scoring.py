@@ -12,8 +12,10 @@ from mobiledet.data.coco import CocoDataset
 from mobiledet.evaluation.metrics import COCO_MAX_DETECTIONS, Metrics, score_detections
 from mobiledet.evaluation.predictions import checkpoint_record, metrics_record, model_record, predict_dataset
 from mobiledet.evaluation.thresholds import best_threshold
+from mobiledet.runtime.card import ModelCard
 from mobiledet.runtime.choose import exported_path
 from mobiledet.runtime.detector import Detector
+from mobiledet.structures import ImageArray
 from mobiledet.utils.progress import progress_bar
 from mobiledet.utils.text import count
 
@@ -29,12 +31,18 @@ class Score:
         threshold: The score with the best F1 over all classes; None without ground truth.
         results: All detections, as COCO results.
         record: The content of metrics.json: figures, threshold, and exactly which model they belong to.
+        dataset: The images it was scored on.
+        card: What the model says about itself.
+        brightness: Mean grey level, 0..255, of each image by its id.
     """
 
     metrics: Metrics
     threshold: float | None
     results: list[dict[str, Any]]
     record: dict[str, Any]
+    dataset: CocoDataset
+    card: ModelCard
+    brightness: dict[int, float]
 
 
 def most_counted(max_detections: int) -> int:
@@ -91,6 +99,11 @@ def score_model(
     if limit is not None:
         dataset = dataset.first(limit)
     logger.info("%s", "\n".join(filter(None, (dataset.report.summary(), dataset.describe("scored on")))))
+    brightness: dict[int, float] = {}
+
+    def measure(image_ids: Sequence[int], images: Sequence[ImageArray]) -> None:
+        brightness.update((key, float(image[::4, ::4].mean())) for key, image in zip(image_ids, images, strict=True))
+
     with progress_bar(total=len(dataset), unit="img") as bar:
         results = predict_dataset(
             detector,
@@ -99,6 +112,7 @@ def score_model(
             batch_size=batch_size if exported is None else detector.card.batch or batch_size,
             workers=workers if exported is None else None,
             on_batch=bar.update,
+            on_images=measure,
         )
     truth = dataset.coco_json()
     most = max_detections or most_counted(detector.card.max_detections)
@@ -109,4 +123,5 @@ def score_model(
         if exported is None
         else model_record(str(exported), detector)
     )
-    return Score(metrics, threshold, results, metrics_record(metrics, threshold, which))
+    record = metrics_record(metrics, threshold, which)
+    return Score(metrics, threshold, results, record, dataset, detector.card, brightness)

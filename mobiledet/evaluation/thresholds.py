@@ -72,4 +72,4 @@ def xywh_ious(box: Sequence[float], others: Sequence[Sequence[float]]) -> FloatA
     a, b = (np.asarray(boxes, np.float64).reshape(-1, 4) for boxes in ([box], others))
     for boxes in (a, b):
         boxes[:, 2:] += boxes[:, :2]
-    return np.asarray(pairwise_iou(a, b)[0], np.float32)  # type: ignore[arg-type]
+    return np.asarray(pairwise_iou(a, b)[0], np.float32)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 
-from mobiledet.structures import FloatArray, IntArray
+from mobiledet.structures import DoubleArray, FloatArray, IntArray
+
+Boxes = TypeVar("Boxes", FloatArray, DoubleArray)
 
 BLOCK = 64
 """Candidates that are compared at once: more compute needless overlaps, fewer need more calls."""
@@ -85,17 +89,17 @@ def _suppress(boxes: FloatArray, iou_threshold: np.float32, limit: int) -> IntAr
     return kept
 
 
-def pairwise_iou(boxes_a: FloatArray, boxes_b: FloatArray) -> FloatArray:
+def pairwise_iou(boxes_a: Boxes, boxes_b: Boxes) -> Boxes:
     """Intersection over union of ``(N, 4)`` with ``(M, 4)`` xyxy boxes: ``(N, M)`` in 0..1, 0 where both are empty."""
     a, b = boxes_a.T[:, :, None], boxes_b.T[:, None, :]
     width = np.minimum(a[2], b[2]) - np.maximum(a[0], b[0])
     height = np.minimum(a[3], b[3]) - np.maximum(a[1], b[1])
     shared = np.maximum(width, 0) * np.maximum(height, 0)
     union = _area(boxes_a)[:, None] + _area(boxes_b)[None, :] - shared
-    iou: FloatArray = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    iou: Boxes = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
     return iou
 
 
-def _area(boxes: FloatArray) -> FloatArray:
-    area: FloatArray = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+def _area(boxes: Boxes) -> Boxes:
+    area: Boxes = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     return area

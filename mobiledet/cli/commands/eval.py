@@ -2,6 +2,7 @@
 
     mobiledet eval runs/mine/1                                      # on the validation images it was trained with
     mobiledet eval model.onnx --data "my photos" --json metrics.json
+    mobiledet eval runs/mine/1 --report report.html                 # why the score is what it is, on one page
 
 Exit status: 0; 1 when something is wrong with the input.
 """
@@ -38,6 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_labels(parser)
     parser.add_argument("--json", type=new_file, metavar="FILE", help="write the figures here")
     parser.add_argument("--results", type=new_file, metavar="FILE", help="write the detections here, as COCO results")
+    parser.add_argument(
+        "--report", type=new_file, metavar="FILE", help="write a page with the errors and what to do next"
+    )
+    parser.add_argument(
+        "--suspects", type=new_file, metavar="FOLDER", help="write suspected label errors here, for labelling tools"
+    )
     parser.add_argument("--batch-size", type=at_least(1), default=16, help="of checkpoints")
     parser.add_argument("--workers", type=at_least(0), default=2)
     parser.add_argument("--threads", type=thread_count, default=0, help="processor threads; 0 takes all cores")
@@ -83,3 +90,7 @@ def run(arguments: argparse.Namespace) -> None:
         write_json(arguments.json, score.record)
     if arguments.results is not None:
         write_json(arguments.results, score.results)
+    if arguments.report is not None or arguments.suspects is not None:
+        from mobiledet.apps.report.write import write_report
+
+        write_report(score, arguments.model, page=arguments.report, suspects=arguments.suspects)
