@@ -9,16 +9,22 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mobiledet.errors import ConfigError
 from mobiledet.models.layers import DEFAULT_STYLE, LayerStyle
-from mobiledet.ops.anchors import AnchorSetting
 from mobiledet.structures import Candidates, Size
 from mobiledet.utils.settings import Strict
+
+TRIED_SCALES = (0.04, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2, 0.25, 0.3)
+TRIED_RATIOS = tuple(value for ratio in (1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0) for value in (ratio, 1 / ratio))
+"""What is tried on boxes that a head's own anchors don't fit."""
+
+MOST_VALUES = 9
+"""Scales or aspect ratios of anchors, at the most."""
 
 
 @dataclass(frozen=True)
@@ -182,6 +188,12 @@ class Head(nn.Module, ABC):
         return {}
 
 
+def with_another(values: tuple[float, ...], tried: Sequence[float]) -> list[tuple[float, ...]]:
+    """Scales or ratios with one more, each of those tried that is none of them yet."""
+    new = [value for value in tried if all(abs(value / known - 1) > 0.05 for known in values)]
+    return [tuple(sorted((*values, value))) for value in new] if len(values) < MOST_VALUES else []
+
+
 class BaseHeadConfig(Strict):
     """Settings of a head. A subclass has a field ``kind: Literal["..."]``, its name in config files."""
 
@@ -210,6 +222,20 @@ class BaseHeadConfig(Strict):
         """
         raise NotImplementedError
 
-    def anchor_setting(self) -> AnchorSetting | None:
-        """What decides over its anchors, if these can be checked against boxes; None if not."""
-        return None
+    @property
+    def anchor_iou(self) -> float:
+        """Overlap from which an anchor is one of an object."""
+        return 0.5
+
+    def anchor_maps(self, network_size: Size, image_size: Size) -> list[Tensor]:  # noqa: ARG002
+        """Its anchors in an image of a size: ``(rows, columns, n, 4)`` xyxy of each map; none of a head without any.
+
+        Args:
+            network_size: ``(height, width)`` of the network's input.
+            image_size: Of the image in it, which differs where images keep their shape.
+        """
+        return []
+
+    def anchor_changes(self) -> list[dict[str, Any]]:
+        """Small changes of its settings that give other anchors, to be tried on boxes."""
+        return []

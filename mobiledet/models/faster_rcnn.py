@@ -7,15 +7,26 @@ Matching, sampling and losses follow torchvision's. Its anchors and proposals do
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from mobiledet.models.base import Backbone, BaseBackboneConfig, BaseHeadConfig, ClassRows, FeatureInfo, Head
+from mobiledet.models.base import (
+    TRIED_RATIOS,
+    TRIED_SCALES,
+    Backbone,
+    BaseBackboneConfig,
+    BaseHeadConfig,
+    ClassRows,
+    FeatureInfo,
+    Head,
+    with_another,
+)
 from mobiledet.models.distributed import batch_share
 from mobiledet.models.layers import DepthwiseSeparable, LayerStyle
 from mobiledet.ops.anchors import rpn_anchor_sizes, rpn_anchors
@@ -110,6 +121,23 @@ class FasterRCNNConfig(BaseHeadConfig):
             num_classes=num_classes,
             style=settings.style,
         )
+
+    @property
+    def anchor_iou(self) -> float:
+        """The proposal network gives every object the anchors that overlap it best; these should be as good."""
+        return FOREGROUND_IOU
+
+    def anchor_maps(self, network_size: Size, image_size: Size) -> list[Tensor]:
+        """Its anchors ``(rows, columns, n, 4)``, on one map."""
+        stride = self.strides[-1]
+        rows, columns = (math.ceil(side / stride) for side in image_size)
+        sizes = rpn_anchor_sizes(self.anchor_scales, self.aspect_ratios, min(network_size))
+        return [rpn_anchors(sizes, (rows, columns), stride).view(rows, columns, -1, 4)]
+
+    def anchor_changes(self) -> list[dict[str, Any]]:
+        """One more scale or aspect ratio."""
+        scales = [{"anchor_scales": each} for each in with_another(self.anchor_scales, TRIED_SCALES)]
+        return scales + [{"aspect_ratios": each} for each in with_another(self.aspect_ratios, TRIED_RATIOS)]
 
 
 class ProposalNetwork(nn.Module):

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from mobiledet.models.base import Backbone, BaseBackboneConfig, BaseHeadConfig, ClassRows, Head
+from mobiledet.models.base import (
+    TRIED_RATIOS,
+    TRIED_SCALES,
+    Backbone,
+    BaseBackboneConfig,
+    BaseHeadConfig,
+    ClassRows,
+    Head,
+    with_another,
+)
 from mobiledet.models.distributed import batch_share
 from mobiledet.models.layers import ConvNormAct, DepthwiseSeparable, LayerStyle
 from mobiledet.ops.anchors import AnchorSetting, grid_anchors
@@ -91,9 +100,25 @@ class _SSDFamily(BaseHeadConfig):
         return AnchorSetting(
             strides=self.strides,
             num_maps=len(self.strides) + len(self.extra_channels),
-            match_iou=self.match_iou,
             **{name: getattr(self, name) for name in _ANCHORS},
         )
+
+    @property
+    def anchor_iou(self) -> float:
+        """Overlap from which an anchor is one of an object."""
+        return self.match_iou
+
+    def anchor_maps(self, network_size: Size, image_size: Size) -> list[Tensor]:  # noqa: ARG002
+        """Its anchors ``(rows, columns, n, 4)`` of each map."""
+        setting = self.anchor_setting()
+        maps = zip(setting.shapes(), setting.map_sizes(network_size), strict=True)
+        return [grid_anchors(shapes, size, network_size).view(*size, -1, 4) for shapes, size in maps]
+
+    def anchor_changes(self) -> list[dict[str, Any]]:
+        """Another minimum scale, all anchors on the highest-resolution map or three, one more aspect ratio."""
+        least = [scale for scale in TRIED_SCALES if scale < self.scale_max]
+        scales = [{"scale_min": scale, "reduce_lowest": reduce} for scale in least for reduce in (True, False)]
+        return scales + [{"aspect_ratios": ratios} for ratios in with_another(self.aspect_ratios, TRIED_RATIOS)]
 
 
 class SSDConfig(_SSDFamily):

@@ -26,7 +26,6 @@ class AnchorSetting:
         scale_max: Size of the lowest-resolution map's.
         aspect_ratios: Widths over heights.
         reduce_lowest: Three anchors instead of all on the highest-resolution map.
-        match_iou: Smallest overlap at which an anchor is matched to an object.
         lowest_scale: Size of the square among those three; None for half of ``scale_min``.
     """
 
@@ -36,7 +35,6 @@ class AnchorSetting:
     scale_max: float = 0.95
     aspect_ratios: tuple[float, ...] = (1.0, 2.0, 1 / 2, 3.0, 1 / 3)
     reduce_lowest: bool = True
-    match_iou: float = 0.5
     lowest_scale: float | None = None
 
     def shapes(self) -> list[list[AnchorShape]]:

@@ -16,7 +16,9 @@ from pydantic import BaseModel
 from mobiledet.config import Config, ModelConfig, ScheduleConfig
 from mobiledet.data.coco import CocoDataset
 from mobiledet.errors import ConfigError
-from mobiledet.weights.transfer import InitialWeights
+from mobiledet.weights.checkpoint import load_checkpoint
+from mobiledet.weights.store import resolve_weights
+from mobiledet.weights.transfer import InitialWeights, check_content, read_initial_weights
 
 logger = logging.getLogger(__name__)
 
@@ -29,16 +31,26 @@ _INPUT = ("input_size", "resize", "longest_side")
 _Settings = TypeVar("_Settings", bound=BaseModel)
 
 
+def initial_weights(model: ModelConfig) -> InitialWeights | None:
+    """What ``model.init`` names, fetched if it isn't here; None where a model starts fresh.
+
+    Raises:
+        MobiledetError: it can't be fetched or used.
+    """
+    if model.init is None:
+        return None
+    content = load_checkpoint(resolve_weights(model.init))
+    check_content(content, model.init)
+    return read_initial_weights(content, model.init)
+
+
 def complete(config: Config, data: CocoDataset, weights: InitialWeights | None = None) -> Config:
     """The recipe with everything filled in that weights and data decide; a pure function.
 
     Raises:
         ConfigError: recipe, weights and data contradict each other.
     """
-    model = follow_weights(config.model, weights) if weights is not None else config.model
-    model = model.model_copy(update={"num_classes": _num_classes(model, data)})
-    if model.match_aspect:
-        model = model.model_copy(update={"input_size": _matching_size(model, data), "match_aspect": False})
+    model = complete_model(config.model, data, weights)
     schedule = config.schedule.model_copy(update={"epochs": _epochs(config.schedule, len(data))})
     config = config.model_copy(update={"model": model, "schedule": schedule})
     if config.train.quantize and config.schedule.patience is not None and config.float_epochs:
@@ -47,6 +59,19 @@ def complete(config: Config, data: CocoDataset, weights: InitialWeights | None =
             f"{config.train.quantize} begins; leave one of them out"
         )
     return config
+
+
+def complete_model(model: ModelConfig, data: CocoDataset, weights: InitialWeights | None = None) -> ModelConfig:
+    """The part of `complete` that decides over the network.
+
+    Raises:
+        ConfigError: model, weights and data contradict each other.
+    """
+    model = follow_weights(model, weights) if weights is not None else model
+    model = model.model_copy(update={"num_classes": _num_classes(model, data)})
+    if model.match_aspect:
+        model = model.model_copy(update={"input_size": _matching_size(model, data), "match_aspect": False})
+    return model
 
 
 def check_quantizable(model: ModelConfig) -> None:

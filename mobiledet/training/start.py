@@ -14,7 +14,7 @@ from mobiledet.config import Config, apply_overrides, config_from_plain
 from mobiledet.data.opening import Splits, open_data
 from mobiledet.errors import CheckpointError, ConfigError, DataError
 from mobiledet.models.cost import detector_cost
-from mobiledet.training.complete import check_quantizable, complete, follow_weights
+from mobiledet.training.complete import check_quantizable, complete, follow_weights, initial_weights
 from mobiledet.training.distributed import ProcessGroup
 from mobiledet.training.hooks import Hooks
 from mobiledet.training.precision import choose_precision
@@ -22,9 +22,7 @@ from mobiledet.training.run import RESUMABLE_SETTINGS, Run
 from mobiledet.training.stopping import StopRequest
 from mobiledet.utils.files import create_run_folder, lock_run_folder, write_json
 from mobiledet.utils.processes import keep_socket_paths_short
-from mobiledet.weights.checkpoint import load_checkpoint
-from mobiledet.weights.store import resolve_weights
-from mobiledet.weights.transfer import InitialWeights, check_content, read_initial_weights
+from mobiledet.weights.transfer import InitialWeights
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +60,7 @@ def start_run(
             logger.info("the processes were started again: going on with %s", folder)
             return folder, _resume(folder, (), data, hooks, stop, processes)
         with processes.together():
-            weights = _initial_weights(config)
+            weights = initial_weights(config.model)
             # A contradiction is reported before all images are checked.
             model = config.model if weights is None else follow_weights(config.model, weights)
             if config.train.quantize:
@@ -164,15 +162,6 @@ def _begun_by(agents: list[str], runs: Path) -> Path | None:
         if set(agents) & set(json.loads(file.read_text(encoding="utf-8"))):
             return file.parent
     return None
-
-
-def _initial_weights(config: Config) -> InitialWeights | None:
-    name = config.model.init
-    if name is None:
-        return None
-    content = load_checkpoint(resolve_weights(name))
-    check_content(content, name)
-    return read_initial_weights(content, name)
 
 
 def _run(

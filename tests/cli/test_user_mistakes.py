@@ -316,8 +316,6 @@ WEIGHTS: dict[str, Mistake] = {
     "nothing held out": ("train", gone("data/annotations/instances_val.json"), f"{ON_DATA} data.hold_out=1.5"),
 }  # fmt: skip
 
-HEAD = "head=FasterRCNNConfig(), input_size"
-
 CHECKING: dict[str, Mistake] = {
     "no data": ("check", empty_folder("none"), "none"),
     "data missing": ("check", nothing, "dta"),
@@ -325,7 +323,8 @@ CHECKING: dict[str, Mistake] = {
     "output a file": ("check", file("a.json", "mine"), "data -o a.json"),
     "figures over a file": ("check", file("a.json", "mine"), "data --json a.json"),
     "recipe missing": ("check", nothing, "data --config tiyn.py"),
-    "head without such anchors": ("check", recipe("input_size", HEAD), "data --config wrong.py -o out"),
+    "setting misspelt": ("check", nothing, "data model.inputsize=3 -o out"),
+    "recipe against its weights": ("check", nothing, "data --config tiny.py -o out model.init=run model.mean=(0,0,0)"),
     "model missing": ("check", nothing, "data --model run/bset.pt"),
     "no images": ("check", nothing, "data --limit 0"),
 }  # fmt: skip

@@ -7,16 +7,16 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from mobiledet.apps.doctor.anchors import boxes_in_network, describe_inputs, setting_of
+from mobiledet.apps.doctor.anchors import anchor_grids, boxes_in_network, describe_inputs
 from mobiledet.apps.doctor.collection import collect
 from mobiledet.apps.doctor.duplicates import describe_duplicates, find_duplicates
 from mobiledet.apps.doctor.image_facts import describe_images, read_facts
 from mobiledet.apps.doctor.plot import plot_boxes
+from mobiledet.apps.doctor.recipe import JudgedRecipe
 from mobiledet.apps.doctor.report import Code, DoctorReport, Section
 from mobiledet.apps.doctor.sheets import duplicate_sheet, orientation_sheet, sample_sheet, suspect_sheet
 from mobiledet.apps.doctor.statistics import describe_classes, describe_sizes, describe_splits
 from mobiledet.apps.doctor.suspects import find_suspects, find_unlabelled, shared_classes
-from mobiledet.config import ModelConfig
 from mobiledet.data.coco import CocoDataset
 from mobiledet.data.faults import ImportLog, Severity
 from mobiledet.detections import Detections
@@ -34,7 +34,7 @@ def examine(
     folder: Path,
     *,
     title: str,
-    model: ModelConfig,
+    recipe: JudgedRecipe,
     format: str = "",
     log: ImportLog | None = None,
     detect: Callable[[ImageArray], Detections] | None = None,
@@ -49,7 +49,7 @@ def examine(
         folder: takes ``report.txt``, ``report.json``, ``samples.jpg``, ``boxes.png`` and, where there is something to
             show, ``suspects.jpg`` and ``duplicates.jpg``; it must not exist yet, or be empty.
         title: name of the data, for the report.
-        model: its input size and anchors are what the boxes are compared with.
+        recipe: what is going to be trained: the boxes are compared with its input and anchors.
         format: the data's format, for the report.
         log: what reading the data dropped, repaired and noted.
         detect: a model that looks for unlabelled objects: RGB image in, detections out.
@@ -58,26 +58,27 @@ def examine(
         progress: show bars, if standard error is a terminal.
 
     Raises:
-        MobiledetError: the splits' classes differ, the model knows none of them, the head has no anchors, or the
-            folder isn't empty or can't be written.
+        MobiledetError: the splits' classes differ, the model knows none of them, the recipe contradicts its weights or
+            the data, or the folder isn't empty or can't be written.
     """
     refuse_filled(folder)
     collection = collect(datasets)
-    setting, size = setting_of(model), model.network_size
+    model = recipe.model()
     if detect is not None:
         shared_classes(detected_names, collection.names)  # refused before minutes of reading
     images = count(len(collection), "image")
-    report = DoctorReport(f"{title}: {f'{format.upper()}, ' if format else ''}{images} in {', '.join(datasets)}")
+    heading = f"{title}: {f'{format.upper()}, ' if format else ''}{images} in {', '.join(datasets)}"
+    report = DoctorReport(heading, next_command=recipe.train_command)
     logger.info("examining %s", images)
     facts = read_facts(collection, progress=progress)
     duplicates = find_duplicates(collection, facts)
     suspects = find_suspects(collection, duplicates)
     report.sections = [
         *_describe_reading(log, limited),
-        describe_splits(collection, model.postprocess.max_detections),
+        describe_splits(collection, model.postprocess.max_detections, recipe.config.data.hold_out),
         describe_classes(collection),
-        describe_sizes(collection, size),
-        describe_inputs(collection, setting, size),
+        describe_sizes(collection, model, follows=recipe.config.model.match_aspect),
+        describe_inputs(collection, recipe),
         describe_images(collection, facts),
         describe_duplicates(collection, duplicates),
         suspects.section,
@@ -106,10 +107,10 @@ def examine(
         if sheet is not None:
             write_image(folder / name, sheet)
             report.files[name] = what
-    boxes = boxes_in_network(collection, size)
-    if len(boxes):
-        heading = f"{title}: {count(len(boxes), 'box', 'boxes')} and the anchors"
-        plot_boxes(folder / "boxes.png", heading, boxes, setting, size)
+    boxes = boxes_in_network(collection, model)
+    if len(boxes.xyxy) and anchor_grids(model.head, model.network_size):
+        heading = f"{title}: {count(len(boxes.xyxy), 'box', 'boxes')} and the anchors of {recipe.name}"
+        plot_boxes(folder / "boxes.png", heading, boxes, model)
         report.files["boxes.png"] = "sizes of the boxes and of the anchors, and how well they overlap"
     write_text(folder / "report.txt", report.to_text())
     write_json(folder / "report.json", report.to_json())

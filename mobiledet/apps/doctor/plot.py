@@ -8,17 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from mobiledet.apps.doctor.anchors import TINY, anchor_grids, best_overlaps
+from mobiledet.apps.doctor.anchors import TINY, Boxes, anchor_grids, best_overlaps
+from mobiledet.config import ModelConfig
 from mobiledet.draw.figures import literal, save_figure
-from mobiledet.ops.anchors import AnchorSetting
-from mobiledet.structures import FloatArray, Size
 
 _SHOWN = 20000  # points drawn; more only make the file large
 _MATCHED, _UNMATCHED, _ANCHOR = "#3b76af", "#e0532f", "#111111"
 
 
-def plot_boxes(path: Path, title: str, boxes: FloatArray, setting: AnchorSetting, size: Size) -> None:
-    """Draw boxes ``(M, 4)`` xyxy in network pixels, at least one, the anchors, and how well they overlap.
+def plot_boxes(path: Path, title: str, boxes: Boxes, model: ModelConfig) -> None:
+    """Draw boxes, at least one, the anchors of a model, and how well they overlap.
 
     Raises:
         ImageError: ``path`` can't be written.
@@ -26,13 +25,14 @@ def plot_boxes(path: Path, title: str, boxes: FloatArray, setting: AnchorSetting
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullFormatter
 
-    grids, match_iou = anchor_grids(setting, size), setting.match_iou
-    overlaps = best_overlaps(boxes, grids)
+    size, match_iou = model.network_size, model.head.anchor_iou
+    grids = anchor_grids(model.head, size, boxes.extent)
+    overlaps, xyxy = best_overlaps(boxes.xyxy, grids), boxes.xyxy
     figure = Figure(figsize=(13, 5.8), layout="constrained")
     figure.suptitle(literal(title), fontsize=12)
     scatter, histogram = figure.subplots(1, 2, width_ratios=(1.7, 1))
-    step = max(1, -(-len(boxes) // _SHOWN))
-    wide, high = np.maximum(boxes[::step, 2:] - boxes[::step, :2], 0.5).T
+    step = max(1, -(-len(xyxy) // _SHOWN))
+    wide, high = np.maximum(xyxy[::step, 2:] - xyxy[::step, :2], 0.5).T
     matched = overlaps[::step] >= match_iou
     total = float((overlaps >= match_iou).mean())
     alpha = float(np.clip(60 / np.sqrt(max(1, len(wide))), 0.12, 0.7))
@@ -57,7 +57,8 @@ def plot_boxes(path: Path, title: str, boxes: FloatArray, setting: AnchorSetting
     for axis in (scatter.xaxis, scatter.yaxis):
         axis.set_ticks(ticks, labels=[str(t) for t in ticks])
         axis.set_minor_formatter(NullFormatter())
-    scatter.set_xlabel(f"width in network pixels (input {size[0]} x {size[1]})")
+    where = f"input {size[0]} x {size[1]}" if model.resize_rule.fixed else f"shorter side {min(size)}"
+    scatter.set_xlabel(f"width in network pixels ({where})")
     scatter.set_ylabel("height in network pixels")
     legend = scatter.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)
     for handle in legend.legend_handles[:2]:
@@ -67,7 +68,7 @@ def plot_boxes(path: Path, title: str, boxes: FloatArray, setting: AnchorSetting
     bins = np.linspace(0, 1, 41)
     histogram.hist(overlaps[overlaps >= match_iou], bins=bins.tolist(), color=_MATCHED, label="matched")
     histogram.hist(overlaps[overlaps < match_iou], bins=bins.tolist(), color=_UNMATCHED, label="unmatched")
-    histogram.axvline(match_iou, color=_ANCHOR, linewidth=1, linestyle="--", label=f"match_iou {match_iou:g}")
+    histogram.axvline(match_iou, color=_ANCHOR, linewidth=1, linestyle="--", label=f"IoU {match_iou:g}")
     histogram.set(xlabel="best IoU of a box with any anchor", ylabel="boxes", xlim=(0, 1))
     histogram.legend(fontsize=8, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, frameon=False)
     save_figure(figure, path)

@@ -49,7 +49,6 @@ class Code(Enum):
     CLASS_NAMES_SAME = "class-names-same", Level.FAULT
     CLASS_NAMES_ALIKE = "class-names-alike", Level.ADVICE
     SQUEEZED = "squeezed", Level.ADVICE
-    ENLARGED = "enlarged", Level.ADVICE
     INPUT_SIZE = "input-size", Level.ADVICE
     INPUT_SIZE_SUITS = "input-size", Level.NOTE
     ANCHORS = "anchors", Level.ADVICE
@@ -141,11 +140,12 @@ class Section:
 
 @dataclass
 class DoctorReport:
-    """Complete report on a data set: sections in reading order, and images beside it -> what they show."""
+    """Complete report on a data set: sections in order, images beside it -> what they show, and the next command."""
 
     title: str
     sections: list[Section] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
+    next_command: str = ""
 
     def findings(self, level: Level | None = None) -> list[Finding]:
         """The findings of one level, or all, in reading order."""
@@ -183,7 +183,8 @@ class DoctorReport:
         if self.files:
             lines += ["", "Images to look at", "-----------------"]
             lines += [f"{name}: {what}" for name, what in self.files.items()]
-        return "\n".join([*lines, "", self.verdict(), ""])
+        following = [f"next: {self.next_command}"] if self.next_command and not self.exit_status else []
+        return "\n".join([*lines, "", *following, self.verdict(), ""])
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain values."""
@@ -194,6 +195,7 @@ class DoctorReport:
             "findings": [finding.to_json() for finding in self.findings()],
             "figures": {section.key or section.title: section.data for section in self.sections if section.data},
             "files": self.files,
+            "next": self.next_command,
         }
 
 

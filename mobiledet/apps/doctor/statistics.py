@@ -9,10 +9,10 @@ from itertools import combinations
 
 import numpy as np
 
-from mobiledet.apps.doctor.anchors import input_of_shape
 from mobiledet.apps.doctor.collection import Collection
 from mobiledet.apps.doctor.report import Code, Section, percent
-from mobiledet.structures import BoolArray, IntArray, Size
+from mobiledet.config import ModelConfig
+from mobiledet.structures import BoolArray, IntArray
 from mobiledet.utils.text import count
 
 FEW_BOXES = 10  # a class with fewer boxes than this to train on is hardly learned
@@ -22,8 +22,14 @@ SQUEEZE = 1.5  # an image whose proportions change by more than this factor look
 _CLASSES_LISTED = 100
 
 
-def describe_splits(collection: Collection, max_detections: int = 100) -> Section:
-    """Images, boxes and background of each split; images with more objects than a detector gives are reported."""
+def describe_splits(collection: Collection, max_detections: int = 100, hold_out: float | None = None) -> Section:
+    """Images, boxes and background of each split; images with more objects than a detector gives are reported.
+
+    ``hold_out`` is the share of the images that training keeps apart for validation.
+    """
+    held = "data.hold_out=0.15 keeps images apart for it"
+    if hold_out is not None:
+        held = f"training keeps {percent(hold_out)} of the images apart for it"
     section = Section("Images and boxes", key="Pictures and boxes")
     rows = []
     for number, split in enumerate(collection.splits):
@@ -57,7 +63,7 @@ def describe_splits(collection: Collection, max_detections: int = 100) -> Sectio
     present = ", ".join(collection.splits)
     for split, kind, remedy in (
         ("train", Code.NO_TRAIN, "name the split to train on `train`, or set data.train_split"),
-        ("val", Code.NO_VAL, "mobiledet convert and the recipe finetune_ssd hold out 15 % of the images for it"),
+        ("val", Code.NO_VAL, held),
     ):
         images = collection.rows(split)
         if not len(images):
@@ -65,9 +71,9 @@ def describe_splits(collection: Collection, max_detections: int = 100) -> Sectio
         elif not collection.counts[images].sum():
             text = f"{split} has {count(len(images), 'image')} but no boxes"
             section.find(Code.NO_BOXES, text, "label its images, or take another split", split=split)
-    held = len(collection.rows("val"))
-    if 0 < held < FEW_IMAGES:
-        text = f"val has only {count(held, 'image')}: its score will vary a lot by chance"
+    number = len(collection.rows("val"))
+    if 0 < number < FEW_IMAGES:
+        text = f"val has only {count(number, 'image')}: its score will vary a lot by chance"
         section.find(Code.SMALL_VAL, text, "hold out more if you can")
     return section
 
@@ -192,8 +198,11 @@ def _words(name: str) -> list[str]:
     return [word for word in re.split(r"[\W_]+", name.casefold()) if word]
 
 
-def describe_sizes(collection: Collection, network_size: Size) -> Section:
-    """Heights, widths and proportions of the images, and what fitting them into ``network_size`` does to them."""
+def describe_sizes(collection: Collection, model: ModelConfig, *, follows: bool = False) -> Section:
+    """Heights, widths and proportions of the images, and what fitting them into the input of a model does to them.
+
+    ``follows`` says whether the input got its shape from the images.
+    """
     section = Section("Image sizes", key="Picture sizes")
     heights, widths = collection.sizes.T.astype(np.float64)
     if not len(heights):
@@ -213,7 +222,9 @@ def describe_sizes(collection: Collection, network_size: Size) -> Section:
         if len(sizes) > 1
         else f"All images are {common[1]} x {common[0]} (width x height)."
     )
-    height, width = network_size
+    if not model.resize_rule.fixed:
+        return section
+    height, width = model.network_size
     stretch = aspects / (width / height)
     squeezed = float((np.maximum(stretch, 1 / stretch) > SQUEEZE).mean())
     enlarged = float(((heights < height) & (widths < width)).mean())
@@ -226,15 +237,11 @@ def describe_sizes(collection: Collection, network_size: Size) -> Section:
         f"by more than {SQUEEZE:g} times, {percent(enlarged)} are enlarged."
     )
     section.data |= {"different_sizes": len(sizes), "squeezed": squeezed, "enlarged": enlarged}
-    if squeezed > 0.25:
-        own = input_of_shape(height * width, aspect)
+    if squeezed > 0.25 and not follows:
         text = (
             f"{percent(squeezed)} of the images are squeezed or stretched by more than {SQUEEZE:g} times, mostly "
             f"{'wide' if float(np.median(stretch)) > 1 else 'tall'} ones into {height} x {width}"
         )
-        remedy = f"model.input_size={own[0]},{own[1]} costs about the same and keeps the median image's proportions"
+        remedy = "model.match_aspect=true gives the input the shape of the median image (at most 2:1) at the same cost"
         section.find(Code.SQUEEZED, text, remedy)
-    if enlarged > 0.5:
-        text = f"{percent(enlarged)} of the images are smaller than the input and get enlarged"
-        section.find(Code.ENLARGED, text, "a smaller model.input_size shows the network as much")
     return section

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 from functools import partial
 from pathlib import Path
@@ -15,16 +16,23 @@ from PIL import Image
 from programs import mobiledet_in_process
 
 from mobiledet.apps.doctor.checkup import examine, free_folder
+from mobiledet.apps.doctor.recipe import JudgedRecipe
 from mobiledet.apps.doctor.report import Code, Level
-from mobiledet.config import ModelConfig, ReadingConfig
+from mobiledet.config import Config, ModelConfig, ReadingConfig, apply_overrides, load_config
 from mobiledet.data.coco import load_coco
 from mobiledet.data.faults import Fault, ImportLog
 from mobiledet.data.formats.choose import read_dataset
 from mobiledet.data.formats.write import write_coco
+from mobiledet.data.opening import open_data
 from mobiledet.detections import Detections
 from mobiledet.errors import MobiledetError
+from mobiledet.training.complete import complete_model
 
 FILES = {"report.txt", "report.json", "samples.jpg", "boxes.png"}
+
+
+def usual(found):
+    return JudgedRecipe(Config(), found.splits, "ssd")
 
 
 @pytest.fixture
@@ -53,6 +61,23 @@ def test_generated_shapes_are_ready(check, tiny_shapes, tmp_path):
     assert {path.name for path in folder.with_name(f"{folder.name}_2").iterdir()} >= FILES
 
 
+@pytest.mark.parametrize("words", [[], ["model.input_size=96,64"], ["--config", "faster_rcnn_mobilenet_a1_light"]])
+def test_the_next_command_trains_what_was_judged(check, tiny_shapes, tmp_path, words):
+    status, out, _ = check(tiny_shapes, *words, "-o", tmp_path / "out")
+    assert status == 0
+    (following,) = (line.removeprefix("next: ") for line in out.splitlines() if line.startswith("next: "))
+    program, command, recipe, *overrides = shlex.split(following)
+    assert (program, command) == ("mobiledet", "train")
+    assert recipe == (words[-1] if "--config" in words else "finetune_ssd")
+    config = apply_overrides(load_config(recipe), overrides)
+    assert config.data.root == str(tiny_shapes)
+    data = open_data(config.data)
+    report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    judged = report["figures"]["Boxes and anchors"]["input_size"]
+    assert judged == list(complete_model(config.model, data.train).network_size)
+    assert report["next"] == following
+
+
 def test_ready_with_advice_is_status_0(make, check, tmp_path):
     splits = {"train": range(30), "val": range(100, 125)}
     boxes = [[(1, i % 9, 2, 40 + i % 20, 30)] for i in range(125)]
@@ -77,8 +102,8 @@ def test_what_was_dropped_while_reading_is_a_fault(make, tmp_path):
         log.add(Fault.BOX_POINT, place)
     found = Detections(np.array([[40, 30, 80, 55]], np.float32), np.array([0.8], np.float32), np.array([1]), ("cat",))
     detector = {"detect": lambda image: found, "detected_names": ("cat",)}
-    model = ModelConfig(input_size=(64, 96))
-    report = examine(splits, tmp_path / "out", title="data", model=model, log=log, **detector)
+    recipe = JudgedRecipe(Config(model=ModelConfig(input_size=(64, 96))), splits, "tiny")
+    report = examine(splits, tmp_path / "out", title="data", recipe=recipe, log=log, **detector)
     [dropped] = [finding for finding in report.findings(Level.FAULT) if finding.kind is Code.DROPPED]
     assert dropped.text.endswith("2 boxes of a single point or line")
     assert dropped.places == ("a.xml", "b.xml")
@@ -87,7 +112,7 @@ def test_what_was_dropped_while_reading_is_a_fault(make, tmp_path):
     assert (tmp_path / "out" / "suspects.jpg").exists()
     assert {finding.code for finding in report.findings(Level.ADVICE)} >= {"unlabelled"}
     with pytest.raises(MobiledetError, match="is not empty"):
-        examine(splits, tmp_path / "out", title="data", model=ModelConfig())
+        examine(splits, tmp_path / "out", title="data", recipe=recipe)
 
 
 def test_the_default_folder_is_new(tmp_path, monkeypatch):
@@ -141,12 +166,12 @@ def test_a_doubtful_rotation_is_shown_both_ways(make, tmp_path, size, orientatio
     exif[0x0112] = orientation
     Image.fromarray(make.image(*size, 1)).save(make.root / "train" / "a.jpg", exif=exif)
     found = read_dataset(make.root)
-    report = examine(found.splits, tmp_path / "out", title="data", model=ModelConfig(), log=found.log)
+    report = examine(found.splits, tmp_path / "out", title="data", recipe=usual(found), log=found.log)
     assert (tmp_path / "out" / "orientation.jpg").is_file()
     assert "data.reading.orientation" in report.to_text()
     assert found.splits["train"][0].apply_orientation
     decided = read_dataset(make.root, reading=ReadingConfig(orientation="stored"))
-    examine(decided.splits, tmp_path / "again", title="data", model=ModelConfig(), log=decided.log)
+    examine(decided.splits, tmp_path / "again", title="data", recipe=usual(decided), log=decided.log)
     assert not (tmp_path / "again" / "orientation.jpg").exists()
     write_coco(decided, tmp_path / "coco", val_share=0)
     written = load_coco(tmp_path / "coco", "train")

@@ -6,6 +6,7 @@ import pytest
 from mobiledet.apps.doctor.collection import collect
 from mobiledet.apps.doctor.report import Level
 from mobiledet.apps.doctor.statistics import describe_classes, describe_sizes, describe_splits, is_near_spelling
+from mobiledet.config import ModelConfig
 from mobiledet.data.coco import load_coco
 from mobiledet.errors import DataError
 
@@ -93,13 +94,13 @@ def test_near_spelling(one, other, near):
 
 def test_wide_images_squeezed_to_a_square_get_an_input_of_their_own(make):
     make({"train": [(f"{i}.jpg", make.image(60, 180, i), [(1, 0, 0, 20, 10)]) for i in range(3)]})
-    section = describe_sizes(make.collect("train"), (96, 96))
+    section = describe_sizes(make.collect("train"), ModelConfig(input_size=(96, 96)))
     assert section.data["width / height"] == {"min": 3.0, "median": 3.0, "max": 3.0}
     assert section.data["squeezed"] == 1.0
     advice = make.findings(section)["squeezed"]
     assert "mostly wide ones into 96 x 96" in advice.text
-    assert advice.remedy.startswith("model.input_size=48,160 ")  # 96 * 96 pixels, three times as wide as high
-    assert make.findings(describe_sizes(make.collect("train"), (60, 180))) == {}
+    assert advice.remedy.startswith("model.match_aspect=true ")
+    assert make.findings(describe_sizes(make.collect("train"), ModelConfig(input_size=(60, 180)))) == {}
 
 
 def test_more_objects_than_a_detector_gives_are_reported(make):
