@@ -62,6 +62,9 @@ class MadeUpDataset:
     def coco_json(self):
         return self.truth
 
+    def fingerprint(self):
+        return str(self.truth)
+
     def __len__(self):
         return len(self.truth["images"])
 
@@ -88,5 +91,7 @@ def made_up_score(
         record={"model": {"file": "made-up.pt"}},
         dataset=MadeUpDataset(truth),
         card=ModelCard(names, (), ResizeRule(input_size), iou_threshold=iou_threshold, config=config or {}),
-        brightness={image["id"]: brightness for image in truth["images"]},
+        brightness=brightness
+        if isinstance(brightness, dict)
+        else {image["id"]: brightness for image in truth["images"]},
     )

@@ -190,6 +190,9 @@ class Group:
 SMALL_SIDE = 16
 """Pixels of the network's input below which an object is hardly more than one cell of the first feature map."""
 
+_LEAST_LOSS = 0.01
+"""A mean loss below this counts as this when others are compared with it."""
+
 _BINS: dict[str, tuple[tuple[float, ...], tuple[str, ...]]] = {
     "size": (
         (SMALL_SIDE, 32, 64, 128),
@@ -288,7 +291,7 @@ def group_objects(
             inside, outside = (_samples(analysis, images, draws, count, rows) for rows in (mask, known & ~mask))
             with np.errstate(divide="ignore", invalid="ignore"):
                 share = inside[0] / (inside[0] + outside[0])
-                ratio = (inside[1] / inside[2]) / (outside[1] / outside[2])
+                ratio = (inside[1] / inside[2]) / np.maximum(outside[1] / outside[2], _LEAST_LOSS)
             whole = float(analysis.shares[known].sum())
             groups[name].append(
                 Group(

@@ -48,13 +48,14 @@ def interval(samples: DoubleArray, value: float | None = None) -> Interval | Non
     return Interval(float(low), float(high))
 
 
-def resample_images(images: int, detections: int, *, seed: int = 0) -> IntArray:
+def resample_images(images: int, detections: int, *, resamples: int | None = None, seed: int = 0) -> IntArray:
     """``(B, images)`` how often each image is drawn, with replacement, in each of B resamples of the data set.
 
-    B is 1,000, and 200 of data sets with very many detections. The same images and seed give the same resamples,
-    which makes a comparison of two models a paired one.
+    B is ``resamples``; by default 500, and 200 of data sets with very many detections. The same images and seed give
+    the same resamples, which makes a comparison of two models a paired one.
     """
-    random, resamples = np.random.default_rng(seed), 1000 if detections < _MANY else 200
+    random = np.random.default_rng(seed)
+    resamples = resamples or (500 if detections < _MANY else 200)
     draws = (np.bincount(random.integers(images, size=images), minlength=images) for _ in range(resamples))
     return np.array(list(draws), np.int64).reshape(resamples, images)
 

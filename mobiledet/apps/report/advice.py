@@ -23,11 +23,18 @@ from mobiledet.utils.text import count
 ENOUGH = 30
 """Objects from which on a rule looks at a group."""
 
+ENOUGH_ERRORS = 20
+"""Wrong detections at the threshold from which on a rule looks at a kind of errors."""
+
 MOST = 6
 """Sentences at most."""
 
 MOST_ENLARGED = 1.75
 """No larger input than by this factor is recommended: costs rise by its square."""
+
+
+WORTHWHILE = 0.25
+"""Share of the small objects that a larger input must lift out of this size."""
 
 
 class Rule(Enum):
@@ -73,6 +80,11 @@ def _points(value: float) -> str:
 def _range(analysis: Analysis, kind: ErrorKind) -> str:
     value, sure = analysis.cost(kind)
     return f"{_points(value)} points of AP50 ({_points(max(0.0, sure.low))} to {_points(sure.high)})"
+
+
+def _shown(analysis: Analysis, kind: ErrorKind) -> int:
+    """How many detections at the threshold are errors of a kind."""
+    return int((analysis.errors.kinds[analysis.wrong()] == KINDS.index(kind)).sum())
 
 
 def _setting(analysis: Analysis, *keys: str, default: Any = None) -> Any:
@@ -128,6 +140,8 @@ def _small_objects(analysis: Analysis) -> Advice | None:
     height, width = (32 * max(1, round(side * factor / 32)) for side in resize.size)
     grown = math.sqrt(height * width) / now
     kept = 1 - _below(analysis, SMALL_SIDE / grown) / group.objects
+    if kept < WORTHWHILE:
+        return None
     return Advice(
         Rule.SMALL_OBJECTS,
         f"{_share(group)} is on the {group.objects:,} objects under {SMALL_SIDE} pixels at this input size: training "
@@ -143,11 +157,9 @@ def _below(analysis: Analysis, side: float) -> int:
 
 
 def _unlabelled(analysis: Analysis) -> Advice | None:
-    wrong = analysis.wrong()
-    kinds = analysis.errors.kinds[wrong]
-    number = int((kinds == KINDS.index(ErrorKind.BACKGROUND)).sum())
+    number = _shown(analysis, ErrorKind.BACKGROUND)
     value, sure = analysis.cost(ErrorKind.BACKGROUND)
-    if number < 20 or sure.low < 0.01:
+    if number < ENOUGH_ERRORS or sure.low < 0.01:
         return None
     return Advice(
         Rule.UNLABELLED,
@@ -188,7 +200,7 @@ def _least_share(number: int, of: int) -> float:
 def _localisation(analysis: Analysis) -> Advice | None:
     value, sure = analysis.cost(ErrorKind.LOCALISATION)
     others = [analysis.cost(kind)[0] for kind in (ErrorKind.CLASSIFICATION, ErrorKind.BACKGROUND, ErrorKind.MISSED)]
-    if sure.low < 0.03 or value < max(others):
+    if _shown(analysis, ErrorKind.LOCALISATION) < ENOUGH_ERRORS or sure.low < 0.03 or value < max(others):
         return None
     return Advice(
         Rule.LOCALISATION,
@@ -201,7 +213,7 @@ def _localisation(analysis: Analysis) -> Advice | None:
 def _duplicates(analysis: Analysis) -> Advice | None:
     value, sure = analysis.cost(ErrorKind.DUPLICATE)
     now = analysis.score.card.iou_threshold
-    if sure.low < 0.01 or now <= 0.4:
+    if _shown(analysis, ErrorKind.DUPLICATE) < ENOUGH_ERRORS or sure.low < 0.01 or now <= 0.4:
         return None
     return Advice(
         Rule.DUPLICATES,

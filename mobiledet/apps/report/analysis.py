@@ -92,12 +92,12 @@ class Analysis:
         )
 
 
-def analyse(score: Score, name: str) -> Analysis:
-    """Compute everything about a model that has been scored."""
+def analyse(score: Score, name: str, *, resamples: int | None = None) -> Analysis:
+    """Compute everything about a model that has been scored; ``resamples`` as in `resample_images`."""
     truth, most = score.dataset.coco_json(), score.metrics.max_detections
     matching = match_detections(truth, score.results, max_detections=most)
     threshold = DEFAULT_THRESHOLD if score.threshold is None else score.threshold
-    draws = resample_images(len(matching.image_ids), len(matching.scores))
+    draws = resample_images(len(matching.image_ids), len(matching.scores), resamples=resamples)
     sampled, errors = sample_figures(matching, draws), ErrorAnalysis(matching)
     properties = object_properties(matching, score.card.resize, score.brightness)
     by_id = {row["id"]: row["AP"] for row in score.metrics.per_class}

@@ -45,29 +45,34 @@ class PageImages:
         """The file name of an image."""
         return self._dataset.file_name(self._rows[image_id])
 
-    def pair(self, analysis: Analysis, image: int) -> list[tuple[str, bytes]]:
-        """The ground truth, and the detections at the threshold, of the image in a row of the matching.
+    def ground_truth(self, analysis: Analysis, image: int) -> tuple[str, bytes] | None:
+        """What it shows and the JPEG of the objects of the image in a row of the matching, found and missed ones.
 
-        Empty where the image can't be read any more.
+        None where the image can't be read any more.
         """
         matching, objects = analysis.matching, analysis.matching.objects
-        read = self._read(int(matching.image_ids[image]))
+        image_id, there = int(matching.image_ids[image]), np.flatnonzero(objects.images == image)
+        read, missed = self._read(image_id), set(analysis.missed().tolist())
         if read is None:
-            return []
-        small, scale = read
-        names, there = matching.names, np.flatnonzero(objects.images == image)
-        missed = set(analysis.missed().tolist())
+            return None
         colors = [MISSED if row in missed else FOUND if objects.counted[row] else NEITHER for row in there.tolist()]
-        texts = [names[k] for k in objects.classes[there].tolist()]
-        truth = _draw(small, objects.boxes[there] * scale, texts, colors, FOUND)
+        texts = [matching.names[k] for k in objects.classes[there].tolist()]
+        drawn = _draw(read[0], objects.boxes[there] * read[1], texts, colors, FOUND)
+        return f"{self.name(image_id)}, ground truth", jpeg_bytes(drawn)
+
+    def detections(self, analysis: Analysis, image: int) -> tuple[str, bytes] | None:
+        """The same of the detections at the threshold, right and wrong ones."""
+        matching = analysis.matching
+        image_id = int(matching.image_ids[image])
+        read = self._read(image_id)
+        if read is None:
+            return None
         shown = np.flatnonzero((matching.images == image) & (matching.scores >= analysis.threshold))
         scored = zip(matching.classes[shown].tolist(), matching.scores[shown].tolist(), strict=True)
-        kinds = [COLORS[int(kind)] for kind in analysis.errors.kinds[shown]]
-        found = _draw(
-            small, matching.boxes[shown] * scale, [f"{names[k]} {s:.2f}" for k, s in scored], kinds, COLORS[RIGHT]
-        )
-        name = self.name(int(matching.image_ids[image]))
-        return [(f"{name}, ground truth", jpeg_bytes(truth)), (f"{name}, detections", jpeg_bytes(found))]
+        texts = [f"{matching.names[k]} {score:.2f}" for k, score in scored]
+        colors = [COLORS[int(kind)] for kind in analysis.errors.kinds[shown]]
+        drawn = _draw(read[0], matching.boxes[shown] * read[1], texts, colors, COLORS[RIGHT])
+        return f"{self.name(image_id)}, detections of {analysis.name}", jpeg_bytes(drawn)
 
     def crop(self, image_id: int, box: DoubleArray, color: Color, *, side: int = 180) -> bytes | None:
         """What is around a box ``(4,)``, with the box; None where the image can't be read any more."""

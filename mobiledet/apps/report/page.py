@@ -31,7 +31,7 @@ SHOWN_SUSPECTS = 16
 """Of each kind, with a picture."""
 
 _CLASS_COLORS = ("orange", "green", "red", "violet", "teal", "gray")
-_STYLE = """
+STYLE = """
 .worth { border-left: 4px solid var(--blue); background: var(--tint); padding: .1rem 1rem; }
 .key { display: inline-block; width: .9em; height: .9em; border: 1px solid var(--ink); vertical-align: -.1em; }
 .keys span { margin-right: 1.1em; white-space: nowrap; }
@@ -73,7 +73,7 @@ def report_page(analysis: Analysis, images: PageImages, suspects: dict[SuspectKi
         *_suspects(analysis, images, suspects),
         section("How it is computed", bullets(_NOTES)),
     ]
-    return page(f"mobiledet: {analysis.name}", f"Evaluation of {analysis.name}", parts, style=_STYLE)
+    return page(f"mobiledet: {analysis.name}", f"Evaluation of {analysis.name}", parts, style=STYLE)
 
 
 _EMPTY = "There are no objects in these images, so nothing can be measured."
@@ -315,23 +315,28 @@ def _calibration(analysis: Analysis) -> Markup:
 def _worst(analysis: Analysis, images: PageImages) -> Markup:
     rows = []
     for row in worst_images(analysis):
-        if pair := images.pair(analysis, row):
-            name = images.name(int(analysis.matching.image_ids[row]))
-            rows.append((pair, f"{name}: {what_went_wrong(analysis, row)}"))
+        shown = (images.ground_truth(analysis, row), images.detections(analysis, row))
+        if pair := [one for one in shown if one is not None]:
+            rows.append((pair, f"{pair[0][0].rpartition(', ')[0]}: {what_went_wrong(analysis, row)}"))
     if not rows:
         return section("The worst images", "There is no mistake in any image.")
-    keys = [("found", FOUND), ("missed", MISSED), ("crowd or ignored", NEITHER), ("right", COLORS[RIGHT])]
-    keys += [(KINDS[number].label, color) for number, color in COLORS.items() if number != RIGHT]
-    legend = render(
-        '<p class="keys soft">Left: {% for name, color in keys %}{% if loop.index == 4 %}Right: {% endif %}<span>'
-        '<i class="key" style="background: rgb{{ color }}"></i> {{ name }}</span>{% endfor %}</p>',
-        keys=keys,
-    )
     about = (
         f"{count(len(rows), 'image')} with the most mistakes, weighed by their share: ground truth on the left, "
-        f"detections from {analysis.threshold:.2f} on the right."
+        f"detections from {analysis.threshold:.2f} on on the right."
     )
-    return section("The worst images", about, legend, image_rows(rows))
+    return section("The worst images", about, colour_legend(objects=True), image_rows(rows))
+
+
+def colour_legend(*, objects: bool = False) -> Markup:
+    """What the colours of detections mean, and with ``objects`` those of ground truth."""
+    keys = [("Objects: found", FOUND), ("missed", MISSED), ("crowd or ignored", NEITHER)] if objects else []
+    keys.append(("Detections: right", COLORS[RIGHT]))
+    keys += [(KINDS[number].label, color) for number, color in COLORS.items() if number != RIGHT]
+    return render(
+        '<p class="keys soft">{% for name, color in keys %}<span><i class="key" style="background: rgb{{ color }}"></i>'
+        " {{ name }}</span> {% endfor %}</p>",
+        keys=keys,
+    )
 
 
 def _suspects(analysis: Analysis, images: PageImages, suspects: dict[SuspectKind, list[Suspect]]) -> Sequence[Markup]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mobiledet.apps.report.analysis import analyse
+from mobiledet.apps.report.comparison import comparison_page
 from mobiledet.apps.report.images import PageImages
 from mobiledet.apps.report.page import report_page
 from mobiledet.apps.report.suspects import find_suspects, write_suspects
@@ -37,3 +40,23 @@ def write_report(score: Score, model: str, *, page: Path | None = None, suspects
         every = [one for rows in found.values() for one in rows]
         write_suspects(suspects, analysis, every, images.name)
         logger.info("%s: %s", count(len(every), "suspected label error"), suspects)
+
+
+def write_comparison(
+    scores: Sequence[Score], models: Sequence[str], page: Path, benchmarks: Sequence[Mapping[str, Any]] = ()
+) -> None:
+    """Analyse models that were scored on the same images, and write a page that compares them.
+
+    Args:
+        scores: Of each model.
+        models: What the user called them.
+        page: The page to write.
+        benchmarks: Contents of JSON files of ``mobiledet benchmark``.
+
+    Raises:
+        DataError: The images differ.
+        MobiledetError: The page can't be written.
+    """
+    analyses = [analyse(score, model) for score, model in zip(scores, models, strict=True)]
+    write_text(page, comparison_page(analyses, PageImages(scores[0].dataset), benchmarks))
+    logger.info("comparison: %s", page)

@@ -1,8 +1,9 @@
-"""Score a checkpoint or an exported model on a COCO-format data set: the twelve COCO figures and AP by class.
+"""Score checkpoints or exported models on a COCO-format data set: the twelve COCO figures and AP by class.
 
     mobiledet eval runs/mine/1                                      # on the validation images it was trained with
     mobiledet eval model.onnx --data "my photos" --json metrics.json
     mobiledet eval runs/mine/1 --report report.html                 # why the score is what it is, on one page
+    mobiledet eval a.onnx b.onnx --data "my photos" --report compare.html   # which is better, and how sure that is
 
 Exit status: 0; 1 when something is wrong with the input.
 """
@@ -14,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mobiledet.cli.common import add_labels, at_least, existing, model, new_file, thread_count
+from mobiledet.cli.common import UsageError, add_labels, at_least, existing, model, new_file, thread_count
 from mobiledet.errors import need_extra
 from mobiledet.utils.machine import share_cores
 
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument("model", type=model, help="best.pt, a run folder, a name, or an exported file or folder")
+    parser.add_argument(
+        "models", nargs="+", metavar="model", type=model, help="best.pt, a run folder, a name, or an exported file"
+    )
     parser.add_argument("--data", type=existing, metavar="ROOT", help="COCO folder (default: what it trained on)")
     parser.add_argument("--split", default="val", help="split to score (default: val)")
     parser.add_argument("--annotations", type=existing, help="annotation file, if not where COCO has it")
@@ -45,6 +48,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--suspects", type=new_file, metavar="FOLDER", help="write suspected label errors here, for labelling tools"
     )
+    parser.add_argument(
+        "--benchmark",
+        type=existing,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="times for the comparison: the JSON of mobiledet benchmark; may be repeated",
+    )
     parser.add_argument("--batch-size", type=at_least(1), default=16, help="of checkpoints")
     parser.add_argument("--workers", type=at_least(0), default=2)
     parser.add_argument("--threads", type=thread_count, default=0, help="processor threads; 0 takes all cores")
@@ -53,9 +64,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Score and print."""
-    from mobiledet.runtime.choose import check_installed
+    from mobiledet.runtime.choose import check_installed, takes_labels
 
-    check_installed(arguments.model, arguments.device)
+    several = len(arguments.models) > 1
+    if several and (arguments.json, arguments.results, arguments.suspects) != (None, None, None):
+        raise UsageError("--json, --results and --suspects are of one model; name one, or leave them out")
+    if arguments.benchmark and not (several and arguments.report):
+        raise UsageError("--benchmark belongs to a comparison: name two models or more, and --report FILE")
+    for name in arguments.models:
+        check_installed(name, arguments.device)
     need_extra("score")
     share_cores()
     from mobiledet.data.opening import open_recorded_split, open_split
@@ -71,26 +88,51 @@ def run(arguments: argparse.Namespace) -> None:
         root = arguments.data or Path(settings["data"]["root"])
         return open_split(root, arguments.split, annotations=named[0], images=named[1])
 
-    warn_of_other_processor(arguments.model)
-    score = score_model(
-        arguments.model,
-        choose,
-        limit=arguments.limit,
-        max_detections=arguments.max_dets,
-        batch_size=arguments.batch_size,
-        workers=arguments.workers,
-        threads=arguments.threads,
-        device=arguments.device,
-        labels=arguments.labels,
-    )
-    print(format_metrics(score.metrics))
-    if score.threshold is not None:
-        print(f"best F1 over all classes at score {score.threshold:.2f}")
+    benchmarks = [_read_benchmark(path) for path in arguments.benchmark]
+    scores = []
+    for name in arguments.models:
+        warn_of_other_processor(name)
+        score = score_model(
+            name,
+            choose,
+            limit=arguments.limit,
+            max_detections=arguments.max_dets,
+            batch_size=arguments.batch_size,
+            workers=arguments.workers,
+            threads=arguments.threads,
+            device=arguments.device,
+            labels=arguments.labels if not several or takes_labels(name) else None,
+        )
+        scores.append(score)
+        if several:
+            print(f"{name}:")
+        print(format_metrics(score.metrics))
+        if score.threshold is not None:
+            print(f"best F1 over all classes at score {score.threshold:.2f}")
+        if several:
+            print()
     if arguments.json is not None:
-        write_json(arguments.json, score.record)
+        write_json(arguments.json, scores[0].record)
     if arguments.results is not None:
-        write_json(arguments.results, score.results)
-    if arguments.report is not None or arguments.suspects is not None:
+        write_json(arguments.results, scores[0].results)
+    if several and arguments.report is not None:
+        from mobiledet.apps.report.write import write_comparison
+
+        write_comparison(scores, arguments.models, arguments.report, benchmarks)
+    elif arguments.report is not None or arguments.suspects is not None:
         from mobiledet.apps.report.write import write_report
 
-        write_report(score, arguments.model, page=arguments.report, suspects=arguments.suspects)
+        write_report(scores[0], arguments.models[0], page=arguments.report, suspects=arguments.suspects)
+
+
+def _read_benchmark(path: Path) -> Mapping[str, Any]:
+    """The content of a benchmark's JSON file; read before detection, which takes long."""
+    import json
+
+    from mobiledet.apps.report.comparison import check_benchmark
+
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        content = None
+    return check_benchmark(content, path)

@@ -22,12 +22,14 @@ A, B, FAR = (10, 20, 40, 60), (150, 30, 90, 50), (240, 180, 30, 20)
 
 def page_of(truth, results, **options):
     score = made_up_score(truth, results, **options)
-    analysis = analyse(score, "made-up")
+    analysis = analyse(score, "made-up", resamples=60)
     return Page(report_page(analysis, PageImages(score.dataset), find_suspects(analysis))), analysis
 
 
 def analysed(annotations, detections, images=1):
-    return analyse(made_up_score(truth_of(annotations, images), results_of(detections), threshold=0.5), "made-up")
+    return analyse(
+        made_up_score(truth_of(annotations, images), results_of(detections), threshold=0.5), "made-up", resamples=60
+    )
 
 
 def test_the_page_stands_alone_and_has_the_figures():
@@ -165,3 +167,29 @@ def test_nothing_is_overwritten_and_that_is_seen_before_detection(checkpoint, ti
         assert "scored on" not in finished.stderr
         assert str(mine) in finished.stderr
     assert mine.read_text() == "mine"
+
+
+def test_eval_compares_models(checkpoint, tiny_shapes, tmp_path):
+    finished = run_eval(checkpoint, tiny_shapes, checkpoint, "--report", tmp_path / "compare.html")
+    assert finished.status == 0, finished.stderr
+    page = Page((tmp_path / "compare.html").read_text())
+    page.check_alone()
+    assert "+0.000" in page.text
+    assert finished.stdout.count("average precision") == 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--json", "a.json"),
+        ("--suspects", "new"),
+        ("--benchmark", __file__),
+        ("--benchmark", __file__, "--report", "b"),
+    ],
+)
+def test_what_belongs_to_one_model_or_to_a_comparison_is_said(checkpoint, tiny_shapes, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    finished = run_eval(checkpoint, tiny_shapes, checkpoint, *words)
+    assert finished.status == (1 if "--report" in words else 2)
+    assert words[0] in finished.stderr or __file__ in finished.stderr
+    assert list(tmp_path.iterdir()) == []
