@@ -133,7 +133,8 @@ class Training:
         else:
             os.killpg(self.process.pid, by)
         status = self.process.wait(timeout=TIMEOUT)
-        expected = (-by,) if by == signal.SIGKILL else (128 + by, 0)  # 0: it was at its end
+        # A shell says 128 more than the signal for both; 0: it was at its end.
+        expected = (-by,) if by == signal.SIGKILL else (128 + by, -by, 0)
         wrong = [] if status in expected else [f"signal {by} ended it with status {status}"]
         end = time.monotonic() + 2
         while (left := self.processes()) and time.monotonic() < end:
