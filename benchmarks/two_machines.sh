@@ -32,22 +32,28 @@ train() { # train LOG WORDS...: on both machines; their exit statuses
         device=vb
     done
 }
-ends() { for p in "${pids[@]}"; do wait $p; echo -n "$? "; done; echo; }
+ends() { # their exit statuses, in $statuses: a subshell can't wait for them
+    statuses=
+    for p in "${pids[@]}"; do wait "$p"; statuses+=" $?"; done
+}
 settings=(ssd_mobilenet_a025 data.root="$data" schedule.epochs=3 schedule.batch_size=8 train.threads=1 train.precision=float32
     model.input_size=128 data.workers=0 name=run train.output="$work" "$@")
 
 train whole "${settings[@]}"
-echo "undisturbed, exit statuses: $(ends)"
+ends
+echo "undisturbed, exit statuses:$statuses"
 train cut "${settings[@]}"
 until grep -q "^epoch 1/" "$work/cut.mobiledet-a" || ! kill -0 "${pids[0]}" 2>/dev/null; do sleep 0.2; done
 ip -n mobiledet-a link set va down
 start=$SECONDS
-echo "cable pulled, exit statuses: $(ends)after $((SECONDS - start)) s"
+ends
+echo "cable pulled, exit statuses:$statuses after $((SECONDS - start)) s"
 grep -h "^\(process\|error\)" "$work"/cut.*
 ip -n mobiledet-a link set va up
 sleep 1
 train resumed --resume "$work/run/2"
-echo "resumed, exit statuses: $(ends)"
+ends
+echo "resumed, exit statuses:$statuses"
 for file in results.csv best.pt last.pt; do
     cmp "$work/run/1/$file" "$work/run/2/$file" >/dev/null && echo "$file: the same" || echo "$file: differs"
 done
