@@ -29,6 +29,7 @@ _FACTORS = (1.25, 1.5, 2.0)  # of the input's sides that are tried
 _SAMPLE = 8000  # boxes that a search looks at
 _STEP = 0.01  # share of boxes that a change of the anchors must bring
 _WORTH = 0.03  # share of boxes that advice must bring
+_WORTH_A_HEAD = 0.2  # the same of other anchors than those that a trained head has learned with
 _GROUPS = (0, 8, 16, 32, 64, 128, np.inf)
 
 
@@ -234,8 +235,10 @@ def describe_inputs(collection: Collection, recipe: JudgedRecipe) -> Section:
     inputs = ["", *(recipe.larger_input(factor) for factor in _FACTORS)]
     fits = [_trial(collection, recipe, size) for size in inputs]
     others = [_trial(collection, recipe, f"{size} {words}") for size in inputs] if words else []
+    if words and here.unmatched - others[0].unmatched < (_WORTH_A_HEAD if recipe.head_is_trained else _WORTH):
+        others = []
     _other_inputs(section, fits, others)
-    _advise(section, boxes.xyxy, fits, others[0] if words else here, recipe)
+    _advise(section, boxes.xyxy, fits, others[0] if others else None, recipe)
     return section
 
 
@@ -299,14 +302,14 @@ def _other_inputs(section: Section, fits: Sequence[Fit], others: Sequence[Fit]) 
     section.show(rows[0], rows[1:])
 
 
-def _advise(section: Section, boxes: FloatArray, fits: Sequence[Fit], better: Fit, recipe: JudgedRecipe) -> None:
+def _advise(section: Section, boxes: FloatArray, fits: Sequence[Fit], better: Fit | None, recipe: JudgedRecipe) -> None:
     """What to add to the recipe: a larger input, other anchors; each with what it brings."""
     here = fits[0]
     matched = f"{percent(1 - here.unmatched)} of the boxes (mean of the classes) get an anchor at {here.input}"
-    larger, other = _cheapest(fits), here.unmatched - better.unmatched >= _WORTH
+    larger = _cheapest(fits)
     section.data["recommended_input"] = list((larger or here).size)
-    section.data["anchors"] = {"overrides": better.options, "unmatched": better.unmatched} if other else None
-    if here.sufficient or not (larger or other):
+    section.data["anchors"] = {"overrides": better.options, "unmatched": better.unmatched} if better else None
+    if here.sufficient or not (larger or better):
         rest = "" if here.sufficient else "; no larger input or other anchors tried do much better"
         section.find(Code.INPUT_SIZE_SUITS, f"{matched}, and {percent(here.tiny)} are under {TINY} pixels{rest}")
         return
@@ -314,7 +317,7 @@ def _advise(section: Section, boxes: FloatArray, fits: Sequence[Fit], better: Fi
         tiny = f", {percent(larger.tiny)} instead of {percent(here.tiny)} under {TINY} pixels" if here.tiny else ""
         remedy = f"{_gain(larger, here)}{tiny}, at {larger.pixels / here.pixels:.1f} times the cost"
         section.find(Code.INPUT_SIZE, f"{matched}, and {percent(here.tiny)} are under {TINY} pixels", remedy)
-    if other:
+    if better is not None:
         wide, high = (boxes[:, 2:] - boxes[:, :2]).T
         long = float(((wide > 3.5 * high) | (high > 3.5 * wide)).mean())
         shapes = f" ({percent(long)} have one side more than 3.5 times as long as the other)" if long > ACCEPTED else ""

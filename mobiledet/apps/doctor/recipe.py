@@ -71,11 +71,17 @@ class JudgedRecipe:
         longest = "" if model.resize_rule.fixed else f"model.longest_side={round(model.longest_side * factor)} "
         return f"{longest}model.input_size={sides}"
 
+    @property
+    def head_is_trained(self) -> bool:
+        """Whether it starts from a detector, whose head has learned with its anchors."""
+        source = find_source(self.config.model.init or "")
+        return self._weights.is_detector if self._weights else source is not None and source.what == "detector"
+
     def price(self, options: str) -> str:
         """What other anchors cost, as the end of a remedy: predictors for another number of them are trained anew."""
-        model, source = self.model(), find_source(self.config.model.init or "")
-        if not (self._weights.is_detector if self._weights else source is not None and source.what == "detector"):
+        if not self.head_is_trained:
             return ""
+        model = self.model()
         heads = (model.head, self.model(*options.split()).head)
         before, after = ([len(a[0, 0]) for a in head.anchor_maps(*[model.network_size] * 2)] for head in heads)
         changed = sum(old != new for old, new in zip(before, after, strict=True))

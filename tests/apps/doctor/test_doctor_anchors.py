@@ -195,6 +195,17 @@ def test_anchors_of_another_number_cost_the_pretrained_head(make):
     assert codes["anchors"].remedy.endswith("; the pretrained head is not used then on 1 of 6 maps")
 
 
+def test_a_trained_head_keeps_its_anchors_unless_others_match_many_more(make):
+    """On other anchors it has to learn anew what it knows."""
+    boxes = [(1, 30 + i / 4, 40, 180, 175) for i in range(36)] + [(1, 10, 20 + 40 * i, 200, 30) for i in range(6)]
+    fresh, codes = describe(make, boxes)
+    assert fresh.data["unmatched"] - fresh.data["anchors"]["unmatched"] == pytest.approx(6 / 42)
+    assert codes["anchors"].remedy.startswith("model.head.")
+    trained, codes = describe(make, boxes, "model.init=ssd_mobilenet_v1_075_coco")
+    assert (trained.data["unmatched"], trained.data["anchors"]) == (fresh.data["unmatched"], None)
+    assert "anchors" not in codes
+
+
 def test_one_pixel_boxes_and_no_boxes(make):
     section, codes = describe(make, [(1, 10, 20, 1, 1), (1, 50, 60, 1, 2)])
     assert section.data["tiny"] == section.data["unmatched"] == 1
