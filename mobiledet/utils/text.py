@@ -6,7 +6,9 @@ import difflib
 import re
 import sys
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 
 def count(number: int, what: str, plural: str = "") -> str:
@@ -107,3 +109,21 @@ def table(rows: Sequence[Sequence[str]], left: Iterable[int] = (0,)) -> list[str
         ).rstrip()
         for row in rows
     ]
+
+
+def short_names(paths: Sequence[str]) -> list[str]:
+    """The last part of each path, more of it where two are alike, and a number where that doesn't help."""
+    names = [Path(path).name or path for path in paths]
+    for parts in (2, 3):
+        different = set(zip(names, map(Path, paths), strict=True))
+        twice = {name for name, count in Counter(name for name, _ in different).items() if count > 1}
+        names = [
+            "/".join(Path(path).parts[-parts:]) if name in twice else name
+            for name, path in zip(names, paths, strict=True)
+        ]
+    seen: Counter[str] = Counter()
+    numbered = []
+    for name in names:
+        seen[name] += 1
+        numbered.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return numbered

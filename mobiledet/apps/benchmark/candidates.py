@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mobiledet.errors import MobiledetError, ModelFileError
-from mobiledet.utils.text import did_you_mean
+from mobiledet.utils.text import did_you_mean, short_names
 
 PEERS = ("torchvision", "ultralytics")
 """Detectors of other projects, which bring their own model; named as the packages that pip installs."""
@@ -49,7 +48,7 @@ class CertificateSummary:
 
 def choose_candidates(models: Sequence[str], peers: Sequence[str]) -> list[Candidate]:
     """Rows for models and peers, in the order given; the same model twice shows how far its figures can be trusted."""
-    rows = [Candidate(name, "model", model) for name, model in zip(_short_names(models), models, strict=True)]
+    rows = [Candidate(name, "model", model) for name, model in zip(short_names(models), models, strict=True)]
     return rows + [Candidate(peer, peer) for peer in peers]
 
 
@@ -116,21 +115,3 @@ def bytes_of(path: Path) -> int | None:
         return path.stat().st_size
     except OSError:
         return None
-
-
-def _short_names(models: Sequence[str]) -> list[str]:
-    """The last part of each path, more of it where two are alike, and a number where that doesn't help."""
-    names = [Path(model).name or model for model in models]
-    for parts in (2, 3):
-        different = set(zip(names, map(Path, models), strict=True))
-        twice = {name for name, count in Counter(name for name, _ in different).items() if count > 1}
-        names = [
-            "/".join(Path(model).parts[-parts:]) if name in twice else name
-            for name, model in zip(names, models, strict=True)
-        ]
-    seen: Counter[str] = Counter()
-    numbered = []
-    for name in names:
-        seen[name] += 1
-        numbered.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
-    return numbered

@@ -26,6 +26,9 @@ ENOUGH = 30
 ENOUGH_ERRORS = 20
 """Wrong detections at the threshold from which on a rule looks at a kind of errors."""
 
+FEW_IMAGES = 20
+"""Images below which an interval is itself a rough guess."""
+
 MOST = 6
 """Sentences at most."""
 
@@ -297,6 +300,12 @@ def _certainty(analysis: Analysis) -> Advice | None:
     if sure is None:
         return None
     wanted = 0.02
+    if images < FEW_IMAGES:
+        return Advice(
+            Rule.CERTAINTY,
+            f"{count(images, 'image')} are too few to be sure of anything here: by chance alone AP moves by "
+            f"±{sure.half:.3f} or more. Label more for validation before you compare settings.",
+        )
     more = (
         f"; about {images * (sure.half / wanted) ** 2:,.0f} images would make it ±{wanted:g}"
         if sure.half > wanted

@@ -24,13 +24,17 @@ from mobiledet.evaluation.thresholds import DEFAULT_THRESHOLD
 from mobiledet.structures import DoubleArray, IntArray
 from mobiledet.utils.text import listing
 
+LEAST_IMAGES = 5
+"""Images with a class below which nothing can be said about how sure its AP is."""
+
 
 @dataclass(frozen=True)
 class Analysis:
     """One model on one data set.
 
     Attributes:
-        name: Of the model.
+        model: What the user called the model.
+        name: What the page calls it.
         score: Its detections and COCO figures.
         matching: Which detection matches which object.
         threshold: The confidence threshold of all that isn't AP: the one with the best F1, else the usual one.
@@ -45,6 +49,7 @@ class Analysis:
         counts: Right and false detections by class, at the threshold.
     """
 
+    model: str
     name: str
     score: Score
     matching: Matching
@@ -92,25 +97,35 @@ class Analysis:
         )
 
 
-def analyse(score: Score, name: str, *, resamples: int | None = None) -> Analysis:
-    """Compute everything about a model that has been scored; ``resamples`` as in `resample_images`."""
+def analyse(score: Score, model: str, *, name: str | None = None, resamples: int | None = None) -> Analysis:
+    """Compute everything about a model that has been scored.
+
+    Args:
+        score: Of the model.
+        model: What the user called it.
+        name: What the page calls it, if something else.
+        resamples: As in `resample_images`.
+    """
     truth, most = score.dataset.coco_json(), score.metrics.max_detections
     matching = match_detections(truth, score.results, max_detections=most)
     threshold = DEFAULT_THRESHOLD if score.threshold is None else score.threshold
     draws = resample_images(len(matching.image_ids), len(matching.scores), resamples=resamples)
     sampled, errors = sample_figures(matching, draws), ErrorAnalysis(matching)
     properties = object_properties(matching, score.card.resize, score.brightness)
-    by_id = {row["id"]: row["AP"] for row in score.metrics.per_class}
+    objects = matching.objects
+    there = np.unique(np.stack([objects.classes, objects.images])[:, objects.counted], axis=1)[0]
+    images_of = np.bincount(there, minlength=len(matching.names))
     return Analysis(
-        name=name,
+        model=model,
+        name=name or model,
         score=score,
         matching=matching,
         threshold=threshold,
         sampled=sampled,
         intervals={key: interval(sampled.figures[key], getattr(score.metrics, key)) for key in FIGURES},
         class_intervals=[
-            interval(samples, by_id[int(key)])
-            for key, samples in zip(matching.category_ids, sampled.classes.T, strict=True)
+            interval(samples, row["AP"]) if images_of[number] >= LEAST_IMAGES else None
+            for number, (row, samples) in enumerate(zip(score.metrics.per_class, sampled.classes.T, strict=True))
         ],
         errors=errors,
         costs=errors.costs(),

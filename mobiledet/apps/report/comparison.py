@@ -11,7 +11,7 @@ import numpy as np
 from markupsafe import Markup
 
 from mobiledet.apps.report.analysis import Analysis
-from mobiledet.apps.report.images import PageImages
+from mobiledet.apps.report.images import OBJECT_COLORS, PageImages
 from mobiledet.apps.report.page import STYLE, colour_legend
 from mobiledet.draw.html import Cell, bullets, facts, image_rows, page, render, section, table
 from mobiledet.draw.svg import Bar, Curve, bar_chart, curve_chart
@@ -113,13 +113,13 @@ def comparison_page(
         for one, two in ((other, first), (first, other)):
             rows = []
             for row, number in disagreements(one, two):
-                pair = [shown for analysis in (one, two) if (shown := images.detections(analysis, row)) is not None]
+                pair = [shown for analysis in (one, two) if (shown := images.ground_truth(analysis, row)) is not None]
                 name = images.name(int(one.matching.image_ids[row]))
                 rows.append((pair, f"{name}: {count(number, 'object')} that only {one.name} finds"))
             if rows:
                 title = f"Found by {one.name}, missed by {two.name}"
-                text = f"Detections of {one.name} on the left, of {two.name} on the right, each at its threshold."
-                parts.append(section(title, text, colour_legend(), image_rows(rows)))
+                text = f"What {one.name} finds on the left, and {two.name} on the right, each at its threshold."
+                parts.append(section(title, text, colour_legend(OBJECT_COLORS), image_rows(rows)))
     parts.append(section("How it is computed", bullets(_NOTES)))
     return page("mobiledet: comparison", f"Comparison of {count(len(analyses), 'model')}", parts, style=STYLE)
 
@@ -228,7 +228,7 @@ _NO_TIMES = "No times: measure them with mobiledet benchmark A B --json FILE, an
 
 def timing_of(analysis: Analysis, benchmarks: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     """What a benchmark measured of a model, the last one where several did; empty where none did."""
-    own = {_path(analysis.name), _path(analysis.score.record["model"]["file"])}
+    own = {_path(name) for name in (analysis.model, analysis.score.record["model"]["file"])}
     found: Mapping[str, Any] = {}
     for benchmark in benchmarks:
         for row in benchmark["models"]:
@@ -283,7 +283,7 @@ def _curves(analyses: Sequence[Analysis]) -> Markup:
 
 
 def _errors(analyses: Sequence[Analysis]) -> Markup:
-    colors = {f"{row}: {one.name}": COLORS[row % len(COLORS)] for row, one in enumerate(analyses, 1)}
+    colors = {f"{row + 1}: {one.name}": COLORS[row % len(COLORS)] for row, one in enumerate(analyses)}
     rows = []
     for number, kind in enumerate(KINDS):
         bars = []

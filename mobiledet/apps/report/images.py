@@ -23,6 +23,8 @@ CROWDED = 8
 FOUND, MISSED, NEITHER = (255, 255, 255), (255, 64, 200), (150, 150, 150)
 """Colours of objects: found, missed, and crowds and ignored ones, which are neither."""
 
+OBJECT_COLORS = {"object: found": FOUND, "missed": MISSED, "crowd or ignored": NEITHER}
+
 COLORS: dict[int, Color] = {
     RIGHT: (60, 200, 90),
     KINDS.index(ErrorKind.CLASSIFICATION): (255, 150, 30),
@@ -32,6 +34,8 @@ COLORS: dict[int, Color] = {
     KINDS.index(ErrorKind.BACKGROUND): (235, 60, 50),
 }
 """Colours of detections by the kind of error."""
+
+DETECTION_COLORS = {"detection: right" if kind == RIGHT else KINDS[kind].label: color for kind, color in COLORS.items()}
 
 
 class PageImages:
@@ -58,7 +62,7 @@ class PageImages:
         colors = [MISSED if row in missed else FOUND if objects.counted[row] else NEITHER for row in there.tolist()]
         texts = [matching.names[k] for k in objects.classes[there].tolist()]
         drawn = _draw(read[0], objects.boxes[there] * read[1], texts, colors, FOUND)
-        return f"{self.name(image_id)}, ground truth", jpeg_bytes(drawn)
+        return f"{self.name(image_id)}, ground truth and what {analysis.name} finds", jpeg_bytes(drawn)
 
     def detections(self, analysis: Analysis, image: int) -> tuple[str, bytes] | None:
         """The same of the detections at the threshold, right and wrong ones."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 
 import numpy as np
@@ -10,13 +10,14 @@ from markupsafe import Markup
 
 from mobiledet.apps.report.advice import next_steps
 from mobiledet.apps.report.analysis import Analysis, what_went_wrong, worst_images
-from mobiledet.apps.report.images import COLORS, FOUND, MISSED, NEITHER, PageImages
+from mobiledet.apps.report.images import COLORS, DETECTION_COLORS, MISSED, OBJECT_COLORS, PageImages
 from mobiledet.apps.report.suspects import Suspect, SuspectKind
+from mobiledet.draw.boxes import Color
 from mobiledet.draw.html import Cell, bullets, facts, image_rows, page, render, section, table
 from mobiledet.draw.svg import Bar, Curve, bar_chart, curve_chart, matrix_chart
 from mobiledet.evaluation.curves import THRESHOLDS, calibration, confusion_matrix
-from mobiledet.evaluation.error_analysis import KINDS, PROPERTIES, RIGHT, ErrorKind
-from mobiledet.evaluation.intervals import RECALLS, precision_of
+from mobiledet.evaluation.error_analysis import KINDS, PROPERTIES, ErrorKind
+from mobiledet.evaluation.intervals import RECALLS, Interval, precision_of
 from mobiledet.evaluation.metrics import FIGURE_ROWS
 from mobiledet.structures import IntArray
 from mobiledet.utils.text import count, listing, shorten
@@ -112,13 +113,11 @@ def _figures(analysis: Analysis) -> Markup:
 
 def _figure(analysis: Analysis, name: str, text: str) -> list[Cell]:
     value, sure = getattr(analysis.score.metrics, name), analysis.intervals[name]
-    known = sure is not None and value is not None
-    between = f"{max(0.0, sure.low):.3f} to {min(1.0, sure.high):.3f}" if known and sure else "-"
     return [
         Cell(name, "text"),
         Cell(text, "text soft"),
         Cell("-" if value is None else f"{value:.3f}"),
-        Cell(between, "soft"),
+        Cell(_between(sure if value is not None else None), "soft"),
     ]
 
 
@@ -182,12 +181,11 @@ def _classes(analysis: Analysis) -> Markup:
         right, false, objects = int(counts.right[k]), int(counts.false[k]), int(counts.objects[k])
         if not objects and not false:
             continue
-        both = sure is not None and row["AP"] is not None
         rows.append(
             [
                 Cell(shorten(row["name"], 40), tip=row["name"]),
                 Cell("-" if row["AP"] is None else f"{row['AP']:.3f}"),
-                Cell(f"{max(0.0, sure.low):.3f} to {min(1.0, sure.high):.3f}" if both and sure else "-", "soft"),
+                Cell(_between(sure if row["AP"] is not None else None), "soft"),
                 Cell("-" if row["AP50"] is None else f"{row['AP50']:.3f}"),
                 Cell(f"{objects:,}"),
                 Cell(f"{right:,}"),
@@ -324,18 +322,15 @@ def _worst(analysis: Analysis, images: PageImages) -> Markup:
         f"{count(len(rows), 'image')} with the most mistakes, weighed by their share: ground truth on the left, "
         f"detections from {analysis.threshold:.2f} on on the right."
     )
-    return section("The worst images", about, colour_legend(objects=True), image_rows(rows))
+    return section("The worst images", about, colour_legend({**OBJECT_COLORS, **DETECTION_COLORS}), image_rows(rows))
 
 
-def colour_legend(*, objects: bool = False) -> Markup:
-    """What the colours of detections mean, and with ``objects`` those of ground truth."""
-    keys = [("Objects: found", FOUND), ("missed", MISSED), ("crowd or ignored", NEITHER)] if objects else []
-    keys.append(("Detections: right", COLORS[RIGHT]))
-    keys += [(KINDS[number].label, color) for number, color in COLORS.items() if number != RIGHT]
+def colour_legend(colors: Mapping[str, Color]) -> Markup:
+    """What colours of boxes mean."""
     return render(
-        '<p class="keys soft">{% for name, color in keys %}<span><i class="key" style="background: rgb{{ color }}"></i>'
-        " {{ name }}</span> {% endfor %}</p>",
-        keys=keys,
+        '<p class="keys soft">{% for name, color in colors.items() %}<span><i class="key" style="background: '
+        'rgb{{ color }}"></i> {{ name }}</span> {% endfor %}</p>',
+        colors=colors,
     )
 
 
@@ -361,6 +356,13 @@ def _suspects(analysis: Analysis, images: PageImages, suspects: dict[SuspectKind
         "a table, as COCO results and as predictions for Label Studio, to look through and take over."
     )
     return [section("Suspected label errors", about if blocks else "None.", *blocks)]
+
+
+def _between(sure: Interval | None) -> str:
+    """An interval of a figure; "-" also where all resamples are equal, which happens where there is hardly anything."""
+    if sure is None or sure.high - sure.low < 1e-9:
+        return "-"
+    return f"{max(0.0, sure.low):.3f} to {min(1.0, sure.high):.3f}"
 
 
 def _with_code(text: str) -> Markup:

@@ -14,7 +14,7 @@ from mobiledet.apps.report.page import report_page
 from mobiledet.apps.report.suspects import find_suspects, write_suspects
 from mobiledet.evaluation.scoring import Score
 from mobiledet.utils.files import write_text
-from mobiledet.utils.text import count
+from mobiledet.utils.text import count, short_names
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +57,7 @@ def write_comparison(
         DataError: The images differ.
         MobiledetError: The page can't be written.
     """
-    analyses = [analyse(score, model) for score, model in zip(scores, models, strict=True)]
+    named = zip(scores, models, short_names(models), strict=True)
+    analyses = [analyse(score, model, name=name) for score, model, name in named]
     write_text(page, comparison_page(analyses, PageImages(scores[0].dataset), benchmarks))
     logger.info("comparison: %s", page)

@@ -143,6 +143,8 @@ def test_threshold_and_certainty_have_their_numbers():
     steps = advice(healthy, ENOUGH)
     assert re.search(r"--threshold 0\.\d\d", steps[Rule.THRESHOLD])
     assert "60 images" in steps[Rule.CERTAINTY]
+    assert "sure to about" in steps[Rule.CERTAINTY]
+    assert "sure to about" not in advice(healthy, 10)[Rule.CERTAINTY]
 
 
 def test_without_objects_there_is_nothing_to_say():

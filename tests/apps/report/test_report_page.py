@@ -42,6 +42,13 @@ def test_the_page_stands_alone_and_has_the_figures():
     assert page.count("img") >= 2 * len(worst_images(analysis))
 
 
+def test_a_class_in_few_images_has_no_interval():
+    """Cats are in six images, dogs in four, whatever their number."""
+    cats, dogs = [(image, 1, A) for image in range(1, 7)], [(image, 2, B) for image in (1, 1, 1, 2, 3, 4)]
+    analysis = analysed([*cats, *dogs], [(1, 1, A, 0.9), (2, 1, A, 0.8), (1, 2, B, 0.9)], images=6)
+    assert [sure is not None for sure in analysis.class_intervals] == [True, False, False]
+
+
 EMPTY = truth_of([], images=2)
 NAME = '<b>"cat" & $x$</b>'
 
