@@ -187,16 +187,16 @@ class Group:
     beyond: Interval | None
 
 
-SMALL_SIDE = 16
-"""Pixels of the network's input below which an object is hardly more than one cell of the first feature map."""
+SMALL_SIDES = (16, 32)
+"""Pixels of the network's input below which an object is hardly more than one or two cells of the first feature map."""
 
 _LEAST_LOSS = 0.01
 """A mean loss below this counts as this when others are compared with it."""
 
 _BINS: dict[str, tuple[tuple[float, ...], tuple[str, ...]]] = {
     "size": (
-        (SMALL_SIDE, 32, 64, 128),
-        (f"under {SMALL_SIDE} px", f"{SMALL_SIDE} to 32 px", "32 to 64 px", "64 to 128 px", "128 px and more"),
+        (*SMALL_SIDES, 64, 128),
+        ("under 16 px", "16 to 32 px", "32 to 64 px", "64 to 128 px", "128 px and more"),
     ),
     "shape": ((0.5, 2), ("tall, under 1:2", "between", "wide, over 2:1")),
     "overlap": ((0.05, 0.3), ("alone", "overlap up to IoU 0.3", "overlap over IoU 0.3")),

@@ -16,7 +16,7 @@ import numpy as np
 
 from mobiledet.apps.report.analysis import Analysis
 from mobiledet.evaluation.curves import confusion_matrix
-from mobiledet.evaluation.error_analysis import KINDS, SMALL_SIDE, ErrorKind, Group, group_text, object_properties
+from mobiledet.evaluation.error_analysis import KINDS, SMALL_SIDES, ErrorKind, Group, group_text, object_properties
 from mobiledet.evaluation.thresholds import DEFAULT_THRESHOLD
 from mobiledet.utils.text import count
 
@@ -131,9 +131,6 @@ def _share(group: Group) -> str:
 
 
 def _small_objects(analysis: Analysis) -> Advice | None:
-    group = _group(analysis, "size", 0)
-    if group is None or not _costly(group, share=0.1, beyond=1.1):
-        return None
     sizes, resize = analysis.matching.sizes, analysis.score.card.resize
     own = math.sqrt(float(np.median(sizes.prod(axis=1))))
     now = math.sqrt(resize.size[0] * resize.size[1])
@@ -142,21 +139,21 @@ def _small_objects(analysis: Analysis) -> Advice | None:
         return None
     height, width = (32 * max(1, round(side * factor / 32)) for side in resize.size)
     grown = math.sqrt(height * width) / now
-    kept = 1 - _below(analysis, SMALL_SIDE / grown) / group.objects
-    if kept < WORTHWHILE:
-        return None
-    return Advice(
-        Rule.SMALL_OBJECTS,
-        f"{_share(group)} is on the {group.objects:,} objects under {SMALL_SIDE} pixels at this input size: training "
-        f"with `model.input_size={height},{width}` brings {kept:.0%} of them above that, at about {grown**2:.1f} times "
-        "the cost.",
-        group.share * (1 - (analysis.score.metrics.AP or 0.0)),
-    )
-
-
-def _below(analysis: Analysis, side: float) -> int:
-    sides = object_properties(analysis.matching, analysis.score.card.resize, {})["size"]
-    return int((sides[analysis.matching.objects.counted] < side).sum())
+    sides = object_properties(analysis.matching, resize, {})["size"]
+    for place, side in enumerate(SMALL_SIDES):
+        group = _group(analysis, "size", place)
+        if group is None or not _costly(group, share=0.1, beyond=1.1):
+            continue
+        lifted = float((sides[group.mask] * grown >= side).mean())
+        if lifted >= WORTHWHILE:
+            return Advice(
+                Rule.SMALL_OBJECTS,
+                f"{_share(group)} is on the {group.objects:,} small objects ({group.text} at this input size): "
+                f"training with `model.input_size={height},{width}` makes {lifted:.0%} of them larger than {side} "
+                f"px, at about {grown**2:.1f} times the cost.",
+                group.share * (1 - (analysis.score.metrics.AP or 0.0)),
+            )
+    return None
 
 
 def _unlabelled(analysis: Analysis) -> Advice | None:

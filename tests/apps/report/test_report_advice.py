@@ -38,6 +38,11 @@ def small_ones_missed(_):
     return [(CAT, A), (CAT, (200, 200, 20, 20))], [(CAT, A, 0.9)]
 
 
+def rather_small_ones_missed(_):
+    """20 px at half the size of the image; the others are 35."""
+    return [(CAT, (30, 50, 70, 70)), (CAT, (200, 150, 40, 40))], [(CAT, (30, 50, 70, 70), 0.9)]
+
+
 def tiny_ones_missed(_):
     return [(CAT, A), (CAT, (200, 200, 9, 9))], [(CAT, A, 0.9)]
 
@@ -78,7 +83,7 @@ def one_class_never_found(_):
 
 
 CASES = {
-    Rule.SMALL_OBJECTS: (small_ones_missed, {"input_size": (120, 160)}, "60 objects"),
+    Rule.SMALL_OBJECTS: (small_ones_missed, {"input_size": (120, 160)}, "60 small objects"),
     Rule.UNLABELLED: (nothing_labelled, {}, "60 detections"),
     Rule.CONFUSION: (taken_for_the_other, {}, "20 of 60"),
     Rule.LOCALISATION: (too_far_off, {}, "50.0 points"),
@@ -121,6 +126,8 @@ def test_a_larger_input_is_recommended_with_its_gain_and_cost():
     assert "100%" in text
     assert "3.4 times" in text
     assert Rule.SMALL_OBJECTS not in advice(tiny_ones_missed, ENOUGH, input_size=(120, 160))
+    larger = advice(rather_small_ones_missed, ENOUGH, input_size=(120, 160))[Rule.SMALL_OBJECTS]
+    assert "16 to 32 px" in larger
 
 
 @pytest.mark.parametrize(
