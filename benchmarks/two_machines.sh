@@ -21,15 +21,15 @@ ip -n mobiledet-b addr add 10.77.0.2/24 dev vb && ip -n mobiledet-b link set vb 
 export OMP_NUM_THREADS=1 MOBILEDET_PROCESS_TIMEOUT=20
 
 train() { # train LOG WORDS...: on both machines; their exit statuses
-    local log=$1 device=va
+    local log=$1 device=va host=1  # torchrun finds out by the computer's name, which both have, who keeps the rendezvous
     shift
     pids=()
     for n in "${names[@]}"; do
         ip netns exec $n env GLOO_SOCKET_IFNAME=$device "$python" -m torch.distributed.run --nnodes 2 --nproc-per-node 1 \
-            --rdzv-backend c10d --rdzv-endpoint 10.77.0.1:29400 --rdzv-id "$log" --local-addr 10.77.0.$((${#pids[@]} + 1)) \
-            -m mobiledet train "$@" >"$work/$log.$n" 2>&1 &
+            --rdzv-backend c10d --rdzv-endpoint 10.77.0.1:29400 --rdzv-id "$log" --rdzv-conf is_host=$host \
+            --local-addr 10.77.0.$((${#pids[@]} + 1)) -m mobiledet train "$@" >"$work/$log.$n" 2>&1 &
         pids+=($!)
-        device=vb
+        device=vb host=0
     done
 }
 ends() { # their exit statuses, in $statuses: a subshell can't wait for them
