@@ -57,15 +57,16 @@ def assemble(source: ImportedImages, tree: Tree, log: ImportLog, *, progress: bo
 
 
 def _settle_splits(images: list[SourceImage], log: ImportLog) -> dict[str, list[SourceImage]]:
-    """Images by split, each once; "trainval" is split into train and val."""
+    """Images by split, each file once, also by links to it; "trainval" is split into train and val."""
     splits: dict[str, dict[Path, SourceImage]] = defaultdict(dict)
     for image in images:
-        first = splits[image.split].setdefault(image.path, image)
+        file = image.path.resolve() if image.path.is_symlink() else image.path
+        first = splits[image.split].setdefault(file, image)
         if first is image:
             continue
         log.add(Fault.LISTED_TWICE, image.path.name, f"{image.split}, {image.labels}")
         if first.labels != image.labels or first.image_id != image.image_id:
-            first.boxes = first.boxes + image.boxes  # some exporters write one entry for each box
+            first.boxes += image.boxes  # some exporters write one entry for each box
             first.lost += image.lost
             first.numbers += image.numbers
     both = splits.pop("trainval", {})

@@ -143,6 +143,20 @@ def test_links_to_pictures_are_followed(folder, tmp_path: Path) -> None:
     assert record.path.resolve() == tmp_path / "store.jpg"
 
 
+def test_links_to_one_file_are_one_image(folder, tmp_path: Path) -> None:
+    for name, labels in {"a": ROW, "b": ROW, "c": "0 0.2 0.2 0.1 0.1"}.items():
+        folder.yolo(name, labels)
+    for name in ("b.jpg", "c.jpg"):
+        (folder.root / "images" / name).unlink()
+    (folder.root / "images/b.jpg").symlink_to(folder.root / "images/a.jpg")
+    (folder.root / "images/c.jpg").symlink_to("b.jpg")
+    folder.write("data.yaml", "names: [cat]\ntrain: images\n")
+    imported = folder.read()
+    (record,) = imported.splits["train"]
+    assert len(record.target.boxes) == 2
+    assert imported.log.counts[Fault.LISTED_TWICE] == 2
+
+
 @pytest.mark.parametrize(
     ("names", "expected"),
     [
