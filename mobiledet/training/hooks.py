@@ -9,6 +9,7 @@ from typing import Any
 from torch.optim import Optimizer
 
 from mobiledet.data.transforms import Augment
+from mobiledet.evaluation.scoring import Score
 
 Callback = Callable[[Mapping[str, Any]], object]
 
@@ -26,6 +27,7 @@ class Hooks:
             ``weight_decay`` and ``lr_scale``.
         schedule: ``schedule(step, steps)`` in place of the recipe's: the learning rate of a step, as a share of the
             peak.
+        on_best: Called with the score of each best weights so far; of several processes only in the first.
     """
 
     on_step: Callback | None = None
@@ -33,3 +35,4 @@ class Hooks:
     augment: Augment | None = None
     optimizer: Callable[[list[dict[str, Any]], float], Optimizer] | None = None
     schedule: Callable[[int, int], float] | None = None
+    on_best: Callable[[Score], object] | None = None

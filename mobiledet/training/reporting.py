@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from mobiledet.data.coco import CocoDataset
 from mobiledet.data.loader import Batch
-from mobiledet.draw.boxes import draw_comparison, draw_target, image_grid, write_image
+from mobiledet.draw.boxes import draw_comparison, draw_target, image_grid, legend_strip, write_image
 from mobiledet.draw.figures import plot_history
 from mobiledet.runtime.detector import Detector
 from mobiledet.training.distributed import ProcessGroup
@@ -193,17 +193,27 @@ class Reporter:
         ]
         write_image(path, image_grid(drawn, columns=min(4, len(drawn)), cell=drawn[0].shape[:2]))
 
-    def predictions(self, detector: Detector, dataset: CocoDataset, count: int = 12) -> None:
-        """Draw detections over the ground truth of some validation images: ``val_predictions.jpg``."""
+    def predictions(
+        self, detector: Detector, dataset: CocoDataset, threshold: float | None = None, count: int = 12
+    ) -> None:
+        """Draw detections over the ground truth of some validation images: ``val_predictions.jpg``.
+
+        Detections are shown from ``threshold`` on, or from a usual score where there is none.
+        """
         if not self.main:
             return
+        shown = DRAWN_SCORE if threshold is None else threshold
         chosen = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int)
         drawn = []
         for index in np.unique(chosen):
             image = dataset.read(int(index))
-            found = detector(image).above(DRAWN_SCORE)
+            found = detector(image).above(shown)
             drawn.append(draw_comparison(image, dataset[int(index)].target, found, dataset.names))
-        write_image(self.folder / "val_predictions.jpg", image_grid(drawn, columns=min(4, len(drawn)), cell=(300, 360)))
+        sheet = image_grid(drawn, columns=min(4, len(drawn)), cell=(300, 360))
+        why = "a usual score" if threshold is None else "where F1 is best"
+        colours = f"in colours: detections from score {shown:.2f} on, {why}; the colour is the class's"
+        legend = legend_strip([((255, 255, 255), "ground truth"), (None, colours)], sheet.shape[1])
+        write_image(self.folder / "val_predictions.jpg", np.concatenate([sheet, legend]))
 
     def finish(self, progress: Progress, title: str) -> None:
         """Draw the curves and close files."""

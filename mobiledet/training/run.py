@@ -23,7 +23,7 @@ from mobiledet.data.transforms import TrainTransform
 from mobiledet.errors import CheckpointError, DataError, WorkerError
 from mobiledet.evaluation.metrics import Metrics, score_detections
 from mobiledet.evaluation.predictions import checkpoint_record, metrics_record
-from mobiledet.evaluation.scoring import most_counted
+from mobiledet.evaluation.scoring import Score, most_counted
 from mobiledet.evaluation.thresholds import best_threshold
 from mobiledet.models.build import build_detector
 from mobiledet.models.distributed import synchronise_norms
@@ -411,22 +411,25 @@ class Run:
             return row
         progress.best_ap, progress.best_epoch, progress.scorings_since_best = metrics.AP, progress.epoch + 1, 0
         with self.processes.together():
-            self._save_best(metrics, threshold)
-            self.reporter.predictions(detector, self.val)
+            record = self._save_best(metrics, threshold)
+            self.reporter.predictions(detector, self.val, threshold)
+            if record is not None and self.hooks.on_best is not None:
+                self.hooks.on_best(Score(metrics, threshold, results, record, self.val, detector.card, {}))
         return row
 
-    def _save_best(self, metrics: Metrics | None, threshold: float | None = None) -> None:
+    def _save_best(self, metrics: Metrics | None, threshold: float | None = None) -> dict[str, Any] | None:
+        """Save the weights and their figures; gives the content of metrics.json, in the first process."""
         if not self.processes.is_first:
-            return
+            return None
         path = self.folder / "best.pt"
         content = {**self._identity(), "model": self._scored_weights(), "ema": None, "epoch": self.progress.epoch + 1}
         content["threshold"] = threshold
         save_checkpoint(path, content)
-        if metrics is not None:
-            write_json(
-                self.folder / "metrics.json",
-                metrics_record(metrics, threshold, checkpoint_record(path, self.config.plain())),
-            )
+        if metrics is None:
+            return None
+        record = metrics_record(metrics, threshold, checkpoint_record(path, self.config.plain()))
+        write_json(self.folder / "metrics.json", record)
+        return record
 
     def _detector(self) -> Detector:
         """The weights that count, in a model of their own, so that scoring can't disturb training."""

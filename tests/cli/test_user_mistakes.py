@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+from pages import Page
 from programs import Finished, mobiledet, mobiledet_in_process, process_state_kept
 
 from mobiledet.data.faults import Fault
@@ -418,6 +419,10 @@ def test_data_that_moved_is_named_with_data_root() -> None:
 def test_a_finished_run_ends_with_what_it_is_worth_and_the_next_commands() -> None:
     finished = mobiledet_in_process("train", *ON_DATA.split(), "train.output=my runs")
     assert finished.status == 0, finished.stderr
+    page = Page(Path("my runs/tiny/1/report.html").read_text())
+    page.check_alone()
+    record = json.loads(Path("my runs/tiny/1/metrics.json").read_text())
+    assert f"{record['AP']:.3f}" in page.text
     scored = mobiledet_in_process("eval", "my runs/tiny/1", "--workers", 0, "--threads", 1)
     table = scored.stdout[scored.stdout.index("\nclass ") + 1 :].partition("best F1")[0]
     assert table.splitlines()[0].split() == ["class", "AP", "AP50", "boxes"]
@@ -428,6 +433,7 @@ def test_a_finished_run_ends_with_what_it_is_worth_and_the_next_commands() -> No
     assert last == ["run folder: my runs/tiny/1", f"next: {commands[0]}", f"      {commands[1]}"]
     alone = mobiledet_in_process("train", *ON_DATA.split(), "data.val_split=none")
     assert alone.stdout.startswith("run folder: runs/tiny/1\nnext: "), "there is nothing to score on"
+    assert not Path("runs/tiny/1/report.html").exists()
 
 
 def test_the_good_bench_is_good() -> None:

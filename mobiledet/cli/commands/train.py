@@ -13,14 +13,22 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import shlex
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mobiledet.cli.common import UsageError, existing, print_lines, recipe
+from mobiledet.errors import MobiledetError
 from mobiledet.utils.machine import share_cores
 from mobiledet.utils.processes import process_rank
+
+if TYPE_CHECKING:
+    from mobiledet.evaluation.scoring import Score
+
+logger = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     rank, size = process_rank()
     share_cores()
     from mobiledet.config import apply_overrides, load_config
+    from mobiledet.training.hooks import Hooks
     from mobiledet.training.launch import launch
     from mobiledet.training.start import recorded_config, resume_run, start_run
 
@@ -54,13 +63,31 @@ def run(arguments: argparse.Namespace) -> int:
         devices = apply_overrides(recorded_config(resumed), asked).train.devices
     if size == 1 and devices > 1:
         return launch(devices, words if resumed is None else [*words, "--resume", str(resumed)])
+    best: list[Score] = []
+
+    def keep(score: Score) -> None:
+        best[:] = [score]
+
+    hooks = Hooks(on_best=keep)
     if resumed is None:
-        folder, status = start_run(config)
+        folder, status = start_run(config, hooks=hooks)
     else:
-        folder, status = resumed, resume_run(resumed, words)
+        folder, status = resumed, resume_run(resumed, words, hooks=hooks)
     if status == 0 and rank == 0:
+        for score in best:  # none where the best weights are older than this process
+            _write_report(score, folder)
         print_lines(_result(folder))
     return status
+
+
+def _write_report(score: Score, folder: Path) -> None:
+    """Write report.html into the run folder; a run that is finished stays so where that fails."""
+    from mobiledet.apps.report.write import write_report
+
+    try:
+        write_report(score, str(folder), page=folder / "report.html")
+    except (MobiledetError, KeyboardInterrupt) as error:
+        logger.warning("no report is written: %s", str(error) or "stopped")
 
 
 def _result(folder: Path) -> Iterator[str]:
