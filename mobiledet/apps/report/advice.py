@@ -283,7 +283,7 @@ def _threshold(analysis: Analysis) -> Advice | None:
         int(v.sum()) for v in (analysis.counts.right, analysis.counts.false, analysis.counts.objects)
     )
     place = round(100 * DEFAULT_THRESHOLD)
-    usual = f"; at {DEFAULT_THRESHOLD:g} it were {analysis.curves.recall[place]:.0%} of the objects"
+    usual = f"; at {DEFAULT_THRESHOLD:g}, {analysis.curves.recall[place]:.0%} of the objects would be"
     return Advice(
         Rule.THRESHOLD,
         f"Show detections from {analysis.threshold:.2f} on (`--threshold {analysis.threshold:.2f}` of predict and "

@@ -8,7 +8,7 @@ from pathlib import PurePath
 import numpy as np
 from markupsafe import Markup
 
-from mobiledet.apps.report.advice import next_steps
+from mobiledet.apps.report.advice import FEW_IMAGES, next_steps
 from mobiledet.apps.report.analysis import Analysis, what_went_wrong, worst_images
 from mobiledet.apps.report.images import COLORS, DETECTION_COLORS, MISSED, OBJECT_COLORS, PageImages
 from mobiledet.apps.report.suspects import Suspect, SuspectKind
@@ -102,12 +102,14 @@ def _figures(analysis: Analysis) -> Markup:
     head = ["", "average precision", "AP", "95 % interval", "", "average recall", "AR", "95 % interval"]
     kinds = ["", "text", "", "", "text", "text", "", ""]
     images, sure = analysis.score.metrics.images, analysis.intervals["AP"]
-    text = f"The set has {count(images, 'image')}." + (
-        f" Another {images:,} images of the same kind would give an AP within about {sure.half:.3f} of this one, "
-        "nineteen times out of twenty."
-        if sure is not None
-        else " That is too few, or too little in them, to say how sure the figures are."
-    )
+    text = f"The set has {count(images, 'image')}. "
+    if sure is None or images < FEW_IMAGES:
+        text += "That is too few, or too little in them, to be sure of the figures."
+    else:
+        text += (
+            f"Another {images:,} images of the same kind would give an AP within about {sure.half:.3f} of this one, "
+            "nineteen times out of twenty."
+        )
     return section("The figures", text, table([Cell(t, k) for t, k in zip(head, kinds, strict=True)], rows))
 
 
