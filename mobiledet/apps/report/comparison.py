@@ -50,7 +50,7 @@ class Difference:
 
 
 def difference(first: Analysis, other: Analysis, name: str = "AP", class_row: int | None = None) -> Difference:
-    """Of one of COCO's figures, or of one class's AP."""
+    """Of one of COCO's figures, or of one class's AP, which is never sure where the class is in few images."""
     values, samples = [], []
     for analysis in (first, other):
         metrics = analysis.score.metrics
@@ -60,6 +60,8 @@ def difference(first: Analysis, other: Analysis, name: str = "AP", class_row: in
     if values[0] is None or values[1] is None:
         return Difference(None, None)
     both, value = min(map(len, samples)), values[1] - values[0]
+    if class_row is not None and first.class_intervals[class_row] is None:  # too few images with this class
+        return Difference(value, None)
     return Difference(value, interval(samples[1][:both] - samples[0][:both], value))
 
 

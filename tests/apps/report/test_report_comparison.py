@@ -56,6 +56,13 @@ def test_a_class_has_its_own_difference():
     first, second = (analyse(made_up_score(truth, results), "x", resamples=60) for results in (without, perfect))
     assert [difference(first, second, class_row=row).value for row in range(3)] == pytest.approx([0, 1, 0], abs=1e-9)
     assert difference(first, second, "AR1").value > 0
+    assert difference(first, second, class_row=1).sure is not None
+    few = truth_of([(1, 1, BOX), (1, 2, FAR), (2, 1, BOX)], images=30)
+    worse, better = (
+        analyse(made_up_score(few, results_of(found)), "x", resamples=60) for found in ([], [(1, 1, BOX, 0.9)])
+    )
+    in_two_images = difference(worse, better, class_row=0)
+    assert (in_two_images.value, in_two_images.sure, in_two_images.kind) == (pytest.approx(0.5, abs=0.01), None, "")
 
 
 def test_images_where_one_finds_what_the_other_misses():
