@@ -4,8 +4,9 @@
 #     sudo benchmarks/two_machines.sh PYTHON DATA [SETTING=VALUE ...]
 #
 # PYTHON has mobiledet installed, DATA is a data set. Needs root and iproute2. The first run is undisturbed; in the second
-# the cable is pulled after the first epoch. Both machines must then end by themselves, and the resumed run must be the
-# first one, bit by bit.
+# the cable is pulled after the first epoch. The trainings must then end by themselves on both machines, and the resumed run
+# must be the first one, bit by bit. torchrun of the machine that was cut off asks for the other until TCP gives up, a
+# quarter of an hour later: it is ended by SIGKILL.
 set -uo pipefail
 python=$1 data=$(realpath "$2")
 shift 2
@@ -46,8 +47,12 @@ train cut "${settings[@]}"
 until grep -q "^epoch 1/" "$work/cut.mobiledet-a" || ! kill -0 "${pids[0]}" 2>/dev/null; do sleep 0.2; done
 ip -n mobiledet-a link set va down
 start=$SECONDS
+for n in "${names[@]}"; do
+    until grep -q "error: another process" "$work/cut.$n" || ((SECONDS - start > 300)); do sleep 0.5; done
+done
+echo "cable pulled, the trainings ended after $((SECONDS - start)) s"
+kill -KILL "${pids[@]}" 2>/dev/null
 ends
-echo "cable pulled, exit statuses:$statuses after $((SECONDS - start)) s"
 grep -h "^\(process\|error\)" "$work"/cut.*
 ip -n mobiledet-a link set va up
 sleep 1
