@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from mobiledet.apps.report.analysis import Analysis
+from mobiledet.apps.report.analysis import Analysis, percent
 from mobiledet.evaluation.curves import confusion_matrix
 from mobiledet.evaluation.error_analysis import KINDS, SMALL_SIDES, ErrorKind, Group, group_text, object_properties
 from mobiledet.evaluation.thresholds import DEFAULT_THRESHOLD
@@ -127,7 +127,7 @@ def _costly(group: Group | None, *, share: float, beyond: float) -> bool:
 
 def _share(group: Group) -> str:
     low, high = (group.sure.low, group.sure.high) if group.sure else (0.0, 1.0)
-    return f"{group.share:.0%} of the lost AP ({low:.0%} to {high:.0%})"
+    return f"{percent(group.share)} of the lost AP ({percent(low)} to {percent(high)})"
 
 
 def _small_objects(analysis: Analysis) -> Advice | None:
@@ -149,7 +149,7 @@ def _small_objects(analysis: Analysis) -> Advice | None:
             return Advice(
                 Rule.SMALL_OBJECTS,
                 f"{_share(group)} is on the {group.objects:,} small objects ({group.text} at this input size): "
-                f"training with `model.input_size={height},{width}` makes {lifted:.0%} of them larger than {side} "
+                f"training with `model.input_size={height},{width}` makes {percent(lifted)} of them larger than {side} "
                 f"px, at about {grown**2:.1f} times the cost.",
                 group.share * (1 - (analysis.score.metrics.AP or 0.0)),
             )
@@ -283,12 +283,12 @@ def _threshold(analysis: Analysis) -> Advice | None:
         int(v.sum()) for v in (analysis.counts.right, analysis.counts.false, analysis.counts.objects)
     )
     place = round(100 * DEFAULT_THRESHOLD)
-    usual = f"; at {DEFAULT_THRESHOLD:g}, {analysis.curves.recall[place]:.0%} of the objects would be"
+    usual = f"; at {DEFAULT_THRESHOLD:g}, {percent(analysis.curves.recall[place])} of the objects would be"
     return Advice(
         Rule.THRESHOLD,
         f"Show detections from {analysis.threshold:.2f} on (`--threshold {analysis.threshold:.2f}` of predict and "
-        f"webcam): there {right / max(1, right + false):.0%} of them are right and {right / objects:.0%} of the "
-        f"objects are found{usual if abs(analysis.threshold - DEFAULT_THRESHOLD) >= 0.1 else ''}.",
+        f"webcam): there {percent(right / max(1, right + false))} of them are right and {percent(right / objects)} of "
+        f"the objects are found{usual if abs(analysis.threshold - DEFAULT_THRESHOLD) >= 0.1 else ''}.",
     )
 
 

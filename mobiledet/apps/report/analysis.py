@@ -171,3 +171,8 @@ def _detection(analysis: Analysis, row: int) -> str:
     if analysis.errors.kinds[row] == KINDS.index(ErrorKind.CLASSIFICATION):
         text += f" on a {matching.names[matching.objects.classes[matching.near[1, row]]]}"
     return text
+
+
+def percent(share: float) -> str:
+    """A share for people: "41 %", and "0.4 %" or "99.6 %" where it would look like none or all."""
+    return f"{100 * share:.0f} %" if share in (0, 1) or 0.01 <= share <= 0.99 else f"{100 * share:.1f} %"

@@ -9,7 +9,7 @@ import numpy as np
 from markupsafe import Markup
 
 from mobiledet.apps.report.advice import FEW_IMAGES, next_steps
-from mobiledet.apps.report.analysis import Analysis, what_went_wrong, worst_images
+from mobiledet.apps.report.analysis import Analysis, percent, what_went_wrong, worst_images
 from mobiledet.apps.report.images import COLORS, DETECTION_COLORS, MISSED, OBJECT_COLORS, PageImages
 from mobiledet.apps.report.suspects import Suspect, SuspectKind
 from mobiledet.draw.boxes import Color
@@ -155,8 +155,8 @@ def _curves(analysis: Analysis) -> Markup:
     ]
     place = min(100, max(0, round(100 * analysis.threshold)))
     at = (
-        f"From {analysis.threshold:.2f} on, {_percent(analysis.curves.precision[place])} of the detections are right "
-        f"and {_percent(analysis.curves.recall[place])} of the objects are found: F1 {analysis.curves.f1[place]:.3f}."
+        f"From {analysis.threshold:.2f} on, {percent(analysis.curves.precision[place])} of the detections are right "
+        f"and {percent(analysis.curves.recall[place])} of the objects are found: F1 {analysis.curves.f1[place]:.3f}."
     )
     mark = (
         (analysis.threshold, f"best F1 at {analysis.threshold:.2f}") if analysis.score.threshold is not None else None
@@ -192,8 +192,8 @@ def _classes(analysis: Analysis) -> Markup:
                 Cell(f"{objects:,}"),
                 Cell(f"{right:,}"),
                 Cell(f"{false:,}"),
-                Cell(_percent(right / (right + false)) if right + false else "-"),
-                Cell(_percent(right / objects) if objects else "-"),
+                Cell(percent(right / (right + false)) if right + false else "-"),
+                Cell(percent(right / objects) if objects else "-"),
                 Cell(f"{2 * right / (right + false + objects):.3f}"),
             ]
         )
@@ -270,15 +270,15 @@ def _groups(analysis: Analysis) -> Markup:
             continue
         whole, rows = sum(group.objects for group in groups), []
         for group in groups:
-            sure = f"{max(0.0, group.sure.low):.0%} to {min(1.0, group.sure.high):.0%}" if group.sure else "-"
+            sure = f"{percent(max(0.0, group.sure.low))} to {percent(min(1.0, group.sure.high))}" if group.sure else "-"
             rows.append(
                 [
                     Cell(group.text),
                     Cell(f"{group.objects:,}"),
-                    Cell(_percent(group.objects / whole)),
-                    Cell(_percent(group.found)),
+                    Cell(percent(group.objects / whole)),
+                    Cell(percent(group.found)),
                     Cell(f"{group.loss:.3f}"),
-                    Cell(_percent(group.share)),
+                    Cell(percent(group.share)),
                     Cell(sure, "soft"),
                 ]
             )
@@ -300,7 +300,7 @@ def _calibration(analysis: Analysis) -> Markup:
         Curve("measured", found.scores.tolist(), found.right.tolist(), "blue", width=1.8, dots=True),
     ]
     rows = [
-        [Cell(f"{score:.2f}"), Cell(_percent(right)), Cell(f"{number:,}")]
+        [Cell(f"{score:.2f}"), Cell(percent(right)), Cell(f"{number:,}")]
         for score, right, number in zip(found.scores, found.right, found.counts.tolist(), strict=True)
     ]
     return section(
@@ -375,7 +375,3 @@ def _with_code(text: str) -> Markup:
         "{% endfor %}",
         parts=parts,
     )
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %" if share in (0, 1) or 0.01 <= share <= 0.99 else f"{100 * share:.1f} %"

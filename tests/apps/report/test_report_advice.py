@@ -123,7 +123,7 @@ def test_a_larger_input_is_recommended_with_its_gain_and_cost():
     """20 px are 10 at 120x160 and 18 at 1.75 times, 224x288; 9 px would still be far below 16."""
     text = advice(small_ones_missed, ENOUGH, input_size=(120, 160))[Rule.SMALL_OBJECTS]
     assert "model.input_size=224,288" in text
-    assert "100%" in text
+    assert "100 %" in text
     assert "3.4 times" in text
     assert Rule.SMALL_OBJECTS not in advice(tiny_ones_missed, ENOUGH, input_size=(120, 160))
     larger = advice(rather_small_ones_missed, ENOUGH, input_size=(120, 160))[Rule.SMALL_OBJECTS]
