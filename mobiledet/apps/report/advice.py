@@ -178,7 +178,7 @@ def _confusion(analysis: Analysis) -> Advice | None:
         return None
     truth, taken = divmod(int(matrix.argmax()), len(matrix))
     number, objects = int(matrix[truth, taken]), int(analysis.counts.objects[truth])
-    if number < 10 or _least_share(number, objects) < 0.05:
+    if number < 5 or _least_share(number, objects) < 0.1:
         return None
     names = analysis.matching.names
     return Advice(
