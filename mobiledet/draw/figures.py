@@ -54,8 +54,8 @@ def plot_history(rows: Sequence[Mapping[str, float | int | None]], path: Path, t
     """Draw the curves of a training run side by side: losses, average precision, learning rate.
 
     Args:
-        rows: One mapping per epoch: ``epoch``, ``lr``, any ``loss/<name>``, ``val/AP`` and ``val/AP50`` (0..1).
-            What is missing, None or not a number is skipped.
+        rows: One mapping per epoch: ``epoch``, ``lr``, any ``loss/<name>`` and, of the validation images,
+            ``val_loss/<name>``, ``val/AP`` and ``val/AP50`` (0..1). What is missing, None or not a number is skipped.
         path: File to write; ``.png``, ``.svg`` or ``.pdf``.
         title: Written above the curves.
 
@@ -69,7 +69,7 @@ def plot_history(rows: Sequence[Mapping[str, float | int | None]], path: Path, t
     def curve(key: str) -> NDArray[np.float64]:
         return np.array([np.nan if (value := row.get(key)) is None else value for row in rows], np.float64)
 
-    losses = list(dict.fromkeys(key for row in rows for key in row if key.startswith("loss/")))
+    losses = list(dict.fromkeys(key for row in rows for key in row if key.startswith(("loss/", "val_loss/"))))
     wanted = {"loss": losses, "average precision": ["val/AP", "val/AP50"], "learning rate": ["lr"]}
     known = {name: {key: curve(key) for key in keys if np.isfinite(curve(key)).any()} for name, keys in wanted.items()}
     panels = {name: curves for name, curves in known.items() if curves}
@@ -87,8 +87,11 @@ def plot_history(rows: Sequence[Mapping[str, float | int | None]], path: Path, t
         for key, values in curves.items():
             given = np.isfinite(values)
             # Points where there are few: measured every so many epochs, or one epoch old.
-            style = "o-" if given.sum() <= 30 else "-"
-            axes.plot(epochs[given], values[given], style, label=key.rpartition("/")[2], markersize=3)
+            style, label = "o-" if given.sum() <= 30 else "-", key.rpartition("/")[2]
+            (line,) = axes.plot(epochs[given], values[given], style, label=label, markersize=3)
+            if key.startswith("val_loss/"):  # in the colour of the training's
+                same = next((other for other in axes.lines if other.get_label() == label), line)
+                line.set(linestyle="--", label=f"{label}, validation", color=same.get_color())
         finite = np.concatenate(list(curves.values()))
         finite = finite[np.isfinite(finite)]
         if name == "loss" and finite.min() > 0 and finite.max() > 10 * finite.min():

@@ -66,20 +66,24 @@ class DetectionModel(nn.Module):
             ValueError: An image or a target has the wrong shape, type or range, a box has no area, a label lies
                 outside ``1..K``, or targets are missing in training mode.
         """
-        batch, geometries = self._batch(images)
-        network_sizes = [geometry.network_size for geometry in geometries]
         if self.training:
             if targets is None:
                 raise ValueError("training mode needs targets; call model.eval() first to detect")
-            fitted = self._fit_targets(targets, geometries)
-            features = self.features(batch)
-            return self.head.loss(features, network_sizes, fitted)
+            return self.losses(images, targets)
+        batch, geometries = self._batch(images)
+        network_sizes = [geometry.network_size for geometry in geometries]
         detections = self.postprocess(self.candidates(batch, network_sizes))
         for detection, geometry in zip(detections, geometries, strict=True):
             if geometry.original_size != geometry.network_size:
                 scale = torch.from_numpy(geometry.scale)
                 detection["boxes"] = detection["boxes"] / scale.to(detection["boxes"].device)
         return detections
+
+    def losses(self, images: Tensor | Sequence[Tensor], targets: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """What `forward` returns in training mode, in either mode: in evaluation mode norms use their statistics."""
+        batch, geometries = self._batch(images)
+        fitted = self._fit_targets(targets, geometries)
+        return self.head.loss(self.features(batch), [geometry.network_size for geometry in geometries], fitted)
 
     def features(self, batch: Tensor) -> dict[str, Tensor]:
         """Feature maps of RGB pixels 0..255 ``(B, 3, H, W)``; normalisation happens here."""

@@ -19,9 +19,10 @@ def batch_share(count: Tensor) -> Tensor:
 
     It is the mean count of all processes. The mean of their gradients, which `DistributedDataParallel` takes, is then
     the gradient of the sum of all losses over the sum of all counts: that of one process with the whole batch. Of all
-    counts together at least 1 is taken.
+    counts together at least 1 is taken. Without gradients (validation, of which each process has its own batches)
+    nothing is exchanged.
     """
-    if not dist.is_initialized():
+    if not dist.is_initialized() or not torch.is_grad_enabled():
         return count.clamp(min=1)
     total = count.detach().clone()
     dist.all_reduce(total)

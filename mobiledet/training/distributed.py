@@ -12,7 +12,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -25,6 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mobiledet.config import Config
 from mobiledet.data.coco import CocoDataset
+from mobiledet.data.loader import Batches, DetectionImages, SampleKey, in_order
 from mobiledet.errors import (
     ConfigError,
     DataError,
@@ -37,7 +38,7 @@ from mobiledet.errors import (
 )
 from mobiledet.evaluation.predictions import predict_dataset
 from mobiledet.runtime.detector import Detector
-from mobiledet.runtime.pytorch import choose_device
+from mobiledet.runtime.pytorch import PyTorchBackend, choose_device
 from mobiledet.utils.machine import read_text, usable_cores
 from mobiledet.utils.processes import process_rank
 
@@ -255,16 +256,18 @@ class ProcessGroup:
 
 def predict_together(
     processes: ProcessGroup,
-    detector: Detector,
+    backend: PyTorchBackend,
     dataset: CocoDataset,
     *,
     batch_size: int,
     workers: int,
     go_on: Callable[[], bool],
-) -> list[dict[str, Any]]:
-    """COCO results of a whole data set in the first process; those of one's own part in the others.
+) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    """COCO results of a whole data set, and its mean losses.
 
-    Every process takes whole batches: the same images together as in one process, whose results are the same.
+    Every process takes whole batches: the same images together as in one process, whose results are the same. They are
+    those of the whole data set in the first process, and of one's own part in the others; the losses are everywhere
+    those of the whole, without augmentation and in evaluation mode. Random numbers that a loss draws don't count.
 
     Raises:
         DataError: An image can't be read.
@@ -276,6 +279,7 @@ def predict_together(
     results: list[dict[str, Any]] = []
     with processes.together():
         if mine:
+            detector = Detector(backend)
             results = predict_dataset(
                 detector,
                 detector.names,
@@ -284,8 +288,40 @@ def predict_together(
                 workers=workers if len(mine) > SMALL_SPLIT else 0,
                 on_batch=lambda _: go_on(),
             )
+        losses = _losses(
+            backend, dataset, in_order(count, batch_size)[processes.rank :: processes.size], workers, go_on
+        )
     place = {dataset.image_id(index): index for index in range(count)}
-    return sorted(itertools.chain(*processes.gather(results)), key=lambda found: place[found["image_id"]])
+    found = sorted(itertools.chain(*processes.gather(results)), key=lambda result: place[result["image_id"]])
+    # In the order of the data set, so that sums are rounded as those of one process.
+    parts = [part for row in itertools.zip_longest(*processes.gather(losses)) for part in row if part is not None]
+    means = {name: sum(part[name] for part in parts) / count for name in (parts[0] if parts else ())}
+    return found, processes.share(means)
+
+
+def _losses(
+    backend: PyTorchBackend,
+    dataset: CocoDataset,
+    batches: list[list[SampleKey]],
+    workers: int,
+    go_on: Callable[[], bool],
+) -> list[dict[str, float]]:
+    """Losses of each batch, times its number of images."""
+    model, device = backend.model, backend.device
+    sums: list[dict[str, float]] = []
+    devices = [device] if device.type == "cuda" else []
+    reader = Batches(
+        DetectionImages(dataset, resize=model.resize),
+        batches,
+        workers=workers if sum(map(len, batches)) > SMALL_SPLIT else 0,
+    )
+    with torch.random.fork_rng(devices=devices), torch.no_grad(), closing(reader):
+        for batch in reader:
+            losses = model.losses(batch.images_on(device), batch.target_tensors(device))
+            sums.append({name: len(batch.targets) * loss.item() for name, loss in losses.items()})
+            if not go_on():
+                break
+    return sums
 
 
 def local_size() -> int:

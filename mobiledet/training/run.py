@@ -386,10 +386,11 @@ class Run:
                 with self.processes.together():
                     self._save_best(None)
             return row
-        detector = self._detector()
-        results = predict_together(
+        backend = self._scored_model()
+        detector = Detector(backend)
+        results, losses = predict_together(
             self.processes,
-            detector,
+            backend,
             self.val,
             batch_size=min(MAX_PREDICTION_BATCH, schedule.batch_size),
             workers=min(self.config.data.workers, 2),
@@ -406,6 +407,7 @@ class Run:
         metrics = self.processes.share(figures)
         assert metrics is not None
         row |= {f"val/{name}": getattr(metrics, name) for name in COCO_FIGURES}
+        row |= {f"val_loss/{name}": value for name, value in losses.items()}
         if metrics.AP is not None and progress.best_ap is not None and progress.best_ap >= metrics.AP:
             progress.scorings_since_best += 1
             return row
@@ -431,14 +433,14 @@ class Run:
         write_json(self.folder / "metrics.json", record)
         return record
 
-    def _detector(self) -> Detector:
+    def _scored_model(self) -> PyTorchBackend:
         """The weights that count, in a model of their own, so that scoring can't disturb training."""
         # Its fresh weights, thrown away at once, must not draw from the generator whose state a resume restores.
         with torch.random.fork_rng(devices=[]):
             model = build_detector(self.config.model, weights_follow=True)
         model.load_state_dict(self.processes.copy_first(self._scored_weights()))
         imitate_int8(model, trained_ranges(self.model))
-        return Detector(PyTorchBackend(model, model_card(model, self.train.names), device=self.trainer.device))
+        return PyTorchBackend(model, model_card(model, self.train.names), device=self.trainer.device)
 
     def _scored_weights(self) -> dict[str, Tensor]:
         """The averaged weights, or the model's own where nothing is averaged."""

@@ -28,6 +28,10 @@ def history(epochs: int) -> list[dict[str, float | int | None]]:
         history(1),
         history(40),
         [{"epoch": 1, "loss/total": 2.5}],
+        [
+            {"epoch": 1, "loss/total": 2.5, "val_loss/total": 3.5},
+            {"epoch": 2, "loss/total": 1.5, "val_loss/total": 2.0},
+        ],
         [{"loss/total": 0.0, "val/AP": 0.0, "val/AP50": 0.0}, {"lr": float("inf"), "loss/total": None}],
         [{"epoch": 3, "lr": 0.0, "loss/total": -1.0}, {"epoch": 4, "loss/total": 100.0}],
     ],

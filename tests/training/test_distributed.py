@@ -200,7 +200,7 @@ def test_a_training_that_ends_in_int8_is_that_of_one_process(words, tmp_path):
     _, recipe, *overrides = words(tmp_path / "one")
     start_run(apply_overrides(load_config(recipe), [*overrides, *settings]))
     one, two = (tmp_path / output / "tiny" / "1" for output in ("one", "two"))
-    for key in ("loss/classification", "loss/box"):
+    for key in ("loss/classification", "loss/box", "val_loss/box"):
         values = [[float(row[key]) for row in read_csv(folder / "results.csv")] for folder in (one, two)]
         assert values[0] == pytest.approx(values[1], rel=0.005)
     ranges = [load_checkpoint(folder / "best.pt")["ranges"] for folder in (one, two)]

@@ -16,7 +16,10 @@ from PIL import Image
 import mobiledet.training.run as fit_module
 import mobiledet.training.start as launch
 from mobiledet.config import config_from_plain, config_hash
+from mobiledet.data.loader import DetectionImages, collate, in_order
+from mobiledet.data.opening import open_data
 from mobiledet.errors import CheckpointError, ConfigError, DataError, TrainingError
+from mobiledet.runtime.pytorch import open_checkpoint
 from mobiledet.training.start import resume_run, start_run
 from mobiledet.utils.files import create_run_folder, file_digest, lock_run_folder
 from mobiledet.weights.checkpoint import _digest, load_checkpoint, previous_path
@@ -119,10 +122,10 @@ def test_runs_repeat_exactly(whole_runs, recipe):
     assert outcome(folder) == expected
 
 
-@pytest.mark.parametrize("moment", range(1, 15))
+@pytest.mark.parametrize("moment", range(1, 17))
 def test_stopped_once_anywhere(whole_runs, stop_after, moment):
     config, expected, looks = whole_runs["plain"]
-    assert looks == 14  # so that the moments cover the run: 2 epochs of 3 steps, before, in and after scoring
+    assert looks == 16  # so that the moments cover the run: 2 epochs of 3 steps, before, in and after scoring
     stop_after(moment)
     folder, status = start_run(config)
     assert status == (130 if moment < looks else 0)
@@ -140,7 +143,7 @@ def test_the_command_to_continue_with_can_be_pasted(tiny_config, tiny_shapes, tm
     assert shlex.split(caplog.messages[-1])[-4:] == ["mobiledet", "train", "--resume", str(folder)]
 
 
-@pytest.mark.parametrize(("recipe", "looks"), [("accumulated", 4), ("quantized", 4), ("two stages", 7)])
+@pytest.mark.parametrize(("recipe", "looks"), [("accumulated", 5), ("quantized", 5), ("two stages", 8)])
 def test_stopped_again_and_again(whole_runs, stop_after, recipe, looks):
     config, expected, _ = whole_runs[recipe]
     stop_after(1)
@@ -248,6 +251,22 @@ def test_what_a_run_leaves_behind(tiny_shapes, tiny_config, tmp_path):
     assert metrics["AP"] == pytest.approx(max(float(row["val/AP"]) for row in scored))
     assert metrics["images"] == 4
     assert len(metrics["per_class"]) == 8
+
+
+@pytest.mark.parametrize("recipe", ["plain", "quantized"])
+def test_validation_losses_are_those_of_the_weights_that_are_scored(tiny_shapes, tiny_config, tmp_path, recipe):
+    config = tiny_config(tiny_shapes, f"train.output={tmp_path}", "schedule.val_every=2", *RECIPES[recipe])
+    folder, _ = start_run(config)
+    first, last = rows(folder)
+    assert first["val_loss/box"] == ""
+    model, val = open_checkpoint(folder / "best.pt").model, open_data(config.data).val
+    images = DetectionImages(val, resize=model.resize)
+    (keys,) = in_order(len(val), 4)
+    batch = collate([images[key] for key in keys])
+    with torch.no_grad():
+        expected = model.losses(batch.images, batch.target_tensors())
+    for name, value in expected.items():
+        assert float(last[f"val_loss/{name}"]) == pytest.approx(value.item(), rel=1e-4)
 
 
 @pytest.mark.parametrize("ema_decay", [0, 0.999])
