@@ -46,7 +46,7 @@ dd { margin: 0; }
 figure { margin: 0; break-inside: avoid; } figure img { width: 100%; height: auto; display: block; }
 figcaption { font-size: 13px; padding: .3rem 0; }
 @media print { body { max-width: none; margin: 0; } .wide { overflow: visible; } svg { min-width: 0; }
-  table { white-space: normal; } h2 { break-after: avoid; } }
+  table { white-space: normal; overflow-wrap: break-word; font-size: 12px; } h2, h3 { break-after: avoid; } }
 {{ style }}
 </style>
 </head>
