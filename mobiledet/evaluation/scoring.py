@@ -33,7 +33,7 @@ class Score:
         record: The content of metrics.json: figures, threshold, and exactly which model they belong to.
         dataset: The images it was scored on.
         card: What the model says about itself.
-        brightness: Mean grey level, 0..255, of each image by its id.
+        brightness: Mean grey level, 0..255, of each image by its id; empty where it wasn't measured.
     """
 
     metrics: Metrics
@@ -75,6 +75,7 @@ def score_model(
     threads: int = 0,
     device: str = "auto",
     labels: str | Path | Sequence[str] | None = None,
+    brightness: bool = False,
 ) -> Score:
     """Score a checkpoint or an exported model.
 
@@ -89,6 +90,7 @@ def score_model(
         threads: Processor threads; 0 takes all cores.
         device: Of PyTorch, or a provider of the exported model's runtime.
         labels: Names of the classes of a ``.tflite`` file that mobiledet didn't write.
+        brightness: Measure that of the images, for a report.
 
     Raises:
         MobiledetError: The model or the data can't be used, or they have no class in common.
@@ -99,10 +101,10 @@ def score_model(
     if limit is not None:
         dataset = dataset.first(limit)
     logger.info("%s", "\n".join(filter(None, (dataset.report.summary(), dataset.describe("scored on")))))
-    brightness: dict[int, float] = {}
+    levels: dict[int, float] = {}
 
     def measure(image_ids: Sequence[int], images: Sequence[ImageArray]) -> None:
-        brightness.update((key, float(image[::4, ::4].mean())) for key, image in zip(image_ids, images, strict=True))
+        levels.update((key, float(image[::4, ::4].mean())) for key, image in zip(image_ids, images, strict=True))
 
     with progress_bar(total=len(dataset), unit="img") as bar:
         results = predict_dataset(
@@ -112,7 +114,7 @@ def score_model(
             batch_size=batch_size if exported is None else detector.card.batch or batch_size,
             workers=workers if exported is None else None,
             on_batch=bar.update,
-            on_images=measure,
+            on_images=measure if brightness else None,
         )
     truth = dataset.coco_json()
     most = max_detections or most_counted(detector.card.max_detections)
@@ -124,4 +126,4 @@ def score_model(
         else model_record(str(exported), detector)
     )
     record = metrics_record(metrics, threshold, which)
-    return Score(metrics, threshold, results, record, dataset, detector.card, brightness)
+    return Score(metrics, threshold, results, record, dataset, detector.card, levels)

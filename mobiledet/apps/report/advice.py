@@ -130,6 +130,11 @@ def _share(group: Group) -> str:
     return f"{percent(group.share)} of the lost AP ({percent(low)} to {percent(high)})"
 
 
+def _lost_ap(analysis: Analysis, group: Group) -> float:
+    """How much AP is lost on a group."""
+    return group.share * (1 - (analysis.score.metrics.AP or 0.0))
+
+
 def _small_objects(analysis: Analysis) -> Advice | None:
     sizes, resize = analysis.matching.sizes, analysis.score.card.resize
     own = math.sqrt(float(np.median(sizes.prod(axis=1))))
@@ -151,7 +156,7 @@ def _small_objects(analysis: Analysis) -> Advice | None:
                 f"{_share(group)} is on the {group.objects:,} small objects ({group.text} at this input size): "
                 f"training with `model.input_size={height},{width}` makes {percent(lifted)} of them larger than {side} "
                 f"px, at about {grown**2:.1f} times the cost.",
-                group.share * (1 - (analysis.score.metrics.AP or 0.0)),
+                _lost_ap(analysis, group),
             )
     return None
 
@@ -231,7 +236,7 @@ def _overlapping(analysis: Analysis) -> Advice | None:
         Rule.OVERLAPPING,
         f"{_share(group)} is on the {group.objects:,} objects that overlap another one by IoU 0.3 or more; suppression "
         f"may remove their boxes: try `model.postprocess.iou_threshold=0.7` (now {now:.2g}).",
-        group.share * (1 - (analysis.score.metrics.AP or 0.0)),
+        _lost_ap(analysis, group),
     )
 
 
@@ -243,7 +248,7 @@ def _at_border(analysis: Analysis) -> Advice | None:
         Rule.AT_BORDER,
         f"{_share(group)} is on the {group.objects:,} objects that the image's border cuts: `data.augment.crop=0.5` "
         f"(now {now:g}) shows training more of these.",
-        group.share * (1 - (analysis.score.metrics.AP or 0.0)),
+        _lost_ap(analysis, group),
     )
 
 
@@ -255,7 +260,7 @@ def _dark(analysis: Analysis) -> Advice | None:
         Rule.DARK,
         f"{_share(group)} is on the {group.objects:,} objects in dark images: `data.augment.color=0.8` (now {now:g}) "
         "varies brightness more, and more dark images in training help further.",
-        group.share * (1 - (analysis.score.metrics.AP or 0.0)),
+        _lost_ap(analysis, group),
     )
 
 

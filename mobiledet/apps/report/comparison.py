@@ -201,9 +201,11 @@ def _classes(analyses: Sequence[Analysis]) -> Markup:
 
 
 def _cost(analyses: Sequence[Analysis], benchmarks: Sequence[Mapping[str, Any]]) -> Markup:
-    rows = []
+    rows, sizes = [], set()
     for analysis in analyses:
         card, timed = analysis.score.card, timing_of(analysis, benchmarks)
+        if timed.get("first_size") is not None:
+            sizes.add(str(timed["first_size"]))
         times = timed.get("times", {}).get(timed.get("first_size"), {})
         peak = timed.get("peak_mib")
         rows.append(
@@ -220,7 +222,6 @@ def _cost(analyses: Sequence[Analysis], benchmarks: Sequence[Mapping[str, Any]])
             ]
         )
     head = ("model", "AP", "input", "precision", "GMACs", "file MiB", "median ms", "p95 ms", "peak MiB")
-    sizes = {str(timing_of(analysis, benchmarks).get("first_size")) for analysis in analyses} - {"None"}
     text = f"Times are from mobiledet benchmark, for images of {', '.join(sorted(sizes))}." if sizes else _NO_TIMES
     return section("Accuracy and cost", table([Cell(text) for text in head], rows), text)
 

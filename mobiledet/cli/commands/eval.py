@@ -102,6 +102,7 @@ def run(arguments: argparse.Namespace) -> None:
             threads=arguments.threads,
             device=arguments.device,
             labels=arguments.labels if not several or takes_labels(name) else None,
+            brightness=not several and arguments.report is not None,
         )
         scores.append(score)
         if several:
