@@ -118,7 +118,7 @@ class _Writer:
             x = self._layers(x, layer)
             if name in self.net.backbone.outputs:  # type: ignore[operator]
                 maps.append(x)
-        for pair in head.extra_layers.pairs:
+        for pair in head.extra_layers.pairs:  # type: ignore[union-attr]
             x = self._layers(x, pair)
             maps.append(x)
         # All convolutions first: edgetpu_compiler gives the processor all that follows what the Edge TPU can't do.

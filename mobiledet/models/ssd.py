@@ -23,7 +23,7 @@ from mobiledet.models.base import (
 )
 from mobiledet.models.distributed import batch_share
 from mobiledet.models.layers import ConvNormAct, DepthwiseSeparable, LayerStyle
-from mobiledet.ops.anchors import AnchorSetting, grid_anchors
+from mobiledet.ops.anchors import AnchorSetting, AnchorShape, feature_map_sizes, grid_anchors
 from mobiledet.ops.boxes import CROWD_COVERAGE, clip_boxes, decode_boxes, encode_boxes, pairwise_coverage, pairwise_iou
 from mobiledet.ops.matching import BACKGROUND, match_anchors
 from mobiledet.ops.sampling import hard_negatives
@@ -39,13 +39,60 @@ MIN_EXTRA_CHANNELS = 16
 _ANCHORS = ("aspect_ratios", "scale_min", "scale_max", "reduce_lowest", "lowest_scale")
 
 
-class _SSDFamily(BaseHeadConfig):
-    """What SSD and SSDLite have in common."""
+class SSDFamily(BaseHeadConfig):
+    """Scores and losses of heads that predict from every anchor of every map at once."""
+
+    quantizable: ClassVar[bool] = True
+
+    scores: Literal["sigmoid", "softmax"] = "sigmoid"
+    """One independent sigmoid per class, or a softmax over the classes and background."""
+    match_iou: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    negative_ratio: PositiveFloat = 3.0
+    """Hard negatives per matched anchor that enter the classification loss."""
+    box_loss_weight: PositiveFloat = 1.0
+
+    def build(
+        self,
+        backbone: Backbone,
+        settings: BaseBackboneConfig,
+        *,
+        image_size: Size,  # noqa: ARG002 - anchors are shares of any size
+        num_classes: int,
+    ) -> SSDHead:
+        """The head with fresh weights."""
+        layers = self.build_layers([info.channels for info in backbone.feature_info], settings)
+        return SSDHead(self, extra_layers=layers, num_classes=num_classes, style=settings.style)
+
+    def build_layers(self, in_channels: Sequence[int], settings: BaseBackboneConfig) -> MapLayers:
+        """Everything between the backbone's maps, of so many channels, and the predictors."""
+        raise NotImplementedError
+
+    def predictor_layers(self, channels: int, style: LayerStyle) -> list[nn.Module]:  # noqa: ARG002
+        """What a predictor has before its last convolution."""
+        return []
+
+    def anchor_shapes(self) -> list[list[AnchorShape]]:
+        """Shapes of the anchors at each location, a list per map."""
+        raise NotImplementedError
+
+    @property
+    def anchor_iou(self) -> float:
+        """Overlap from which an anchor is one of an object."""
+        return self.match_iou
+
+    def anchor_maps(self, network_size: Size, image_size: Size) -> list[Tensor]:  # noqa: ARG002
+        """Its anchors ``(rows, columns, n, 4)`` of each map."""
+        shapes = self.anchor_shapes()
+        sizes = feature_map_sizes(self.strides, len(shapes), network_size)
+        return [grid_anchors(s, size, network_size).view(*size, -1, 4) for s, size in zip(shapes, sizes, strict=True)]
+
+
+class _FormulaConfig(SSDFamily):
+    """What SSD and SSDLite have in common: the extra maps, and anchors by SSD's formula."""
 
     strides: ClassVar[tuple[int, ...]] = (16, 32)
     dictated: ClassVar[tuple[str, ...]] = ("extra_channels", "scores", *_ANCHORS)
     flexible: ClassVar[tuple[str, ...]] = _ANCHORS
-    quantizable: ClassVar[bool] = True
     depthwise: ClassVar[bool]
 
     extra_channels: tuple[tuple[PositiveInt, PositiveInt], ...] = ((256, 512), (128, 256), (128, 256), (64, 128))
@@ -59,60 +106,31 @@ class _SSDFamily(BaseHeadConfig):
     """Three boxes instead of six on the highest-resolution map, which has many locations (TensorFlow's choice)."""
     lowest_scale: Annotated[float, Field(gt=0, le=1)] | None = None
     """Size of the square among those three; None for half of ``scale_min``. TensorFlow's is 0.1 whatever scale_min."""
-    scores: Literal["sigmoid", "softmax"] = "sigmoid"
-    """One independent sigmoid per class, or a softmax over the classes and background."""
-    match_iou: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    negative_ratio: PositiveFloat = 3.0
-    """Hard negatives per matched anchor that enter the classification loss."""
-    box_loss_weight: PositiveFloat = 1.0
 
     @model_validator(mode="after")
-    def _check(self) -> _SSDFamily:
+    def _check(self) -> _FormulaConfig:
         if self.scale_min >= self.scale_max:
             raise ValueError(f"scale_min {self.scale_min} must be below scale_max {self.scale_max}")
         if not self.extra_channels or not self.aspect_ratios:
             raise ValueError("extra_channels and aspect_ratios must not be empty")
         return self
 
-    def build(
-        self,
-        backbone: Backbone,
-        settings: BaseBackboneConfig,
-        *,
-        image_size: Size,  # noqa: ARG002 - anchors are shares of any size
-        num_classes: int,
-    ) -> SSDHead:
-        """The head with fresh weights."""
-        in_channels = [info.channels for info in backbone.feature_info]
+    def build_layers(self, in_channels: Sequence[int], settings: BaseBackboneConfig) -> MapLayers:
+        """The pairs of convolutions that grow the extra maps."""
         channels = [
             (settings.scaled(squeeze, MIN_EXTRA_CHANNELS), settings.scaled(expand, MIN_EXTRA_CHANNELS))
             for squeeze, expand in self.extra_channels
         ]
-        extra_layers = ExtraLayers(
-            in_channels=in_channels[-1], channels=channels, depthwise=self.depthwise, style=settings.style
-        )
-        return SSDHead(
-            self, in_channels=in_channels, extra_layers=extra_layers, num_classes=num_classes, style=settings.style
-        )
+        return ExtraLayers(in_channels=in_channels, channels=channels, depthwise=self.depthwise, style=settings.style)
 
-    def anchor_setting(self) -> AnchorSetting:
-        """What decides over the anchors, apart from the input's size."""
-        return AnchorSetting(
-            strides=self.strides,
-            num_maps=len(self.strides) + len(self.extra_channels),
-            **{name: getattr(self, name) for name in _ANCHORS},
-        )
+    def predictor_layers(self, channels: int, style: LayerStyle) -> list[nn.Module]:
+        """None in SSD, a 3x3 depthwise one in SSDLite."""
+        return [ConvNormAct(channels, channels, kernel_size=3, groups=channels, style=style)] if self.depthwise else []
 
-    @property
-    def anchor_iou(self) -> float:
-        """Overlap from which an anchor is one of an object."""
-        return self.match_iou
-
-    def anchor_maps(self, network_size: Size, image_size: Size) -> list[Tensor]:  # noqa: ARG002
-        """Its anchors ``(rows, columns, n, 4)`` of each map."""
-        setting = self.anchor_setting()
-        maps = zip(setting.shapes(), setting.map_sizes(network_size), strict=True)
-        return [grid_anchors(shapes, size, network_size).view(*size, -1, 4) for shapes, size in maps]
+    def anchor_shapes(self) -> list[list[AnchorShape]]:
+        """SSD's; see `AnchorSetting`."""
+        num_maps = len(self.strides) + len(self.extra_channels)
+        return AnchorSetting(num_maps=num_maps, **{name: getattr(self, name) for name in _ANCHORS}).shapes()
 
     def anchor_changes(self) -> list[dict[str, Any]]:
         """Another minimum scale, all anchors on the highest-resolution map or three, one more aspect ratio."""
@@ -121,21 +139,35 @@ class _SSDFamily(BaseHeadConfig):
         return scales + [{"aspect_ratios": ratios} for ratios in with_another(self.aspect_ratios, TRIED_RATIOS)]
 
 
-class SSDConfig(_SSDFamily):
+class SSDConfig(_FormulaConfig):
     """SSD head (Liu et al. 2016) on Conv11, Conv13 and four extra maps."""
 
     depthwise: ClassVar[bool] = False
     kind: Literal["ssd"] = "ssd"
 
 
-class SSDLiteConfig(_SSDFamily):
+class SSDLiteConfig(_FormulaConfig):
     """SSD with depthwise-separable 3x3 predictors and extra layers (Sandler et al. 2018, section 6.2)."""
 
     depthwise: ClassVar[bool] = True
     kind: Literal["ssdlite"] = "ssdlite"
 
 
-class ExtraLayers(nn.Module):
+class MapLayers(nn.Module):
+    """What turns the backbone's maps into those that predictors look at.
+
+    Attributes:
+        out_channels: Of the maps that `forward` returns, highest resolution first.
+    """
+
+    out_channels: list[int]
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """The backbone's maps ``(B, C_i, H_i, W_i)`` to the head's, both highest resolution first."""
+        raise NotImplementedError
+
+
+class ExtraLayers(MapLayers):
     """SSD's extra maps: pairs of a 1x1 and a 3x3 stride-2 convolution, each halving the map before it (figure 2).
 
     ``channels`` are the (1x1, 3x3) channels of each pair; in SSDLite the 3x3 is depthwise-separable.
@@ -144,31 +176,30 @@ class ExtraLayers(nn.Module):
     def __init__(
         self,
         *,
-        in_channels: int,
+        in_channels: Sequence[int],
         channels: Sequence[tuple[int, int]],
         depthwise: bool,
         style: LayerStyle,
     ) -> None:
         super().__init__()
         self.pairs = nn.ModuleList()
+        self.out_channels = list(in_channels)
         for squeeze, expand in channels:
-            reduce = ConvNormAct(in_channels, squeeze, kernel_size=1, style=style)
+            reduce = ConvNormAct(self.out_channels[-1], squeeze, kernel_size=1, style=style)
             halve: nn.Module
             if depthwise:
                 halve = DepthwiseSeparable(squeeze, expand, stride=2, style=style)
             else:
                 halve = ConvNormAct(squeeze, expand, kernel_size=3, stride=2, style=style)
             self.pairs.append(nn.Sequential(reduce, halve))
-            in_channels = expand
-        self.out_channels = [expand for _, expand in channels]
+            self.out_channels.append(expand)
 
-    def forward(self, features: Tensor) -> list[Tensor]:
-        """``(B, C, H, W)`` to one map per pair, ``(B, C_i, ceil(H / 2^i), ceil(W / 2^i))``."""
-        maps = []
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """The backbone's maps, and from the last ``(B, C, H, W)`` one per pair, ``(B, C_i, ceil(H / 2^i), ...)``."""
+        grown = list(maps)
         for pair in self.pairs:
-            features = pair(features)
-            maps.append(features)
-        return maps
+            grown.append(pair(grown[-1]))
+        return grown
 
 
 class SSDHead(Head):
@@ -179,8 +210,7 @@ class SSDHead(Head):
 
     Args:
         settings: Anchors, scores and losses.
-        in_channels: Channels of the backbone's maps, highest resolution first.
-        extra_layers: Grows more maps from the last of them.
+        extra_layers: Make the maps that are predicted from of the backbone's.
         num_classes: Object classes ``K``, without background.
         style: Padding and batch-norm settings of the depthwise predictors.
     """
@@ -193,24 +223,24 @@ class SSDHead(Head):
 
     def __init__(
         self,
-        settings: _SSDFamily,
+        settings: SSDFamily,
         *,
-        in_channels: Sequence[int],
-        extra_layers: ExtraLayers,
+        extra_layers: MapLayers,
         num_classes: int,
         style: LayerStyle,
     ) -> None:
         super().__init__()
         self.settings = settings
         self.extra_layers = extra_layers
-        self.anchor_shapes = settings.anchor_setting().shapes()
+        self.anchor_shapes = settings.anchor_shapes()
         self.num_classes = num_classes
         self.num_outputs = num_classes + (settings.scores == "softmax")
         self.cls_predictors = nn.ModuleList()
         self.bbox_predictors = nn.ModuleList()
-        for channels, shapes in zip([*in_channels, *extra_layers.out_channels], self.anchor_shapes, strict=True):
+        for channels, shapes in zip(extra_layers.out_channels, self.anchor_shapes, strict=True):
             for predictors, values in ((self.cls_predictors, self.num_outputs), (self.bbox_predictors, 4)):
-                predictors.append(_predictor(channels, len(shapes) * values, settings.depthwise, style))
+                layers = settings.predictor_layers(channels, style)
+                predictors.append(_predictor(layers, channels, len(shapes) * values))
         if settings.scores == "sigmoid":
             for module in self.cls_predictors:
                 last = list(module.modules())[-1]
@@ -275,9 +305,8 @@ class SSDHead(Head):
     def _predict(self, features: Mapping[str, Tensor], image_sizes: Sequence[Size]) -> tuple[Tensor, Tensor, Tensor]:
         """Logits ``(B, A, K or K + 1)``, offsets ``(B, A, 4)`` and anchors ``(A, 4)``, float32."""
         if len(set(image_sizes)) != 1:
-            raise ValueError(f"SSD needs network inputs of one size, not {sorted(set(image_sizes))}")
-        maps = list(features.values())
-        maps += self.extra_layers(maps[-1])
+            raise ValueError(f"this head needs network inputs of one size, not {sorted(set(image_sizes))}")
+        maps = self.extra_layers(list(features.values()))
         cls_logits = [
             _per_anchor(predict(x), self.num_outputs) for predict, x in zip(self.cls_predictors, maps, strict=True)
         ]
@@ -312,13 +341,12 @@ class SSDHead(Head):
         return background - own, background
 
 
-def _predictor(in_channels: int, out_channels: int, depthwise: bool, style: LayerStyle) -> nn.Module:
-    conv = nn.Conv2d(in_channels, out_channels, 1)
+def _predictor(layers: Sequence[nn.Module], channels: int, out_channels: int) -> nn.Module:
+    """The layers, none or some, and a 1x1 convolution."""
+    conv = nn.Conv2d(channels, out_channels, 1)
     nn.init.normal_(conv.weight, std=0.01)
     nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
-    if not depthwise:
-        return conv
-    return nn.Sequential(ConvNormAct(in_channels, in_channels, kernel_size=3, groups=in_channels, style=style), conv)
+    return nn.Sequential(*layers, conv) if layers else conv
 
 
 def _per_anchor(prediction: Tensor, values: int) -> Tensor:

@@ -20,7 +20,6 @@ class AnchorSetting:
     """What decides over SSD's anchors, apart from the input's size.
 
     Attributes:
-        strides: Of the backbone's maps; every further map halves the one before.
         num_maps: Feature maps.
         scale_min: Size of the highest-resolution map's anchors, as a share of the input's shorter side.
         scale_max: Size of the lowest-resolution map's.
@@ -29,7 +28,6 @@ class AnchorSetting:
         lowest_scale: Size of the square among those three; None for half of ``scale_min``.
     """
 
-    strides: tuple[int, ...] = (16, 32)
     num_maps: int = 6
     scale_min: float = 0.2
     scale_max: float = 0.95
@@ -56,12 +54,19 @@ class AnchorSetting:
                 shapes.append([(scale, ratio) for ratio in self.aspect_ratios] + [square])
         return shapes
 
-    def map_sizes(self, image_size: Size) -> list[Size]:
-        """``(height, width)`` of the feature maps, highest resolution first."""
-        sizes = [(math.ceil(image_size[0] / stride), math.ceil(image_size[1] / stride)) for stride in self.strides]
-        while len(sizes) < self.num_maps:
-            sizes.append((math.ceil(sizes[-1][0] / 2), math.ceil(sizes[-1][1] / 2)))
-        return sizes[: self.num_maps]
+
+def feature_map_sizes(strides: Sequence[int], num_maps: int, image_size: Size) -> list[Size]:
+    """``(height, width)`` of the feature maps, highest resolution first.
+
+    Args:
+        strides: Of the backbone's maps; every further map halves the one before.
+        num_maps: Both together.
+        image_size: ``(height, width)`` of the network's input, in pixels.
+    """
+    sizes = [(math.ceil(image_size[0] / stride), math.ceil(image_size[1] / stride)) for stride in strides]
+    while len(sizes) < num_maps:
+        sizes.append((math.ceil(sizes[-1][0] / 2), math.ceil(sizes[-1][1] / 2)))
+    return sizes[:num_maps]
 
 
 def grid_anchors(shapes: Sequence[AnchorShape], map_size: Size, image_size: Size) -> Tensor:

@@ -47,7 +47,7 @@ def test_overlaps_are_those_with_the_detectors_own_anchors(size, words):
     detector = build_detector(model).eval()
     maps = list(detector.features(torch.zeros(1, 3, *size)).values())
     if model.head.kind == "ssd":
-        maps += detector.head.extra_layers(maps[-1])
+        maps = detector.head.extra_layers(maps)
     sizes = [(x.shape[2], x.shape[3]) for x in maps]
     anchors = detector.head.anchors(sizes, size) if model.head.kind == "ssd" else detector.head.anchors(*sizes)
     boxes = random_boxes(400, size)
