@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 OURS = (
     "configs/ssd_mobilenet_a1.py",
     "configs/ssdlite_mobilenet_a1.py",
+    "configs/fpn_mobilenet_a1.py",
     "configs/faster_rcnn_mobilenet_a1_light.py",
     "configs/faster_rcnn_mobilenet_a1_300.py",
     "configs/faster_rcnn_mobilenet_a1_600.py",

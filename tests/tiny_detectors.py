@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from mobiledet.config import BackboneConfig, FasterRCNNConfig, ModelConfig, SSDConfig, SSDLiteConfig
+from mobiledet.config import BackboneConfig, FasterRCNNConfig, FPNConfig, ModelConfig, SSDConfig, SSDLiteConfig
 from mobiledet.models.build import build_detector
 from mobiledet.runtime.card import ModelCard
 
@@ -13,6 +13,7 @@ HEADS = {
     "sigmoid": SSDConfig(scores="sigmoid"),
     "softmax": SSDConfig(scores="softmax"),
     "ssdlite": SSDLiteConfig(),
+    "fpn": FPNConfig(),
     "faster_rcnn": FasterRCNNConfig(proposals=20, crop_size=4, rpn="depthwise"),
 }
 

@@ -10,6 +10,7 @@ from mobiledet.config.schema import (
     TrainConfig,
 )
 from mobiledet.models.faster_rcnn import FasterRCNNConfig
+from mobiledet.models.fpn import FPNConfig
 from mobiledet.models.mobilenet_v1 import BackboneConfig
 from mobiledet.models.model_config import ModelConfig, PostprocessConfig
 from mobiledet.models.ssd import SSDConfig, SSDLiteConfig
@@ -20,6 +21,7 @@ __all__ = [
     "BackboneConfig",
     "Config",
     "DataConfig",
+    "FPNConfig",
     "FasterRCNNConfig",
     "ModelConfig",
     "OptimizerConfig",

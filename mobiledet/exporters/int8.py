@@ -32,7 +32,7 @@ from mobiledet.structures import ImageArray
 PERCENTILE = 99.99
 """Share of an activation's values, in percent, inside its range; what lies beyond is cut off."""
 
-QUANTISED = ("Conv", "Gemm", "MatMul", "Clip", "Relu")
+QUANTISED = ("Conv", "Gemm", "MatMul", "Clip", "Relu", "Resize", "Add")
 FLOAT_RESULTS = ("Gemm", "MatMul")
 PIXELS = "pixels"
 
@@ -219,7 +219,8 @@ def _known_steps(graph: onnx.ModelProto, ranges: Mapping[str, Range]) -> dict[st
     Layers are known by the order they run in: a weight of which only a part is used, as on a map of one cell, has lost
     its name.
     """
-    readers, layers = _readers(graph), [node for node in graph.graph.node if layer_of(node) is not None]
+    readers, sums = _readers(graph), _sums(graph)
+    layers = [node for node in graph.graph.node if layer_of(node) is not None or node.name in sums]
     found: dict[str, list[dict[str, Any]]] = {}
     for node, bounds in zip(layers, ranges.values(), strict=True):
         scale, zero = range_steps(bounds)
@@ -231,12 +232,20 @@ def _known_steps(graph: onnx.ModelProto, ranges: Mapping[str, Range]) -> dict[st
 
 
 def _kept_nodes(graph: onnx.ModelProto, keep_float: Sequence[str]) -> list[str]:
-    """Names of the nodes of some layers, and of the activations that don't follow a quantised layer, as in decoding."""
+    """Names of the nodes of some layers, and of activations and sums that follow no quantised layer, as in decoding."""
     activations = {node.name: node.input[0] for node in graph.graph.node if node.op_type in ("Clip", "Relu")}
     layers = {node.name: node.output[0] for node in graph.graph.node if layer_of(node) is not None}
     kept = [node.name for node in graph.graph.node if layer_of(node) in keep_float]
     quantised = {result for name, result in layers.items() if name not in kept}
+    sums = _sums(graph)
+    kept += [node.name for node in graph.graph.node if node.op_type == "Add" and node.name not in sums]
     return kept + [name for name, given in activations.items() if given not in quantised]
+
+
+def _sums(graph: onnx.ModelProto) -> set[str]:
+    """Names of the nodes that add an enlarged map to another, as a pyramid does."""
+    enlarged = {node.output[0] for node in graph.graph.node if node.op_type == "Resize"}
+    return {node.name for node in graph.graph.node if node.op_type == "Add" and enlarged & set(node.input)}
 
 
 def _without_double_steps(graph: onnx.ModelProto) -> onnx.ModelProto:

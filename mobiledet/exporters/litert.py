@@ -10,8 +10,9 @@ scale of its own, instead of being brought to one common scale.
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -29,8 +30,10 @@ if TYPE_CHECKING:
 
     from mobiledet.exporters.tflite_file import Quantization
     from mobiledet.models.detection_model import DetectionModel
+    from mobiledet.models.fpn import Merge, Pyramid
+    from mobiledet.models.layers import UpsampleAdd
     from mobiledet.models.quantization import Range
-    from mobiledet.models.ssd import SSDHead
+    from mobiledet.models.ssd import MapLayers, SSDHead
 
 logger = logging.getLogger(__name__)
 
@@ -75,14 +78,16 @@ def check_model(model: DetectionModel) -> None:
     Raises:
         ModelFileError: It can't.
     """
+    from mobiledet.models.fpn import Pyramid
     from mobiledet.models.mobilenet_v1 import MobileNetV1
-    from mobiledet.models.ssd import SSDHead
+    from mobiledet.models.ssd import ExtraLayers
 
-    if not isinstance(model.backbone, MobileNetV1) or not isinstance(model.head, SSDHead):
+    layers = getattr(model.head, "extra_layers", None)
+    if not isinstance(model.backbone, MobileNetV1) or not isinstance(layers, ExtraLayers | Pyramid):
         what = f"{type(model.backbone).__name__} with {type(model.head).__name__}"
         raise ModelFileError(
-            f"{what}: {POSTPROCESS} decodes the anchors of an SSD, and the writer knows the layers of MobileNetV1, SSD "
-            "and SSDLite only; export it as onnx, openvino or ncnn"
+            f"{what}: {POSTPROCESS} decodes the anchors of an SSD, and the writer knows the layers of MobileNetV1, "
+            "SSD, SSDLite and FPN only; export it as onnx, openvino or ncnn"
         )
 
 
@@ -118,9 +123,7 @@ class _Writer:
             x = self._layers(x, layer)
             if name in self.net.backbone.outputs:  # type: ignore[operator]
                 maps.append(x)
-        for pair in head.extra_layers.pairs:  # type: ignore[union-attr]
-            x = self._layers(x, pair)
-            maps.append(x)
+        maps = self._head_maps(maps, head.extra_layers)
         # All convolutions first: edgetpu_compiler gives the processor all that follows what the Edge TPU can't do.
         boxes = self._predictions(maps, head.bbox_predictors, "boxes")
         logits = self._predictions(maps, head.cls_predictors, "logits")
@@ -132,6 +135,34 @@ class _Writer:
         self.builder.metadata("checksum", MARK + BLANK)
         files = {LABEL_FILE: "".join(f"{name}\n" for name in self.card.names), CARD_FILE: self.card.to_json()}
         return self.builder.finish([given], found, files)
+
+    def _head_maps(self, maps: Sequence[_Map], layers: MapLayers) -> list[_Map]:
+        """The maps that are predicted from, of the backbone's."""
+        from mobiledet.models.ssd import ExtraLayers
+
+        if isinstance(layers, ExtraLayers):
+            return [*maps[:-1], *itertools.accumulate(layers.pairs, self._layers, initial=maps[-1])]
+        pyramid: Pyramid = layers  # type: ignore[assignment]
+        *finer, coarsest = [self._layers(x, lateral) for x, lateral in zip(maps, pyramid.laterals, strict=True)]
+        made = [coarsest]
+        merges: Iterable[Merge] = pyramid.merges  # type: ignore[assignment]
+        for merge, fine in zip(merges, reversed(finer), strict=True):
+            made.insert(0, self._layers(self._sum(fine, made[0], merge.add), merge.smooth))
+        return [*made[:-1], *itertools.accumulate(pyramid.further, self._layers, initial=made[-1])]
+
+    def _sum(self, fine: _Map, coarse: _Map, module: UpsampleAdd) -> _Map:
+        from mobiledet.exporters.tflite_file import Quantization
+        from mobiledet.models.quantization import range_steps
+
+        name = self.names[module]
+        step = None if self.ranges is None else Quantization.of(*range_steps(self.ranges[name]))
+        kind, version = ("FLOAT32", 1) if step is None else ("INT8", 2)
+        size = self.builder.tensor(f"{name}.size", (2,), "INT32", None, np.array(fine.shape[:2], np.int32))
+        doubled = self.builder.tensor(f"{name}.doubled", (1, *fine.shape), kind, coarse.step)
+        self.builder.op("RESIZE_NEAREST_NEIGHBOR", [coarse.tensor, size], [doubled], version=version)
+        out = self.builder.tensor(name, (1, *fine.shape), kind, step)
+        self.builder.op("ADD", [fine.tensor, doubled], [out], version=version)
+        return _Map(out, fine.shape, step)
 
     def _image(self) -> tuple[int, _Map]:
         """The input: normalised floats, or uint8 pixels."""

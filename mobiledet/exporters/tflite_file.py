@@ -31,6 +31,7 @@ OPTIONS = {
     "CAST": "CastOptions",
     "MUL": "MulOptions",
     "ADD": "AddOptions",
+    "RESIZE_NEAREST_NEIGHBOR": "ResizeNearestNeighborOptions",
 }
 """Name of the options table of each operation that has one."""
 

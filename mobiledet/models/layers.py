@@ -144,6 +144,15 @@ def _start_near_linear(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
         nn.init.constant_(norm.bias, 1.0)
 
 
+class UpsampleAdd(nn.Module):
+    """A map plus a coarser one, each of whose values is doubled in both directions: a feature pyramid's way down."""
+
+    def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
+        """``(B, C, H, W)`` and ``(B, C, ceil(H / 2), ceil(W / 2))`` to ``(B, C, H, W)``."""
+        # Nearest neighbours for an odd side are the doubled map without its last line.
+        return fine + F.interpolate(coarse, size=fine.shape[2:], mode="nearest")
+
+
 class DepthwiseSeparable(nn.Sequential):
     """3x3 depthwise, then 1x1 pointwise convolution, each with batch-norm and ReLU6 (figure 3, right)."""
 

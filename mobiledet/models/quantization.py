@@ -1,7 +1,8 @@
 """The rounding of INT8 files imitated in float, so that a detector can learn to live with it.
 
 The scheme is that of the exporters (Jacob et al. 2018, arXiv 1712.05877): of the weights, batch-norm folded into them,
-every output channel has a step of its own, and every convolution's results lie on 256 steps of a range that holds 0.
+every output channel has a step of its own, and the results of every convolution and every sum of two maps lie on 256
+steps of a range that holds 0.
 Gradients pass rounding as if it weren't there; results beyond the range are cut off, and have none.
 """
 
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from mobiledet.models.detection_model import DetectionModel
-from mobiledet.models.layers import ConvNormAct
+from mobiledet.models.layers import ConvNormAct, UpsampleAdd
 
 Range = tuple[float, float]
 """Smallest and largest result of a layer; 0, the padding, lies between."""
@@ -64,7 +65,22 @@ class Int8Conv2d(nn.Conv2d):
             return _rounded(result, self.bounds)
 
 
-_IMITATIONS: dict[type[nn.Module], type[nn.Module]] = {ConvNormAct: Int8ConvNormAct, nn.Conv2d: Int8Conv2d}
+class Int8UpsampleAdd(UpsampleAdd):
+    """A sum of two maps that rounds as INT8 does."""
+
+    bounds: Range
+
+    def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
+        """``(B, C, H, W)`` and ``(B, C, ceil(H / 2), ceil(W / 2))`` to ``(B, C, H, W)``, float32."""
+        return _rounded(super().forward(fine, coarse), self.bounds)
+
+
+_IMITATIONS: dict[type[nn.Module], type[nn.Module]] = {
+    ConvNormAct: Int8ConvNormAct,
+    UpsampleAdd: Int8UpsampleAdd,
+    nn.Conv2d: Int8Conv2d,
+}
+_ROUNDED = (Int8ConvNormAct, Int8UpsampleAdd, Int8Conv2d)
 
 
 def imitate_int8(model: nn.Module, ranges: Mapping[str, Range] | None) -> None:
@@ -78,7 +94,7 @@ def imitate_int8(model: nn.Module, ranges: Mapping[str, Range] | None) -> None:
     """
     layers = _layers(model)
     for layer in layers.values():
-        if isinstance(layer, Int8ConvNormAct | Int8Conv2d):
+        if isinstance(layer, _ROUNDED):
             layer.__class__ = type(layer).__bases__[0]
             del layer.bounds
     if ranges is None:
@@ -95,12 +111,12 @@ def imitate_int8(model: nn.Module, ranges: Mapping[str, Range] | None) -> None:
 
 def trained_ranges(model: nn.Module) -> dict[str, Range] | None:
     """The ranges that a detector rounds with, by the name of each convolution; None where it computes in float."""
-    found = {n: layer.bounds for n, layer in _layers(model).items() if isinstance(layer, Int8ConvNormAct | Int8Conv2d)}
+    found = {n: layer.bounds for n, layer in _layers(model).items() if isinstance(layer, _ROUNDED)}
     return found or None
 
 
 def measure_ranges(model: DetectionModel, batches: Iterable[Tensor]) -> dict[str, Range]:
-    """Smallest and largest result of each convolution, after its ReLU6 if it has one, in a detector in float.
+    """Smallest and largest result of each convolution and sum, after its ReLU6 if it has one, in a detector in float.
 
     Args:
         model: The detector; it computes in evaluation mode.
@@ -134,12 +150,12 @@ def measure_ranges(model: DetectionModel, batches: Iterable[Tensor]) -> dict[str
 
 
 def _layers(model: nn.Module) -> dict[str, nn.Module]:
-    """By the name of each convolution: it, or the block that it shares with norm and ReLU6."""
+    """By the name of each convolution: it, or the block that it shares with norm and ReLU6; and sums by their own."""
     layers: dict[str, nn.Module] = {}
     for name, module in model.named_modules():
         if isinstance(module, ConvNormAct):
             layers[f"{name}.conv"] = module
-        elif isinstance(module, nn.Conv2d):
+        elif isinstance(module, nn.Conv2d | UpsampleAdd):
             layers.setdefault(name, module)
     return layers
 

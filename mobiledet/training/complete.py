@@ -82,7 +82,7 @@ def check_quantizable(model: ModelConfig) -> None:
     """
     if not model.quantizable:
         raise ConfigError(
-            f"train.quantize imitates the INT8 rounding of MobileNetV1 with SSD or SSDLite, not of "
+            f"train.quantize imitates the INT8 rounding of MobileNetV1 with SSD, SSDLite or FPN, not of "
             f"{model.backbone.kind_name} with {model.head.kind}; leave it out"
         )
     if len(set(model.mean)) > 1 or len(set(model.std)) > 1:

@@ -82,7 +82,7 @@ def describe_weights(content: dict[str, Any]) -> str:
     if "config" in content:
         model = content["config"]["model"]
         height, width = model["input_size"]
-        head = "SSDLite" if model["head"]["kind"] == "ssdlite" else "SSD"
+        head = {"ssdlite": "SSDLite", "fpn": "FPN"}.get(model["head"]["kind"], "SSD")
         return (
             f"{head} on MobileNetV1 alpha {model['backbone']['alpha']:g}, {height}x{width} pixels, "
             f"{len(content['categories'])} classes"

@@ -15,7 +15,7 @@ from mobiledet.apps.cost.tables import (
     stage_table,
     stages,
 )
-from mobiledet.config import BackboneConfig, FasterRCNNConfig, ModelConfig, SSDConfig
+from mobiledet.config import BackboneConfig, FasterRCNNConfig, FPNConfig, ModelConfig, SSDConfig
 from mobiledet.errors import ImageError
 from mobiledet.models.build import build_detector
 from mobiledet.models.cost import classifier_cost, detector_cost
@@ -43,7 +43,7 @@ def test_non_square_input_costs_by_area():
     assert tall.layers[0].output == (8, 160, 80)
 
 
-@pytest.mark.parametrize("head", [SSDConfig(), FasterRCNNConfig()])
+@pytest.mark.parametrize("head", [SSDConfig(), FPNConfig(), FasterRCNNConfig()])
 def test_counting_computes_nothing_unless_a_network_looks_at_its_values(head):
     model = build_detector(ModelConfig(num_classes=2, backbone=BackboneConfig(alpha=0.25), head=head))
     devices = []

@@ -288,7 +288,7 @@ def test_another_kind_of_head_begins_at_its_defaults():
         (["data.augment.flp=1"], r"did you mean 'data\.augment\.flip'"),
         (["model.head.kind=faster_rcnn", "model.head.proposal=5"], r"did you mean 'model\.head\.proposals'"),
         (["model.head.kind=faster_rcnn", "model.head.crop_size=1"], r"model\.head\.crop_size"),
-        (["model.head.kind=faster_rcn"], r"one of 'ssd', 'ssdlite', 'faster_rcnn'"),
+        (["model.head.kind=faster_rcn"], r"one of 'ssd', 'ssdlite', 'fpn', 'faster_rcnn'"),
     ],
 )
 def test_wrong_settings_of_another_head(overrides, words):

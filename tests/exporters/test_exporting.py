@@ -35,7 +35,7 @@ def photographs(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("head", ["sigmoid", "softmax", "faster_rcnn"])
+@pytest.mark.parametrize("head", ["sigmoid", "softmax", "fpn", "faster_rcnn"])
 def test_a_checkpoint_becomes_a_file_with_its_agreement_report(tiny_checkpoint, tmp_path, head):
     checkpoint, output = tiny_checkpoint(head), tmp_path / "model.onnx"
     report = export_model(checkpoint, output, ONE_THREAD)

@@ -131,13 +131,19 @@ def test_faster_rcnn():
     assert (scores > 0).any()
 
 
-def test_known_ranges_give_the_file_that_measuring_them_gives(graph):
-    ranges = measure_ranges(tiny_detector("sigmoid")[0], [torch.from_numpy(b).permute(0, 3, 1, 2) for b in BATCHES])
+@pytest.mark.parametrize("head", ["sigmoid", "fpn"])
+def test_known_ranges_give_the_file_that_measuring_them_gives(head):
+    model, _ = tiny_detector(head)
+    graph = trace_onnx(model, size=SIZE)
+    ranges = measure_ranges(model, [torch.from_numpy(b).permute(0, 3, 1, 2) for b in BATCHES])
     known, measured = quantise(graph, (), ranges=ranges), quantise(graph, BATCHES)
     assert kinds(known) == kinds(measured)
     steps = [step_sizes(model) for model in (known, measured)]
     assert steps[0].keys() == steps[1].keys()
     assert len(steps[0]) > 40
+    sums = [name for node in graph.graph.node if node.op_type == "Resize" for name in readers(graph, node.output[0])]
+    assert len(sums) == 2 * (head == "fpn")
+    assert all(name in steps[0] for name in sums)
     for name, (scale, zero) in steps[0].items():
         np.testing.assert_allclose(scale, steps[1][name][0], rtol=0.01)
         assert abs(int(zero) - int(steps[1][name][1])) <= 1
@@ -155,3 +161,8 @@ def step_sizes(model):
     values = constants(model)
     steps = [node.input for node in model.graph.node if node.op_type == "QuantizeLinear"]
     return {name: (values[scale], values[zero]) for name, scale, zero in steps}
+
+
+def readers(model, name):
+    """What the nodes that read a tensor give."""
+    return [node.output[0] for node in model.graph.node if name in node.input]

@@ -50,7 +50,7 @@ def plain(path):
 
 @pytest.mark.parametrize("int8", [False, True])
 @pytest.mark.parametrize("batch", [1, 4])
-@pytest.mark.parametrize("head", ["sigmoid", "faster_rcnn"])
+@pytest.mark.parametrize("head", ["sigmoid", "fpn", "faster_rcnn"])
 def test_onnx_runtime_opens_it_without_a_word(write, head, batch, int8, capfd):
     _, path = write(head, batch=batch, int8=int8)
     capfd.readouterr()
@@ -178,11 +178,12 @@ def test_names_and_size_stand_beside_the_card(write):
         assert value.doc_string
 
 
+@pytest.mark.parametrize("head", ["sigmoid", "fpn"])
 @pytest.mark.parametrize("suppressed", [False, True])
-def test_opencv_runs_it(write, suppressed):
+def test_opencv_runs_it(write, suppressed, head):
     if suppressed and int(cv2.__version__.split(".")[0]) < 5:
         pytest.skip("OpenCV has suppression since 5.0")
-    _, path = write(suppressed=suppressed)
+    _, path = write(head, suppressed=suppressed)
     network = cv2.dnn.readNetFromONNX(str(path))
     network.setInput(IMAGES[:1])
     names = ["boxes", "scores", "labels"][: 3 if suppressed else 2]
@@ -190,7 +191,7 @@ def test_opencv_runs_it(write, suppressed):
         np.testing.assert_allclose(theirs, ours, atol=0.01)
 
 
-@pytest.mark.parametrize("head", ["sigmoid", "faster_rcnn"])
+@pytest.mark.parametrize("head", ["sigmoid", "fpn", "faster_rcnn"])
 def test_torchs_own_export_of_a_model_finds_the_same(head, tmp_path):
     model, _ = tiny_detector(head)
     pixels = torch.from_numpy(IMAGES[:1]).permute(0, 3, 1, 2)

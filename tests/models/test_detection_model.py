@@ -8,6 +8,7 @@ import torch
 from mobiledet.config import (
     BackboneConfig,
     FasterRCNNConfig,
+    FPNConfig,
     ModelConfig,
     PostprocessConfig,
     SSDConfig,
@@ -22,6 +23,7 @@ HEADS = {
     "ssd-sigmoid": SSDConfig(),
     "ssd-softmax": SSDConfig(scores="softmax"),
     "ssdlite": SSDLiteConfig(),
+    "fpn": FPNConfig(),
     "faster_rcnn": FasterRCNNConfig(crop_size=4, proposals=40, anchor_scales=(0.3, 0.6)),
     "faster_rcnn-depthwise": FasterRCNNConfig(crop_size=4, proposals=40, anchor_scales=(0.3, 0.6), rpn="depthwise"),
 }

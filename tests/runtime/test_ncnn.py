@@ -33,10 +33,11 @@ def folder(sigmoid, tmp_path):
     return shutil.copytree(sigmoid[-1], tmp_path / "copy")
 
 
+@pytest.mark.parametrize("head", ["softmax", "fpn"])
 @pytest.mark.parametrize("padding", ["symmetric", "tensorflow"])
-def test_softmax_and_both_paddings(padding, tmp_path):
+def test_heads_and_both_paddings(padding, head, tmp_path):
     # 64x96 shrinks to maps with odd sides, where TensorFlow pads the two directions differently.
-    model, card = tiny_detector("softmax", padding=padding)
+    model, card = tiny_detector(head, padding=padding)
     write_ncnn(model, card, tmp_path / "model")
     image = make_images(1)
     assert_same(open_backend(tmp_path / "model", threads=1).run(image, 0.01, 0.6), expected(model, image))

@@ -251,9 +251,11 @@ def test_the_best_is_chosen_among_the_epochs_that_round(tiny_config, tiny_shapes
     assert json.loads((folder / "metrics.json").read_text())["AP"] == 0.3
 
 
-@pytest.mark.parametrize("head", ["ssd", "ssdlite"])
+@pytest.mark.parametrize("head", ["ssd", "ssdlite", "fpn"])
 def test_a_finished_run_is_trained_on_for_int8(tiny_config, tiny_shapes, tmp_path, head):
     overrides = [f"model.head.kind={head}", "optimizer.name=adamw", "optimizer.lr=0.002"]
+    if head == "fpn":  # else no object is as small as its finest anchors
+        overrides.append("model.head.scale_min=0.3")
     first, _ = start_run(recipe(tiny_config, tiny_shapes, tmp_path, *overrides))
     more = ["train.quantize=2", "train.precision=bfloat16", "train.freeze_stages=14", "train.freeze_norm=true"]
     second, status = start_run(

@@ -9,6 +9,7 @@ from torch import nn
 from mobiledet.config import (
     BackboneConfig,
     FasterRCNNConfig,
+    FPNConfig,
     ModelConfig,
     OptimizerConfig,
     ScheduleConfig,
@@ -26,7 +27,9 @@ def build(**changes):
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"head": SSDLiteConfig()}, {"head": FasterRCNNConfig()}], ids=["ssd", "ssdlite", "faster_rcnn"]
+    "changes",
+    [{}, {"head": SSDLiteConfig()}, {"head": FPNConfig()}, {"head": FasterRCNNConfig()}],
+    ids=["ssd", "ssdlite", "fpn", "faster_rcnn"],
 )
 def test_only_full_convolutions_decay(changes):
     model = build(**changes)

@@ -38,6 +38,7 @@ def random_boxes(count, size, seed=0):
     [
         (),
         ("model.head.reduce_lowest=false", "model.head.scale_min=0.07", "model.head.aspect_ratios=1,0.2,4"),
+        ("model.head.kind=fpn", "model.head.scale_min=0.1", "model.head.aspect_ratios=1,0.2,4"),
         ("model.head.kind=faster_rcnn", "model.head.anchor_scales=0.1,0.3", "model.head.aspect_ratios=1,0.2,4"),
     ],
 )
@@ -46,10 +47,10 @@ def test_overlaps_are_those_with_the_detectors_own_anchors(size, words):
     model = apply_overrides(Config(model=ModelConfig(num_classes=2, input_size=size)), words).model
     detector = build_detector(model).eval()
     maps = list(detector.features(torch.zeros(1, 3, *size)).values())
-    if model.head.kind == "ssd":
+    if one_stage := model.head.kind != "faster_rcnn":
         maps = detector.head.extra_layers(maps)
     sizes = [(x.shape[2], x.shape[3]) for x in maps]
-    anchors = detector.head.anchors(sizes, size) if model.head.kind == "ssd" else detector.head.anchors(*sizes)
+    anchors = detector.head.anchors(sizes, size) if one_stage else detector.head.anchors(*sizes)
     boxes = random_boxes(400, size)
     iou = pairwise_iou(torch.from_numpy(boxes), anchors)
     best = best_overlaps(boxes, anchor_grids(model.head, size))
@@ -171,7 +172,7 @@ def test_advice_is_a_larger_input_with_what_it_brings(make, side, words):
     assert all(a >= b for a, b in zip(section.data["recommended_input"], section.data["input_size"], strict=True))
 
 
-@pytest.mark.parametrize("head", ["ssd", "faster_rcnn"])
+@pytest.mark.parametrize("head", ["ssd", "fpn", "faster_rcnn"])
 def test_long_boxes_blame_the_anchors(make, head):
     boxes = [(1, 10, 20 + 40 * i, 200, 30) for i in range(6)] + [(2, 10, 20, 150, 150)] * 10
     section, codes = describe(make, boxes, f"model.head.kind={head}")

@@ -9,7 +9,6 @@ from foreign_tflite import with_packed
 from tiny_detectors import NAMES, assert_same, expected, make_images, tiny_detector
 
 from mobiledet import Detector
-from mobiledet.config import SSDLiteConfig
 from mobiledet.errors import CheckpointError
 from mobiledet.exporters.base import ExportOptions
 from mobiledet.exporters.litert import write_litert
@@ -18,6 +17,9 @@ from mobiledet.weights.importing import describe_weights, import_weights
 from mobiledet.weights.tflite.contents import CARD_FILE, read_contents
 
 pytest.importorskip("ai_edge_litert", reason="the package ai-edge-litert isn't installed")
+
+
+LABELS = {"ssdlite": "SSDLite", "fpn": "FPN"}
 
 
 def exported(path, head, *, int8=False, pixels=False, **changes):
@@ -29,13 +31,13 @@ def exported(path, head, *, int8=False, pixels=False, **changes):
 
 
 @pytest.mark.parametrize("padding", ["symmetric", "tensorflow"])
-@pytest.mark.parametrize("head", ["sigmoid", "softmax", SSDLiteConfig()], ids=["sigmoid", "softmax", "ssdlite"])
+@pytest.mark.parametrize("head", ["sigmoid", "softmax", "ssdlite", "fpn"])
 def test_a_float_file_gives_the_checkpoint_back(tmp_path, head, padding):
     model = exported(tmp_path / "m.tflite", head, padding=padding)
     content = import_weights(tmp_path / "m.tflite")
     assert [(c["id"], c["name"]) for c in content["categories"]] == list(zip((1, 5, 9), NAMES, strict=True))
     assert (content["threshold"], content["config"]["name"], content["folded"]) == (0.37, "mine", True)
-    assert describe_weights(content).startswith("SSDLite on" if isinstance(head, SSDLiteConfig) else "SSD on")
+    assert describe_weights(content).startswith(f"{LABELS.get(head, 'SSD')} on")
     save_checkpoint(tmp_path / "again.pt", content)
     again = Detector(tmp_path / "again.pt", threads=1)
     assert again.card.names == NAMES
