@@ -31,6 +31,7 @@ class PretrainedSource:
         licence: As the publisher states it.
         measured: What we measured ourselves, or that we didn't.
         archive_member: Name of the file inside the archive; None when the address is the file itself.
+        second_best: File name of the same weights in another form, used where only that is on this machine.
         sha256: Of the file that ``measured`` is about. Other conversions of the same weights differ in bytes and
             not in values, so another file is used as well, with a warning.
         threshold: Of a detector: the display threshold (where F1 is best, measured on the same images).
@@ -47,6 +48,7 @@ class PretrainedSource:
     licence: str = "Apache-2.0"
     measured: str = "not measured"
     archive_member: str | None = None
+    second_best: str | None = None
     sha256: str | None = None
     threshold: float | None = None
 
@@ -59,8 +61,12 @@ class PretrainedSource:
 def _google(alpha: str, megabytes: float, accuracy: str) -> PretrainedSource:
     name = f"mobilenet_v1_{alpha}_224"
     published = f"ImageNet top-1 {accuracy} % (TensorFlow's table of hosted models)"
-    url, file = f"http://download.tensorflow.org/models/mobilenet_v1_2018_02_22/{name}.tgz", f"{name}.tflite"
-    return PretrainedSource(name, float(alpha), url, file, megabytes, published, archive_member=file)
+    url = f"http://download.tensorflow.org/models/mobilenet_v1_2018_02_22/{name}.tgz"
+    # The archive holds a .tflite file, too, but with batch-norm folded.
+    file, folded = f"{name}_frozen.pb", f"{name}.tflite"
+    return PretrainedSource(
+        name, float(alpha), url, file, megabytes, published, archive_member=file, second_best=folded
+    )
 
 
 def _timm(width: str, megabytes: float, accuracy: str) -> PretrainedSource:

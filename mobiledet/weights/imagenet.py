@@ -1,4 +1,4 @@
-"""ImageNet MobileNetV1: TensorFlow Lite classifiers and timm's safetensors, as backbones with weights."""
+"""ImageNet MobileNetV1: TensorFlow's classifiers (.tflite, .pb) and timm's safetensors, as backbones with weights."""
 
 from __future__ import annotations
 
@@ -8,16 +8,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mobiledet.config import BackboneConfig
 from mobiledet.errors import CheckpointError, MissingDependencyError, install_extra
 from mobiledet.models.mobilenet_v1 import LAYERS, TABLE_1, MobileNetV1, MobileNetV1Classifier, scale_channels
+from mobiledet.weights.frozen_graph import GraphNode, read_frozen_graph
 from mobiledet.weights.tflite.graph import TFLiteGraph
-from mobiledet.weights.tflite.mobilenet import find_backbone, find_classifier, folded_state
+from mobiledet.weights.tflite.mobilenet import find_backbone, find_classifier, folded_state, tensorflow_config
 
 KIND = "backbone"
 """Marks a checkpoint of a backbone without a detection head."""
+
+_CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative")
+
+FROZEN_NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
+"""PyTorch's and TensorFlow's names of what a batch-norm layer holds."""
 
 TIMM_NORM_EPSILON = 1e-5
 TIMM_BLOCKS = (1, 2, 2, 6, 2)
@@ -112,6 +119,72 @@ def import_classifier(graph: TFLiteGraph) -> ImageNetBackbone:
     )
 
 
+def import_frozen(path: Path) -> ImageNetBackbone:
+    """A MobileNetV1 of TensorFlow's reference code, at any width, from a frozen graph with its batch-norm layers.
+
+    Its variables are found by their names, which are those of the reference code (``MobilenetV1/Conv2d_0/weights``),
+    and what is computed with them is checked. Images are in -1..1, as in that code.
+
+    Raises:
+        CheckpointError: It can't be read, is damaged, or is another network.
+    """
+    nodes = read_frozen_graph(path)
+    try:
+        return _frozen_backbone(nodes)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    except Exception as error:  # shapes and connections in a damaged file can be anything
+        raise CheckpointError(
+            f"{path}: a damaged TensorFlow graph, or another network ({type(error).__name__}); copy it again"
+        ) from None
+
+
+def _frozen_backbone(nodes: Mapping[str, GraphNode]) -> ImageNetBackbone:
+    first = next((name for name in nodes if name.endswith("Conv2d_0/weights")), None)
+    if first is None:
+        raise CheckpointError(f"not a MobileNetV1: none of its {len(nodes)} operations is called Conv2d_0/weights")
+    root = first.removesuffix("Conv2d_0/weights")
+    convolutions = {_source(nodes, node.inputs[1]): name for name, node in nodes.items() if node.kind in _CONVOLUTIONS}
+    state: dict[str, Tensor] = {}
+    channels, epsilons = [], set()
+    for index, (kind, stride, _) in enumerate(TABLE_1):
+        for part in ("",) if kind == "conv" else ("depthwise", "pointwise"):
+            ours = f"layers.conv{index}" + (part and f".{part}")
+            theirs = f"{root}Conv2d_{index}" + (part and f"_{part}")
+            depthwise = part == "depthwise"
+            variable = f"{theirs}/{'depthwise_weights' if depthwise else 'weights'}"
+            # (height, width, in, out), of depthwise ones (height, width, channels, 1).
+            weight = _variable(nodes, variable).permute(*((2, 3) if depthwise else (3, 2)), 0, 1).contiguous()
+            state[f"{ours}.conv.weight"] = weight
+            state |= {f"{ours}.norm.{n}": _variable(nodes, f"{theirs}/BatchNorm/{t}") for n, t in FROZEN_NORM.items()}
+            state[f"{ours}.norm.num_batches_tracked"] = torch.tensor(0)
+            convolution = convolutions.get(variable, "")
+            epsilons.add(_frozen_epsilon(nodes, convolution, 1 if part == "pointwise" else stride))
+        channels.append(len(weight))
+    if len(epsilons) > 1:
+        raise CheckpointError(f"not a MobileNetV1: its batch-norm layers have the epsilons {sorted(epsilons)}")
+    config = tensorflow_config(channels, f"{len(nodes)} operations")
+    classifier = None
+    logits = f"{root}Logits/Conv2d_1c_1x1/"
+    if f"{logits}weights" in nodes:
+        weight = _variable(nodes, f"{logits}weights")[0, 0].T.contiguous()
+        classifier = {"weight": weight, "bias": _variable(nodes, f"{logits}biases")}
+    shapes = [node.shape("shape") for node in nodes.values() if node.kind == "Placeholder"]
+    side = next((shape[1:3] for shape in shapes if len(shape) == 4 and shape[3] == 3 and min(shape[1:3]) > 0), None)
+    return _checked(
+        ImageNetBackbone(
+            config=config.model_copy(update={"norm_epsilon": epsilons.pop()}),
+            input_size=(side[0], side[1]) if side else (224, 224),
+            mean=(127.5,) * 3,
+            std=(127.5,) * 3,
+            state=state,
+            classifier=classifier,
+            folded=False,
+        ),
+        "MobileNetV1",
+    )
+
+
 def import_timm(path: Path) -> ImageNetBackbone:
     """The weights of timm's ``mobilenetv1_*`` from a safetensors file: symmetric padding, images in -1..1.
 
@@ -153,10 +226,51 @@ def import_timm(path: Path) -> ImageNetBackbone:
         folded=False,
     )
     try:
-        found.build()
+        return _checked(found, "timm's MobileNetV1")
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+
+
+def _checked(found: ImageNetBackbone, network: str) -> ImageNetBackbone:
+    """The same, whose weights fit its network and are numbers."""
+    odd = next((name for name, tensor in found.state.items() if not tensor.isfinite().all()), None)
+    if odd is not None:
+        raise CheckpointError(f"not {network}, or damaged: {odd} holds infinite or undefined numbers; copy it again")
+    try:
+        found.build() if found.classifier is None else found.build_classifier()
     except RuntimeError as error:
-        raise CheckpointError(f"{path}: not timm's MobileNetV1: {str(error).splitlines()[-1].strip()}") from None
+        raise CheckpointError(f"not {network}: {str(error).splitlines()[-1].strip()}") from None
     return found
+
+
+def _source(nodes: Mapping[str, GraphNode], name: str) -> str:
+    """The operation that an input comes from, behind the ``Identity`` by which a frozen variable is read."""
+    node = nodes.get(name)
+    return node.inputs[0] if node is not None and node.kind == "Identity" and node.inputs else name
+
+
+def _variable(nodes: Mapping[str, GraphNode], name: str) -> Tensor:
+    values = nodes[name].constant() if name in nodes else None
+    if values is None:
+        kind = nodes[name].kind if name in nodes else "nothing"
+        raise CheckpointError(f"not a frozen MobileNetV1 with its batch-norm layers: {name} is {kind}, not a constant")
+    return torch.from_numpy(values)
+
+
+def _frozen_epsilon(nodes: Mapping[str, GraphNode], convolution: str, stride: int) -> float:
+    """The epsilon of the batch-norm behind a convolution, which must be MobileNetV1's."""
+    node, scope = nodes.get(convolution), convolution.rpartition("/")[0]
+    if node is None or node.text("padding") != "SAME" or node.integers("strides") != [1, stride, stride, 1]:
+        raise CheckpointError(
+            f"not a MobileNetV1: {convolution or 'a layer'} isn't a SAME convolution of stride {stride}"
+        )
+    if f"{scope}/Relu6" not in nodes:
+        raise CheckpointError(f"not a MobileNetV1: there is no {scope}/Relu6")
+    fused = [node for name, node in nodes.items() if name.startswith(f"{scope}/BatchNorm/FusedBatchNorm")]
+    epsilon = fused[0].number("epsilon") if fused else float(_variable(nodes, f"{scope}/BatchNorm/batchnorm/add/y"))
+    if epsilon is None or not 0 < epsilon < 1:
+        raise CheckpointError(f"the epsilon of {scope}/BatchNorm is {epsilon}")
+    return float(f"{epsilon:.6g}")  # 0.001 is stored as 0.0010000000474974513
 
 
 def _timm_name(name: str) -> str | None:

@@ -12,7 +12,7 @@ from mobiledet.utils.files import file_digest
 from mobiledet.version import __version__
 from mobiledet.weights.catalogue import SOURCES
 from mobiledet.weights.class_lists import read_class_list
-from mobiledet.weights.imagenet import import_classifier, import_timm
+from mobiledet.weights.imagenet import import_classifier, import_frozen, import_timm
 from mobiledet.weights.tflite.graph import read_tflite
 from mobiledet.weights.tflite.own import import_own
 from mobiledet.weights.tflite.ssd import import_ssd, is_ssd
@@ -24,10 +24,10 @@ logger = logging.getLogger(__name__)
 
 
 def import_weights(path: Path, *, labels: Path | None = None, name: str | None = None) -> dict[str, Any]:
-    """Read a TensorFlow Lite detector, ours or others', or classifier, or timm's MobileNetV1.
+    """Read a TensorFlow Lite detector, ours or others', or classifier, a frozen TensorFlow one, or timm's MobileNetV1.
 
     Args:
-        path: A ``.tflite`` or ``.safetensors`` file.
+        path: A ``.tflite``, ``.pb`` or ``.safetensors`` file.
         labels: Text file with a detector's class names, see :func:`.class_lists.parse_class_list`.
         name: Of the config inside; by default the file's own.
 
@@ -39,10 +39,10 @@ def import_weights(path: Path, *, labels: Path | None = None, name: str | None =
         MissingDependencyError: A package that reads it isn't installed.
     """
     if not path.is_file():
-        raise CheckpointError(f"no file {str(path)!r} to import; name a .tflite or .safetensors file")
+        raise CheckpointError(f"no file {str(path)!r} to import; name a .tflite, .pb or .safetensors file")
     content: dict[str, Any] = {"mobiledet": __version__}
-    if path.suffix == ".safetensors":
-        content |= import_timm(path).payload()
+    if path.suffix in (".safetensors", ".pb"):
+        content |= (import_timm if path.suffix == ".safetensors" else import_frozen)(path).payload()
     else:
         graph, names = read_tflite(path), None if labels is None else read_class_list(labels)
         try:

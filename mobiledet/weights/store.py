@@ -16,6 +16,9 @@ from mobiledet.weights.catalogue import PretrainedSource, find_source, suggest_n
 
 logger = logging.getLogger(__name__)
 
+IMPORTED = (".tflite", ".pb", ".safetensors")
+"""Endings of the files that :mod:`mobiledet.weights.importing` reads."""
+
 WEIGHTS_VARIABLE = "MOBILEDET_WEIGHTS"
 """Folders (separated like PATH) in which weights files are looked for before anything is fetched."""
 
@@ -40,7 +43,7 @@ def resolve_weights(path_or_name: str | Path) -> Path:
     text = str(path_or_name)
     path = checkpoint_file(text)
     if path.exists():
-        if path.suffix in (".tflite", ".safetensors"):
+        if path.suffix in IMPORTED:
             raise CheckpointError(
                 f"{path}: not a checkpoint yet; convert it first: mobiledet weights import {path} -o weights.pt"
             )
@@ -148,14 +151,14 @@ def _tflite_fault(path: Path) -> str | None:
 
 def local_file(source: PretrainedSource) -> Path | None:
     """The publisher's file if it is on this machine: by its name, or for files we know by what is in them."""
-    names = (source.file_name, source.url.rpartition("/")[2])
-    kept = cache_folder() / "weights" / source.file_name
-    if kept.is_file():
-        return kept
+    own = [name for name in (source.file_name, source.second_best) if name is not None]
+    kept = [cache_folder() / "weights" / name for name in own]
+    if (found := next((path for path in kept if path.is_file()), None)) is not None:
+        return found
     for folder in _named_folders():
-        for name in names:
+        for name in (*own, source.url.rpartition("/")[2]):
             candidate = folder / name
-            if candidate.is_file() and candidate.suffix in (".tflite", ".safetensors"):
+            if candidate.is_file() and candidate.suffix in IMPORTED:
                 return candidate
         if source.sha256 is not None:
             for candidate in sorted(folder.glob("*.tflite")):

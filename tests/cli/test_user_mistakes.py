@@ -306,6 +306,7 @@ WEIGHTS: dict[str, Mistake] = {
     "import of text": ("weights", file("a.tflite", "hello, world"), "import a.tflite -o a.pt"),
     "import of a torso": ("weights", file("a.tflite", b"\x1c\0\0\0TFL3" + bytes(20)), "import a.tflite -o a.pt"),
     "import of no safetensors": ("weights", file("a.safetensors", "hello"), "import a.safetensors -o a.pt"),
+    "import of no graph": ("weights", file("a.pb", "hello"), "import a.pb -o a.pt"),
     "import over a file": ("weights", file("a.pt", "mine"), "import a.tflite -o a.pt"),
     "import without output": ("weights", nothing, "import a.tflite"),
     "weights without a word": ("weights", nothing, ""),

@@ -3,6 +3,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from frozen_file import write_frozen
 from loopback import Answer, Loopback
 from timm_file import write_timm
 
@@ -128,6 +129,18 @@ def test_a_named_folder_is_searched_by_name_and_by_content(weights, tmp_path, mo
     known = replace(source, file_name="a.tflite", sha256=file_digest(renamed))
     assert store.local_file(known) == renamed
     assert store.local_file(replace(known, sha256="0" * 64)) is None
+
+
+def test_googles_archives_give_the_graph_with_norms_and_the_folded_file_is_the_second_best(tmp_path, monkeypatch):
+    monkeypatch.setenv("MOBILEDET_WEIGHTS", str(tmp_path))
+    source = find_source("mobilenet_v1_0.25_224")
+    assert store.local_file(source) is None
+    second = tmp_path / "mobilenet_v1_0.25_224.tflite"
+    second.write_bytes(b"whatever")
+    assert store.local_file(source) == second
+    write_frozen(tmp_path / "mobilenet_v1_0.25_224_frozen.pb")
+    content = load_checkpoint(pretrained_checkpoint(source))
+    assert (content["kind"], content["folded"]) == ("backbone", False)
 
 
 def test_a_named_folder_that_does_not_exist_is_reported(monkeypatch, tmp_path):

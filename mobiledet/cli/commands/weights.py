@@ -5,7 +5,8 @@
     mobiledet weights import detect.tflite -o coco.pt [--labels labels.txt]
 
 A name works wherever a checkpoint path does. `import` reads TensorFlow Object Detection API SSD MobileNetV1 detectors
-and ImageNet MobileNetV1 classifiers (.tflite), and timm's mobilenetv1_* (.safetensors).
+and ImageNet MobileNetV1 classifiers (.tflite), frozen TensorFlow graphs of these (.pb), and timm's mobilenetv1_*
+(.safetensors).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     commands.add_parser("list", help="names, what they are, size, licence, scores")
     fetch = commands.add_parser("fetch", help="download and convert, for later use without a network")
     fetch.add_argument("names", nargs="+", metavar="NAME")
-    convert = commands.add_parser("import", help="convert a .tflite or .safetensors file to a checkpoint")
+    convert = commands.add_parser("import", help="convert a .tflite, .pb or .safetensors file to a checkpoint")
     convert.add_argument("file", type=Path)
     convert.add_argument("-o", "--output", type=new_file, required=True, help="checkpoint to write, such as coco.pt")
     convert.add_argument("--labels", type=Path, help="text file with a detector's class names, one a line")

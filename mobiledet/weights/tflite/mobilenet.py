@@ -77,7 +77,7 @@ def find_backbone(graph: TFLiteGraph) -> FoundBackbone:
             layers[name] = folded_conv(graph, op, name)
             tensor = layers[name].output
     channels = [len(layers[name].bias) for name in layers if not name.endswith("depthwise")]
-    return FoundBackbone(_backbone_config(graph, channels), layers, size, normalisation)
+    return FoundBackbone(tensorflow_config(channels, graph.describe()), layers, size, normalisation)
 
 
 def folded_conv(graph: TFLiteGraph, op: TFLiteOp, name: str, *, relu6: bool = True) -> FoldedConv:
@@ -214,13 +214,17 @@ def _activation(graph: TFLiteGraph, op: TFLiteOp) -> str:
     return "NONE"
 
 
-def _backbone_config(graph: TFLiteGraph, channels: list[int]) -> BackboneConfig:
-    """The width multiplier and smallest width with which Table 1 gives exactly these channels."""
+def tensorflow_config(channels: list[int], network: str) -> BackboneConfig:
+    """The width multiplier and smallest width with which Table 1 gives exactly these channels of its 14 layers.
+
+    Raises:
+        CheckpointError: There is none; says so of ``network``.
+    """
     fraction = channels[-1] / TABLE_1[-1][2]
     for minimum in MIN_CHANNELS:
         for alpha in (round(fraction, 2), round(fraction, 3), fraction, (channels[-1] + 0.5) / TABLE_1[-1][2]):
             if alpha > 0 and channels == [scale_channels(c, alpha, minimum) for _, _, c in TABLE_1]:
                 return BackboneConfig(alpha=alpha, min_channels=minimum, padding="tensorflow")
     raise CheckpointError(
-        f"not a MobileNetV1: no width multiplier gives channels {', '.join(map(str, channels))} ({graph.describe()})"
+        f"not a MobileNetV1: no width multiplier gives channels {', '.join(map(str, channels))} ({network})"
     )

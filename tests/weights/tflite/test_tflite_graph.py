@@ -153,7 +153,7 @@ def test_other_files(tmp_path, content, reason):
 @pytest.mark.parametrize("name", ["missing.tflite", "folder"])
 def test_no_file(tmp_path, name):
     (tmp_path / "folder").mkdir()
-    with pytest.raises(CheckpointError, match=r"no file .*name a \.tflite or \.safetensors file"):
+    with pytest.raises(CheckpointError, match=r"no file .*name a \.tflite, \.pb or \.safetensors file"):
         import_weights(tmp_path / name)
 
 
