@@ -62,10 +62,10 @@ def _google(alpha: str, megabytes: float, accuracy: str) -> PretrainedSource:
     name = f"mobilenet_v1_{alpha}_224"
     published = f"ImageNet top-1 {accuracy} % (TensorFlow's table of hosted models)"
     url = f"http://download.tensorflow.org/models/mobilenet_v1_2018_02_22/{name}.tgz"
-    # The archive holds a .tflite file, too, but with batch-norm folded.
-    file, folded = f"{name}_frozen.pb", f"{name}.tflite"
+    # The archive holds the graph before batch-norm was folded, too; as a start both are the same.
+    file, frozen = f"{name}.tflite", f"{name}_frozen.pb"
     return PretrainedSource(
-        name, float(alpha), url, file, megabytes, published, archive_member=file, second_best=folded
+        name, float(alpha), url, file, megabytes, published, archive_member=file, second_best=frozen
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,13 @@ from mobiledet.errors import CheckpointError, MissingDependencyError, install_ex
 from mobiledet.models.mobilenet_v1 import LAYERS, TABLE_1, MobileNetV1, MobileNetV1Classifier, scale_channels
 from mobiledet.weights.frozen_graph import GraphNode, read_frozen_graph
 from mobiledet.weights.tflite.graph import TFLiteGraph
-from mobiledet.weights.tflite.mobilenet import find_backbone, find_classifier, folded_state, tensorflow_config
+from mobiledet.weights.tflite.mobilenet import (
+    FoldedConv,
+    find_backbone,
+    find_classifier,
+    folded_state,
+    tensorflow_config,
+)
 
 KIND = "backbone"
 """Marks a checkpoint of a backbone without a detection head."""
@@ -90,6 +96,20 @@ class ImageNetBackbone:
         network = MobileNetV1Classifier(backbone=self.build(), num_classes=len(self.classifier["bias"]))
         network.classifier.load_state_dict(dict(self.classifier))
         return network.eval()
+
+    def fold(self) -> ImageNetBackbone:
+        """The same network with batch-norm folded into its convolutions, as in .tflite files."""
+        if self.folded:
+            return self
+        state: dict[str, Tensor] = {}
+        for name, weight in self.state.items():
+            if name.endswith(".conv.weight"):
+                prefix = name.removesuffix(".conv.weight")
+                gamma, beta, mean, variance = (self.state[f"{prefix}.norm.{part}"] for part in FROZEN_NORM)
+                scale = gamma / torch.sqrt(variance + self.config.norm_epsilon)
+                layer = FoldedConv(weight * scale[:, None, None, None], beta - mean * scale, output=-1)
+                state |= folded_state(prefix, layer, self.config.norm_epsilon)
+        return replace(self, state=state, folded=True)
 
     def build(self) -> MobileNetV1:
         """The backbone alone, in evaluation mode."""

@@ -83,7 +83,8 @@ def read_initial_weights(content: Mapping[str, Any], name: str) -> InitialWeight
         CheckpointError: it holds neither a detector nor a backbone.
     """
     if content.get("kind") == KIND:
-        backbone = ImageNetBackbone.from_payload(content)
+        # Norms re-estimated on the training images are the better start (docs/pretrained.md).
+        backbone = ImageNetBackbone.from_payload(content).fold()
         config = ModelConfig(backbone=backbone.config, mean=backbone.mean, std=backbone.std)
         state = {f"backbone.{key}": tensor for key, tensor in backbone.state.items()}
         return InitialWeights(name, config, state, (), backbone.folded)

@@ -14,6 +14,7 @@ from mobiledet.structures import ResizeRule
 from mobiledet.weights.frozen_graph import read_frozen_graph
 from mobiledet.weights.imagenet import ImageNetBackbone, import_frozen
 from mobiledet.weights.importing import describe_weights, import_weights
+from mobiledet.weights.transfer import read_initial_weights
 
 REAL = "mobilenet_v1_1.0_224_float.pb"
 
@@ -32,6 +33,23 @@ def test_it_computes_what_was_frozen(tmp_path, fused, alpha):
     x = torch.randn(2, 3, 65, 96)
     with torch.no_grad():
         assert torch.equal(found.build_classifier()(x), model(x))
+
+
+def test_folded_it_is_the_same_network_and_so_it_starts_a_training(tmp_path):
+    """Where the norms are re-estimated; a folded one is left as it is."""
+    write_frozen(tmp_path / "m.pb")
+    found = import_frozen(tmp_path / "m.pb")
+    folded = found.fold()
+    assert folded.state["layers.conv7.pointwise.norm.running_mean"].count_nonzero() == 0
+    x = torch.randn(2, 3, 65, 96)
+    with torch.no_grad():
+        assert torch.allclose(folded.build_classifier()(x), found.build_classifier()(x), atol=1e-5)
+    assert folded.fold() is folded
+    start = read_initial_weights(found.payload(), "m")
+    assert start.folded
+    assert torch.equal(
+        start.state["backbone.layers.conv3.depthwise.conv.weight"], folded.state["layers.conv3.depthwise.conv.weight"]
+    )
 
 
 def test_features_epsilon_and_unknown_size(tmp_path):

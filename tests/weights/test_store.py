@@ -131,16 +131,16 @@ def test_a_named_folder_is_searched_by_name_and_by_content(weights, tmp_path, mo
     assert store.local_file(replace(known, sha256="0" * 64)) is None
 
 
-def test_googles_archives_give_the_graph_with_norms_and_the_folded_file_is_the_second_best(tmp_path, monkeypatch):
+def test_where_only_the_second_best_file_is_here_it_is_taken(tmp_path, monkeypatch):
     monkeypatch.setenv("MOBILEDET_WEIGHTS", str(tmp_path))
     source = find_source("mobilenet_v1_0.25_224")
     assert store.local_file(source) is None
-    second = tmp_path / "mobilenet_v1_0.25_224.tflite"
-    second.write_bytes(b"whatever")
-    assert store.local_file(source) == second
     write_frozen(tmp_path / "mobilenet_v1_0.25_224_frozen.pb")
     content = load_checkpoint(pretrained_checkpoint(source))
     assert (content["kind"], content["folded"]) == ("backbone", False)
+    best = tmp_path / "mobilenet_v1_0.25_224.tflite"
+    best.write_bytes(b"whatever")
+    assert store.local_file(source) == best
 
 
 def test_a_named_folder_that_does_not_exist_is_reported(monkeypatch, tmp_path):
