@@ -69,6 +69,9 @@ class PostprocessConfig(Strict):
     """Best (box, class) pairs of an image that enter non-maximum suppression: fixed, so that it can be exported. From
     400 on, AP and AR no longer changed on COCO, blood cell and chess images."""
     max_detections: PositiveInt = 100
+    class_agnostic: bool = False
+    """Boxes of different classes suppress each other, too: one class an object, at the price of AP, which counts second
+    guesses; see docs/training.md."""
 
 
 class ModelConfig(Strict):

@@ -13,19 +13,21 @@ from mobiledet.structures import Candidates
 
 @dataclass(frozen=True)
 class Postprocess:
-    """Threshold, per-class non-maximum suppression, best detections first.
+    """Threshold, non-maximum suppression, best detections first.
 
     Attributes:
         score_threshold: Minimum score of a detection.
         iou_threshold: Two boxes of one class that overlap more are one object.
         candidates: Best (box, class) pairs of an image that enter suppression.
         max_detections: Most detections of an image.
+        class_agnostic: Whether boxes of two classes are one object, too, where they overlap more.
     """
 
     score_threshold: float = 0.01
     iou_threshold: float = 0.6
     candidates: int = 500
     max_detections: int = 100
+    class_agnostic: bool = False
 
     def __call__(self, candidates: Candidates) -> list[dict[str, Tensor]]:
         """Detections of each image, in network pixels.
@@ -63,8 +65,9 @@ class Postprocess:
         # Not //, which ONNX exporters write with comparisons that OpenCV can't run.
         anchor, label = pair.div(num_classes, rounding_mode="floor"), pair % num_classes
         boxes = boxes[rows, anchor] if boxes.dim() == 3 else boxes[rows, anchor, label]
-        # Classes are moved apart, so that boxes of different ones never overlap.
-        apart = boxes + (label * (boxes.amax(dim=(1, 2))[:, None] + 1))[..., None]
+        apart = boxes
+        if not self.class_agnostic:  # classes are moved apart, so that boxes of different ones never overlap
+            apart = boxes + (label * (boxes.amax(dim=(1, 2))[:, None] + 1))[..., None]
         best, index = best_boxes(apart, scores, iou_threshold, self.max_detections)
         return boxes[rows, index], best, label.gather(1, index) + 1
 

@@ -25,6 +25,7 @@ def best_detections(
     iou_threshold: float,
     candidates: int,
     max_detections: int,
+    class_agnostic: bool = False,
 ) -> tuple[FloatArray, FloatArray, IntArray]:
     """The detections of one image, the same ones as :meth:`mobiledet.models.postprocess.Postprocess.fixed` finds.
 
@@ -37,6 +38,7 @@ def best_detections(
         iou_threshold: Two boxes of one class that overlap more are one object.
         candidates: Best (box, class) pairs that enter suppression.
         max_detections: Most detections.
+        class_agnostic: Whether boxes of two classes are one object, too, where they overlap more.
 
     Returns:
         Boxes ``(N, 4)``, scores ``(N,)``, best first, and labels ``(N,)`` in ``1..K``. N is ``max_detections``, or less
@@ -48,7 +50,7 @@ def best_detections(
     # Classes are moved apart, so that boxes of different ones never overlap; by as much as PyTorch does it wherever a
     # candidate reaches as far as any box, because another distance rounds differently.
     distance = boxes.max(initial=0) + np.float32(1)
-    apart = boxes[anchor] + (label.astype(np.float32) * distance)[:, None]
+    apart = boxes[anchor] + (label.astype(np.float32) * (0 if class_agnostic else distance))[:, None]
     kept = _suppress(apart, np.float32(iou_threshold), max_detections)
 
     size = min(max_detections, candidates, len(flat))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -101,7 +102,7 @@ def read_model(path: Path) -> bytes:
 
 
 def candidates_in(card: ModelCard, place: Path) -> int:
-    """How many (box, class) pairs enter suppression; the only setting of it that no field of the card holds.
+    """How many (box, class) pairs enter suppression, a setting that no field of the card holds.
 
     Raises:
         ModelFileError: The card doesn't say.
@@ -122,6 +123,9 @@ def suppress(
     candidates: int,
 ) -> RawDetections:
     """Detections from boxes ``(B, A, 4)`` and scores ``(B, A, K)``, for models that end there."""
+    class_agnostic = False
+    with contextlib.suppress(KeyError, TypeError):  # of another program's file, or an older one of ours
+        class_agnostic = card.config["model"]["postprocess"]["class_agnostic"] is True
     found = [
         best_detections(
             *image,
@@ -129,6 +133,7 @@ def suppress(
             iou_threshold=iou_threshold,
             candidates=candidates,
             max_detections=card.max_detections,
+            class_agnostic=class_agnostic,
         )
         for image in zip(boxes, scores, strict=True)
     ]

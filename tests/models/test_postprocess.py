@@ -21,6 +21,12 @@ def test_suppression_is_per_class():
     assert found["boxes"].tolist() == [BOXES[0], BOXES[1], BOXES[2]]
 
 
+def test_class_agnostic_suppression_leaves_one_class_an_object():
+    found = run(BOXES, [[0.9, 0.85], [0.8, 0.95], [0.3, 0.0]], class_agnostic=True)
+    assert found["labels"].tolist() == [2, 1]
+    assert found["boxes"].tolist() == [BOXES[1], BOXES[2]]
+
+
 def test_threshold_and_limit():
     assert len(run(BOXES, [[0.9], [0.05], [0.3]])["scores"]) == 2
     assert run(BOXES, [[0.9], [0.05], [0.3]], max_detections=1)["scores"].tolist() == [torch.tensor(0.9).item()]

@@ -25,8 +25,8 @@ def run(boxes, scores, **settings):
     return best_detections(np.asarray(boxes, np.float32), np.asarray(scores, np.float32), **settings)
 
 
-def reference(boxes, scores, *, score_threshold, iou_threshold, candidates, max_detections):
-    postprocess = Postprocess(candidates=candidates, max_detections=max_detections)
+def reference(boxes, scores, *, score_threshold, iou_threshold, **settings):
+    postprocess = Postprocess(**settings)
     parts = Candidates(torch.from_numpy(boxes)[None], torch.from_numpy(scores)[None])
     return [part[0].numpy() for part in postprocess.fixed(parts, score_threshold, iou_threshold)]
 
@@ -40,6 +40,7 @@ def test_it_finds_exactly_what_pytorch_finds(seed):
         "iou_threshold": float(rng.choice([0.1, 0.5, 0.6, 0.9, 1.0])),
         "candidates": int(rng.integers(1, 1500)),
         "max_detections": int(rng.integers(1, 150)),
+        "class_agnostic": seed % 3 == 0,
     }
     found = best_detections(boxes, scores, **settings)
     wanted = reference(boxes, scores, **settings)

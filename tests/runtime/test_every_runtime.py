@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from importlib.util import find_spec
 
 import numpy as np
@@ -42,6 +43,22 @@ def test_it_finds_what_the_checkpoint_finds(exported):
     assert backend.runtime.startswith(NAMES[runtime.name])
     for image in make_images(2)[:, None]:
         assert_same(backend.run(image, 0.01, 0.6), expected(MODEL, image))
+
+
+@pytest.mark.parametrize("exporter", EXPORTERS, ids=lambda exporter: exporter.name)
+def test_class_agnostic_suppression_travels(exporter, tmp_path):
+    if missing := [package for package in exporter.packages if find_spec(package) is None]:
+        pytest.skip(f"{missing} not installed")
+    model, card = tiny_detector("sigmoid")
+    model.postprocess = replace(model.postprocess, class_agnostic=True)
+    postprocess = {**card.config["model"]["postprocess"], "class_agnostic": True}
+    card = replace(card, config={**card.config, "model": {**card.config["model"], "postprocess": postprocess}})
+    path = tmp_path / f"model{'' if exporter.runtime.folder_file else exporter.runtime.suffix}"
+    exporter.write(model, card, path, ExportOptions(exporter.name), ())
+    (image,) = make_images(1)[:, None]
+    wanted = expected(model, image)
+    assert not np.array_equal(wanted[1], expected(MODEL, image)[1])
+    assert_same(open_backend(path, threads=1).run(image, 0.01, 0.6), wanted)
 
 
 @pytest.mark.parametrize(("score", "iou"), [(0.0, 0.6), (0.3, 0.6), (0.01, 0.2), (0.01, 0.95)])
