@@ -25,7 +25,7 @@ config = Config(
         head=SSDConfig(reduce_lowest=False, scale_min=0.18, match_iou=0.35, box_loss_weight=2.0),
         input_size=(192, 240),
     ),
-    data=DataConfig(root="data/shapes", augment=AugmentConfig(crop=0, expand=0, flip=0.5, color=0), workers=1),
+    data=DataConfig(root="data/shapes", augment=AugmentConfig(crop=0, expand=0, color=0), workers=1),
     optimizer=OptimizerConfig(name="adamw", lr=0.012, weight_decay=0.05),
     schedule=ScheduleConfig(epochs=17, batch_size=16, policy="cosine", warmup_steps=100, val_every=8),
     train=TrainConfig(ema_decay=0.998),

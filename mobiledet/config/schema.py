@@ -23,6 +23,8 @@ class AugmentConfig(Strict):
     """Chance of shrinking an image that isn't cropped onto a mean-coloured canvas."""
     expand_max: Annotated[float, Field(ge=1, le=8)] = 3.0
     flip: Fraction = 0.5
+    """Chance of mirroring left and right; where it isn't set, training takes 0 for classes with names in pairs such as
+    "left arrow" and "right arrow"."""
     color: Fraction = 0.8
     """Chance of changing brightness, contrast, saturation and hue."""
     min_visible: Fraction = 0.3
@@ -36,7 +38,7 @@ class AugmentConfig(Strict):
     @classmethod
     def light(cls) -> AugmentConfig:
         """For small models, which underfit before they overfit (Howard et al., section 3.2)."""
-        return cls(crop=0.3, expand=0.2, expand_max=2.0, flip=0.5, color=0.3)
+        return cls(crop=0.3, expand=0.2, expand_max=2.0, color=0.3)
 
 
 class DataConfig(Strict):

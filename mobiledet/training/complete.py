@@ -13,9 +13,10 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from mobiledet.config import Config, ModelConfig, ScheduleConfig
+from mobiledet.config import AugmentConfig, Config, ModelConfig, ScheduleConfig
 from mobiledet.data.coco import CocoDataset
 from mobiledet.errors import ConfigError
+from mobiledet.utils.text import mirrored_names
 from mobiledet.weights.checkpoint import load_checkpoint
 from mobiledet.weights.store import resolve_weights
 from mobiledet.weights.transfer import InitialWeights, check_content, read_initial_weights
@@ -52,7 +53,8 @@ def complete(config: Config, data: CocoDataset, weights: InitialWeights | None =
     """
     model = complete_model(config.model, data, weights)
     schedule = config.schedule.model_copy(update={"epochs": _epochs(config.schedule, len(data))})
-    config = config.model_copy(update={"model": model, "schedule": schedule})
+    settings = config.data.model_copy(update={"augment": _augment(config.data.augment, data.names)})
+    config = config.model_copy(update={"model": model, "schedule": schedule, "data": settings})
     if config.train.quantize and config.schedule.patience is not None and config.float_epochs:
         raise ConfigError(
             f"schedule.patience={config.schedule.patience} could end training before train.quantize="
@@ -150,6 +152,21 @@ def _matching_size(model: ModelConfig, data: CocoDataset) -> tuple[int, int]:
     pixels = model.input_size[0] * model.input_size[1]
     height, width = (max(32, 16 * round(side / 16)) for side in ((pixels / aspect) ** 0.5, (pixels * aspect) ** 0.5))
     return height, width
+
+
+def _augment(augment: AugmentConfig, names: Sequence[str]) -> AugmentConfig:
+    """Without mirroring where that would make another class of an object, unless the recipe asks for it."""
+    pairs = mirrored_names(names)
+    if not pairs or not augment.flip or "flip" in augment.model_fields_set:
+        return augment
+    one, other = pairs[0]
+    logger.info(
+        "images aren't mirrored: %r is %r in a mirror; data.augment.flip=%g mirrors them all the same",
+        one,
+        other,
+        augment.flip,
+    )
+    return augment.model_copy(update={"flip": 0.0})
 
 
 def _epochs(schedule: ScheduleConfig, count: int) -> int:

@@ -127,3 +127,25 @@ def short_names(paths: Sequence[str]) -> list[str]:
         seen[name] += 1
         numbered.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
     return numbered
+
+
+SIDES = (("left", "right"), ("links", "rechts"), ("gauche", "droite"), ("izquierda", "derecha"), ("l", "r"))
+"""Words for the two sides; the single letters count as whole words only."""
+
+
+def mirrored_names(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Pairs of names that differ in left and right alone: each is the other in a mirror.
+
+    ``"turn-left"`` and ``"Turn right"``, ``"arrowLeft"`` and ``"arrowRight"``, ``"shoe_l"`` and ``"shoe_r"``. ``"L"``
+    and ``"R"`` by themselves only where no other class is a single letter, as in an alphabet.
+    """
+    words = [re.sub(r"[\W_]+", " ", name).strip().casefold() for name in names]
+    letters = sum(len(word) == 1 for word in words)
+    pairs = []
+    for left, right in SIDES:
+        pattern = rf"\b{left}\b" if len(left) == 1 else left
+        for place, name in enumerate(words):
+            other = re.sub(pattern, right, name)
+            if other != name and other in words and (len(name) > 1 or letters == 2):
+                pairs.append((names[place], names[words.index(other)]))
+    return pairs

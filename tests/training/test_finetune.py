@@ -12,7 +12,16 @@ import torch
 
 import mobiledet.training.run as run_module
 import mobiledet.training.start as launch
-from mobiledet.config import Config, ModelConfig, ScheduleConfig, TrainConfig, apply_overrides, load_config
+from mobiledet.config import (
+    AugmentConfig,
+    Config,
+    DataConfig,
+    ModelConfig,
+    ScheduleConfig,
+    TrainConfig,
+    apply_overrides,
+    load_config,
+)
 from mobiledet.errors import ConfigError
 from mobiledet.models.build import build_detector
 from mobiledet.models.layers import ConvNormAct
@@ -124,7 +133,7 @@ def test_it_resumes_exactly_and_without_the_weights(tiny_config, tiny_shapes, tm
 class Images(list):
     """As much of a data set as completing a config looks at."""
 
-    num_classes, annotation_file = 2, "train.json"
+    num_classes, annotation_file, names = 2, "train.json", ("left arrow", "right arrow")
 
 
 class Image:
@@ -149,7 +158,20 @@ def test_epochs_beyond_the_limits_are_reported(caplog, count, wanted):
     assert (f"schedule.epochs={wanted} " in caplog.text) is (wanted is not None)
     caplog.clear()
     complete(Config(schedule=ScheduleConfig(epochs=500)), Images([None] * count))
-    assert not caplog.text
+    assert "schedule" not in caplog.text
+
+
+def test_classes_that_are_each_other_in_a_mirror_are_not_mirrored_unless_asked_for(caplog):
+    caplog.set_level("INFO", "mobiledet")
+    data = Images([None])
+    for augment in (AugmentConfig(crop=0.9), AugmentConfig.light()):
+        config = Config(data=DataConfig(augment=augment))
+        assert complete(config, data).data.augment == augment.model_copy(update={"flip": 0.0})
+    assert "'left arrow' is 'right arrow' in a mirror" in caplog.text
+    asked = apply_overrides(config, ["data.augment.flip=0.5"])
+    assert complete(asked, data).data.augment.flip == 0.5
+    data.names = ("arrow", "right")
+    assert complete(config, data).data.augment.flip == 0.5
 
 
 def test_the_chosen_epochs_are_recorded(tiny_config, tiny_shapes, tmp_path):

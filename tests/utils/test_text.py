@@ -6,6 +6,7 @@ from mobiledet.utils.text import (
     count,
     did_you_mean,
     listing,
+    mirrored_names,
     nearest,
     printable,
     readable_ms,
@@ -77,3 +78,21 @@ def test_names_are_cut_in_their_middle(text, short):
 @pytest.mark.parametrize(("value", "text"), [(None, "-"), (8.256, "8.26"), (84.25, "84.2"), (1234.5, "1,234")])
 def test_milliseconds_have_as_many_digits_as_mean_something(value, text):
     assert readable_ms(value) == text
+
+
+@pytest.mark.parametrize(
+    ("names", "pairs"),
+    [
+        (["left arrow", "stop", "Right-Arrow"], [("left arrow", "Right-Arrow")]),
+        (["turnLeft", "turnRight"], [("turnLeft", "turnRight")]),
+        (["shoe_l", "shoe_r", "hat"], [("shoe_l", "shoe_r")]),
+        (["links", "rechts"], [("links", "rechts")]),
+        (["L", "R"], [("L", "R")]),
+        (["A", "L", "R"], []),
+        (["bright", "light", "left"], []),
+        (["model", "moder", "bell"], []),
+        ([], []),
+    ],
+)
+def test_names_of_the_two_sides(names, pairs):
+    assert mirrored_names(names) == pairs

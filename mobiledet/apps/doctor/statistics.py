@@ -13,7 +13,7 @@ from mobiledet.apps.doctor.collection import Collection
 from mobiledet.apps.doctor.report import Code, Section, percent
 from mobiledet.config import ModelConfig
 from mobiledet.structures import BoolArray, IntArray
-from mobiledet.utils.text import count
+from mobiledet.utils.text import count, mirrored_names
 
 FEW_BOXES = 10  # a class with fewer boxes than this to train on is hardly learned
 FEW_IMAGES = 20  # a score over fewer images than this says little
@@ -157,6 +157,11 @@ def _possibly_meant(k: int, collection: Collection, totals: IntArray) -> str:
 
 
 def _judge_names(section: Section, collection: Collection) -> None:
+    if pairs := mirrored_names(collection.names):
+        one, other = pairs[0]
+        section.say(
+            f"{one!r} is {other!r} in a mirror: training mirrors no images unless the recipe sets data.augment.flip."
+        )
     totals = collection.class_counts().sum(axis=0)
     same, alike = [], []
     for (i, one), (k, other) in combinations(enumerate(collection.names), 2):

@@ -64,6 +64,12 @@ def test_classes_that_splits_lack(make):
     assert "class-names-alike" not in codes
 
 
+def test_names_of_the_two_sides_are_reported(make):
+    one = {"train": [("a.jpg", make.image(40, 60, 1), [(1, 0, 0, 20, 10)])]}
+    make(one, names=["left arrow", "right arrow"])
+    assert any("in a mirror" in line for line in describe_classes(make.collect("train")).parts)
+
+
 def test_names_that_differ_by_case_or_by_a_typo(make):
     names = ["Hard Hat", "hard_hat", "helmet", "helmt", "猫", "собака"]
     make({"train": [("a.jpg", make.image(40, 60, 1), [(1, 0, 0, 20, 10)])]}, names=names)
