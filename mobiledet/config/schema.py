@@ -25,6 +25,9 @@ class AugmentConfig(Strict):
     flip: Fraction = 0.5
     """Chance of mirroring left and right; where it isn't set, training takes 0 for classes with names in pairs such as
     "left arrow" and "right arrow"."""
+    mosaic: Fraction = 0.0
+    """Chance of joining an image with three others, each as large as the network's input, around a random centre; what
+    is cut out of it and shrunk is chosen by ``crop`` and ``expand`` (Bochkovskiy et al. 2020, YOLOv4)."""
     color: Fraction = 0.8
     """Chance of changing brightness, contrast, saturation and hue."""
     min_visible: Fraction = 0.3

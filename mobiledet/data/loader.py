@@ -121,16 +121,21 @@ class DetectionImages(Dataset[Sample | ImageError]):
     def __getitem__(self, key: SampleKey) -> Sample | ImageError:
         """The sample of a key; an image that can't be read comes back as the error, for :class:`Batches` to raise."""
         record = self.dataset[key.image]
+        seed = int(np.random.SeedSequence([self.seed, key.epoch, key.image]).generate_state(1)[0])
+        others = self.transform.others(seed, len(self.dataset)) if self.transform is not None else []
         try:
-            image = self.cache[key.image] if self.cache else self.dataset.read(key.image)
+            image, *more = (self.cache[i] if self.cache else self.dataset.read(i) for i in (key.image, *others))
         except ImageError as error:
             return error
         if self.transform is None:
             fitted, geometry = fit_image(image, self.resize)
             target = Target(geometry.to_network(record.target.boxes), record.target.labels, record.target.iscrowd)
             return Sample(fitted, target, geometry, record.image_id)
-        seed = int(np.random.SeedSequence([self.seed, key.epoch, key.image]).generate_state(1)[0])
-        changed, target = self.transform(image, record.target, seed)
+        target = record.target
+        if more:
+            targets = [target, *(self.dataset[index].target for index in others)]
+            image, target = self.transform.join([image, *more], targets, seed)
+        changed, target = self.transform(image, target, seed)
         geometry = ImageGeometry((image.shape[0], image.shape[1]), (changed.shape[0], changed.shape[1]))
         return Sample(changed, target, geometry, record.image_id)
 

@@ -26,7 +26,9 @@ SIZE = (64, 80)
 
 
 def images(dataset, *, augment=True, cache=None, seed=7):
-    transform = TrainTransform(resize=ResizeRule(SIZE), augment=AugmentConfig()) if augment else None
+    # With a mosaic in half of the samples, which read three images more.
+    chances = AugmentConfig(mosaic=0.5)
+    transform = TrainTransform(resize=ResizeRule(SIZE), augment=chances) if augment else None
     return DetectionImages(dataset, resize=ResizeRule(SIZE), transform=transform, seed=seed, cache=cache)
 
 
@@ -73,6 +75,13 @@ def test_a_picture_changes_from_epoch_to_epoch(dataset):
     found = images(dataset)
     assert (found[SampleKey(0, 3)].image != found[SampleKey(1, 3)].image).any()
     np.testing.assert_array_equal(found[SampleKey(1, 3)].image, images(dataset)[SampleKey(1, 3)].image)
+
+
+def test_half_of_the_samples_are_mosaics(dataset):
+    transform = images(dataset).transform
+    others = [transform.others(seed, len(dataset)) for seed in range(400)]
+    assert 150 < sum(map(bool, others)) < 250
+    assert {index for three in others for index in three} == set(range(len(dataset)))
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -291,3 +291,39 @@ def test_resizing_gives_the_same_bytes_on_every_processor(size, checksum):
     assert zlib.crc32(resized) == checksum
     exact = cv2.resize(image.astype(np.float64), size[::-1], interpolation=cv2.INTER_LINEAR)
     assert abs((resized - exact).mean()) < 0.02  # without a bias; INTER_LINEAR is darker by 0.13
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_boxes_follow_a_mosaic(seed):
+    """Four images of other shapes; the place of one red rectangle in each corner is found again in the pixels."""
+    sizes, box = [(90, 130), (200, 60), (64, 64), (150, 310)], (20, 25, 44, 55)
+    for place in range(4):
+        pictures = [painted(*size, **({"red": box} if index == place else {})) for index, size in enumerate(sizes)]
+        targets = [target(box, labels=[index + 1]) if index == place else target() for index in range(4)]
+        transform = TrainTransform(resize=ResizeRule(SIZE), augment=only(mosaic=1, min_visible=0.0), fill=FILL)
+        canvas, left = transform.join(pictures, targets, seed)
+        assert canvas.shape == (2 * SIZE[0], 2 * SIZE[1], 3)
+        found = found_box(canvas, 0)
+        if found is None:
+            assert len(left) == 0 or (left.boxes[:, 2:] - left.boxes[:, :2]).min() < 3
+        else:
+            assert left.labels.tolist() == [place + 1]
+            assert np.abs(left.boxes[0] - found).max() <= 2
+
+
+def test_what_a_mosaic_leaves_too_little_of_is_dropped():
+    """Of boxes as large as their images some are cut off at the edges of the canvas."""
+    whole = [(0, 0, 176, 120)]
+    counts = set()
+    for seed in range(40):
+        some, every = (
+            TrainTransform(resize=ResizeRule(SIZE), augment=only(mosaic=1, min_visible=share), fill=FILL).join(
+                [painted(*SIZE)] * 4, [target(*whole, crowd=[True])] * 4, seed
+            )[1]
+            for share in (0.9, 0.0)
+        )
+        assert every.iscrowd.tolist() == [True] * 4
+        area = (every.boxes[:, 2:] - every.boxes[:, :2]).prod(axis=1)
+        assert len(some) == (area >= 0.9 * SIZE[0] * SIZE[1]).sum()
+        counts.add(len(some))
+    assert len(counts) > 1
