@@ -284,7 +284,7 @@ def test_another_kind_of_head_begins_at_its_defaults():
     ("overrides", "words"),
     [
         (["model.resize=shorter_side"], "ssd can't take"),
-        (["data.augment.mosaic=1"], r"'data\.augment\.mosaic' \(known here: crop, expand"),
+        (["data.augment.mixup=1"], r"'data\.augment\.mixup' \(known here: crop, expand"),
         (["data.augment.flp=1"], r"did you mean 'data\.augment\.flip'"),
         (["model.head.kind=faster_rcnn", "model.head.proposal=5"], r"did you mean 'model\.head\.proposals'"),
         (["model.head.kind=faster_rcnn", "model.head.crop_size=1"], r"model\.head\.crop_size"),
