@@ -17,12 +17,18 @@ from mobiledet.config import (
     DataConfig,
     ModelConfig,
     OptimizerConfig,
+    PostprocessConfig,
     ScheduleConfig,
     TrainConfig,
 )
 
 config = Config(
-    model=ModelConfig(init="ssd_mobilenet_v1_075_coco", input_size=(384, 384), match_aspect=True),
+    model=ModelConfig(
+        init="ssd_mobilenet_v1_075_coco",
+        input_size=(384, 384),
+        match_aspect=True,
+        postprocess=PostprocessConfig(vote_iou=0.5),
+    ),
     data=DataConfig(root="data/mine", hold_out=0.15, augment=AugmentConfig(crop=0.9, expand=0.3, color=0.8)),
     optimizer=OptimizerConfig(name="adamw", lr=0.001, weight_decay=0.05, backbone_lr_scale=0.3),
     schedule=ScheduleConfig(epochs=None, pictures=6_000, batch_size=8, warmup_steps=100, val_every=5),

@@ -3,7 +3,15 @@
 import numpy as np
 import torch
 
-from mobiledet.config import BackboneConfig, FasterRCNNConfig, FPNConfig, ModelConfig, SSDConfig, SSDLiteConfig
+from mobiledet.config import (
+    BackboneConfig,
+    FasterRCNNConfig,
+    FPNConfig,
+    ModelConfig,
+    PostprocessConfig,
+    SSDConfig,
+    SSDLiteConfig,
+)
 from mobiledet.models.build import build_detector
 from mobiledet.runtime.card import ModelCard
 
@@ -25,6 +33,7 @@ def tiny_detector(head, *, padding="symmetric", num_classes=3):
         backbone=BackboneConfig(alpha=0.25, padding=padding),
         input_size=SIZE,
         head=HEADS[head] if isinstance(head, str) else head,
+        postprocess=PostprocessConfig(vote_iou=0.5),
     )
     torch.manual_seed(1)
     model = build_detector(config).eval()

@@ -72,6 +72,10 @@ class PostprocessConfig(Strict):
     class_agnostic: bool = False
     """Boxes of different classes suppress each other, too: one class an object, at the price of AP, which counts second
     guesses; see docs/training.md."""
+    vote_iou: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Each detection's box becomes the mean of all candidates of its class that overlap it more than this (Gidaris and
+    Komodakis 2015, section 3.2), weighted by score and by how much more; None leaves it alone. What others read from a
+    ``.tflite`` file is never voted on."""
 
 
 class ModelConfig(Strict):

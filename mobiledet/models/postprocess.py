@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mobiledet.ops.boxes import pairwise_iou
 from mobiledet.ops.nms import best_boxes
 from mobiledet.structures import Candidates
 
 
 @dataclass(frozen=True)
 class Postprocess:
-    """Threshold, non-maximum suppression, best detections first.
+    """Threshold, non-maximum suppression, a vote on boxes, best detections first.
 
     Attributes:
         score_threshold: Minimum score of a detection.
@@ -21,6 +22,8 @@ class Postprocess:
         candidates: Best (box, class) pairs of an image that enter suppression.
         max_detections: Most detections of an image.
         class_agnostic: Whether boxes of two classes are one object, too, where they overlap more.
+        vote_iou: Candidates of a detection's class that overlap it more have a vote on its box; None: none has. Votes
+            grow from 0 at this overlap, so that a box doesn't jump where runtimes round differently.
     """
 
     score_threshold: float = 0.01
@@ -28,6 +31,7 @@ class Postprocess:
     candidates: int = 500
     max_detections: int = 100
     class_agnostic: bool = False
+    vote_iou: float | None = None
 
     def __call__(self, candidates: Candidates) -> list[dict[str, Tensor]]:
         """Detections of each image, in network pixels.
@@ -69,7 +73,12 @@ class Postprocess:
         if not self.class_agnostic:  # classes are moved apart, so that boxes of different ones never overlap
             apart = boxes + (label * (boxes.amax(dim=(1, 2))[:, None] + 1))[..., None]
         best, index = best_boxes(apart, scores, iou_threshold, self.max_detections)
-        return boxes[rows, index], best, label.gather(1, index) + 1
+        found = boxes[rows, index]
+        if self.vote_iou is not None:
+            votes = scores[:, None] * (pairwise_iou(apart[rows, index], apart) - self.vote_iou).clamp(min=0)
+            total = votes.sum(dim=2, keepdim=True)
+            found = torch.where(total > 0, votes @ boxes / total.clamp(min=1e-9), found)
+        return found, best, label.gather(1, index) + 1
 
     def _best_anchors(self, candidates: Candidates) -> tuple[Tensor, Tensor]:
         """Boxes and scores of the anchors that can have one of the best pairs at all.

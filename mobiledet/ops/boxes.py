@@ -24,19 +24,19 @@ def box_area(boxes: Tensor) -> Tensor:
 
 
 def pairwise_intersection(boxes_a: Tensor, boxes_b: Tensor) -> Tensor:
-    """Area that each of ``(N, 4)`` shares with each of ``(M, 4)``: ``(N, M)``."""
+    """Area that each of ``(..., N, 4)`` shares with each of ``(..., M, 4)``: ``(..., N, M)``."""
     # Corner by corner: (N, M, 2) tensors take twice as long on a CPU.
-    a_x1, a_y1, a_x2, a_y2 = boxes_a[:, :, None].unbind(1)
-    b_x1, b_y1, b_x2, b_y2 = boxes_b.T.contiguous().unbind(0)
+    a_x1, a_y1, a_x2, a_y2 = boxes_a[..., None].unbind(-2)
+    b_x1, b_y1, b_x2, b_y2 = boxes_b.mT.contiguous()[..., None, :].unbind(-3)
     width = (torch.minimum(a_x2, b_x2) - torch.maximum(a_x1, b_x1)).clamp_(min=0)
     height = (torch.minimum(a_y2, b_y2) - torch.maximum(a_y1, b_y1)).clamp_(min=0)
     return width * height
 
 
 def pairwise_iou(boxes_a: Tensor, boxes_b: Tensor) -> Tensor:
-    """Intersection over union of ``(N, 4)`` with ``(M, 4)``: ``(N, M)`` in ``[0, 1]``; 0 for empty boxes."""
+    """Intersection over union of ``(..., N, 4)`` and ``(..., M, 4)``: ``(..., N, M)`` in 0..1; 0 for empty boxes."""
     intersection = pairwise_intersection(boxes_a, boxes_b)
-    union = (box_area(boxes_a)[:, None] + box_area(boxes_b)[None, :]).sub_(intersection)
+    union = (box_area(boxes_a)[..., :, None] + box_area(boxes_b)[..., None, :]).sub_(intersection)
     return intersection / union.clamp_(min=1e-9)
 
 

@@ -26,6 +26,7 @@ def best_detections(
     candidates: int,
     max_detections: int,
     class_agnostic: bool = False,
+    vote_iou: float | None = None,
 ) -> tuple[FloatArray, FloatArray, IntArray]:
     """The detections of one image, the same ones as :meth:`mobiledet.models.postprocess.Postprocess.fixed` finds.
 
@@ -39,6 +40,7 @@ def best_detections(
         candidates: Best (box, class) pairs that enter suppression.
         max_detections: Most detections.
         class_agnostic: Whether boxes of two classes are one object, too, where they overlap more.
+        vote_iou: Candidates of a detection's class that overlap it more have a vote on its box.
 
     Returns:
         Boxes ``(N, 4)``, scores ``(N,)``, best first, and labels ``(N,)`` in ``1..K``. N is ``max_detections``, or less
@@ -57,6 +59,10 @@ def best_detections(
     found_boxes, found_scores = np.zeros((size, 4), np.float32), np.zeros(size, np.float32)
     labels = np.ones(size, np.int64)
     found_boxes[: len(kept)] = boxes[anchor[kept]]
+    if vote_iou is not None:
+        votes = flat[order] * np.maximum(pairwise_iou(apart[kept], apart) - np.float32(vote_iou), 0)
+        total = votes.sum(axis=1, keepdims=True)
+        np.divide(votes @ boxes[anchor], total, out=found_boxes[: len(kept)], where=total > 0)
     found_scores[: len(kept)] = flat[order[kept]]
     labels[: len(kept)] = label[kept] + 1
     return found_boxes, found_scores, labels

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -101,16 +100,32 @@ def read_model(path: Path) -> bytes:
         raise ModelFileError(f"{path}: can't be read: {error.strerror}") from None
 
 
-def candidates_in(card: ModelCard, place: Path) -> int:
-    """How many (box, class) pairs enter suppression, a setting that no field of the card holds.
+class Suppression(NamedTuple):
+    """Settings of suppression that no field of the card holds: see `mobiledet.models.postprocess.Postprocess`."""
 
-    Raises:
-        ModelFileError: The card doesn't say.
-    """
-    try:
-        return int(card.config["model"]["postprocess"]["candidates"])
-    except (KeyError, TypeError, ValueError):
-        raise ModelFileError(f"{place}: its card lacks config.model.postprocess.candidates; export it again") from None
+    candidates: int
+    class_agnostic: bool = False
+    vote_iou: float | None = None
+
+    @classmethod
+    def of(cls, card: ModelCard, place: Path) -> Suppression:
+        """What a card's config says; files of older versions know the first of them only.
+
+        Raises:
+            ModelFileError: It doesn't.
+        """
+        try:
+            settings = card.config["model"]["postprocess"]
+            vote_iou = settings.get("vote_iou")
+            return cls(
+                int(settings["candidates"]),
+                settings.get("class_agnostic") is True,
+                None if vote_iou is None else float(vote_iou),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise ModelFileError(
+                f"{place}: its card lacks config.model.postprocess.candidates; export it again"
+            ) from None
 
 
 def suppress(
@@ -120,20 +135,16 @@ def suppress(
     *,
     score_threshold: float,
     iou_threshold: float,
-    candidates: int,
+    settings: Suppression,
 ) -> RawDetections:
     """Detections from boxes ``(B, A, 4)`` and scores ``(B, A, K)``, for models that end there."""
-    class_agnostic = False
-    with contextlib.suppress(KeyError, TypeError):  # of another program's file, or an older one of ours
-        class_agnostic = card.config["model"]["postprocess"]["class_agnostic"] is True
     found = [
         best_detections(
             *image,
             score_threshold=score_threshold,
             iou_threshold=iou_threshold,
-            candidates=candidates,
             max_detections=card.max_detections,
-            class_agnostic=class_agnostic,
+            **settings._asdict(),
         )
         for image in zip(boxes, scores, strict=True)
     ]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mobiledet.errors import ModelFileError
-from mobiledet.runtime.base import RawDetections, Runtime, candidates_in, check_batch, suppress
+from mobiledet.runtime.base import RawDetections, Runtime, Suppression, check_batch, suppress
 from mobiledet.runtime.folder import read_folder_card
 from mobiledet.runtime.timing import time_halves
 from mobiledet.structures import FloatArray, ImageArray
@@ -51,7 +51,7 @@ class NcnnBackend:
             raise ModelFileError(
                 f"{path}: made for {self.card.batch} images at once, ncnn takes one; export it with a batch of 1"
             )
-        self._candidates = candidates_in(self.card, path)
+        self._suppression = Suppression.of(self.card, path)
         self._net = ncnn.Net()
         _configure(self._net.opt, provider or PROVIDERS[0], threads or ncnn.get_cpu_count())
         if self._net.load_param(str(self.path)) or self._net.load_model(str(weights)):
@@ -95,7 +95,7 @@ class NcnnBackend:
             scores[None],
             score_threshold=score_threshold,
             iou_threshold=iou_threshold,
-            candidates=self._candidates,
+            settings=self._suppression,
         )
 
 

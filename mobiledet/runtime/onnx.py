@@ -16,7 +16,7 @@ from mobiledet.runtime.base import (
     THRESHOLDS,
     RawDetections,
     Runtime,
-    candidates_in,
+    Suppression,
     check_batch,
     graph_inputs,
     read_model,
@@ -83,7 +83,7 @@ class OnnxBackend:
             )
 
         self._suppresses = "labels" in [output.name for output in self._session.get_outputs()]
-        self._candidates = 0 if self._suppresses else candidates_in(card, path)
+        self._suppression = Suppression(0) if self._suppresses else Suppression.of(card, path)
 
     def run(self, images: ImageArray, score_threshold: float, iou_threshold: float) -> RawDetections:
         """Detections in images ``(B, H, W, 3)`` of the network's size."""
@@ -113,7 +113,7 @@ class OnnxBackend:
             *found,
             score_threshold=score_threshold,
             iou_threshold=iou_threshold,
-            candidates=self._candidates,
+            settings=self._suppression,
         )
 
     def _profile(self, feeds: dict[str, Any], rounds: int) -> float:

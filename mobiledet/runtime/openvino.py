@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mobiledet.errors import ModelFileError
-from mobiledet.runtime.base import RawDetections, Runtime, candidates_in, check_batch, graph_inputs, suppress
+from mobiledet.runtime.base import RawDetections, Runtime, Suppression, check_batch, graph_inputs, suppress
 from mobiledet.runtime.folder import read_folder_card
 from mobiledet.runtime.timing import time_halves, time_shares
 from mobiledet.structures import FloatArray, ImageArray
@@ -56,7 +56,7 @@ class OpenvinoBackend:
         self._network = self._compile()
         # 3; 2 without suppression; 1 as Frigate wants it, see mobiledet.exporters.frigate
         self._outputs = len(self._network.outputs)
-        self._candidates = candidates_in(self.card, path) if self._outputs == 2 else 0
+        self._suppression = Suppression.of(self.card, path) if self._outputs == 2 else Suppression(0)
         self._idle: list[Any] = []  # infer requests that no thread uses just now; they share weights and cores
 
     def run(self, images: ImageArray, score_threshold: float, iou_threshold: float) -> RawDetections:
@@ -105,7 +105,7 @@ class OpenvinoBackend:
                 found["scores"],
                 score_threshold=score_threshold,
                 iou_threshold=iou_threshold,
-                candidates=self._candidates,
+                settings=self._suppression,
             )
         return RawDetections(found["boxes"], found["scores"], found["labels"].astype(np.int64, copy=False))
 

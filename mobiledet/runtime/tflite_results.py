@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from mobiledet.errors import CheckpointError, ModelFileError
 from mobiledet.ops.numpy_boxes import SMALLEST
-from mobiledet.runtime.base import RawDetections, candidates_in, suppress
+from mobiledet.runtime.base import RawDetections, Suppression, suppress
 from mobiledet.runtime.card import ModelCard
 from mobiledet.structures import FloatArray, IntArray, ResizeRule
 from mobiledet.weights.catalogue import PretrainedSource
@@ -141,14 +141,14 @@ class CandidateResults:
         card: Of the model.
         network: The network.
         columns: Which scores are those of the classes.
-        candidates: How many (box, class) pairs enter suppression.
+        suppression: Its settings.
     """
 
     suppressed = False
 
-    def __init__(self, card: ModelCard, network: Network, columns: IntArray, candidates: int) -> None:
+    def __init__(self, card: ModelCard, network: Network, columns: IntArray, suppression: Suppression) -> None:
         self.card, self.tensors = card, network.before
-        self._columns, self._candidates = columns, candidates
+        self._columns, self._suppression = columns, suppression
         options = network.about.postprocess
         self._scales = np.array([options.get(key, scale) for key, scale in BOX_SCALES.items()], np.float32)
 
@@ -166,7 +166,7 @@ class CandidateResults:
             values[1][:1, :, self._columns],
             score_threshold=score_threshold,
             iou_threshold=iou_threshold,
-            candidates=self._candidates,
+            settings=self._suppression,
         )
 
 
@@ -213,7 +213,7 @@ def open_results(
         own = ModelCard.from_json(card, str(path))
         if own.resize.size != network.size or len(own.names) != network.slots:
             raise ModelFileError(f"{path}: its model card is of another network; export it again")
-        return CandidateResults(own, network, np.arange(network.slots) + network.background, candidates_in(own, path))
+        return CandidateResults(own, network, np.arange(network.slots) + network.background, Suppression.of(own, path))
     try:
         foreign = network.card(labels)
         foreign.check()
@@ -222,7 +222,7 @@ def open_results(
     if source is not None:
         foreign = replace(foreign, shown_threshold=source.threshold)
         columns = np.array(foreign.category_ids) - 1 + network.background
-        return CandidateResults(foreign, network, columns, CANDIDATES)
+        return CandidateResults(foreign, network, columns, Suppression(CANDIDATES))
     return FinishedResults(foreign, network)
 
 

@@ -43,6 +43,22 @@ def test_overlap_limit():
     assert len(run(BOXES, [[0.9], [0.8], [0.3]], iou_threshold=0.99)["scores"]) == 3
 
 
+def test_overlapping_candidates_of_its_class_vote_on_a_box():
+    boxes = [[0, 0, 100, 50], [0, 0, 80, 50], [200, 10, 220, 90], [0, 0, 60, 50]]
+    scores = [[0.9, 0.0], [0.45, 0.7], [0.3, 0.0], [0.4, 0.0]]
+    found = run(boxes, scores, vote_iou=0.6)
+    assert found["labels"].tolist() == [1, 2, 1]
+    # 0.9 x (1 - 0.6) for its own width of 100, 0.45 x (0.8 - 0.6) for 80, nothing for 60, of IoU 0.6. The second class
+    # has one candidate alone.
+    width = (0.36 * 100 + 0.09 * 80) / 0.45
+    torch.testing.assert_close(found["boxes"], torch.tensor([[0, 0, width, 50], boxes[1], boxes[2]]))
+    torch.testing.assert_close(found["scores"], torch.tensor([0.9, 0.7, 0.3]))
+
+
+def test_a_box_without_an_area_keeps_its_place():
+    assert run([[30, 20, 30, 40]], [[0.9]], vote_iou=0.65)["boxes"].tolist() == [[30, 20, 30, 40]]
+
+
 def test_boxes_may_differ_by_class():
     boxes = torch.tensor([[[[0, 0, 10, 20], [30, 40, 50, 90]]]], dtype=torch.float32)
     (found,) = Postprocess(score_threshold=0.1)(Candidates(boxes, torch.tensor([[[0.4, 0.6]]])))

@@ -52,6 +52,17 @@ def test_it_finds_exactly_what_pytorch_finds(seed):
         np.testing.assert_array_equal(one[:count], other[:count])
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_boxes_are_voted_on_as_in_pytorch(seed):
+    boxes, scores = random_candidates(seed, anchors=300, classes=4)
+    settings = {"score_threshold": 0.01, "iou_threshold": 0.6, "candidates": 200, "max_detections": 60}
+    found, wanted = (function(boxes, scores, **settings, vote_iou=0.5) for function in (best_detections, reference))
+    alone = reference(boxes, scores, **settings)
+    np.testing.assert_array_equal(found[1], alone[1])
+    np.testing.assert_allclose(found[0], wanted[0], atol=1e-4)
+    assert np.abs(found[0] - alone[0]).max() > 0.1
+
+
 def test_the_comparison_goes_beyond_one_block():
     boxes, scores = random_candidates(3, anchors=600, classes=10)
     settings = {"score_threshold": 0.01, "iou_threshold": 0.3, "candidates": 1000, "max_detections": 100}
