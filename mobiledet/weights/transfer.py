@@ -1,8 +1,8 @@
 """Weights of one detector, or of an ImageNet classifier, as the start of another: what fits is loaded, and reported.
 
 Predictors are rebuilt for the new classes; a class whose name the old model knows keeps its rows, any other one starts
-from the mean of all, which knows what an object is: worth a point of AP after a short fine-tuning. Which
-settings follow the weights is decided in :mod:`mobiledet.training.complete`.
+from the mean of all, which knows what an object is: worth a point of AP after a short tuning. Which settings follow
+the weights is decided in :mod:`mobiledet.training.complete`.
 """
 
 from __future__ import annotations
