@@ -47,6 +47,7 @@ OTHER = {
     "model.head.scores": "softmax",
     "model.head.kind": "ssdlite",
     "model.num_classes": "7",
+    "model.postprocess.vote_iou": "0.5",
     "model.resize": "shorter_side",
     "data.val_split": "none",
     "data.reading.rows": "box",
