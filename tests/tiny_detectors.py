@@ -26,14 +26,14 @@ HEADS = {
 }
 
 
-def tiny_detector(head, *, padding="symmetric", num_classes=3):
+def tiny_detector(head, *, padding="symmetric", num_classes=3, vote_iou=None):
     """A detector and its card; ``head`` is one of `HEADS` by its name, or a head's settings."""
     config = ModelConfig(
         num_classes=num_classes,
         backbone=BackboneConfig(alpha=0.25, padding=padding),
         input_size=SIZE,
         head=HEADS[head] if isinstance(head, str) else head,
-        postprocess=PostprocessConfig(vote_iou=0.5),
+        postprocess=PostprocessConfig(vote_iou=vote_iou),
     )
     torch.manual_seed(1)
     model = build_detector(config).eval()

@@ -76,10 +76,10 @@ class Postprocess:
         found = boxes[rows, index]
         if self.vote_iou is not None:
             votes = scores[:, None] * (pairwise_iou(apart[rows, index], apart) - self.vote_iou).clamp(min=0)
-            total = votes.sum(dim=2, keepdim=True)
-            # Not @, which INT8 exporters take for a layer.
-            voted = (votes[..., None] * boxes[:, None]).sum(dim=2)
-            found = torch.where(total > 0, voted / total.clamp(min=1e-9), found)
+            # Not @, which INT8 exporters take for a layer, and no sums, which ONNX of opset 12 writes otherwise.
+            share = votes.mean(dim=2, keepdim=True)
+            voted = (votes[..., None] * boxes[:, None]).mean(dim=2)
+            found = torch.where(share > 0, voted / share.clamp(min=1e-12), found)
         return found, best, label.gather(1, index) + 1
 
     def _best_anchors(self, candidates: Candidates) -> tuple[Tensor, Tensor]:

@@ -22,7 +22,7 @@ BATCHES = [image[None] for image in make_images(12)]
 
 @pytest.fixture(scope="module")
 def graph():
-    return trace_onnx(tiny_detector("sigmoid")[0], size=SIZE)
+    return trace_onnx(tiny_detector("sigmoid", vote_iou=0.5)[0], size=SIZE)
 
 
 def run(model, image):

@@ -114,7 +114,7 @@ def test_it_starts_from_an_ssds_backbone_and_from_its_own_classes():
     own = InitialWeights("own", ModelConfig(head=FPNConfig()), model.state_dict(), ("a", "b", "c"), folded=False)
     other = build(num_classes=2)
     transfer = load_into(other, own, ["new", "b"])
-    assert (transfer.carried, transfer.fresh) == (("b",), ("new",))
+    assert (transfer.carried, transfer.averaged) == (("b",), ("new",))
     for index in range(5):
         was, now = (m.head.cls_predictors[index][-1].weight.unflatten(0, (3, -1)) for m in (model, other))
         assert torch.equal(now[:, 1], was[:, 1])

@@ -17,7 +17,7 @@ from mobiledet.exporters.base import ExportOptions
 from mobiledet.exporters.choose import EXPORTERS
 from mobiledet.runtime.choose import RUNTIMES, find_runtime, open_backend
 
-MODEL, CARD = tiny_detector("sigmoid")
+MODEL, CARD = tiny_detector("sigmoid", vote_iou=0.5)
 NAMES = {"onnx": "onnxruntime", "openvino": "openvino", "ncnn": "ncnn", "litert": "LiteRT", "frigate": "LiteRT"}
 FILES = {"openvino": ("model.xml", "model.bin"), "ncnn": ("model.ncnn.param", "model.ncnn.bin")}
 

@@ -22,7 +22,7 @@ from mobiledet.exporters.openvino import quantise_openvino, write_openvino
 @pytest.fixture(scope="module")
 def sigmoid(tmp_path_factory):
     """Model, graph, card and folder of an SSD."""
-    model, card = tiny_detector("sigmoid")
+    model, card = tiny_detector("sigmoid", vote_iou=0.5)
     graph, folder = trace_onnx(model, size=SIZE), tmp_path_factory.mktemp("sigmoid") / "model"
     write_openvino(graph, card, folder)
     return model, graph, card, folder
