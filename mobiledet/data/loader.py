@@ -121,8 +121,10 @@ class DetectionImages(Dataset[Sample | ImageError]):
     def __getitem__(self, key: SampleKey) -> Sample | ImageError:
         """The sample of a key; an image that can't be read comes back as the error, for :class:`Batches` to raise."""
         record = self.dataset[key.image]
-        seed = int(np.random.SeedSequence([self.seed, key.epoch, key.image]).generate_state(1)[0])
-        others = self.transform.others(seed, len(self.dataset)) if self.transform is not None else []
+        seed, others = 0, []
+        if self.transform is not None:
+            seed = int(np.random.SeedSequence([self.seed, key.epoch, key.image]).generate_state(1)[0])
+            others = self.transform.others(seed, len(self.dataset))
         try:
             image, *more = (self.cache[i] if self.cache else self.dataset.read(i) for i in (key.image, *others))
         except ImageError as error:

@@ -222,7 +222,7 @@ def _class_rows(
     if background:
         rows[:, 0] = old_rows[:, 0].to(rows.dtype)
     classes = rows[:, background:]
-    classes += (old_rows[:, background:].to(rows.dtype) - classes.mean(dim=1, keepdim=True)).mean(dim=1, keepdim=True)
+    classes += old_rows[:, background:].to(rows.dtype).mean(dim=1, keepdim=True) - classes.mean(dim=1, keepdim=True)
     for index, source in enumerate(sources):
         if source is not None:
             rows[:, index + background] = old_rows[:, source + background].to(rows.dtype)
