@@ -102,6 +102,8 @@ class Curve:
         width: Of the line, in units of the chart.
         dots: Mark the points.
         listed: Write its name in the legend.
+        dashed: Draw it dashed.
+        labels: ``(N,)`` what is written beside each point; none by default.
     """
 
     name: str
@@ -111,6 +113,8 @@ class Curve:
     width: float = 1.2
     dots: bool = False
     listed: bool = True
+    dashed: bool = False
+    labels: Sequence[str] = ()
 
 
 def bar_chart(
@@ -235,9 +239,16 @@ def line_chart(lines: Sequence[Line], *, unit: str, title: str, floor: bool = Tr
 
 
 def curve_chart(
-    curves: Sequence[Curve], *, across: str, up: str, title: str, mark: tuple[float, str] | None = None
+    curves: Sequence[Curve],
+    *,
+    across: str,
+    up: str,
+    title: str,
+    mark: tuple[float, str] | None = None,
+    x_range: tuple[float, float] = (0, 1),
+    y_range: tuple[float, float] = (0, 1.02),
 ) -> Markup:
-    """Curves over shares, 0 to 1 both ways.
+    """Curves, by default over shares, 0 to 1 both ways.
 
     Args:
         curves: At least one; later ones lie on top.
@@ -245,6 +256,8 @@ def curve_chart(
         up: What y is.
         title: For those who can't see the chart.
         mark: A value of x to mark by an upright line, and what it is.
+        x_range: Ends of the axis across.
+        y_range: Ends of the axis up.
     """
     from matplotlib.lines import Line2D
 
@@ -255,23 +268,22 @@ def curve_chart(
     figure, axes = _axes(230, left=40, right=14, top=16 + 13 * rows, bottom=30)
     for curve in curves:
         dots = "o" if curve.dots else None
-        (drawn,) = axes.plot(curve.x, curve.y, color=_color(curve.color), lw=curve.width, marker=dots, markersize=4)
+        (drawn,) = axes.plot(curve.x, curve.y, **_curve_style(curve), marker=dots, markersize=4)
         _tip(drawn, curve.name)
+        for x, y, label in zip(curve.x, curve.y, curve.labels):  # noqa: B905  (there may be no labels)
+            axes.annotate(literal(label), (x, y), (4, -6), textcoords="offset points", **_SOFT)
     if mark is not None:
         axes.plot([mark[0]] * 2, [0, 1], color=_color("soft"), lw=0.8, linestyle=(0, (3, 2)))
         left = mark[0] < 0.7
         place = {"xytext": (4 if left else -4, -6), "ha": "left" if left else "right"}
         axes.annotate(literal(mark[1]), (mark[0], 1), textcoords="offset points", **{**_TEXT, **place})
-    axes.set_xlim(0, 1)
-    axes.set_ylim(0, 1.02)
+    axes.set_xlim(*x_range)
+    axes.set_ylim(*y_range)
     axes.grid()
     axes.set_xlabel(across, loc="right", **_SOFT)
     axes.set_title(up, loc="left", pad=4, **_SOFT)
     if listed:
-        handles = [
-            Line2D([], [], label=name, color=_color(curve.color), lw=curve.width)
-            for name, curve in zip(names, listed, strict=True)
-        ]
+        handles = [Line2D([], [], label=name, **_curve_style(curve)) for name, curve in zip(names, listed, strict=True)]
         _legend(axes, handles, columns=columns, above=14)
     return _element(figure, title)
 
@@ -315,6 +327,15 @@ def matrix_chart(values: Sequence[Sequence[int]], names: Sequence[str], *, acros
     return _element(figure, title)
 
 
+def svg_file(chart: Markup) -> str:
+    """A chart as the content of a file of its own, on a background, light or dark as the viewer's system is."""
+    light, dark = (" ".join(f"--{name}: {pair[mode]};" for name, pair in THEME.items()) for mode in (0, 1))
+    style = f"<style>:root {{ {light} }} @media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}</style>"
+    background = '<rect width="100%" height="100%" fill="var(--paper)"/>'
+    element = chart.removeprefix('<div class="wide">').removesuffix("</div>")
+    return re.sub(r"^<svg[^>]*>", lambda tag: f"{tag[0]}\n{style}\n{background}", element, count=1) + "\n"
+
+
 def _axes(height: float, *, left: float, right: float, top: float, bottom: float) -> tuple[Figure, Axes]:
     """An empty chart whose plot is ``height`` tall, margins around it; a pixel is one unit of the SVG."""
     from matplotlib.figure import Figure
@@ -345,6 +366,10 @@ def _legend(axes: Axes, handles: Sequence[object], *, columns: int, above: float
         handlelength=1.4,
         handleheight=0.9,
     )
+
+
+def _curve_style(curve: Curve) -> dict[str, Any]:
+    return {"color": _color(curve.color), "lw": curve.width, "linestyle": (0, (4, 2)) if curve.dashed else "-"}
 
 
 def _line_style(series: int) -> dict[str, Any]:

@@ -6,7 +6,18 @@ from xml.etree import ElementTree
 
 import pytest
 
-from mobiledet.draw.svg import SERIES, THEME, Bar, Line, bar_chart, line_chart, point_chart
+from mobiledet.draw.svg import (
+    SERIES,
+    THEME,
+    Bar,
+    Curve,
+    Line,
+    bar_chart,
+    curve_chart,
+    line_chart,
+    point_chart,
+    svg_file,
+)
 
 SVG = "{http://www.w3.org/2000/svg}"
 COLORS = {"a": "blue", "b": "orange", "unused": "red"}
@@ -68,6 +79,33 @@ def test_points_lie_where_they_should_and_their_names_do_not_overlap() -> None:
     assert high < low, "SVG counts downwards"
     names = {text.text: float(text.get("y") or 0) for text in svg.iter(f"{SVG}text")}
     assert abs(names["near"] - names["same"]) > 9
+
+
+def test_curves_take_any_range_and_name_their_points() -> None:
+    curves = [Curve("a", [5, 10], [40, 50], "blue", labels=["half", "whole"]), Curve("b", [5], [40], "red", dots=True)]
+    chart = curve_chart(curves, across="ms", up="AP", title="AP", x_range=(0, 20), y_range=(30, 50))
+    (x1, y1), (x2, y2) = paths(chart, "blue")[0]
+    assert x2 - x1 == pytest.approx((620 - 54) / 4, rel=0.01)
+    assert y1 - y2 == pytest.approx(115, rel=0.01)
+    assert {"half", "whole"} <= set(texts(chart))
+
+
+def test_a_dashed_curve_is_dashed_also_in_the_legend() -> None:
+    charts = [
+        curve_chart([Curve("a", [0, 1], [0, 1], "blue", dashed=dashed)], across="x", up="y", title="t")
+        for dashed in (False, True)
+    ]
+    assert [chart.count("stroke-dasharray") for chart in charts] == [0, 2]
+
+
+def test_a_chart_is_a_file_of_its_own_with_the_colours_of_both_modes() -> None:
+    chart = svg_file(point_chart([("one", 1.0, 2.0)], across="ms", up="AP", title="AP"))
+    root = ElementTree.fromstring(chart)
+    assert root.tag == f"{SVG}svg"
+    style = root.findtext(f"{SVG}style") or ""
+    for name, (light, dark) in THEME.items():
+        assert re.findall(rf"--{name}: (#\w+);", style) == [light, dark]
+    assert set(re.findall(r"var\(--(\w+)\)", chart)) <= set(THEME)
 
 
 def test_a_line_breaks_where_nothing_is_known() -> None:
