@@ -10,7 +10,8 @@ starting, all processes together) are compared, not minutes, because several tra
 took over 10 % more than the recipe on the same set and seed is trained again with so many fewer images.
 
 Sets, below MOBILEDET_TEST_DATA: bccd (cells, 205 images) and chess (13 classes, 606 images), from the SSD that knows
-COCO, scored on val and test; and coco: 6,056 images of COCO train2017 at 256x256, from ImageNet weights of alpha 0.5,
+COCO, scored on val and test; bccd-third and chess-third, which have labels for every third of these images, the rest
+being what ``data.unlabelled={unlabelled}`` names; and coco: 6,056 images of COCO train2017 at 256x256, from ImageNet weights of alpha 0.5,
 scored on 188 of val2017.
 """
 
@@ -26,7 +27,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -69,12 +70,19 @@ class TrainingSet:
         weights: File below the shared weights to start from.
         scored: (folder below the shared data, split) of each that is scored.
         share: Times the images of ``--images`` that are trained on.
+        third: Whether only every third image has its labels, see `write_third`.
     """
 
     settings: tuple[str, ...]
     weights: str
     scored: tuple[tuple[str, str], ...]
     share: float = 1.0
+    third: bool = False
+
+    @property
+    def root(self) -> Path:
+        """Its folder."""
+        return Path(self.settings[0].partition("=")[2])
 
 
 def training_sets() -> dict[str, TrainingSet]:
@@ -88,13 +96,38 @@ def training_sets() -> dict[str, TrainingSet]:
         "optimizer.backbone_lr_scale=1",
         "schedule.val_every=100",
     )
-    return {
-        "bccd": TrainingSet((f"data.root={data / 'bccd'}",), SSD, (("bccd", "val"), ("bccd", "test"))),
-        "chess": TrainingSet(
-            (f"data.root={data / 'chess-yolo'}",), SSD, (("chess-yolo", "val"), ("chess-yolo", "test"))
-        ),
-        "coco": TrainingSet(coco, BACKBONE, (("coco-mini", "val"),), share=4.0),
-    }
+    sets = {"coco": TrainingSet(coco, BACKBONE, (("coco-mini", "val"),), share=4.0)}
+    for name, folder in (("bccd", "bccd"), ("chess", "chess-yolo")):
+        whole = TrainingSet((f"data.root={data / folder}",), SSD, ((folder, "val"), (folder, "test")))
+        sets |= {name: whole, f"{name}-third": replace(whole, third=True)}
+    return sets
+
+
+def write_third(root: Path, folder: Path) -> Path:
+    """Every third training image and its labels, and all of val, as a COCO data set; the other images unlabelled.
+
+    Args:
+        root: The whole data set.
+        folder: Where it's written, unless it is there.
+
+    Returns:
+        The folder of unlabelled images.
+    """
+    for split, part in (("train", "third"), ("val", "val"), ("train", "unlabelled")):
+        images = folder / part
+        if images.exists():
+            continue
+        images.mkdir(parents=True)
+        dataset = open_split(root, split)
+        chosen = [i for i in range(len(dataset)) if split == "val" or (i % 3 == 0) == (part == "third")]
+        some = dataset.subset(chosen)
+        content = some.coco_json()
+        for record, row in zip(content["images"], (some[i] for i in range(len(some))), strict=True):
+            record["file_name"] = row.path.name
+            (images / row.path.name).symlink_to(row.path)
+        if part != "unlabelled":
+            write_json(folder / "annotations" / f"{part}.json", content)
+    return folder / "unlabelled"
 
 
 @dataclass(frozen=True)
@@ -133,7 +166,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the runs and their results")
     parser.add_argument("--try", dest="changes", action="append", default=[], metavar="NAME: KEY=VALUE ...")
     parser.add_argument("--set", dest="common", action="append", default=[], metavar="KEY=VALUE", help="in every run")
-    parser.add_argument("--data", nargs="+", choices=sorted(training_sets()), default=sorted(training_sets()))
+    parser.add_argument("--data", nargs="+", choices=sorted(training_sets()), default=["bccd", "chess", "coco"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--images", type=int, default=6000, help="images trained on; four times as many of coco")
     parser.add_argument("--jobs", type=int, default=2, help="trainings at once, each with a thread and a reader")
@@ -181,10 +214,17 @@ def run(recipe: str, images: int, trial: Trial) -> None:
 def train(recipe: str, images: float, trial: Trial) -> dict[str, Any]:
     """Train in a process of its own; its figures and processor seconds."""
     where = training_sets()[trial.data]
-    there = len(open_split(Path(where.settings[0].partition("=")[2]), "train"))
+    folders, unlabelled = where.settings, Path()
+    if where.third:
+        folder = trial.folder / trial.data
+        unlabelled, folders = write_third(where.root, folder), (f"data.root={folder}", "data.train_split=third")
+    changes = [word.replace("{unlabelled}", str(unlabelled)) for word in trial.settings]
+    there = len(open_split(where.root, "train"))
+    if where.third and not any(word.startswith("data.unlabelled=") for word in changes):
+        there = -(-there // 3)
     epochs = max(1, round(images * where.share / there))
     settings = [
-        *where.settings,
+        *folders,
         f"model.init={trial.folder / where.weights}.pt",
         f"schedule.epochs={epochs}",
         "data.workers=1",
@@ -192,7 +232,7 @@ def train(recipe: str, images: float, trial: Trial) -> dict[str, Any]:
         f"train.output={trial.folder / 'runs'}",
         f"name={trial.name}",
         f"seed={trial.seed}",
-        *trial.settings,
+        *changes,
     ]
     log = trial.file.with_suffix(".log")
     with log.open("w") as stream:
@@ -206,6 +246,8 @@ def train(recipe: str, images: float, trial: Trial) -> dict[str, Any]:
     scores = [score(folder, DATA / "data" / data, split) for data, split in where.scored]
     bfloat16 = "with" if "bf16" in read_text("/proc/cpuinfo") else "without"
     return {
+        "data": trial.data,
+        "change": trial.change,
         "settings": settings,
         "epochs": epochs,
         "cpu_seconds": usage.ru_utime + usage.ru_stime,
@@ -240,8 +282,9 @@ def print_tables(folder: Path) -> None:
     """What was measured: a change a row, the mean over its seeds, and its gain over the recipe."""
     results: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for file in sorted(folder.glob("*.json")):
-        data, change = file.stem.rpartition("-")[0].split("-", 1)
-        results[data][change].append(json.loads(file.read_text(encoding="utf-8")))
+        one = json.loads(file.read_text(encoding="utf-8"))
+        data, change = one["data"], one["change"]
+        results[data][change].append(one)
     if not results:
         raise DataError(f"nothing was measured in {str(folder)!r}; name a recipe to train")
     processors = {one["processor"] for changes in results.values() for ones in changes.values() for one in ones}

@@ -7,6 +7,7 @@ neither.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -111,11 +112,14 @@ class Target:
         boxes: ``(N, 4)`` float32 xyxy, absolute pixels of the image it belongs to.
         labels: ``(N,)`` int64 in ``1..K``.
         iscrowd: ``(N,)`` bool; a crowd box marks a region that is neither object nor background.
+        scores: ``(N, K)`` float32 in ``[0, 1]``, what each object is to score in each class; None where that is 1 in
+            its own class and 0 in the others.
     """
 
     boxes: FloatArray
     labels: IntArray
     iscrowd: BoolArray
+    scores: FloatArray | None = None
 
     def __post_init__(self) -> None:
         count = len(self.boxes)
@@ -124,6 +128,8 @@ class Target:
                 f"target shapes disagree: boxes {self.boxes.shape}, labels {self.labels.shape}, "
                 f"iscrowd {self.iscrowd.shape}"
             )
+        if self.scores is not None and (self.scores.ndim != 2 or len(self.scores) != count):
+            raise ValueError(f"target shapes disagree: boxes {self.boxes.shape}, scores {self.scores.shape}")
 
     @classmethod
     def empty(cls) -> Target:
@@ -132,6 +138,18 @@ class Target:
 
     def __len__(self) -> int:
         return len(self.boxes)
+
+    @classmethod
+    def joined(cls, targets: Sequence[Target]) -> Target:
+        """The objects of several targets, at least one, all with scores or none."""
+        boxes, labels, iscrowd, scores = zip(*((t.boxes, t.labels, t.iscrowd, t.scores) for t in targets), strict=True)
+        rows = None if scores[0] is None else np.concatenate(scores)
+        return cls(np.concatenate(boxes), np.concatenate(labels), np.concatenate(iscrowd), rows)
+
+    def moved(self, boxes: FloatArray, kept: IntArray | BoolArray | slice = slice(None)) -> Target:
+        """The objects ``kept``, which have these ``boxes`` now."""
+        scores = None if self.scores is None else self.scores[kept]
+        return Target(boxes, self.labels[kept], self.iscrowd[kept], scores)
 
 
 @dataclass(frozen=True)

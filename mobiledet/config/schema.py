@@ -60,6 +60,8 @@ class DataConfig(Strict):
     reading: ReadingConfig = ReadingConfig()
     hold_out: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Share of the training images kept apart for scoring, where the data set has no validation split."""
+    unlabelled: str | None = None
+    """Folder of more images, without labels, for which ``train.teacher`` gives the targets."""
     limit: PositiveInt | None = None
     """Only the first images of each split, for trying things out."""
     augment: AugmentConfig = AugmentConfig()
@@ -147,6 +149,11 @@ class TrainConfig(Strict):
     """Batch-norm of the backbone keeps its statistics, scale and shift."""
     quantize: bool | PositiveInt = False
     """Epochs at the end that round as INT8 files do, so that the weights fit them; true is a fifth of all."""
+    teacher: str | tuple[str, ...] | None = None
+    """A detector whose scores and boxes are learned beside the labels: a checkpoint, an exported file, or NanoDet-Plus;
+    of several the mean (Howard et al., section 4.5)."""
+    teacher_weight: Fraction = 0.5
+    """Its share in what labelled images teach; unlabelled ones are taught by it alone."""
     max_bad_steps: PositiveInt = 20
     """Non-finite losses or gradients in a row before training gives up."""
     loggers: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = ()
@@ -155,6 +162,11 @@ class TrainConfig(Strict):
     """The same as ``tensorboard`` among ``loggers``."""
     output: str = "runs"
     """Folder of run folders: ``<output>/<name>/<number>``."""
+
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        """``teacher`` as the names of none, one or several."""
+        return (self.teacher,) if isinstance(self.teacher, str) else self.teacher or ()
 
 
 class Config(Strict):

@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from mobiledet.data.coco import CocoDataset
+from mobiledet.data.coco import ImageRecord
 from mobiledet.data.transforms import TrainTransform
 from mobiledet.errors import DataError, ImageError, WorkerError
 from mobiledet.preprocess import fit_image
@@ -67,20 +67,32 @@ class Batch:
 
     def target_tensors(self, device: torch.device | str = "cpu") -> list[dict[str, Tensor]]:
         """Targets as the detector takes them."""
+        names = ("boxes", "labels", "iscrowd", "scores")
         return [
             {
-                "boxes": torch.from_numpy(target.boxes).to(device),
-                "labels": torch.from_numpy(target.labels).to(device),
-                "iscrowd": torch.from_numpy(target.iscrowd).to(device),
+                name: torch.from_numpy(values).to(device)
+                for name in names
+                if (values := getattr(target, name)) is not None
             }
             for target in self.targets
         ]
 
 
+class ImageSet(Protocol):
+    """What samples are made of: a `CocoDataset`, or one with other targets."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> ImageRecord: ...
+
+    def read(self, index: int) -> ImageArray:
+        """The image at ``index``, ``(height, width, 3)`` uint8 RGB; raises ImageError."""
+
+
 class ImageCache:
     """Decoded images kept in memory; filled before workers start, so that they share one copy."""
 
-    def __init__(self, dataset: CocoDataset) -> None:
+    def __init__(self, dataset: ImageSet) -> None:
         needed = sum(record.height * record.width * 3 for record in (dataset[i] for i in range(len(dataset))))
         free = _available_memory()
         if needed > 0.7 * free:
@@ -102,7 +114,7 @@ class DetectionImages(Dataset[Sample | ImageError]):
 
     def __init__(
         self,
-        dataset: CocoDataset,
+        dataset: ImageSet,
         *,
         resize: ResizeRule,
         transform: TrainTransform | None = None,
@@ -131,7 +143,7 @@ class DetectionImages(Dataset[Sample | ImageError]):
             return error
         if self.transform is None:
             fitted, geometry = fit_image(image, self.resize)
-            target = Target(geometry.to_network(record.target.boxes), record.target.labels, record.target.iscrowd)
+            target = record.target.moved(geometry.to_network(record.target.boxes))
             return Sample(fitted, target, geometry, record.image_id)
         target = record.target
         if more:

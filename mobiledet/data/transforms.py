@@ -106,9 +106,8 @@ class TrainTransform:
             boxes = target.boxes * np.tile(size / image.shape[1::-1], 2) + np.tile(start, 2)
             clipped = np.clip(boxes, np.tile(low, 2), np.tile(high, 2))
             stays = _enough_is_left(boxes, clipped, self._min_visible)
-            kept.append(Target(clipped[stays].astype(np.float32), target.labels[stays], target.iscrowd[stays]))
-        parts = ([getattr(target, name) for target in kept] for name in ("boxes", "labels", "iscrowd"))
-        return canvas, Target(*map(np.concatenate, parts))
+            kept.append(target.moved(clipped[stays].astype(np.float32), stays))
+        return canvas, Target.joined(kept)
 
     def __call__(self, image: ImageArray, target: Target, seed: int) -> tuple[ImageArray, Target]:
         """Change an image and its boxes.
@@ -133,7 +132,7 @@ class TrainTransform:
         kept = np.asarray(changed["index"], np.float64).astype(np.int64).reshape(-1)
         large = ((boxes[:, 2:] - boxes[:, :2]) >= MIN_BOX_SIDE).all(axis=1)
         boxes, kept = boxes[large], kept[large]
-        return changed["image"], Target(boxes, target.labels[kept], target.iscrowd[kept])
+        return changed["image"], target.moved(boxes, kept)
 
 
 class FitRegion(A.DualTransform):  # type: ignore[misc]

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -173,7 +174,8 @@ class Head(nn.Module, ABC):
             features: The backbone's maps by name, each ``(B, C_i, H_i, W_i)``.
             image_sizes: ``(height, width)`` of each image inside the batch, which may be larger.
             targets: Per image ``boxes`` ``(N, 4)`` xyxy in network pixels, ``labels`` ``(N,)`` in ``1..K`` and
-                optionally ``iscrowd`` ``(N,)``.
+                optionally ``iscrowd`` ``(N,)`` and ``scores`` ``(N, K)``, what each object is to score in each class;
+                all images of a batch have them or none.
 
         Returns:
             Named scalar losses.
@@ -186,6 +188,12 @@ class Head(nn.Module, ABC):
     def class_rows(self) -> dict[str, ClassRows]:
         """Name of a tensor -> how its rows belong to classes; a class known by name to old weights keeps its rows."""
         return {}
+
+
+def with_background(scores: Tensor) -> Tensor:
+    """Scores ``(M, K)`` in 0..1 as probabilities ``(M, K + 1)``, what they leave of 1 being background's, in front."""
+    shares = scores / scores.sum(dim=1, keepdim=True).clamp(min=1)
+    return torch.cat([1 - shares.sum(dim=1, keepdim=True), shares], dim=1)
 
 
 def with_another(values: tuple[float, ...], tried: Sequence[float]) -> list[tuple[float, ...]]:

@@ -26,6 +26,7 @@ from mobiledet.models.base import (
     FeatureInfo,
     Head,
     with_another,
+    with_background,
 )
 from mobiledet.models.distributed import batch_share
 from mobiledet.models.layers import DepthwiseSeparable, LayerStyle
@@ -219,7 +220,7 @@ class FasterRCNNHead(Head):
         """
         feature_map = features[self.feature.name]
         objectness, bbox_deltas, anchors = self._rpn(feature_map)
-        objects, crowds = zip(*(_split_crowd(target) for target in targets), strict=True)
+        objects, crowds = zip(*(_split_crowd(target, self.num_classes) for target in targets), strict=True)
         objectness_loss, proposal_loss = self._rpn_loss(objectness, bbox_deltas, anchors, objects, crowds)
         proposals, scores = self._propose(objectness.detach(), bbox_deltas.detach(), anchors, image_sizes)
         real = [boxes[found > 0] for boxes, found in zip(proposals, scores, strict=True)]
@@ -305,7 +306,7 @@ class FasterRCNNHead(Head):
         crowds: Sequence[Tensor],
     ) -> tuple[Tensor, Tensor]:
         """Objectness and box loss of ``RPN_SAMPLES`` anchors of each image (Ren et al., section 3.1.3)."""
-        positive, negative, offsets = [], [], []
+        positive, negative, offsets, wanted = [], [], [], []
         for target, crowd in zip(objects, crowds, strict=True):
             iou = pairwise_iou(target["boxes"], anchors)
             matched = match_by_thresholds(iou, RPN_OBJECT_IOU, RPN_BACKGROUND_IOU, best_for_each=True)
@@ -314,6 +315,7 @@ class FasterRCNNHead(Head):
             positive.append(chosen[0])
             negative.append(chosen[1])
             boxes = target["boxes"][matched[chosen[0]]]
+            wanted.append(target["scores"].amax(dim=1)[matched[chosen[0]]])
             offsets.append(encode_boxes(boxes, anchors[chosen[0]], RPN_WEIGHTS))
         is_object, is_background = torch.stack(positive), torch.stack(negative)
         count = is_object.sum() + is_background.sum()
@@ -322,7 +324,7 @@ class FasterRCNNHead(Head):
             return objectness.sum() * 0, bbox_deltas.sum() * 0
         box_loss = F.smooth_l1_loss(bbox_deltas[is_object], torch.cat(offsets), beta=BETA, reduction="sum") / count
         logits = torch.cat([objectness[is_object], objectness[is_background]])
-        labels = torch.cat([torch.ones_like(objectness[is_object]), torch.zeros_like(objectness[is_background])])
+        labels = torch.cat([*wanted, torch.zeros_like(objectness[is_background])])
         return F.binary_cross_entropy_with_logits(logits, labels) * weight, box_loss * weight
 
     def _roi_loss(
@@ -333,7 +335,7 @@ class FasterRCNNHead(Head):
         crowds: Sequence[Tensor],
     ) -> tuple[Tensor, Tensor]:
         """Classification and box loss of ``rois_per_image`` proposals of each image, the true boxes among them."""
-        regions, labels, offsets = [], [], []
+        regions, labels, offsets, wanted = [], [], [], []
         for found, target, crowd in zip(proposals, objects, crowds, strict=True):
             boxes = torch.cat([found, target["boxes"]])
             iou = pairwise_iou(target["boxes"], boxes)
@@ -348,6 +350,9 @@ class FasterRCNNHead(Head):
             own = torch.zeros_like(chosen)
             own[is_object] = target["labels"][chosen[is_object]]
             labels.append(own)
+            scores = target["scores"].new_zeros(len(chosen), self.num_classes)
+            scores[is_object] = target["scores"][chosen[is_object]]
+            wanted.append(scores)
             offsets.append(_roi_offsets(target["boxes"][chosen[is_object]], sampled[is_object]))
         label = torch.cat(labels)
         weight = len(label) / batch_share(label.new_tensor(len(label)))
@@ -362,7 +367,7 @@ class FasterRCNNHead(Head):
         is_object = label > 0
         own_deltas = bbox_deltas.reshape(len(label), -1, 4)[is_object, label[is_object] - 1]
         box_loss = F.smooth_l1_loss(own_deltas, torch.cat(offsets), beta=BETA, reduction="sum") / len(label)
-        return F.cross_entropy(cls_logits, label) * weight, box_loss * weight
+        return F.cross_entropy(cls_logits, with_background(torch.cat(wanted))) * weight, box_loss * weight
 
 
 def _roi_offsets(boxes: Tensor, proposals: Tensor) -> Tensor:
@@ -373,12 +378,13 @@ def _roi_offsets(boxes: Tensor, proposals: Tensor) -> Tensor:
     return torch.cat([shift, weights[2:] * torch.log(box[:, 2:] / region[:, 2:])], dim=1)
 
 
-def _split_crowd(target: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
-    """Objects (``boxes``, ``labels``) and crowd regions ``(C, 4)`` of an image."""
+def _split_crowd(target: Mapping[str, Tensor], num_classes: int) -> tuple[dict[str, Tensor], Tensor]:
+    """Objects (``boxes``, ``labels``, ``scores``) and crowd regions ``(C, 4)`` of an image."""
     boxes, labels = target["boxes"], target["labels"]
     crowd = target["iscrowd"].bool() if "iscrowd" in target else torch.zeros_like(labels, dtype=torch.bool)
     real = ~crowd & ((boxes[:, 2:] - boxes[:, :2]) >= MIN_OBJECT_SIDE).all(dim=1)
-    return {"boxes": boxes[real], "labels": labels[real]}, boxes[crowd]
+    scores = target["scores"] if "scores" in target else F.one_hot(labels - 1, num_classes).float()
+    return {"boxes": boxes[real], "labels": labels[real], "scores": scores[real]}, boxes[crowd]
 
 
 def _covered(boxes: Tensor, crowd: Tensor) -> Tensor:

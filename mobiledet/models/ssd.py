@@ -20,6 +20,7 @@ from mobiledet.models.base import (
     ClassRows,
     Head,
     with_another,
+    with_background,
 )
 from mobiledet.models.distributed import batch_share
 from mobiledet.models.layers import ConvNormAct, DepthwiseSeparable, LayerStyle
@@ -260,10 +261,18 @@ class SSDHead(Head):
         labels = torch.stack([match[0] for match in matches])
         ignored = torch.stack([match[1] for match in matches])
         positive = labels > 0
-        num_matched = batch_share(positive.sum())
         box_targets = torch.cat([match[2] for match in matches])
-        box_loss = F.smooth_l1_loss(bbox_deltas[positive], box_targets, reduction="sum")
         classification, background = self._classification_losses(cls_logits, labels)
+        if "scores" in targets[0]:  # an object counts as much as it is to score
+            scores = torch.cat([match[3] for match in matches if match[3] is not None])
+            weight = scores.amax(dim=1)
+            classification = classification.masked_scatter(positive, self._soft_losses(cls_logits[positive], scores))
+            num_matched = batch_share(weight.sum())
+            box_losses = F.smooth_l1_loss(bbox_deltas[positive], box_targets, reduction="none").sum(dim=1)
+            box_loss = (box_losses * weight).sum()
+        else:
+            num_matched = batch_share(positive.sum())
+            box_loss = F.smooth_l1_loss(bbox_deltas[positive], box_targets, reduction="sum")
         negative = hard_negatives(background.detach(), positive, ignored, self.settings.negative_ratio)
         chosen = torch.where(positive, classification, background)[positive | negative]
         return {
@@ -315,20 +324,23 @@ class SSDHead(Head):
         anchors = self.anchors(map_sizes, image_sizes[0], maps[0].device)
         return torch.cat(cls_logits, dim=1).float(), torch.cat(bbox_deltas, dim=1).float(), anchors
 
-    def _match(self, target: Mapping[str, Tensor], anchors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Labels ``(A,)`` (0 background), ignored ``(A,)``, and offsets ``(M, 4)`` of the matched anchors."""
-        boxes, labels = target["boxes"], target["labels"]
+    def _match(self, target: Mapping[str, Tensor], anchors: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Labels ``(A,)`` (0 background) and ignored ``(A,)``; offsets ``(M, 4)`` and scores of the matched anchors."""
+        boxes, labels, scores = target["boxes"], target["labels"], target.get("scores")
         crowd = target.get("iscrowd")
         ignored = torch.zeros(len(anchors), dtype=torch.bool, device=anchors.device)
         if crowd is not None and bool(crowd.any()):
             covered = pairwise_coverage(boxes[crowd.bool()], anchors) > CROWD_COVERAGE
             ignored = covered.any(dim=0)
             boxes, labels = boxes[~crowd.bool()], labels[~crowd.bool()]
+            scores = None if scores is None else scores[~crowd.bool()]
         matched = match_anchors(pairwise_iou(boxes, anchors), self.settings.match_iou)
         positive = matched != BACKGROUND
         anchor_labels = torch.zeros_like(matched)
-        anchor_labels[positive] = labels[matched[positive]]
-        return anchor_labels, ignored & ~positive, encode_boxes(boxes[matched[positive]], anchors[positive])
+        objects = matched[positive]
+        anchor_labels[positive] = labels[objects]
+        offsets = encode_boxes(boxes[objects], anchors[positive])
+        return anchor_labels, ignored & ~positive, offsets, None if scores is None else scores[objects]
 
     def _classification_losses(self, cls_logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Loss of every anchor for its own label, and for being background: both ``(B, A)``."""
@@ -339,6 +351,12 @@ class SSDHead(Head):
         background = F.softplus(cls_logits).sum(dim=-1)
         own = cls_logits.gather(2, (labels - 1).clamp(min=0)[..., None])[..., 0]
         return background - own, background
+
+    def _soft_losses(self, cls_logits: Tensor, scores: Tensor) -> Tensor:
+        """Cross-entropy ``(M,)`` of logits ``(M, K or K + 1)`` with the scores ``(M, K)`` that they are to give."""
+        if self.settings.scores == "softmax":
+            return F.cross_entropy(cls_logits, with_background(scores), reduction="none")
+        return F.softplus(cls_logits).sum(dim=-1) - (cls_logits * scores).sum(dim=-1)
 
 
 def _predictor(layers: Sequence[nn.Module], channels: int, out_channels: int) -> nn.Module:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from mobiledet.errors import ModelFileError
-from mobiledet.runtime.base import RawDetections, Runtime, Suppression, check_batch, suppress
+from mobiledet.runtime.base import Backend, RawDetections, Runtime, Suppression, check_batch, suppress
 from mobiledet.runtime.folder import read_folder_card
+from mobiledet.runtime.nanodet import NanoDetBackend
 from mobiledet.runtime.timing import time_halves
 from mobiledet.structures import FloatArray, ImageArray
 
@@ -109,4 +110,10 @@ def _configure(options: Any, provider: str, threads: int) -> None:
     options.use_bf16_packed = options.use_bf16_storage = False
 
 
-NCNN = Runtime(name="ncnn", suffix=".param", open=NcnnBackend, folder_file=MODEL_FILE, package="ncnn", extra="ncnn")
+def _open(path: Path, **options: Any) -> Backend:
+    """An exported model; a lone ``.param`` file is somebody else's, of which NanoDet-Plus is known."""
+    foreign = path.is_file() and path.name != MODEL_FILE
+    return NanoDetBackend(path, **options) if foreign else NcnnBackend(path, **options)
+
+
+NCNN = Runtime(name="ncnn", suffix=".param", open=_open, folder_file=MODEL_FILE, package="ncnn", extra="ncnn")

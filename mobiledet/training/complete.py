@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from mobiledet.config import AugmentConfig, Config, ModelConfig, ScheduleConfig
 from mobiledet.data.coco import CocoDataset
 from mobiledet.errors import ConfigError
+from mobiledet.training.teacher import unlabelled_images
 from mobiledet.utils.text import mirrored_names
 from mobiledet.weights.checkpoint import load_checkpoint
 from mobiledet.weights.store import resolve_weights
@@ -52,7 +53,8 @@ def complete(config: Config, data: CocoDataset, weights: InitialWeights | None =
         ConfigError: recipe, weights and data contradict each other.
     """
     model = complete_model(config.model, data, weights)
-    schedule = config.schedule.model_copy(update={"epochs": _epochs(config.schedule, len(data))})
+    images = len(data) + len(unlabelled_images(config))
+    schedule = config.schedule.model_copy(update={"epochs": _epochs(config.schedule, images)})
     settings = config.data.model_copy(update={"augment": _augment(config.data.augment, data.names)})
     config = config.model_copy(update={"model": model, "schedule": schedule, "data": settings})
     if config.train.quantize and config.schedule.patience is not None and config.float_epochs:

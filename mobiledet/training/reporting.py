@@ -20,8 +20,7 @@ from mobiledet.draw.figures import plot_history
 from mobiledet.runtime.detector import Detector
 from mobiledet.training.distributed import ProcessGroup
 from mobiledet.training.loggers import Loggers
-from mobiledet.training.progress import Progress, Row
-from mobiledet.training.time_left import FIRST_STEPS, TimeLeft
+from mobiledet.training.progress import FIRST_STEPS, Progress, Row, TimeLeft
 from mobiledet.utils.files import read_csv, write_csv
 from mobiledet.utils.text import count
 

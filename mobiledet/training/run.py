@@ -36,11 +36,11 @@ from mobiledet.training.loggers import Loggers, flatten
 from mobiledet.training.loop import Trainer, train_one_epoch
 from mobiledet.training.optim import WeightAverage, build_optimizer, lr_factor, parameter_groups
 from mobiledet.training.precision import Precision, choose_precision
-from mobiledet.training.progress import Progress, Row, random_states, set_random_states
+from mobiledet.training.progress import Progress, Row, TimeLeft, random_states, set_random_states
 from mobiledet.training.reporting import Reporter
 from mobiledet.training.stopping import StopRequest
-from mobiledet.training.time_left import TimeLeft
-from mobiledet.utils.files import write_json
+from mobiledet.training.teacher import TEACHER_FILE, training_images
+from mobiledet.utils.files import file_digest, write_json
 from mobiledet.utils.progress import progress_bar
 from mobiledet.utils.text import listing
 from mobiledet.version import __version__
@@ -90,6 +90,7 @@ class Run:
     ) -> None:
         self.hooks, self.processes = hooks or Hooks(), processes or ProcessGroup()
         self.config, self.folder, self.train, self.val, self.stop = config, folder, train, val, stop
+        self.images = training_images(config, train, folder, self.processes, self.hooks)
         device = self.processes.device(config.train.device)
         self.threads = set_threads(self.processes.threads(config.train.threads))
         random.seed(config.seed)
@@ -110,7 +111,7 @@ class Run:
             self.optimizer = build_optimizer(self.model, config.optimizer)
         self.progress = Progress()
         self.sampler = EpochSampler(
-            len(train),
+            len(self.images),
             batch_size=config.schedule.batch_size,
             seed=config.seed,
             rank=self.processes.rank,
@@ -230,6 +231,7 @@ class Run:
             if key not in RESUMABLE_SETTINGS and before.get(key) != now.get(key)
         ]
         texts = {
+            "teacher": f"{self.folder / TEACHER_FILE} is not what this run was taught by",
             "data": f"{self.train.annotation_file} is not what this run was trained on",
             "images": f"images below {self.train.image_dir} are not those that this run was trained on",
         }
@@ -269,6 +271,7 @@ class Run:
             "images": train.image_fingerprint(),
             "val": None if val is None else val.fingerprint(),
             "val_images": None if val is None else val.image_fingerprint(),
+            "teacher": file_digest(self.folder / TEACHER_FILE) if self.config.train.teacher else None,
         }
 
     def save_last(self) -> None:
@@ -458,13 +461,13 @@ class Run:
         config = self.config
         fill = (round(config.model.mean[0]), round(config.model.mean[1]), round(config.model.mean[2]))
         images = DetectionImages(
-            self.train,
+            self.images,
             resize=config.model.resize_rule,
             transform=TrainTransform(
                 resize=config.model.resize_rule, augment=config.data.augment, fill=fill, own=self.hooks.augment
             ),
             seed=config.seed,
-            cache=ImageCache(self.train) if config.data.cache else None,
+            cache=ImageCache(self.images) if config.data.cache else None,
         )
         return Batches(images, self.sampler, workers=config.data.workers, pin_memory=device.type == "cuda")
 

@@ -4,9 +4,8 @@ import pytest
 
 from mobiledet.config import ScheduleConfig
 from mobiledet.data.shapes import generate_shapes
-from mobiledet.training.progress import Progress
+from mobiledet.training.progress import Progress, TimeLeft, duration
 from mobiledet.training.start import start_run
-from mobiledet.training.time_left import TimeLeft, duration
 
 
 class Clock:
