@@ -11,8 +11,8 @@ took over 10 % more than the recipe on the same set and seed is trained again wi
 
 Sets, below MOBILEDET_TEST_DATA: bccd (cells, 205 images) and chess (13 classes, 606 images), from the SSD that knows
 COCO, scored on val and test; bccd-third and chess-third, which have labels for every third of these images, the rest
-being what ``data.unlabelled={unlabelled}`` names; and coco: 6,056 images of COCO train2017 at 256x256, from ImageNet weights of alpha 0.5,
-scored on 188 of val2017.
+being what ``data.unlabelled={unlabelled}`` names; and coco: 6,056 images of COCO train2017 at 256x256, from ImageNet
+weights of alpha 0.5, scored on 188 of val2017.
 """
 
 from __future__ import annotations
@@ -126,6 +126,7 @@ def write_third(root: Path, folder: Path) -> Path:
             record["file_name"] = row.path.name
             (images / row.path.name).symlink_to(row.path)
         if part != "unlabelled":
+            (folder / "annotations").mkdir(exist_ok=True)
             write_json(folder / "annotations" / f"{part}.json", content)
     return folder / "unlabelled"
 
