@@ -21,6 +21,7 @@ import argparse
 import json
 import os
 import shlex
+import shutil
 import statistics
 import subprocess
 import sys
@@ -124,7 +125,7 @@ def write_third(root: Path, folder: Path) -> Path:
         content = some.coco_json()
         for record, row in zip(content["images"], (some[i] for i in range(len(some))), strict=True):
             record["file_name"] = row.path.name
-            (images / row.path.name).symlink_to(row.path)
+            shutil.copyfile(row.path, images / row.path.name)  # links would lead out of the folder
         if part != "unlabelled":
             (folder / "annotations").mkdir(exist_ok=True)
             write_json(folder / "annotations" / f"{part}.json", content)
