@@ -136,7 +136,7 @@ class DetectionImages(Dataset[Sample | ImageError]):
         seed, others = 0, []
         if self.transform is not None:
             seed = int(np.random.SeedSequence([self.seed, key.epoch, key.image]).generate_state(1)[0])
-            others = self.transform.others(seed, len(self.dataset))
+            others = self.transform.mosaic.others(seed, len(self.dataset))
         try:
             image, *more = (self.cache[i] if self.cache else self.dataset.read(i) for i in (key.image, *others))
         except ImageError as error:
@@ -148,7 +148,7 @@ class DetectionImages(Dataset[Sample | ImageError]):
         target = record.target
         if more:
             targets = [target, *(self.dataset[index].target for index in others)]
-            image, target = self.transform.join([image, *more], targets, seed)
+            image, target = self.transform.mosaic.join([image, *more], targets, seed)
         changed, target = self.transform(image, target, seed)
         geometry = ImageGeometry((image.shape[0], image.shape[1]), (changed.shape[0], changed.shape[1]))
         return Sample(changed, target, geometry, record.image_id)

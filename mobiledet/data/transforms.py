@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobiledet.config import AugmentConfig
+from mobiledet.data.mosaic import Mosaic, enough_is_left
 from mobiledet.preprocess import resize_image
 from mobiledet.structures import FloatArray, ImageArray, IntArray, ResizeRule, Size, Target
 
@@ -56,7 +57,6 @@ class TrainTransform:
         own: Augment | None = None,
     ) -> None:
         self._own: AugmentFunction | None = None
-        self._resize, self._fill = resize, fill
         steps: list[Any] = []
         if own is not None:
             augment = AugmentConfig(crop=0, expand=0, flip=0, color=0)
@@ -64,7 +64,7 @@ class TrainTransform:
                 steps = list(own)
             else:
                 self._own = own
-        self._mosaic, self._min_visible = augment.mosaic, augment.min_visible
+        self.mosaic = Mosaic(resize=resize, fill=fill, chance=augment.mosaic, min_visible=augment.min_visible)
         steps.append(FitRegion(resize=resize, augment=augment, fill=fill))
         if augment.flip > 0:
             steps.append(A.HorizontalFlip(p=augment.flip))
@@ -80,34 +80,6 @@ class TrainTransform:
             )
         boxes = A.BboxParams(format="pascal_voc", label_fields=["index"], clip=True, filter_invalid_bboxes=True)
         self._compose = A.Compose(steps, bbox_params=boxes)
-
-    def others(self, seed: int, count: int) -> list[int]:
-        """Which three of ``count`` images a mosaic needs besides the sample's own; none where it doesn't become one."""
-        rng = np.random.default_rng([seed, 2])
-        return [int(index) for index in rng.integers(count, size=3)] if rng.random() < self._mosaic else []
-
-    def join(self, images: Sequence[ImageArray], targets: Sequence[Target], seed: int) -> tuple[ImageArray, Target]:
-        """Four images as a mosaic, twice as large as the first fitted into the network, which the call takes then."""
-        rng = np.random.default_rng([seed, 3])
-        fitted = [resize_image(image, self._resize(image.shape[:2])) for image in images]
-        height, width = fitted[0].shape[:2]
-        middle = np.array([rng.uniform(0.5, 1.5) * width, rng.uniform(0.5, 1.5) * height]).round().astype(int)
-        canvas = np.empty((2 * height, 2 * width, 3), np.uint8)
-        canvas[:] = self._fill
-        kept: list[Target] = []
-        for place, (image, small, target) in enumerate(zip(images, fitted, targets, strict=True)):
-            size = np.array(small.shape[1::-1])
-            start = middle - size * [place % 2 == 0, place < 2]  # above and left of the middle, or beginning there
-            low = np.maximum(start, 0)
-            high = np.maximum(np.minimum(start + size, [2 * width, 2 * height]), low)
-            from_x, from_y = low - start
-            to_x, to_y = high - start
-            canvas[low[1] : high[1], low[0] : high[0]] = small[from_y:to_y, from_x:to_x]
-            boxes = target.boxes * np.tile(size / image.shape[1::-1], 2) + np.tile(start, 2)
-            clipped = np.clip(boxes, np.tile(low, 2), np.tile(high, 2))
-            stays = _enough_is_left(boxes, clipped, self._min_visible)
-            kept.append(target.moved(clipped[stays].astype(np.float32), stays))
-        return canvas, Target.joined(kept)
 
     def __call__(self, image: ImageArray, target: Target, seed: int) -> tuple[ImageArray, Target]:
         """Change an image and its boxes.
@@ -192,16 +164,9 @@ class FitRegion(A.DualTransform):  # type: ignore[misc]
         x1, y1, x2, y2 = region
         boxes = bboxes[:, :4] * np.array([width, height, width, height], np.float32)
         clipped = np.clip(boxes, [x1, y1, x1, y1], [x2, y2, x2, y2])
-        keep = _enough_is_left(boxes, clipped, self.augment.min_visible)
+        keep = enough_is_left(boxes, clipped, self.augment.min_visible)
         moved = (clipped - [x1, y1, x1, y1]) / [x2 - x1, y2 - y1, x2 - x1, y2 - y1]
         return np.concatenate([moved[keep], bboxes[keep, 4:]], axis=1).astype(np.float32)
-
-
-def _enough_is_left(boxes: NDArray[Any], clipped: NDArray[Any], share: float) -> NDArray[np.bool_]:
-    """Which boxes ``(N, 4)`` keep at least a share of their area, and some of it."""
-    area, visible = ((some[:, 2] - some[:, 0]) * (some[:, 3] - some[:, 1]) for some in (boxes, clipped))
-    enough: NDArray[np.bool_] = visible >= np.maximum(share * area, 1e-6)
-    return enough
 
 
 def _crop_region(rng: np.random.Generator, boxes: NDArray[np.float64], size: Size) -> tuple[int, int, int, int]:
