@@ -79,7 +79,7 @@ def test_a_picture_changes_from_epoch_to_epoch(dataset):
 
 def test_half_of_the_samples_are_mosaics(dataset):
     transform = images(dataset).transform
-    others = [transform.others(seed, len(dataset)) for seed in range(400)]
+    others = [transform.mosaic.others(seed, len(dataset)) for seed in range(400)]
     assert 150 < sum(map(bool, others)) < 250
     assert {index for three in others for index in three} == set(range(len(dataset)))
 

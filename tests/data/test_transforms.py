@@ -301,7 +301,7 @@ def test_boxes_follow_a_mosaic(seed):
         pictures = [painted(*size, **({"red": box} if index == place else {})) for index, size in enumerate(sizes)]
         targets = [target(box, labels=[index + 1]) if index == place else target() for index in range(4)]
         transform = TrainTransform(resize=ResizeRule(SIZE), augment=only(mosaic=1, min_visible=0.0), fill=FILL)
-        canvas, left = transform.join(pictures, targets, seed)
+        canvas, left = transform.mosaic.join(pictures, targets, seed)
         assert canvas.shape == (2 * SIZE[0], 2 * SIZE[1], 3)
         found = found_box(canvas, 0)
         if found is None:
