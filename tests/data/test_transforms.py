@@ -317,7 +317,7 @@ def test_what_a_mosaic_leaves_too_little_of_is_dropped():
     counts = set()
     for seed in range(40):
         some, every = (
-            TrainTransform(resize=ResizeRule(SIZE), augment=only(mosaic=1, min_visible=share), fill=FILL).join(
+            TrainTransform(resize=ResizeRule(SIZE), augment=only(mosaic=1, min_visible=share), fill=FILL).mosaic.join(
                 [painted(*SIZE)] * 4, [target(*whole, crowd=[True])] * 4, seed
             )[1]
             for share in (0.9, 0.0)
