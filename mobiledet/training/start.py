@@ -20,6 +20,7 @@ from mobiledet.training.hooks import Hooks
 from mobiledet.training.precision import choose_precision
 from mobiledet.training.run import RESUMABLE_SETTINGS, Run
 from mobiledet.training.stopping import StopRequest
+from mobiledet.training.teacher import open_teachers
 from mobiledet.utils.files import create_run_folder, lock_run_folder, write_json
 from mobiledet.utils.processes import keep_socket_paths_short
 from mobiledet.weights.transfer import InitialWeights
@@ -74,6 +75,7 @@ def start_run(
             height, width = config.model.input_size
             logger.info("input: %dx%d pixels (height x width)", height, width)
             if processes.is_first:
+                open_teachers(config, splits.train)
                 folder = create_run_folder(Path(config.train.output), config.name)
                 stack.enter_context(lock_run_folder(folder))
                 write_json(folder / "config.json", config.plain())

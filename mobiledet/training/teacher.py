@@ -122,6 +122,21 @@ def training_images(
     return taught_images(train, folder / TEACHER_FILE)
 
 
+def open_teachers(config: Config, train: CocoDataset) -> list[tuple[Detector, list[int]]]:
+    """Each teacher, and the student's class, counted from 0, of each of its own; -1 where there is none.
+
+    Raises:
+        ConfigError: One doesn't know a class, and there are images that it alone labels.
+        MobiledetError: One can't be opened, or shares no class with the labels.
+    """
+    opened = []
+    for name in config.train.teachers:
+        detector = Detector(name, threads=config.train.threads, score_threshold=LEAST_SCORE / 2)
+        needed = config.data.unlabelled is not None
+        opened.append((detector, _columns(name, list(detector.names), train, needed=needed)))
+    return opened
+
+
 def ask_teacher(config: Config, train: CocoDataset, file: Path) -> None:
     """Have the teacher look at all images, and keep what it found in ``file``, unless it is there already.
 
@@ -131,13 +146,8 @@ def ask_teacher(config: Config, train: CocoDataset, file: Path) -> None:
     """
     if file.exists():
         return
-    started, teachers = time.monotonic(), config.train.teachers
-    unlabelled = unlabelled_images(config)
-    detectors = [Detector(name, threads=config.train.threads, score_threshold=LEAST_SCORE / 2) for name in teachers]
-    columns = [
-        _columns(name, list(detector.names), train, needed=bool(unlabelled))
-        for name, detector in zip(teachers, detectors, strict=True)
-    ]
+    started, unlabelled = time.monotonic(), unlabelled_images(config)
+    detectors, columns = zip(*open_teachers(config, train), strict=True)
     readers = [
         *(partial(train.read, index) for index in range(len(train))),
         *(partial(read_image, p) for p in unlabelled),
@@ -172,7 +182,7 @@ def ask_teacher(config: Config, train: CocoDataset, file: Path) -> None:
     _write(file, targets, extra)
     logger.info(
         "teacher: %s found %s in %s, %d of them unlabelled, in %.0f s",
-        listing(teachers),
+        listing(config.train.teachers),
         count(sum(map(len, targets)), "object"),
         count(len(targets), "image"),
         len(extra),

@@ -166,7 +166,8 @@ def test_other_images_are_noticed_on_resume(tiny_shapes, tiny_config, teacher, t
 )
 def test_wrong_settings_are_refused(tiny_shapes, tiny_config, teacher, tmp_path, overrides, error, names):
     with pytest.raises(error, match=names):
-        start_run(student(tiny_config, tiny_shapes, teacher, tmp_path, *overrides))
+        start_run(student(tiny_config, tiny_shapes, teacher, tmp_path / "runs", *overrides))
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_teacher_must_know_the_classes(tiny_shapes, tiny_config, teacher, tmp_path):
