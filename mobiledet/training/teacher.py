@@ -11,7 +11,7 @@ import io
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,10 +75,7 @@ class TaughtImages:
         extra = index - len(self.train)
         if extra >= 0:
             return ImageRecord(-1 - extra, self.unlabelled[extra], *self.sizes[extra], self.targets[index], True)
-        record = self.train[index]
-        return ImageRecord(
-            record.image_id, record.path, record.height, record.width, self.targets[index], record.apply_orientation
-        )
+        return replace(self.train[index], target=self.targets[index])
 
     def read(self, index: int) -> ImageArray:
         """The image at ``index``, ``(height, width, 3)`` uint8 RGB.
