@@ -39,7 +39,7 @@ from mobiledet.training.precision import Precision, choose_precision
 from mobiledet.training.progress import Progress, Row, TimeLeft, random_states, set_random_states
 from mobiledet.training.reporting import Reporter
 from mobiledet.training.stopping import StopRequest
-from mobiledet.training.teacher import TEACHER_FILE, training_images
+from mobiledet.training.teacher import TEACHER_FILE, taught_images
 from mobiledet.utils.files import file_digest, write_json
 from mobiledet.utils.progress import progress_bar
 from mobiledet.utils.text import listing
@@ -90,7 +90,7 @@ class Run:
     ) -> None:
         self.hooks, self.processes = hooks or Hooks(), processes or ProcessGroup()
         self.config, self.folder, self.train, self.val, self.stop = config, folder, train, val, stop
-        self.images = training_images(config, train, folder, self.processes, self.hooks)
+        self.images = taught_images(train, folder / TEACHER_FILE) if config.train.teacher else train
         device = self.processes.device(config.train.device)
         self.threads = set_threads(self.processes.threads(config.train.threads))
         random.seed(config.seed)

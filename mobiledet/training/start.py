@@ -20,8 +20,8 @@ from mobiledet.training.hooks import Hooks
 from mobiledet.training.precision import choose_precision
 from mobiledet.training.run import RESUMABLE_SETTINGS, Run
 from mobiledet.training.stopping import StopRequest
-from mobiledet.training.teacher import open_teachers
-from mobiledet.utils.files import create_run_folder, lock_run_folder, write_json
+from mobiledet.training.teacher import TEACHER_FILE, ask_teacher, check_augmentation
+from mobiledet.utils.files import create_run_folder, lock_run_folder, write_bytes, write_json
 from mobiledet.utils.processes import keep_socket_paths_short
 from mobiledet.weights.transfer import InitialWeights
 
@@ -51,6 +51,7 @@ def start_run(
     processes = ProcessGroup()
     processes.check(config)  # these fail, if they must, before a run folder is made
     choose_precision(config.train.precision, processes.device(config.train.device))
+    check_augmentation(config, hooks)
     if config.data.workers:
         keep_socket_paths_short()
     with processes.connected():
@@ -75,10 +76,12 @@ def start_run(
             height, width = config.model.input_size
             logger.info("input: %dx%d pixels (height x width)", height, width)
             if processes.is_first:
-                open_teachers(config, splits.train)
+                taught = ask_teacher(config, splits.train) if config.train.teacher else None
                 folder = create_run_folder(Path(config.train.output), config.name)
                 stack.enter_context(lock_run_folder(folder))
                 write_json(folder / "config.json", config.plain())
+                if taught is not None:
+                    write_bytes(folder / TEACHER_FILE, taught)
                 if agents:
                     write_json(folder / AGENTS, agents)
             held = stack.pop_all()
@@ -131,6 +134,7 @@ def _resume(
         config = apply_overrides(config, overrides)
         processes.check(config)
         choose_precision(config.train.precision, processes.device(config.train.device))
+        check_augmentation(config, hooks)
     with processes.together(), ExitStack() as stack:
         splits = data
         if processes.is_first:

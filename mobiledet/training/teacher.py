@@ -21,16 +21,13 @@ import numpy as np
 
 from mobiledet.data.coco import CocoDataset, ImageRecord
 from mobiledet.data.images import find_images, read_image
-from mobiledet.data.loader import ImageSet
 from mobiledet.detections import Detections
 from mobiledet.errors import CheckpointError, ConfigError, DataError, ImageError
 from mobiledet.evaluation.predictions import match_categories
 from mobiledet.ops.numpy_boxes import pairwise_iou
 from mobiledet.runtime.detector import Detector
 from mobiledet.structures import FloatArray, ImageArray, Target
-from mobiledet.training.distributed import ProcessGroup
 from mobiledet.training.hooks import Hooks
-from mobiledet.utils.files import write_bytes
 from mobiledet.utils.progress import progress_bar
 from mobiledet.utils.text import count, listing
 
@@ -101,50 +98,30 @@ def unlabelled_images(config: Config) -> list[Path]:
     return find_images([Path(config.data.unlabelled)])
 
 
-def training_images(
-    config: Config, train: CocoDataset, folder: Path, processes: ProcessGroup, hooks: Hooks
-) -> ImageSet:
-    """What a run in ``folder`` trains on: the labelled images, or with a teacher `TaughtImages`.
+def check_augmentation(config: Config, hooks: Hooks | None) -> None:
+    """Make sure that a teacher's scores follow their boxes through an augmentation of one's own.
 
     Raises:
-        MobiledetError: The teacher can't be used, or what it found isn't right any more.
+        ConfigError: It is a function, of whose boxes nobody knows which they were.
     """
-    if not config.train.teacher:
-        return train
-    if hooks.augment is not None and not isinstance(hooks.augment, A.Compose | Sequence):
+    own = None if hooks is None else hooks.augment
+    if config.train.teacher and own is not None and not isinstance(own, A.Compose | Sequence):
         raise ConfigError("an augmentation that is a function loses a teacher's scores; give it as transforms")
-    with processes.together():
-        if processes.is_first:
-            ask_teacher(config, train, folder / TEACHER_FILE)
-    return taught_images(train, folder / TEACHER_FILE)
 
 
-def open_teachers(config: Config, train: CocoDataset) -> list[tuple[Detector, list[int]]]:
-    """Each teacher, and the student's class, counted from 0, of each of its own; -1 where there is none.
+def ask_teacher(config: Config, train: CocoDataset) -> bytes:
+    """Have the teachers look at all images; gives what they found, as `TEACHER_FILE` keeps it.
 
     Raises:
         ConfigError: One doesn't know a class, and there are images that it alone labels.
-        MobiledetError: One can't be opened, or shares no class with the labels.
+        MobiledetError: One can't be opened, or shares no class with the labels, or a labelled image can't be read.
     """
-    opened = []
-    for name in config.train.teachers:
-        detector = Detector(name, threads=config.train.threads, score_threshold=LEAST_SCORE / 2)
-        needed = config.data.unlabelled is not None
-        opened.append((detector, _columns(name, list(detector.names), train, needed=needed)))
-    return opened
-
-
-def ask_teacher(config: Config, train: CocoDataset, file: Path) -> None:
-    """Have the teacher look at all images, and keep what it found in ``file``, unless it is there already.
-
-    Raises:
-        ConfigError: The teacher doesn't know the classes, or there is nothing it could label.
-        MobiledetError: It can't be opened, or a labelled image can't be read.
-    """
-    if file.exists():
-        return
-    started, unlabelled = time.monotonic(), unlabelled_images(config)
-    detectors, columns = zip(*open_teachers(config, train), strict=True)
+    started, unlabelled, teachers = time.monotonic(), unlabelled_images(config), config.train.teachers
+    detectors = [Detector(name, threads=config.train.threads, score_threshold=LEAST_SCORE / 2) for name in teachers]
+    columns = [
+        _columns(name, list(detector.names), train, needed=bool(unlabelled))
+        for name, detector in zip(teachers, detectors, strict=True)
+    ]
     readers = [
         *(partial(train.read, index) for index in range(len(train))),
         *(partial(read_image, p) for p in unlabelled),
@@ -176,15 +153,15 @@ def ask_teacher(config: Config, train: CocoDataset, file: Path) -> None:
                 targets.append(_unlabelled_target(boxes, scores))
     if broken:
         logger.warning("%s skipped: %s", count(len(broken), "unlabelled image"), listing(broken, 3, "; "))
-    _write(file, targets, extra)
     logger.info(
         "teacher: %s found %s in %s, %d of them unlabelled, in %.0f s",
-        listing(config.train.teachers),
+        listing(teachers),
         count(sum(map(len, targets)), "object"),
         count(len(targets), "image"),
         len(extra),
         time.monotonic() - started,
     )
+    return _packed(targets, extra)
 
 
 def taught_images(train: CocoDataset, file: Path) -> TaughtImages:
@@ -290,7 +267,7 @@ def _columns(teacher: str, names: Sequence[str], train: CocoDataset, *, needed: 
     return columns
 
 
-def _write(file: Path, targets: Sequence[Target], extra: Sequence[tuple[str, int, int, int]]) -> None:
+def _packed(targets: Sequence[Target], extra: Sequence[tuple[str, int, int, int]]) -> bytes:
     everything, content = Target.joined(targets), io.BytesIO()
     assert everything.scores is not None
     np.savez_compressed(
@@ -304,4 +281,4 @@ def _write(file: Path, targets: Sequence[Target], extra: Sequence[tuple[str, int
         sizes=np.array([size for _, *size, _ in extra], np.int64).reshape(-1, 2),
         bytes=np.array([length for *_, length in extra], np.int64),
     )
-    write_bytes(file, content.getvalue())
+    return content.getvalue()
