@@ -28,6 +28,9 @@ class AugmentConfig(Strict):
     mosaic: Fraction = 0.0
     """Chance of joining an image with three others, each as large as the network's input, around a random centre; what
     is cut out of it and shrunk is chosen by ``crop`` and ``expand`` (Bochkovskiy et al. 2020, YOLOv4)."""
+    copy_small: Fraction = 0.0
+    """Chance of pasting one to four copies of an image's small objects, below 32x32 pixels of the network's input were
+    the image not cropped, where no object is (Kisantal et al. 2019)."""
     color: Fraction = 0.8
     """Chance of changing brightness, contrast, saturation and hue."""
     min_visible: Fraction = 0.3

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobiledet.config import AugmentConfig
-from mobiledet.data.mosaic import Mosaic, enough_is_left
+from mobiledet.data.pasting import Mosaic, copy_small_objects, enough_is_left
 from mobiledet.preprocess import resize_image
 from mobiledet.structures import FloatArray, ImageArray, IntArray, ResizeRule, Size, Target
 
@@ -39,7 +39,7 @@ object, which is not trained on."""
 
 
 class TrainTransform:
-    """Mosaic, random crop or expansion, resizing, mirroring and colour, by albumentations.
+    """Mosaic, copies of small objects, random crop or expansion, resizing, mirroring and colour, by albumentations.
 
     Args:
         resize: How large an image becomes.
@@ -65,6 +65,7 @@ class TrainTransform:
             else:
                 self._own = own
         self.mosaic = Mosaic(resize=resize, fill=fill, chance=augment.mosaic, min_visible=augment.min_visible)
+        self._resize, self._copy_small = resize, augment.copy_small
         steps.append(FitRegion(resize=resize, augment=augment, fill=fill))
         if augment.flip > 0:
             steps.append(A.HorizontalFlip(p=augment.flip))
@@ -97,6 +98,9 @@ class TrainTransform:
             image, own_boxes, own_labels = self._own(image, target.boxes, given, np.random.default_rng([seed, 1]))
             labels = np.asarray(own_labels, np.int64).reshape(-1)
             target = Target(np.asarray(own_boxes, np.float32).reshape(-1, 4), labels, labels == 0)
+        rng = np.random.default_rng([seed, 4])
+        if rng.random() < self._copy_small:
+            image, target = copy_small_objects(image, target, self._resize(image.shape[:2]), rng)
         self._compose.set_random_seed(seed)
         changed = self._compose(image=image, bboxes=target.boxes, index=np.arange(len(target)))
         boxes = np.asarray(changed["bboxes"], np.float32).reshape(-1, 4)

@@ -26,8 +26,8 @@ SIZE = (64, 80)
 
 
 def images(dataset, *, augment=True, cache=None, seed=7):
-    # With a mosaic in half of the samples, which read three images more.
-    chances = AugmentConfig(mosaic=0.5)
+    # With a mosaic in half of the samples, which read three images more, and with copies in half.
+    chances = AugmentConfig(mosaic=0.5, copy_small=0.5)
     transform = TrainTransform(resize=ResizeRule(SIZE), augment=chances) if augment else None
     return DetectionImages(dataset, resize=ResizeRule(SIZE), transform=transform, seed=seed, cache=cache)
 

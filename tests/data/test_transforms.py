@@ -2,6 +2,7 @@
 
 import hashlib
 import zlib
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from mobiledet.config import AugmentConfig
 from mobiledet.data.transforms import MIN_BOX_SIDE, TrainTransform
+from mobiledet.ops.numpy_boxes import pairwise_iou
 from mobiledet.preprocess import fit_image, resize_image
 from mobiledet.structures import ResizeRule, Target
 
@@ -327,3 +329,47 @@ def test_what_a_mosaic_leaves_too_little_of_is_dropped():
         assert len(some) == (area >= 0.9 * SIZE[0] * SIZE[1]).sum()
         counts.add(len(some))
     assert len(counts) > 1
+
+
+def test_copies_of_small_objects_show_them_and_hide_nothing():
+    """The small object is copied with label and scores, wherever neither the large one nor the crowd is."""
+    image = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
+    before, small = image.copy(), (30, 50, 50, 72)
+    objects = target(small, (80, 20, 140, 90), (10, 5, 40, 25), labels=[2, 1, 3], crowd=[False, False, True])
+    objects = replace(objects, scores=np.arange(9, dtype=np.float32).reshape(3, 3) / 10)
+    transform = TrainTransform(resize=ResizeRule(SIZE), augment=only(copy_small=0.5), fill=FILL)
+    counts = []
+    for seed in range(60):
+        changed, after = transform(image, objects, seed)
+        counts.append(len(after) - 3)
+        np.testing.assert_array_equal(after.boxes[:3], objects.boxes)
+        for x1, y1, x2, y2 in objects.boxes.astype(int):
+            np.testing.assert_array_equal(changed[y1:y2, x1:x2], before[y1:y2, x1:x2])
+        assert after.labels[3:].tolist() == [2] * counts[-1]
+        np.testing.assert_array_equal(after.scores[3:], objects.scores[[0] * counts[-1]])
+        assert np.triu(pairwise_iou(after.boxes, after.boxes)[:, 3:], 1 - 3).sum() == 0
+        for x1, y1, x2, y2 in after.boxes[3:].round().astype(int):
+            np.testing.assert_array_equal(changed[y1:y2, x1:x2], before[50:72, 30:50])
+    np.testing.assert_array_equal(image, before)
+    assert 20 < np.count_nonzero(counts) < 40
+    assert max(counts) == 4
+
+
+@pytest.mark.parametrize(
+    ("boxes", "crowd"),
+    [([(20, 20, 60, 50)], [False]), ([(20, 20, 40, 40)], [True]), ([(20, 20, 40, 40), (30, 10, 90, 90)], [False] * 2)],
+    ids=["large", "crowd", "half hidden"],
+)
+def test_what_is_large_a_crowd_or_partly_hidden_is_not_copied(boxes, crowd):
+    transform = TrainTransform(resize=ResizeRule(SIZE), augment=only(copy_small=1), fill=FILL)
+    image = painted(*SIZE, red=boxes[0])
+    changed, after = transform(image, target(*boxes, crowd=crowd), 1)
+    np.testing.assert_array_equal(changed, image)
+    assert len(after) == len(boxes)
+
+
+def test_small_is_what_is_small_in_the_network():
+    """An object of 60x60 pixels is, once the image is half as large."""
+    transform = TrainTransform(resize=ResizeRule(SIZE), augment=only(copy_small=1), fill=FILL)
+    image = painted(2 * SIZE[0], 2 * SIZE[1], red=(20, 20, 80, 80))
+    assert max(len(transform(image, target((20, 20, 80, 80)), seed)[1]) for seed in range(9)) > 1
