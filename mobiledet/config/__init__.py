@@ -9,6 +9,7 @@ from mobiledet.config.schema import (
     ScheduleConfig,
     TrainConfig,
 )
+from mobiledet.models.classifier import ClassifierConfig
 from mobiledet.models.faster_rcnn import FasterRCNNConfig
 from mobiledet.models.fpn import FPNConfig
 from mobiledet.models.mobilenet_v1 import BackboneConfig
@@ -19,6 +20,7 @@ from mobiledet.utils.settings import ReadingConfig
 __all__ = [
     "AugmentConfig",
     "BackboneConfig",
+    "ClassifierConfig",
     "Config",
     "DataConfig",
     "FPNConfig",

@@ -130,6 +130,8 @@ def _recognise(root: Path, splits: Sequence[str], reading: ReadingConfig | None)
 
     It does for splits of other names, and for folders that no format fits.
     """
+    if reading is not None and reading.classes_of == "images":
+        return recognise(root, reading=reading)
     if _has_split(root, splits[0]):
         if any(split_name(split) != split for split in splits):
             return None

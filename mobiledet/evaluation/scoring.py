@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mobiledet.data.coco import CocoDataset
 from mobiledet.evaluation.metrics import COCO_MAX_DETECTIONS, Metrics, score_detections
 from mobiledet.evaluation.predictions import checkpoint_record, metrics_record, model_record, predict_dataset
@@ -127,3 +129,18 @@ def score_model(
     )
     record = metrics_record(metrics, threshold, which)
     return Score(metrics, threshold, results, record, dataset, detector.card, levels)
+
+
+def top_one(score: Score) -> float | None:
+    """The share of images, of those with one class each, whose best detection is of that class; None without any."""
+    best: dict[int, tuple[float, int]] = {}
+    for found in score.results:
+        image_id, candidate = found["image_id"], (found["score"], found["category_id"])
+        best[image_id] = max(best.get(image_id, candidate), candidate)
+    right = []
+    for index in range(len(score.dataset)):
+        labels = np.unique(score.dataset.labels(index))
+        if len(labels) == 1:
+            category = score.dataset.categories[labels[0] - 1].id
+            right.append(best.get(score.dataset.image_id(index), (0.0, None))[1] == category)
+    return float(np.mean(right)) if right else None

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 from pydantic_core import PydanticCustomError
 
 from mobiledet.models.base import BaseBackboneConfig, BaseHeadConfig
+from mobiledet.models.classifier import ClassifierConfig
 from mobiledet.models.faster_rcnn import FasterRCNNConfig
 from mobiledet.models.fpn import FPNConfig
 from mobiledet.models.mobilenet_v1 import BackboneConfig
@@ -20,7 +21,7 @@ from mobiledet.utils.text import did_you_mean
 BACKBONES: tuple[type[BaseBackboneConfig], ...] = (BackboneConfig,)
 """Every backbone; the first is the default, which config files needn't name. Another one is added here."""
 
-HEADS: tuple[type[BaseHeadConfig], ...] = (SSDConfig, SSDLiteConfig, FPNConfig, FasterRCNNConfig)
+HEADS: tuple[type[BaseHeadConfig], ...] = (SSDConfig, SSDLiteConfig, FPNConfig, ClassifierConfig, FasterRCNNConfig)
 """Every head. Another one is added here."""
 
 

@@ -42,6 +42,8 @@ class ReadingConfig(Strict):
     Here, since reading data sets needs nothing else of the config, which loads the models.
     """
 
+    classes_of: Literal["objects", "images"] = "objects"
+    """What has a class: objects in images, by a box each; or images as a whole, by the folder they are in or a csv."""
     rows: Literal["auto", "box", "polygon", "corners", "top_left"] = "auto"
     """What YOLO's rows hold behind the class: the box's centre and size, and what else stands there is left out; points
     of a polygon; ``x1 y1 x2 y2``; or the top left corner and the size."""

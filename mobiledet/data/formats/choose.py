@@ -25,6 +25,7 @@ from mobiledet.data.formats.root import find_root
 from mobiledet.data.formats.tables import Headerless, OpenImages
 from mobiledet.data.formats.tree import Tree, suffix, there
 from mobiledet.data.formats.voc import VOC
+from mobiledet.data.formats.whole_images import WholeImages
 from mobiledet.data.formats.yolo import YOLO
 from mobiledet.data.image_headers import UNREAD_EXTENSIONS
 from mobiledet.errors import DataError
@@ -104,6 +105,9 @@ def recognise(root: Path, format: str | None = None, reading: ReadingConfig | No
     root = Path(os.path.expanduser(root))  # noqa: PTH111 -- Path.expanduser raises where there is no home
     if format is not None and format not in format_names():
         raise DataError(f"format {format!r} isn't known; there are {', '.join(format_names())}")
+    if reading is not None and reading.classes_of == "images":
+        only = root.name if there(root) and root.is_file() else None
+        return Recognised(WholeImages(), Tree(root.parent if only else root, reading), only)
     if there(root) and root.is_file():
         return _of_file(root, format, reading)
     tree = Tree(find_root(root), reading)

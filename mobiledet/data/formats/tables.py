@@ -16,7 +16,7 @@ from mobiledet.errors import DataError
 from mobiledet.utils.encodings import text_of
 
 
-def _rows(tree: Tree, file: str) -> Iterator[tuple[int, list[str]]]:
+def csv_rows(tree: Tree, file: str) -> Iterator[tuple[int, list[str]]]:
     """The rows of a csv with their line numbers, one by one: Open Images' has 14 million."""
     try:
         with (tree.root / file).open(encoding="utf-8-sig", errors="replace") as stream:
@@ -64,7 +64,7 @@ class Headerless(_Table):
         """
         images, files = LabelledImages(tree, log), [only] if only else self._files(tree)
         for file in files:
-            for line, row in _rows(tree, file):
+            for line, row in csv_rows(tree, file):
                 where = f"{file}, line {line}"
                 image = images.image(row[0], file, where)
                 if image is None or not any(row[1:]):
@@ -103,14 +103,14 @@ class OpenImages(_Table):
         names = {}
         for file in tree.with_suffix(".csv"):
             if "class-descriptions" in basename(file):
-                names.update({row[0]: row[1] for _, row in _rows(tree, file) if len(row) > 1})
+                names.update({row[0]: row[1] for _, row in csv_rows(tree, file) if len(row) > 1})
         there = {stem(file) for file in tree.images}
         images, files = LabelledImages(tree, log), [only] if only else self._files(tree)
         for file in files:
             header, absent = _first_row(tree, file), 0
             columns = [header.index(name) for name in self._NEEDED]
             group = header.index("IsGroupOf") if "IsGroupOf" in header else -1
-            for line, row in _rows(tree, file):
+            for line, row in csv_rows(tree, file):
                 if line == 1 or len(row) < len(header):
                     continue
                 name, label, *sides = (row[column] for column in columns)
