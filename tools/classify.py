@@ -61,7 +61,7 @@ def score(arguments: argparse.Namespace) -> None:
             else open_split(arguments.data, arguments.split, reading=ReadingConfig(classes_of="images"))
         ),
     )
-    top = top_one(result)
+    top = top_one(result.results, result.dataset)
     lines = [
         f"{result.metrics.images} images",
         f"top-1 {'-' if top is None else f'{top:.3f}'}",

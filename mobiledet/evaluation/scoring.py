@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mobiledet.data.coco import CocoDataset
 from mobiledet.evaluation.metrics import COCO_MAX_DETECTIONS, Metrics, score_detections
 from mobiledet.evaluation.predictions import checkpoint_record, metrics_record, model_record, predict_dataset
@@ -131,16 +129,21 @@ def score_model(
     return Score(metrics, threshold, results, record, dataset, detector.card, levels)
 
 
-def top_one(score: Score) -> float | None:
-    """The share of images, of those with one class each, whose best detection is of that class; None without any."""
-    best: dict[int, tuple[float, int]] = {}
-    for found in score.results:
-        image_id, candidate = found["image_id"], (found["score"], found["category_id"])
-        best[image_id] = max(best.get(image_id, candidate), candidate)
+def top_one(results: Sequence[Mapping[str, Any]], dataset: CocoDataset) -> float | None:
+    """The share of images, of those with one class, whose best detection is of it; None where there are none.
+
+    Args:
+        results: COCO results, of a classifier for instance.
+        dataset: What they were found in.
+    """
+    best: dict[int, Mapping[str, Any]] = {}
+    for found in results:
+        image_id = found["image_id"]
+        best[image_id] = max(best.get(image_id, found), found, key=lambda one: one["score"])
     right = []
-    for index in range(len(score.dataset)):
-        labels = np.unique(score.dataset.labels(index))
+    for index in range(len(dataset)):
+        labels = set(dataset.labels(index).tolist())
         if len(labels) == 1:
-            category = score.dataset.categories[labels[0] - 1].id
-            right.append(best.get(score.dataset.image_id(index), (0.0, None))[1] == category)
-    return float(np.mean(right)) if right else None
+            found = best.get(dataset.image_id(index), {"category_id": None})
+            right.append(found["category_id"] == dataset.categories[labels.pop() - 1].id)
+    return sum(right) / len(right) if right else None

@@ -21,7 +21,7 @@ from mobiledet.utils.text import did_you_mean
 BACKBONES: tuple[type[BaseBackboneConfig], ...] = (BackboneConfig,)
 """Every backbone; the first is the default, which config files needn't name. Another one is added here."""
 
-HEADS: tuple[type[BaseHeadConfig], ...] = (SSDConfig, SSDLiteConfig, FPNConfig, ClassifierConfig, FasterRCNNConfig)
+HEADS: tuple[type[BaseHeadConfig], ...] = (SSDConfig, SSDLiteConfig, FPNConfig, FasterRCNNConfig, ClassifierConfig)
 """Every head. Another one is added here."""
 
 

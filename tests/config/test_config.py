@@ -51,6 +51,7 @@ OTHER = {
     "model.resize": "shorter_side",
     "data.val_split": "none",
     "data.reading.rows": "box",
+    "data.reading.classes_of": "images",
     "data.reading.boxes": "xywh",
     "data.reading.doubtful": "background",
     "data.hold_out": "0.2",

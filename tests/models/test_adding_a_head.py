@@ -34,7 +34,7 @@ def test_it_is_chosen_by_its_kind_and_its_settings_are_checked(cells):
     assert config_from_plain(config.plain()) == config
     with pytest.raises(ConfigError, match=r"did you mean 'model\.head\.box_weight'"):
         apply_overrides(config, ["model.head.box_wait=3"])
-    with pytest.raises(ConfigError, match=r"'faster_rcnn', 'cells', not 'cell'; did you mean 'cells'"):
+    with pytest.raises(ConfigError, match=r"'classifier', 'cells', not 'cell'; did you mean 'cells'"):
         apply_overrides(config, ["model.head.kind=cell"])
 
 
