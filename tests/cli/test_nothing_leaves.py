@@ -29,7 +29,12 @@ LEFT = {".cache/mobiledet", ".cache/matplotlib"}
 
 CASES = [
     ["train tiny.py", "eval runs/tiny/1"],
-    ["check data --model run", "convert data -o coco", "make-shapes shapes --train 2 --val 2"],
+    [
+        "check data --model run",
+        "convert data -o coco",
+        "convert data -o crops --crops",
+        "make-shapes shapes --train 2 --val 2",
+    ],
     ["export run -o int8.onnx --int8 --calibration data/val --force"],
     ["export run -o ov --format openvino --int8 --calibration data/val --force", "predict ov data/val -o out"],
     ["export run -o ncnn --format ncnn", "predict ncnn data/val -o out"],

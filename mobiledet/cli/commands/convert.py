@@ -2,6 +2,7 @@
 
     mobiledet convert path/to/voc_or_yolo_or_odd_coco -o path/to/coco
     mobiledet convert labels/data.yaml -o path/to/coco --link --val-share 0.2
+    mobiledet convert path/to/dataset -o crops --crops        # each object as an image of its class, for classification
 
 Prints what was dropped, repaired and noted; all of it is in conversion.json in the output. Exit status 0 when the
 result can be trained on, 1 with one line when not.
@@ -13,7 +14,7 @@ import argparse
 from pathlib import Path
 
 from mobiledet.cli.common import UsageError, add_reading, data_format, existing, fraction, reading_of
-from mobiledet.utils.text import listing
+from mobiledet.utils.text import count, listing
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--copy", dest="mode", action="store_const", const="copy", help="copy the images (default)")
     mode.add_argument("--link", dest="mode", action="store_const", const="link", help="make hard links where possible")
+    mode.add_argument(
+        "--crops", dest="mode", action="store_const", const="crops", help="cut out the objects, into folders by class"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -46,6 +50,12 @@ def run(arguments: argparse.Namespace) -> None:
     imported = read_dataset(found, progress=True)
     for line in imported.log.lines():
         print(line)
+    if arguments.mode == "crops":
+        from mobiledet.data.crops import write_crops
+
+        for split, number in write_crops(imported, arguments.output).items():
+            print(f"{arguments.output / split}: {count(number, 'crop')}")
+        return
     splits = write_coco(
         imported, arguments.output, mode=arguments.mode or "copy", val_share=arguments.val_share, seed=arguments.seed
     )

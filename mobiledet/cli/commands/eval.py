@@ -77,16 +77,19 @@ def run(arguments: argparse.Namespace) -> None:
     share_cores()
     from mobiledet.data.opening import open_recorded_split, open_split
     from mobiledet.evaluation.metrics import format_metrics
-    from mobiledet.evaluation.scoring import score_model
+    from mobiledet.evaluation.scoring import score_model, top_one
     from mobiledet.exporters.agreement import warn_of_other_processor
     from mobiledet.utils.files import write_json
+    from mobiledet.utils.settings import ReadingConfig
 
     def choose(settings: Mapping[str, Any]) -> CocoDataset:
         named = arguments.annotations, arguments.images
         if arguments.data is None and (named == (None, None) or not settings):
             return open_recorded_split(settings, arguments.split)
         root = arguments.data or Path(settings["data"]["root"])
-        return open_split(root, arguments.split, annotations=named[0], images=named[1])
+        trained_with = settings.get("data", {}).get("reading", {})
+        reading = ReadingConfig(classes_of="images") if trained_with.get("classes_of") == "images" else None
+        return open_split(root, arguments.split, annotations=named[0], images=named[1], reading=reading)
 
     benchmarks = [_read_benchmark(path) for path in arguments.benchmark]
     scores = []
@@ -110,6 +113,8 @@ def run(arguments: argparse.Namespace) -> None:
         print(format_metrics(score.metrics))
         if score.threshold is not None:
             print(f"best F1 over all classes at score {score.threshold:.2f}")
+        if score.card.head == "classifier" and (top := top_one(score.results, score.dataset)) is not None:
+            print(f"top-1 of the images with one class: {top:.3f}")
         if several:
             print()
     if arguments.json is not None:
