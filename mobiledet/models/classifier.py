@@ -77,7 +77,7 @@ class ClassifierHead(Head):
         scores = self._logits(features).sigmoid()[:, None]
         height, width = image_sizes[0]
         corners = torch.tensor([0.0, 0.0, width, height], device=scores.device)
-        return Candidates(corners.expand(scores.shape[0], 1, 4), scores)
+        return Candidates(scores[..., :1] * 0 + corners, scores)  # not expand, which ncnn's converter gets wrong
 
     def class_rows(self) -> dict[str, ClassRows]:
         """One row a class."""

@@ -20,7 +20,8 @@ def model():
 
 
 def test_it_finds_one_box_around_each_image(model):
-    (found,) = model([torch.randint(0, 256, (3, 30, 50), dtype=torch.uint8)])
+    with torch.no_grad():
+        (found,) = model([torch.randint(0, 256, (3, 30, 50), dtype=torch.uint8)])
     assert sorted(found["labels"].tolist()) == [1, 2, 3]
     np.testing.assert_allclose(found["boxes"], [[0, 0, 50, 30]] * 3, rtol=1e-6)
     assert found["scores"].tolist() == sorted(found["scores"].tolist(), reverse=True)
