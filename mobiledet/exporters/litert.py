@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
     from mobiledet.exporters.tflite_file import Quantization
     from mobiledet.models.detection_model import DetectionModel
-    from mobiledet.models.fpn import Merge, Pyramid
     from mobiledet.models.layers import UpsampleAdd
+    from mobiledet.models.maps import MapLayers, Merge, Pyramid
     from mobiledet.models.quantization import Range
-    from mobiledet.models.ssd import MapLayers, SSDHead
+    from mobiledet.models.ssd import SSDHead
 
 logger = logging.getLogger(__name__)
 
@@ -78,9 +78,8 @@ def check_model(model: DetectionModel) -> None:
     Raises:
         ModelFileError: It can't.
     """
-    from mobiledet.models.fpn import Pyramid
+    from mobiledet.models.maps import ExtraLayers, Pyramid
     from mobiledet.models.mobilenet_v1 import MobileNetV1
-    from mobiledet.models.ssd import ExtraLayers
 
     layers = getattr(model.head, "extra_layers", None)
     if not isinstance(model.backbone, MobileNetV1) or not isinstance(layers, ExtraLayers | Pyramid):
@@ -138,10 +137,12 @@ class _Writer:
 
     def _head_maps(self, maps: Sequence[_Map], layers: MapLayers) -> list[_Map]:
         """The maps that are predicted from, of the backbone's."""
-        from mobiledet.models.ssd import ExtraLayers
+        from mobiledet.models.maps import ExtraLayers
 
         if isinstance(layers, ExtraLayers):
-            return [*maps[:-1], *itertools.accumulate(layers.pairs, self._layers, initial=maps[-1])]
+            coarse = maps if layers.fine is None else maps[1:]
+            made = [*coarse[:-1], *itertools.accumulate(layers.pairs, self._layers, initial=coarse[-1])]
+            return made if layers.fine is None else [*made, self._head_maps(maps[:2], layers.fine)[0]]
         pyramid: Pyramid = layers  # type: ignore[assignment]
         *finer, coarsest = [self._layers(x, lateral) for x, lateral in zip(maps, pyramid.laterals, strict=True)]
         made = [coarsest]

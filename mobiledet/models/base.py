@@ -208,8 +208,6 @@ class BaseHeadConfig(Strict):
     if TYPE_CHECKING:
         kind: str
 
-    strides: ClassVar[tuple[int, ...]]
-    """Of the backbone's maps that it looks at."""
     any_image_size: ClassVar[bool] = False
     """Whether the images of a batch may differ in size."""
     dictated: ClassVar[tuple[str, ...]] = ()
@@ -218,6 +216,11 @@ class BaseHeadConfig(Strict):
     """Those of them that a recipe may also set to something else than the weights have."""
     quantizable: ClassVar[bool] = False
     """Whether it consists of `ConvNormAct` and last convolutions, whose INT8 rounding training can imitate."""
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Of the backbone's maps that it looks at, ascending."""
+        raise NotImplementedError
 
     def build(self, backbone: Backbone, settings: BaseBackboneConfig, *, image_size: Size, num_classes: int) -> Head:
         """The head with fresh weights.

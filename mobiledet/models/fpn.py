@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
-from torch import Tensor, nn
+from torch import nn
 
 from mobiledet.models.base import TRIED_RATIOS, TRIED_SCALES, BaseBackboneConfig, with_another
-from mobiledet.models.layers import ConvNormAct, DepthwiseSeparable, LayerStyle, UpsampleAdd
-from mobiledet.models.ssd import MapLayers, SSDFamily
+from mobiledet.models.layers import DepthwiseSeparable, LayerStyle
+from mobiledet.models.maps import Pyramid
+from mobiledet.models.ssd import SSDFamily
 from mobiledet.ops.anchors import AnchorShape
 from mobiledet.utils.settings import PositiveFloat, PositiveInt
 
@@ -27,7 +28,6 @@ class FPNConfig(SSDFamily):
     """
 
     kind: Literal["fpn"] = "fpn"
-    strides: ClassVar[tuple[int, ...]] = (8, 16, 32)
     dictated: ClassVar[tuple[str, ...]] = ("channels", "tower", "scores", *_ANCHORS)
     flexible: ClassVar[tuple[str, ...]] = _ANCHORS[1:]
 
@@ -45,6 +45,11 @@ class FPNConfig(SSDFamily):
     between them grow by one factor, about 2."""
     match_iou: Annotated[float, Field(gt=0, lt=1)] = 0.4
     """A square halfway between two maps' anchors overlaps either by no more than 0.5, wherever it stands."""
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Those of Conv5, Conv11 and Conv13."""
+        return 8, 16, 32
 
     @model_validator(mode="after")
     def _check(self) -> FPNConfig:
@@ -72,50 +77,3 @@ class FPNConfig(SSDFamily):
         """Another minimum scale, one more aspect ratio."""
         scales: list[dict[str, Any]] = [{"scale_min": scale} for scale in TRIED_SCALES if scale < self.scale_max]
         return scales + [{"aspect_ratios": ratios} for ratios in with_another(self.aspect_ratios, TRIED_RATIOS)]
-
-
-class Pyramid(MapLayers):
-    """Lateral 1x1 convolutions, a way from the coarsest map to the finest, and further maps behind the coarsest.
-
-    A map on the way down is the lateral one plus the coarser result, nearest neighbours doubled, smoothed by a
-    depthwise-separable layer. Modules stand in the order they run, which the INT8 exporters rely on.
-
-    Args:
-        in_channels: Of the backbone's maps, highest resolution first, each half as large as the one before.
-        channels: Of every map of the pyramid.
-        num_maps: Maps returned.
-        style: Padding and batch-norm settings.
-    """
-
-    def __init__(self, *, in_channels: Sequence[int], channels: int, num_maps: int, style: LayerStyle) -> None:
-        super().__init__()
-        self.out_channels = [channels] * num_maps
-        self.laterals = nn.ModuleList(ConvNormAct(c, channels, kernel_size=1, style=style) for c in in_channels)
-        self.merges = nn.ModuleList(Merge(channels, style=style) for _ in in_channels[1:])
-        self.further = nn.ModuleList(
-            DepthwiseSeparable(channels, channels, stride=2, style=style) for _ in range(num_maps - len(in_channels))
-        )
-
-    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Maps ``(B, C_i, H_i, W_i)`` to ``num_maps`` of ``(B, channels, ...)``, highest resolution first."""
-        *finer, coarsest = [lateral(x) for lateral, x in zip(self.laterals, maps, strict=True)]
-        pyramid = [coarsest]
-        for merge, fine in zip(self.merges, reversed(finer), strict=True):
-            pyramid.insert(0, merge(fine, pyramid[0]))
-        for halve in self.further:
-            pyramid.append(halve(pyramid[-1]))
-        return pyramid
-
-
-class Merge(nn.Module):
-    """A finer map and a coarser one as one of the finer's size."""
-
-    def __init__(self, channels: int, *, style: LayerStyle) -> None:
-        super().__init__()
-        self.add = UpsampleAdd()
-        self.smooth = DepthwiseSeparable(channels, channels, style=style)
-
-    def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
-        """``(B, C, H, W)`` and ``(B, C, ceil(H / 2), ceil(W / 2))`` to ``(B, C, H, W)``."""
-        merged: Tensor = self.smooth(self.add(fine, coarse))
-        return merged

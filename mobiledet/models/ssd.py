@@ -23,7 +23,8 @@ from mobiledet.models.base import (
     with_background,
 )
 from mobiledet.models.distributed import batch_share
-from mobiledet.models.layers import ConvNormAct, DepthwiseSeparable, LayerStyle
+from mobiledet.models.layers import ConvNormAct, LayerStyle
+from mobiledet.models.maps import ExtraLayers, MapLayers
 from mobiledet.ops.anchors import AnchorSetting, AnchorShape, feature_map_sizes, grid_anchors
 from mobiledet.ops.boxes import CROWD_COVERAGE, clip_boxes, decode_boxes, encode_boxes, pairwise_coverage, pairwise_iou
 from mobiledet.ops.matching import BACKGROUND, match_anchors
@@ -37,6 +38,11 @@ PRIOR = 0.01
 MIN_EXTRA_CHANNELS = 16
 """TensorFlow's floor for the extra layers of a thin SSD."""
 
+FINE_CHANNELS = 64
+"""Of the fine map; scaled by alpha like the backbone, and at least half of them."""
+MIN_FINE_CHANNELS = 32
+
+_FINE_STRIDE, _STRIDES = 8, (16, 32)
 _ANCHORS = ("aspect_ratios", "scale_min", "scale_max", "reduce_lowest", "lowest_scale")
 
 
@@ -76,6 +82,10 @@ class SSDFamily(BaseHeadConfig):
         """Shapes of the anchors at each location, a list per map."""
         raise NotImplementedError
 
+    def map_sizes(self, network_size: Size) -> list[Size]:
+        """``(rows, columns)`` of each map."""
+        return feature_map_sizes(self.strides, len(self.anchor_shapes()), network_size)
+
     @property
     def anchor_iou(self) -> float:
         """Overlap from which an anchor is one of an object."""
@@ -83,17 +93,15 @@ class SSDFamily(BaseHeadConfig):
 
     def anchor_maps(self, network_size: Size, image_size: Size) -> list[Tensor]:  # noqa: ARG002
         """Its anchors ``(rows, columns, n, 4)`` of each map."""
-        shapes = self.anchor_shapes()
-        sizes = feature_map_sizes(self.strides, len(shapes), network_size)
+        shapes, sizes = self.anchor_shapes(), self.map_sizes(network_size)
         return [grid_anchors(s, size, network_size).view(*size, -1, 4) for s, size in zip(shapes, sizes, strict=True)]
 
 
 class _FormulaConfig(SSDFamily):
     """What SSD and SSDLite have in common: the extra maps, and anchors by SSD's formula."""
 
-    strides: ClassVar[tuple[int, ...]] = (16, 32)
-    dictated: ClassVar[tuple[str, ...]] = ("extra_channels", "scores", *_ANCHORS)
-    flexible: ClassVar[tuple[str, ...]] = _ANCHORS
+    dictated: ClassVar[tuple[str, ...]] = ("extra_channels", "scores", "fine_map", *_ANCHORS)
+    flexible: ClassVar[tuple[str, ...]] = ("fine_map", *_ANCHORS)
     depthwise: ClassVar[bool]
 
     extra_channels: tuple[tuple[PositiveInt, PositiveInt], ...] = ((256, 512), (128, 256), (128, 256), (64, 128))
@@ -107,6 +115,9 @@ class _FormulaConfig(SSDFamily):
     """Three boxes instead of six on the highest-resolution map, which has many locations (TensorFlow's choice)."""
     lowest_scale: Annotated[float, Field(gt=0, le=1)] | None = None
     """Size of the square among those three; None for half of ``scale_min``. TensorFlow's is 0.1 whatever scale_min."""
+    fine_map: bool | Literal["auto"] = False
+    """One more map of stride 8 with anchors of its own, from Conv5 and Conv11, for objects smaller than the others;
+    "auto" adds it where training images have enough of those."""
 
     @model_validator(mode="after")
     def _check(self) -> _FormulaConfig:
@@ -116,13 +127,24 @@ class _FormulaConfig(SSDFamily):
             raise ValueError("extra_channels and aspect_ratios must not be empty")
         return self
 
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Those of Conv11 and Conv13, and of Conv5 for the fine map."""
+        return (_FINE_STRIDE, *_STRIDES) if self.fine_map is True else _STRIDES
+
     def build_layers(self, in_channels: Sequence[int], settings: BaseBackboneConfig) -> MapLayers:
-        """The pairs of convolutions that grow the extra maps."""
+        """The pairs of convolutions that grow the extra maps, and the fine one."""
         channels = [
             (settings.scaled(squeeze, MIN_EXTRA_CHANNELS), settings.scaled(expand, MIN_EXTRA_CHANNELS))
             for squeeze, expand in self.extra_channels
         ]
-        return ExtraLayers(in_channels=in_channels, channels=channels, depthwise=self.depthwise, style=settings.style)
+        return ExtraLayers(
+            in_channels=in_channels,
+            channels=channels,
+            depthwise=self.depthwise,
+            style=settings.style,
+            fine_channels=settings.scaled(FINE_CHANNELS, MIN_FINE_CHANNELS) if self.fine_map is True else None,
+        )
 
     def predictor_layers(self, channels: int, style: LayerStyle) -> list[nn.Module]:
         """None in SSD, a 3x3 depthwise one in SSDLite."""
@@ -130,8 +152,14 @@ class _FormulaConfig(SSDFamily):
 
     def anchor_shapes(self) -> list[list[AnchorShape]]:
         """SSD's; see `AnchorSetting`."""
-        num_maps = len(self.strides) + len(self.extra_channels)
-        return AnchorSetting(num_maps=num_maps, **{name: getattr(self, name) for name in _ANCHORS}).shapes()
+        settings = {name: getattr(self, name) for name in _ANCHORS}
+        num_maps = len(_STRIDES) + len(self.extra_channels)
+        return AnchorSetting(num_maps=num_maps, fine_map=self.fine_map is True, **settings).shapes()
+
+    def map_sizes(self, network_size: Size) -> list[Size]:
+        """Those of the formula, and the fine one."""
+        sizes = feature_map_sizes(_STRIDES, len(_STRIDES) + len(self.extra_channels), network_size)
+        return sizes + (feature_map_sizes((_FINE_STRIDE,), 1, network_size) if self.fine_map is True else [])
 
     def anchor_changes(self) -> list[dict[str, Any]]:
         """Another minimum scale, all anchors on the highest-resolution map or three, one more aspect ratio."""
@@ -152,55 +180,6 @@ class SSDLiteConfig(_FormulaConfig):
 
     depthwise: ClassVar[bool] = True
     kind: Literal["ssdlite"] = "ssdlite"
-
-
-class MapLayers(nn.Module):
-    """What turns the backbone's maps into those that predictors look at.
-
-    Attributes:
-        out_channels: Of the maps that `forward` returns, highest resolution first.
-    """
-
-    out_channels: list[int]
-
-    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """The backbone's maps ``(B, C_i, H_i, W_i)`` to the head's, both highest resolution first."""
-        raise NotImplementedError
-
-
-class ExtraLayers(MapLayers):
-    """SSD's extra maps: pairs of a 1x1 and a 3x3 stride-2 convolution, each halving the map before it (figure 2).
-
-    ``channels`` are the (1x1, 3x3) channels of each pair; in SSDLite the 3x3 is depthwise-separable.
-    """
-
-    def __init__(
-        self,
-        *,
-        in_channels: Sequence[int],
-        channels: Sequence[tuple[int, int]],
-        depthwise: bool,
-        style: LayerStyle,
-    ) -> None:
-        super().__init__()
-        self.pairs = nn.ModuleList()
-        self.out_channels = list(in_channels)
-        for squeeze, expand in channels:
-            reduce = ConvNormAct(self.out_channels[-1], squeeze, kernel_size=1, style=style)
-            halve: nn.Module
-            if depthwise:
-                halve = DepthwiseSeparable(squeeze, expand, stride=2, style=style)
-            else:
-                halve = ConvNormAct(squeeze, expand, kernel_size=3, stride=2, style=style)
-            self.pairs.append(nn.Sequential(reduce, halve))
-            self.out_channels.append(expand)
-
-    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """The backbone's maps, and from the last ``(B, C, H, W)`` one per pair, ``(B, C_i, ceil(H / 2^i), ...)``."""
-        grown = list(maps)
-        for pair in self.pairs:
-            grown.append(pair(grown[-1]))
-        return grown
 
 
 class SSDHead(Head):
@@ -301,7 +280,7 @@ class SSDHead(Head):
         return {name: rows for name, parameter in self.named_parameters() if id(parameter) in last}
 
     def anchors(self, map_sizes: Sequence[Size], image_size: Size, device: torch.device | None = None) -> Tensor:
-        """All anchors ``(A, 4)`` xyxy in network pixels, highest-resolution map first; kept between calls."""
+        """All anchors ``(A, 4)`` xyxy in network pixels, map by map; kept between calls."""
         key = (tuple(map_sizes), image_size, device)
         if key not in self._anchors:
             grids = [

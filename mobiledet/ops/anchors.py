@@ -26,6 +26,7 @@ class AnchorSetting:
         aspect_ratios: Widths over heights.
         reduce_lowest: Three anchors instead of all on the highest-resolution map.
         lowest_scale: Size of the square among those three; None for half of ``scale_min``.
+        fine_map: Whether a map finer than all comes behind them, for what is smaller.
     """
 
     num_maps: int = 6
@@ -34,13 +35,15 @@ class AnchorSetting:
     aspect_ratios: tuple[float, ...] = (1.0, 2.0, 1 / 2, 3.0, 1 / 3)
     reduce_lowest: bool = True
     lowest_scale: float | None = None
+    fine_map: bool = False
 
     def shapes(self) -> list[list[AnchorShape]]:
         """Shapes ``(scale, aspect ratio)`` of the anchors at each location, a list per map.
 
         Map ``k`` of ``m`` has scale ``s_k = scale_min + (scale_max - scale_min) * k / (m - 1)`` (SSD equation 4), every
         aspect ratio at ``s_k``, and one square at ``sqrt(s_k * s_{k+1})``, where ``s_m`` is 1. With ``reduce_lowest``
-        the first map has three: a square of ``lowest_scale`` (half of ``s_0`` if None), 2:1 and 1:2.
+        the first map has three: a square of ``lowest_scale`` (half of ``s_0`` if None), 2:1 and 1:2. The fine map has
+        three squares, each of half the area of the one before, the first of half the smallest of all others.
         """
         steps = max(1, self.num_maps - 1)
         scales = [self.scale_min + (self.scale_max - self.scale_min) * k / steps for k in range(self.num_maps)] + [1.0]
@@ -52,6 +55,9 @@ class AnchorSetting:
             else:
                 square = (math.sqrt(scale * scales[k + 1]), 1.0)
                 shapes.append([(scale, ratio) for ratio in self.aspect_ratios] + [square])
+        if self.fine_map:
+            least = min(scale for scale, _ in shapes[0])
+            shapes.append([(least * 0.5 ** (k / 2), 1.0) for k in (1, 2, 3)])
         return shapes
 
 

@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 LEAST_EPOCHS, MOST_EPOCHS = 8, 100
 """Limits of the epochs that ``schedule.pictures`` chooses."""
 
+MANY_SMALL = 0.1
+"""Share of small objects from which ``model.head.fine_map="auto"`` adds that map."""
+
 _PIXEL_SCALE = ("mean", "std")
 _INPUT = ("input_size", "resize", "longest_side")
 
@@ -75,7 +78,29 @@ def complete_model(model: ModelConfig, data: CocoDataset, weights: InitialWeight
     model = model.model_copy(update={"num_classes": _num_classes(model, data)})
     if model.match_aspect:
         model = model.model_copy(update={"input_size": _matching_size(model, data), "match_aspect": False})
+    if getattr(model.head, "fine_map", False) == "auto":
+        known = weights is not None and getattr(weights.config.head, "fine_map", False)
+        fine = known or small_objects(model, data) > MANY_SMALL
+        model = model.model_copy(update={"head": model.head.model_copy(update={"fine_map": fine})})
     return model
+
+
+def small_objects(model: ModelConfig, data: CocoDataset) -> float:
+    """Share of the labelled objects that have less than half of the smallest anchor's area in the network's input."""
+    network = model.network_size
+    least = min(
+        float(((a[..., 2] - a[..., 0]) * (a[..., 3] - a[..., 1])).min())
+        for a in model.head.anchor_maps(network, network)
+    )
+    small = total = 0
+    for index in range(len(data)):
+        row = data[index]
+        boxes = row.target.boxes[~row.target.iscrowd]
+        areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+        scale = network[0] * network[1] / (row.height * row.width)
+        small += int((areas * scale < least / 2).sum())
+        total += len(areas)
+    return small / max(1, total)
 
 
 def check_quantizable(model: ModelConfig) -> None:

@@ -10,8 +10,8 @@ from mobiledet.config import BackboneConfig, Config, FPNConfig, ModelConfig, SSD
 from mobiledet.errors import ConfigError
 from mobiledet.models.build import build_detector
 from mobiledet.models.cost import detector_cost
-from mobiledet.models.fpn import Pyramid
 from mobiledet.models.layers import DEFAULT_STYLE, UpsampleAdd
+from mobiledet.models.maps import Pyramid
 from mobiledet.ops.boxes import pairwise_iou
 from mobiledet.weights.transfer import InitialWeights, load_into
 

@@ -55,7 +55,7 @@ def import_ssd(
         raise CheckpointError(f"its scores come from {logits.kind}; only sigmoid scores (LOGISTIC) can be imported")
     scores = _predictors(graph, logits.inputs[0], "scores")
     maps = [op.inputs[0] for op in boxes]
-    backbone_maps = [backbone.output(layer_of_stride(stride)) for stride in SSDConfig.strides]
+    backbone_maps = [backbone.output(layer_of_stride(stride)) for stride in SSDConfig().strides]
     if maps != [op.inputs[0] for op in scores] or maps[:2] != backbone_maps:
         raise CheckpointError("its predictors don't use Conv11, Conv13 and the maps after it, as SSD's do")
     outputs = graph.tensors[logits.inputs[0]].shape[-1]
