@@ -21,6 +21,7 @@ HEADS = {
     "sigmoid": SSDConfig(scores="sigmoid"),
     "softmax": SSDConfig(scores="softmax"),
     "ssdlite": SSDLiteConfig(),
+    "fine": SSDConfig(fine_map=True),
     "fpn": FPNConfig(),
     "faster_rcnn": FasterRCNNConfig(proposals=20, crop_size=4, rpn="depthwise"),
 }

@@ -1,4 +1,4 @@
-"""Layers between the backbone's maps and the predictors: SSD's extra maps, a feature pyramid, a finer map beside them."""
+"""Layers between backbone and predictors: SSD's extra maps, a feature pyramid, a finer map beside the former."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ def test_faster_rcnn():
     assert (scores > 0).any()
 
 
-@pytest.mark.parametrize("head", ["sigmoid", "fpn"])
+@pytest.mark.parametrize("head", ["sigmoid", "fine", "fpn"])
 def test_known_ranges_give_the_file_that_measuring_them_gives(head):
     model, _ = tiny_detector(head)
     graph = trace_onnx(model, size=SIZE)
@@ -142,7 +142,7 @@ def test_known_ranges_give_the_file_that_measuring_them_gives(head):
     assert steps[0].keys() == steps[1].keys()
     assert len(steps[0]) > 40
     sums = [name for node in graph.graph.node if node.op_type == "Resize" for name in readers(graph, node.output[0])]
-    assert len(sums) == 2 * (head == "fpn")
+    assert len(sums) == {"sigmoid": 0, "fine": 1, "fpn": 2}[head]
     assert all(name in steps[0] for name in sums)
     for name, (scale, zero) in steps[0].items():
         np.testing.assert_allclose(scale, steps[1][name][0], rtol=0.01)

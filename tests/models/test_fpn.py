@@ -1,4 +1,4 @@
-"""The feature pyramid: its maps, its anchors, what it costs, and what it takes from other weights."""
+"""The feature pyramid and SSD's fine map: their maps, anchors and cost, and what they take from other weights."""
 
 import math
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from mobiledet.config import BackboneConfig, Config, FPNConfig, ModelConfig, SSDConfig, apply_overrides
+from mobiledet.config import BackboneConfig, Config, FPNConfig, ModelConfig, SSDConfig, SSDLiteConfig, apply_overrides
 from mobiledet.errors import ConfigError
 from mobiledet.models.build import build_detector
 from mobiledet.models.cost import detector_cost
@@ -40,6 +40,39 @@ def test_every_map_halves_the_one_before_and_has_its_anchors(size):
     assert candidates.boxes.shape == (2, sum(3 * rows * columns for rows, columns in wanted), 4)
 
 
+@pytest.mark.parametrize("size", [(97, 150), (64, 96)])
+@pytest.mark.parametrize("head", [SSDConfig, SSDLiteConfig])
+def test_the_fine_map_comes_behind_ssds_own_with_smaller_anchors(head, size):
+    plain, fine = head(), head(fine_map=True)
+    before, after = plain.anchor_maps(size, size), fine.anchor_maps(size, size)
+    assert all(torch.equal(old, new) for old, new in zip(before, after, strict=False))
+    rows, columns, count, _ = after[-1].shape
+    assert (len(after), rows, columns) == (len(before) + 1, math.ceil(size[0] / 8), math.ceil(size[1] / 8))
+    areas = [(a[..., 2:] - a[..., :2]).prod(dim=-1) for a in (before[0][0, 0], after[-1][0, 0])]
+    torch.testing.assert_close(areas[1], areas[0].min() * torch.tensor([0.5, 0.25, 0.125]))
+    with torch.no_grad():
+        candidates = build(size, head=fine).eval().candidates(torch.zeros(2, 3, *size))
+    total = sum(a.shape[:3].numel() for a in after)
+    assert candidates.boxes.shape == (2, total, 4)
+    assert candidates.scores.shape == (2, total, 3)
+    assert total == sum(a.shape[:3].numel() for a in before) + rows * columns * count
+
+
+def test_a_fine_map_starts_fresh_beside_what_an_ssd_knows():
+    ssd, model = build(head=SSDConfig()), build(head=SSDConfig(fine_map=True))
+    old = InitialWeights("ssd", ModelConfig(head=SSDConfig()), ssd.state_dict(), ("a", "b", "c"), folded=False)
+    fresh = {key for key in model.state_dict() if key not in load_into(model, old, ["a", "b", "c"]).loaded}
+    assert fresh
+    assert all(key.startswith(("head.extra_layers.fine.", "head.cls_predictors.6.", "head.bbox_predictors.6."))
+               for key in fresh)  # fmt: skip
+    with torch.no_grad():
+        images = torch.rand(1, 3, 97, 150) * 255
+        theirs, ours = ssd.eval().candidates(images), model.eval().candidates(images)
+    count = theirs.boxes.shape[1]
+    torch.testing.assert_close(ours.boxes[:, :count], theirs.boxes)
+    torch.testing.assert_close(ours.scores[:, :count], theirs.scores)
+
+
 @pytest.mark.parametrize(("height", "width"), [(4, 6), (5, 6), (4, 7), (37, 19), (1, 1)])
 def test_a_coarse_map_is_doubled_and_cut_to_the_fine_ones_size(height, width):
     fine, coarse = torch.randn(2, 3, height, width), torch.randn(2, 3, math.ceil(height / 2), math.ceil(width / 2))
@@ -48,6 +81,7 @@ def test_a_coarse_map_is_doubled_and_cut_to_the_fine_ones_size(height, width):
 
 
 def test_the_finest_map_knows_what_the_coarsest_sees():
+    torch.manual_seed(0)
     pyramid = Pyramid(in_channels=(8, 8, 8), channels=8, num_maps=4, style=DEFAULT_STYLE).eval()
     maps = [torch.rand(1, 8, side, side) for side in (16, 8, 4)]
     before = pyramid(maps)

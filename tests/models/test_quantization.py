@@ -30,7 +30,7 @@ def test_zero_is_one_of_the_steps_and_the_ends_are_within_half_a_one(low, high, 
     assert scale * (127 - found) == pytest.approx(high, abs=scale / 2 + 1e-6)
 
 
-@pytest.mark.parametrize("head", ["sigmoid", "softmax", "ssdlite", "fpn"])
+@pytest.mark.parametrize("head", ["sigmoid", "softmax", "ssdlite", "fine", "fpn"])
 def test_results_lie_on_the_steps_of_their_layer(head):
     model, seen = rounded(head), {}
     for name, module in model.named_modules():
@@ -47,7 +47,7 @@ def test_results_lie_on_the_steps_of_their_layer(head):
         assert (steps <= 255.001).all()
 
 
-@pytest.mark.parametrize("head", ["sigmoid", "softmax", "ssdlite", "fpn"])
+@pytest.mark.parametrize("head", ["sigmoid", "softmax", "ssdlite", "fine", "fpn"])
 def test_it_is_near_the_float_model_and_can_be_ended(head):
     float_model, model = tiny_detector(head)[0], rounded(head)
     wanted, found = expected(float_model, IMAGES), expected(model, IMAGES)

@@ -63,7 +63,7 @@ def test_int8_takes_pixels_and_finds_about_the_same(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:.*experimental_preserve_all_tensors")
 @pytest.mark.parametrize("padding", ["symmetric", "tensorflow"])
-@pytest.mark.parametrize("head", ["sigmoid", "softmax", "ssdlite", "fpn"])
+@pytest.mark.parametrize("head", ["sigmoid", "softmax", "ssdlite", "fine", "fpn"])
 def test_every_layer_rounds_as_training_imitates_it(tmp_path, head, padding):
     """Given the file's own results of the layer before, each is the file's but for halves that round otherwise."""
     import torch

@@ -33,7 +33,7 @@ def folder(sigmoid, tmp_path):
     return shutil.copytree(sigmoid[-1], tmp_path / "copy")
 
 
-@pytest.mark.parametrize("head", ["softmax", "fpn"])
+@pytest.mark.parametrize("head", ["softmax", "fine", "fpn"])
 @pytest.mark.parametrize("padding", ["symmetric", "tensorflow"])
 def test_heads_and_both_paddings(padding, head, tmp_path):
     # 64x96 shrinks to maps with odd sides, where TensorFlow pads the two directions differently.

@@ -40,7 +40,7 @@ def test_float32_unless_asked_otherwise(sigmoid):
     assert np.abs(difference).max() < 0.1
 
 
-@pytest.mark.parametrize("head", ["softmax", "fpn", "faster_rcnn"])
+@pytest.mark.parametrize("head", ["softmax", "fine", "fpn", "faster_rcnn"])
 def test_batches_of_every_head(head, tmp_path):
     model, card = tiny_detector(head)
     write_openvino(trace_onnx(model, size=SIZE, batch=3), replace(card, batch=3), tmp_path / "model")

@@ -31,7 +31,7 @@ def exported(path, head, *, int8=False, pixels=False, **changes):
 
 
 @pytest.mark.parametrize("padding", ["symmetric", "tensorflow"])
-@pytest.mark.parametrize("head", ["sigmoid", "softmax", "ssdlite", "fpn"])
+@pytest.mark.parametrize("head", ["sigmoid", "softmax", "ssdlite", "fine", "fpn"])
 def test_a_float_file_gives_the_checkpoint_back(tmp_path, head, padding):
     model = exported(tmp_path / "m.tflite", head, padding=padding)
     content = import_weights(tmp_path / "m.tflite")
