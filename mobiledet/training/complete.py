@@ -11,6 +11,7 @@ import statistics
 from collections.abc import Collection, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
 from pydantic import BaseModel
 
 from mobiledet.config import AugmentConfig, Config, ModelConfig, ScheduleConfig
@@ -28,7 +29,7 @@ LEAST_EPOCHS, MOST_EPOCHS = 8, 100
 """Limits of the epochs that ``schedule.pictures`` chooses."""
 
 MANY_SMALL = 0.1
-"""Share of small objects from which ``model.head.fine_map="auto"`` adds that map."""
+"""Share of small objects, see `small_objects`, from which ``model.head.fine_map="auto"`` adds that map."""
 
 _PIXEL_SCALE = ("mean", "std")
 _INPUT = ("input_size", "resize", "longest_side")
@@ -79,28 +80,29 @@ def complete_model(model: ModelConfig, data: CocoDataset, weights: InitialWeight
     if model.match_aspect:
         model = model.model_copy(update={"input_size": _matching_size(model, data), "match_aspect": False})
     if getattr(model.head, "fine_map", False) == "auto":
-        known = weights is not None and getattr(weights.config.head, "fine_map", False)
-        fine = known or small_objects(model, data) > MANY_SMALL
+        share = small_objects(model, data)
+        fine = share >= MANY_SMALL or (weights is not None and bool(getattr(weights.config.head, "fine_map", False)))
+        if fine:
+            logger.info(
+                "model.head.fine_map: added, %.0f %% of the objects are smaller than other maps find", 100 * share
+            )
         model = model.model_copy(update={"head": model.head.model_copy(update={"fine_map": fine})})
     return model
 
 
 def small_objects(model: ModelConfig, data: CocoDataset) -> float:
-    """Share of the labelled objects that have less than half of the smallest anchor's area in the network's input."""
-    network = model.network_size
-    least = min(
-        float(((a[..., 2] - a[..., 0]) * (a[..., 3] - a[..., 1])).min())
-        for a in model.head.anchor_maps(network, network)
-    )
-    small = total = 0
+    """Share of objects with less than half of the smallest anchor's area in the network's input, the classes' mean."""
+    size = model.network_size
+    sides = [(a[..., 2:] - a[..., :2]).amin(dim=(0, 1)) for a in model.head.anchor_maps(size, size)]
+    least = min(float(each.prod(dim=-1).min()) for each in sides) / 2
+    small, total = np.zeros(data.num_classes + 1), np.zeros(data.num_classes + 1)
     for index in range(len(data)):
         row = data[index]
-        boxes = row.target.boxes[~row.target.iscrowd]
-        areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-        scale = network[0] * network[1] / (row.height * row.width)
-        small += int((areas * scale < least / 2).sum())
-        total += len(areas)
-    return small / max(1, total)
+        boxes, labels = (some[~row.target.iscrowd] for some in (row.target.boxes, row.target.labels))
+        areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) * (size[0] * size[1] / (row.height * row.width))
+        small += np.bincount(labels, areas < least, len(small))
+        total += np.bincount(labels, minlength=len(total))
+    return float((small[total > 0] / total[total > 0]).mean()) if total.any() else 0.0
 
 
 def check_quantizable(model: ModelConfig) -> None:
