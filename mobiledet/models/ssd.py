@@ -162,10 +162,11 @@ class _FormulaConfig(SSDFamily):
         return sizes + (feature_map_sizes((_FINE_STRIDE,), 1, network_size) if self.fine_map is True else [])
 
     def anchor_changes(self) -> list[dict[str, Any]]:
-        """Another minimum scale, all anchors on the highest-resolution map or three, one more aspect ratio."""
+        """Another minimum scale, all anchors on the highest-resolution map or three, one more aspect ratio or map."""
         least = [scale for scale in TRIED_SCALES if scale < self.scale_max]
         scales = [{"scale_min": scale, "reduce_lowest": reduce} for scale in least for reduce in (True, False)]
-        return scales + [{"aspect_ratios": ratios} for ratios in with_another(self.aspect_ratios, TRIED_RATIOS)]
+        ratios = [{"aspect_ratios": ratios} for ratios in with_another(self.aspect_ratios, TRIED_RATIOS)]
+        return [*scales, *ratios, *([] if self.fine_map is True else [{"fine_map": True}])]
 
 
 class SSDConfig(_FormulaConfig):
