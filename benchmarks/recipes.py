@@ -11,8 +11,9 @@ took over 10 % more than the recipe on the same set and seed is trained again wi
 
 Sets, below MOBILEDET_TEST_DATA: bccd (cells, 205 images) and chess (13 classes, 606 images), from the SSD that knows
 COCO, scored on val and test; bccd-third and chess-third, which have labels for every third of these images, the rest
-being what ``data.unlabelled={unlabelled}`` names; and coco: 6,056 images of COCO train2017 at 256x256, from ImageNet
-weights of alpha 0.5, scored on 188 of val2017.
+being what ``data.unlabelled={unlabelled}`` names; bccd-small and chess-small, four images in each, so that objects are
+half as large; and coco: 6,056 images of COCO train2017 at 256x256, from ImageNet weights of alpha 0.5, scored on 188 of
+val2017.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import cv2
+import numpy as np
 
 from mobiledet.cli.common import run_and_exit
 from mobiledet.config import apply_overrides, load_config
@@ -72,6 +76,7 @@ class TrainingSet:
         scored: (folder below the shared data, split) of each that is scored.
         share: Times the images of ``--images`` that are trained on.
         third: Whether only every third image has its labels, see `write_third`.
+        joined: Whether four images become one, see `write_joined`.
     """
 
     settings: tuple[str, ...]
@@ -79,6 +84,7 @@ class TrainingSet:
     scored: tuple[tuple[str, str], ...]
     share: float = 1.0
     third: bool = False
+    joined: bool = False
 
     @property
     def root(self) -> Path:
@@ -100,7 +106,7 @@ def training_sets() -> dict[str, TrainingSet]:
     sets = {"coco": TrainingSet(coco, BACKBONE, (("coco-mini", "val"),), share=4.0)}
     for name, folder in (("bccd", "bccd"), ("chess", "chess-yolo")):
         whole = TrainingSet((f"data.root={data / folder}",), SSD, ((folder, "val"), (folder, "test")))
-        sets |= {name: whole, f"{name}-third": replace(whole, third=True)}
+        sets |= {name: whole, f"{name}-third": replace(whole, third=True), f"{name}-small": replace(whole, joined=True)}
     return sets
 
 
@@ -130,6 +136,42 @@ def write_third(root: Path, folder: Path) -> Path:
             (folder / "annotations").mkdir(exist_ok=True)
             write_json(folder / "annotations" / f"{part}.json", content)
     return folder / "unlabelled"
+
+
+def write_joined(root: Path, folder: Path) -> None:
+    """Every split with four images in each, objects half as large, as a COCO data set, unless it is there.
+
+    A training image is an image and three others at random; of val and test, each is in one.
+    """
+    for split in ("train", "val", "test"):
+        if (folder / "annotations" / f"{split}.json").exists():
+            continue
+        (folder / split).mkdir(parents=True, exist_ok=True)
+        (folder / "annotations").mkdir(exist_ok=True)
+        dataset, random = open_split(root, split), np.random.default_rng(0)
+        count = len(dataset)
+        content: dict[str, Any] = {"images": [], "annotations": [], "categories": dataset.coco_json()["categories"]}
+        for number in range(count if split == "train" else -(-count // 4)):
+            chosen = (
+                [number, *random.integers(count, size=3)] if split == "train" else range(4 * number, 4 * number + 4)
+            )
+            height, width = (side // 2 for side in (dataset[number].height, dataset[number].width))
+            canvas = np.zeros((2 * height, 2 * width, 3), np.uint8)
+            for place, index in enumerate(chosen):
+                row, image = dataset[index % count], dataset.read(index % count)
+                x, y = place % 2 * width, place // 2 * height
+                canvas[y : y + height, x : x + width] = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+                scale = np.array([width / row.width, height / row.height])
+                target = row.target
+                for box, label in zip(target.boxes[~target.iscrowd], target.labels[~target.iscrowd], strict=True):
+                    corner, sides = (box[:2] * scale + [x, y]).tolist(), ((box[2:] - box[:2]) * scale).tolist()
+                    record = {"id": len(content["annotations"]) + 1, "image_id": number + 1, "iscrowd": 0}
+                    record |= {"category_id": dataset.categories[label - 1].id, "bbox": corner + sides}
+                    content["annotations"].append(record | {"area": sides[0] * sides[1]})
+            name = f"{number:04d}.png"
+            cv2.imwrite(str(folder / split / name), canvas[..., ::-1])
+            content["images"].append({"id": number + 1, "file_name": name, "width": 2 * width, "height": 2 * height})
+        write_json(folder / "annotations" / f"{split}.json", content)
 
 
 @dataclass(frozen=True)
@@ -216,10 +258,12 @@ def run(recipe: str, images: int, trial: Trial) -> None:
 def train(recipe: str, images: float, trial: Trial) -> dict[str, Any]:
     """Train in a process of its own; its figures and processor seconds."""
     where = training_sets()[trial.data]
-    folders, unlabelled = where.settings, Path()
+    folders, unlabelled, folder = where.settings, Path(), trial.folder / trial.data
     if where.third:
-        folder = trial.folder / trial.data
         unlabelled, folders = write_third(where.root, folder), (f"data.root={folder}", "data.train_split=third")
+    elif where.joined:
+        write_joined(where.root, folder)
+        folders = (f"data.root={folder}",)
     changes = [word.replace("{unlabelled}", str(unlabelled)) for word in trial.settings]
     there = len(open_split(where.root, "train"))
     if where.third and not any(word.startswith("data.unlabelled=") for word in changes):
@@ -244,8 +288,10 @@ def train(recipe: str, images: float, trial: Trial) -> dict[str, Any]:
     if status != 0:
         last = log.read_text(encoding="utf-8").splitlines()[-1:]
         raise DataError(f"training failed, see {log}: {' '.join(last) or f'ended by signal or status {status}'}")
-    folder = max((trial.folder / "runs" / trial.name).glob("[0-9]*"), key=lambda path: int(path.name))
-    scores = [score(folder, DATA / "data" / data, split) for data, split in where.scored]
+    run_folder = max((trial.folder / "runs" / trial.name).glob("[0-9]*"), key=lambda path: int(path.name))
+    scores = [
+        score(run_folder, folder if where.joined else DATA / "data" / data, split) for data, split in where.scored
+    ]
     bfloat16 = "with" if "bf16" in read_text("/proc/cpuinfo") else "without"
     return {
         "data": trial.data,

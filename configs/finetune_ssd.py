@@ -22,12 +22,14 @@ from mobiledet.config import (
     OptimizerConfig,
     PostprocessConfig,
     ScheduleConfig,
+    SSDConfig,
     TrainConfig,
 )
 
 config = Config(
     model=ModelConfig(
         init="ssd_mobilenet_v1_075_coco",
+        head=SSDConfig(fine_map="auto"),
         input_size=(384, 384),
         match_aspect=True,
         postprocess=PostprocessConfig(vote_iou=0.5),

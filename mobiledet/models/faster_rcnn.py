@@ -79,6 +79,7 @@ SAMPLES_PER_CELL = 2
 class FasterRCNNConfig(BaseHeadConfig):
     """Faster R-CNN (Ren et al. 2015): proposals from Conv11, each cropped and classified by Conv12 and Conv13."""
 
+    strides: ClassVar[tuple[int, ...]] = (16,)
     any_image_size: ClassVar[bool] = True
     dictated: ClassVar[tuple[str, ...]] = ("rpn", "crop_size", "anchor_scales", "aspect_ratios")
     flexible: ClassVar[tuple[str, ...]] = ("crop_size", "anchor_scales", "aspect_ratios")
@@ -121,11 +122,6 @@ class FasterRCNNConfig(BaseHeadConfig):
             num_classes=num_classes,
             style=settings.style,
         )
-
-    @property
-    def strides(self) -> tuple[int, ...]:
-        """That of Conv11."""
-        return (16,)
 
     @property
     def anchor_iou(self) -> float:

@@ -28,6 +28,7 @@ class FPNConfig(SSDFamily):
     """
 
     kind: Literal["fpn"] = "fpn"
+    strides: ClassVar[tuple[int, ...]] = (8, 16, 32)
     dictated: ClassVar[tuple[str, ...]] = ("channels", "tower", "scores", *_ANCHORS)
     flexible: ClassVar[tuple[str, ...]] = _ANCHORS[1:]
 
@@ -45,11 +46,6 @@ class FPNConfig(SSDFamily):
     between them grow by one factor, about 2."""
     match_iou: Annotated[float, Field(gt=0, lt=1)] = 0.4
     """A square halfway between two maps' anchors overlaps either by no more than 0.5, wherever it stands."""
-
-    @property
-    def strides(self) -> tuple[int, ...]:
-        """Those of Conv5, Conv11 and Conv13."""
-        return 8, 16, 32
 
     @model_validator(mode="after")
     def _check(self) -> FPNConfig:
