@@ -18,6 +18,7 @@ from mobiledet.config import (
     DataConfig,
     ModelConfig,
     ScheduleConfig,
+    SSDConfig,
     TrainConfig,
     apply_overrides,
     load_config,
@@ -27,6 +28,7 @@ from mobiledet.models.build import build_detector
 from mobiledet.models.layers import ConvNormAct
 from mobiledet.models.quantization import trained_ranges
 from mobiledet.runtime.detector import Detector
+from mobiledet.structures import Target
 from mobiledet.training.complete import complete
 from mobiledet.training.start import resume_run, start_run
 from mobiledet.weights.checkpoint import load_checkpoint, save_checkpoint
@@ -189,6 +191,28 @@ def test_the_input_takes_the_shape_of_the_images(shape, expected):
     model = complete(Config(model=ModelConfig(match_aspect=True)), train).model
     assert (model.input_size, model.match_aspect) == (expected, False)
     assert complete(Config(), train).model.input_size == Config().model.input_size
+
+
+@pytest.mark.parametrize(
+    ("sides", "labels", "wanted"),
+    [
+        ([80] * 9 + [40], [1] * 10, True),  # 600 pixels become 300, where half of the smallest anchor's area is 21 x 21
+        ([80] * 9 + [44], [1] * 10, False),
+        ([80] * 10 + [40], [1] * 11, False),
+        ([80] * 8 + [40], [1] * 8 + [2], True),  # all of one class
+        ([], [], False),
+    ],
+)
+def test_a_fine_map_is_added_where_a_tenth_of_the_objects_is_small(caplog, sides, labels, wanted):
+    caplog.set_level("INFO", "mobiledet")
+    boxes = np.array([(10, 10, 10 + side, 10 + side) for side in [*sides, 10]], np.float32)
+    crowd = np.arange(len(boxes)) == len(sides)  # a small one that doesn't count
+    image = Image(600, 600)
+    image.target = Target(boxes, np.array([*labels, 1], np.int64), crowd)
+    for asked, given in (("auto", wanted), (True, True), (False, False)):
+        config = Config(model=ModelConfig(head=SSDConfig(fine_map=asked)))
+        assert complete(config, Images([image])).model.head.fine_map is given
+    assert ("fine_map: added" in caplog.text) == wanted
 
 
 def test_a_model_of_another_width_is_refused_before_anything_is_made(tiny_config, tiny_shapes, tmp_path, folded):
