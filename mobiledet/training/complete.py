@@ -84,7 +84,7 @@ def complete_model(model: ModelConfig, data: CocoDataset, weights: InitialWeight
         fine = share >= MANY_SMALL or (weights is not None and bool(getattr(weights.config.head, "fine_map", False)))
         if fine:
             logger.info(
-                "model.head.fine_map: added, %.0f %% of the objects are smaller than other maps find", 100 * share
+                "model.head.fine_map added: %.0f %% of the objects are too small for the other maps", 100 * share
             )
         model = model.model_copy(update={"head": model.head.model_copy(update={"fine_map": fine})})
     return model
