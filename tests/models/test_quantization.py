@@ -47,7 +47,7 @@ def test_results_lie_on_the_steps_of_their_layer(head):
         assert (steps <= 255.001).all()
 
 
-@pytest.mark.parametrize("head", ["sigmoid", "softmax", "ssdlite", "fine", "fpn"])
+@pytest.mark.parametrize("head", ["sigmoid", "softmax", "ssdlite", "fpn"])
 def test_it_is_near_the_float_model_and_can_be_ended(head):
     float_model, model = tiny_detector(head)[0], rounded(head)
     wanted, found = expected(float_model, IMAGES), expected(model, IMAGES)
