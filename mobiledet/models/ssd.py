@@ -153,13 +153,16 @@ class _FormulaConfig(SSDFamily):
     def anchor_shapes(self) -> list[list[AnchorShape]]:
         """SSD's; see `AnchorSetting`."""
         settings = {name: getattr(self, name) for name in _ANCHORS}
-        num_maps = len(_STRIDES) + len(self.extra_channels)
-        return AnchorSetting(num_maps=num_maps, fine_map=self.fine_map is True, **settings).shapes()
+        return AnchorSetting(num_maps=self._formula_maps, fine_map=self.fine_map is True, **settings).shapes()
 
     def map_sizes(self, network_size: Size) -> list[Size]:
         """Those of the formula, and the fine one."""
-        sizes = feature_map_sizes(_STRIDES, len(_STRIDES) + len(self.extra_channels), network_size)
+        sizes = feature_map_sizes(_STRIDES, self._formula_maps, network_size)
         return sizes + (feature_map_sizes((_FINE_STRIDE,), 1, network_size) if self.fine_map is True else [])
+
+    @property
+    def _formula_maps(self) -> int:
+        return len(_STRIDES) + len(self.extra_channels)
 
     def anchor_changes(self) -> list[dict[str, Any]]:
         """Another minimum scale, all anchors on the highest-resolution map or three, one more aspect ratio or map."""

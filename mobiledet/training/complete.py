@@ -12,6 +12,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from pydantic import BaseModel
 
 from mobiledet.config import AugmentConfig, Config, ModelConfig, ScheduleConfig
@@ -93,8 +94,8 @@ def complete_model(model: ModelConfig, data: CocoDataset, weights: InitialWeight
 def small_objects(model: ModelConfig, data: CocoDataset) -> float:
     """Share of objects with less than half of the smallest anchor's area in the network's input, the classes' mean."""
     size = model.network_size
-    sides = [(a[..., 2:] - a[..., :2]).amin(dim=(0, 1)) for a in model.head.anchor_maps(size, size)]
-    least = min(float(each.prod(dim=-1).min()) for each in sides) / 2
+    anchors = torch.cat([places[0, 0] for places in model.head.anchor_maps(size, size)])  # alike at every place
+    least = float((anchors[:, 2:] - anchors[:, :2]).prod(dim=1).min()) / 2
     small, total = np.zeros(data.num_classes + 1), np.zeros(data.num_classes + 1)
     for index in range(len(data)):
         row = data[index]
