@@ -29,6 +29,10 @@ RUN = [
 # What the browser view of webcam needs beyond RUN.
 SERVE = ["aiohttp>=3.10"]
 
+# What webcam --track needs beyond RUN, and --mqtt.
+TRACK = ["trackers>=2.6", "pyyaml>=6.0"]
+MQTT = ["paho-mqtt>=2.1"]
+
 # What training, scoring and running checkpoints need. albumentations 2.0.8 is its last MIT release.
 TRAIN = [
     "torch>=2.10",
@@ -86,6 +90,8 @@ setup(
     install_requires=RUN,
     extras_require={
         "serve": SERVE,
+        "track": TRACK,
+        "mqtt": MQTT,
         "score": SCORE,
         "train": TRAIN,
         "export": TRAIN + EXPORT,
@@ -94,7 +100,7 @@ setup(
         "ncnn": NCNN,
         "litert": LITERT,
         "docs": DOCS,
-        "dev": TRAIN + EXPORT_ALL + SERVE + DEV,
+        "dev": TRAIN + EXPORT_ALL + SERVE + TRACK + MQTT + DEV,
     },
     classifiers=[
         "Development Status :: 3 - Alpha",

@@ -51,6 +51,8 @@ class Detections:
         labels: ``(N,)`` int64 in ``1..K``.
         names: The ``K`` names of the model's classes; those of the detections are ``class_names``.
         category_ids: The training data's id of each class, from that of label 1 on; empty where they aren't known.
+        track_ids: ``(N,)`` int64: ids that stay from frame to frame of a video, from 1 on, and 0 for detections that
+            belong to none (yet); None where nothing was tracked.
     """
 
     boxes: FloatArray
@@ -58,6 +60,7 @@ class Detections:
     labels: IntArray
     names: tuple[str, ...] = ClassNames()
     category_ids: tuple[int, ...] = ()
+    track_ids: IntArray | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.names, ClassNames):
@@ -79,11 +82,14 @@ class Detections:
     def keep(self, mask: BoolArray | Sequence[bool]) -> Detections:
         """Only the detections where ``mask`` ``(N,)`` is true."""
         chosen = np.asarray(mask, np.bool_)
-        return replace(self, boxes=self.boxes[chosen], scores=self.scores[chosen], labels=self.labels[chosen])
+        ids = None if self.track_ids is None else self.track_ids[chosen]
+        return replace(
+            self, boxes=self.boxes[chosen], scores=self.scores[chosen], labels=self.labels[chosen], track_ids=ids
+        )
 
     def above(self, threshold: float) -> Detections:
-        """Only the detections that score at least ``threshold``."""
-        return self.keep(self.scores >= threshold)
+        """Only the detections that score at least ``threshold``, or have an id of a `Tracker` with that threshold."""
+        return self.keep((self.scores >= threshold) | (False if self.track_ids is None else self.track_ids > 0))
 
     def of_classes(self, names: Sequence[str]) -> Detections:
         """Only the detections of some classes, given by name."""
@@ -93,6 +99,11 @@ class Detections:
         """The class name of detection ``index``, or its number when the model carries no names."""
         label = int(self.labels[index])
         return tuple(self.names)[label - 1] if 1 <= label <= len(self.names) else f"class {label}"
+
+    def title(self, index: int) -> str:
+        """What is written beside detection ``index``: its id if it has one, class name and score."""
+        track = 0 if self.track_ids is None else int(self.track_ids[index])
+        return f"{f'#{track} ' if track else ''}{self.name(index)} {self.scores[index]:.2f}"
 
     def category_id(self, index: int) -> int | None:
         """The training data's id of the class of detection ``index``; None where it isn't known."""
@@ -127,8 +138,9 @@ class Detections:
         """A plain dict for each detection, the same in every file that mobiledet writes.
 
         Returns:
-            Dicts with ``name``, ``category_id`` (None where it isn't known), ``label``, ``score`` and ``box``, which is
-            xyxy in pixels. Boxes that aren't finite are left out: JSON can't hold them.
+            Dicts with ``name``, ``category_id`` (None where it isn't known), ``label``, ``score``, ``box``, which is
+            xyxy in pixels, and, if objects are tracked, ``track_id`` (None where it has none). Boxes that aren't finite
+            are left out: JSON can't hold them.
         """
         return [
             {
@@ -137,6 +149,7 @@ class Detections:
                 "label": label,
                 "score": round(score, 6),
                 "box": [round(side, 2) for side in box],
+                **({} if self.track_ids is None else {"track_id": int(self.track_ids[index]) or None}),
             }
             for index, (box, score, label) in enumerate(
                 zip(self.boxes.tolist(), self.scores.tolist(), self.labels.tolist(), strict=True)
@@ -167,7 +180,7 @@ class Detections:
         ]
 
     def to_supervision(self) -> supervision.Detections:
-        """The same for Roboflow's supervision: its class ids start at 0, names are in ``data["class_name"]``.
+        """The same for Roboflow's supervision, whose class ids start at 0; names are in ``data["class_name"]``.
 
         Raises:
             MissingDependencyError: supervision isn't installed.
@@ -180,5 +193,6 @@ class Detections:
             xyxy=self.boxes.reshape(-1, 4),
             confidence=self.scores,
             class_id=self.class_id,
+            tracker_id=None if self.track_ids is None else np.where(self.track_ids == 0, -1, self.track_ids),
             data={"class_name": np.array(self.class_names, dtype=np.str_)},
         )

@@ -91,6 +91,8 @@ NEEDED = {
     "export": ("torch", "torchvision", "pydantic"),  # each format's own packages are looked for once it is known
     "serve": ("aiohttp",),
     "score": ("pydantic", "yaml"),
+    "track": ("trackers", "yaml"),
+    "mqtt": ("paho.mqtt",),
 }
 """Packages that tell whether an extra of ``setup.py`` is installed."""
 

@@ -197,7 +197,7 @@ class _Writer:
         video: cv2.VideoWriter | None = None
         first_id = next(self._image_ids)
         try:
-            for number, frame in enumerate(read_video(item.source)):
+            for number, (_, frame) in enumerate(read_video(item.source)):
                 name = f"{target.stem}_{number:06d}"
                 about = {"file": item.text, "frame": number}
                 found = self._record(frame, first_id + number, name, about, target)

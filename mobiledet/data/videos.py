@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shlex
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,31 +57,48 @@ _TIMEOUT_MS = 10_000
 """Milliseconds without a frame after which a stream counts as ended."""
 
 
-def read_video(source: str | Path | int) -> Iterator[ImageArray]:
+def read_video(source: str | Path | int) -> Iterator[tuple[float, ImageArray]]:
     """The frames of a video, one after the other, to the end.
 
     Args:
         source: A video file, an address of a stream (``rtsp://``, ``http://``, ...) or the number of a camera.
 
     Yields:
+        When the frame is due, in seconds: into the file, or on some clock when it came; and the frame,
         ``(height, width, 3)`` uint8, RGB. Damaged frames are skipped.
 
     Raises:
         SourceError: It is missing, not a video, damaged, or no stream or camera that can be opened.
     """
     capture, name = _open(source)
+    clock = _file_clock(capture) if isinstance(name, Path) else time.monotonic
     damaged = count = 0
     try:
         while damaged < _DAMAGED:
             if capture.grab() and (frame := retrieve_frame(capture)) is not None:
                 damaged, count = 0, count + 1
-                yield frame
+                yield clock(), frame
             else:
                 damaged += 1
     finally:
         capture.release()
     if count == 0:
         raise no_frame(name)
+
+
+def _file_clock(capture: Any) -> Callable[[], float]:
+    """Gives the time stamp of the frame just read; without a usable one, a frame's length after the last."""
+    import cv2
+
+    fps, last = capture.get(cv2.CAP_PROP_FPS), -1.0
+
+    def seconds() -> float:
+        nonlocal last
+        stamp = capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3
+        last = stamp if math.isfinite(stamp) and stamp > last else last + (1 / fps if 1 <= fps <= 1000 else 0.04)
+        return last
+
+    return seconds
 
 
 def no_frame(source: Path | str) -> SourceError:

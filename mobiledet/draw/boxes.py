@@ -45,8 +45,8 @@ class Drawable(Protocol):
     def labels(self) -> IntArray:
         """``(N,)``, which choose the colours."""
 
-    def name(self, index: int) -> str:
-        """The class name of detection ``index``."""
+    def title(self, index: int) -> str:
+        """What is written beside detection ``index``."""
 
 
 LegendEntry = tuple[Color | None, str]
@@ -285,8 +285,7 @@ def _draw_detected(canvas: ImageArray, detections: Drawable, line_width: int | N
     """Draw the boxes, and give their tags, best first."""
     tags: list[Tag] = []
     for index, box in _corners(detections.boxes, canvas):
-        text = f"{detections.name(index)} {detections.scores[index]:.2f}"
-        tags.append((index, box, text, class_color(int(detections.labels[index]))))
+        tags.append((index, box, detections.title(index), class_color(int(detections.labels[index]))))
     tags.sort(key=lambda tag: -detections.scores[tag[0]])
     for _, box, _, color in reversed(tags):
         cv2.rectangle(canvas, box[:2], box[2:], color, line_width or _line_width(canvas))

@@ -17,6 +17,7 @@ from mobiledet.preprocess import check_image, fit_image
 from mobiledet.runtime.base import Backend, RawDetections
 from mobiledet.runtime.card import ModelCard
 from mobiledet.runtime.choose import open_backend
+from mobiledet.runtime.tracking import LOWEST_SCORE, Tracker
 from mobiledet.structures import ImageArray, ImageGeometry
 
 MOST_AT_ONCE = 16
@@ -126,22 +127,32 @@ class Detector:
             return self._detect_all(images)
         return next(self._detect_all(iter([images])))
 
-    def stream(self, source: str | Path | int) -> Iterator[tuple[ImageArray, Detections]]:
+    def stream(self, source: str | Path | int, *, track: bool = False) -> Iterator[tuple[ImageArray, Detections]]:
         """Each frame of a video with its detections, to the end; every frame, however long it takes.
 
         (``mobiledet webcam`` is for watching: it drops frames that come too fast, reconnects and measures.)
 
         Args:
             source: A video file, an address of a stream, or the number of a camera.
+            track: Whether objects get ids that stay, ``detections.track_ids``; see
+                :class:`mobiledet.runtime.tracking.Tracker`.
 
         Yields:
             The frame ``(H, W, 3)`` uint8 RGB and what was found in it.
 
         Raises:
             SourceError: The source can't be opened or read.
+            MissingDependencyError: Tracking needs the extra ``track``.
         """
-        for frame in read_video(source):
-            yield frame, self(frame)
+        if not track:
+            for _, frame in read_video(source):
+                yield frame, self(frame)
+            return
+        threshold = self.card.shown_threshold if self._score_threshold is None else self._score_threshold
+        tracker = Tracker() if threshold is None else Tracker(threshold)
+        lowest = Detector(self.backend, score_threshold=LOWEST_SCORE, iou_threshold=self._iou_threshold)
+        for seconds, frame in read_video(source):
+            yield frame, tracker.update(lowest(frame), seconds).above(tracker.threshold)
 
     def _detect_all(self, images: Iterator[Any]) -> Iterator[Detections]:
         while some := [load_image(image) for image in islice(images, self._batch_size)]:

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import collections
 import threading
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Generic, TypeVar
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:  # NumPy is loaded by whoever has frames, not by the help that lists the kinds of sources
+    from mobiledet.apps.live.scene.shapes import Scene
     from mobiledet.detections import Detections
     from mobiledet.structures import ImageArray
 
@@ -38,6 +42,16 @@ class Frame:
     grab_ms: float = 0.0
     name: str = ""
 
+    def moment(self) -> dict[str, Any]:
+        """Which frame, for files and messages: ``frame``, ``position``, and ``time`` of its grab (UTC, ISO 8601)."""
+        grabbed = time.time() - (time.monotonic() - self.grabbed)
+        moment = datetime.fromtimestamp(grabbed, timezone.utc).isoformat(timespec="milliseconds")
+        return {
+            "frame": self.index,
+            "position": round(self.position, 3),
+            "time": moment.replace("+00:00", "Z"),
+        }
+
 
 @dataclass(frozen=True)
 class Result:
@@ -49,12 +63,18 @@ class Result:
         ready: When the boxes were there.
         stages_ms: Milliseconds of ``resize``, ``network`` (with decoding and suppression) and ``read`` (boxes in
             pixels of the frame).
+        scene: The lines and zones, in shares of the frame; None without any.
+        counts: At them, as `SceneCounter.counts` gives them.
+        events: What happened at them since the result before.
     """
 
     frame: Frame
     detections: Detections
     ready: float
     stages_ms: dict[str, float] = field(default_factory=dict)
+    scene: Scene | None = None
+    counts: dict[str, Any] = field(default_factory=dict)
+    events: Sequence[dict[str, Any]] = ()
 
     @property
     def age_ms(self) -> float:

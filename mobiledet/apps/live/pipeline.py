@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -28,9 +29,9 @@ class Pipeline:
     results does so in theirs. With a live source the newest frame is processed and those that came meanwhile are
     dropped, so delay doesn't grow; any other source is processed frame by frame.
 
-    The source is started already, or before `start`. ``recorders`` are called with every result, in order; with a live
-    source they mustn't wait. It stops after ``max_frames`` frames, or ``max_seconds`` seconds after
-    the first boxes, pauses included.
+    The source is started already, or before `start`. ``follow`` adds identities, counts and events to each result;
+    ``recorders`` are called with every one, in order, and with a live source they mustn't wait. It stops after
+    ``max_frames`` frames, or ``max_seconds`` seconds after the first boxes, pauses included.
     """
 
     def __init__(
@@ -41,11 +42,12 @@ class Pipeline:
         settings: ViewSettings,
         meter: Meter,
         recorders: Sequence[Callable[[Result], object]] = (),
+        follow: Callable[[Result], Result] | None = None,
         max_frames: int | None = None,
         max_seconds: float | None = None,
     ) -> None:
         self.source, self.detector, self.settings, self.meter = source, detector, settings, meter
-        self.recorders = tuple(recorders)
+        self.recorders, self.follow = tuple(recorders), follow
         self.max_frames, self.max_seconds = max_frames, max_seconds
         self.results: Newest[Result] = Newest()
         self.error: BaseException | None = None
@@ -101,6 +103,11 @@ class Pipeline:
                 self.meter.passed_over += 1
                 continue
             result = self._detect(frame)
+            if self.follow is not None:
+                start = time.monotonic()
+                result = self.follow(result)
+                ready = time.monotonic()
+                result = replace(result, ready=ready, stages_ms=result.stages_ms | {"track": (ready - start) * 1e3})
             if self._deadline is None and self.max_seconds is not None:
                 self._deadline = result.ready + self.max_seconds
             self.meter.record(result)

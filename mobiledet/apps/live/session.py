@@ -10,17 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from mobiledet.apps.live.card.report import make_report
+from mobiledet.apps.live.events.sending import EventOptions, EventSending
 from mobiledet.apps.live.frames import Result
 from mobiledet.apps.live.measure.board import BoardMonitor
 from mobiledet.apps.live.measure.meter import Meter
 from mobiledet.apps.live.pipeline import Pipeline
-from mobiledet.apps.live.save.detection_log import DetectionLog
+from mobiledet.apps.live.save.json_lines import STDOUT, JsonLines, detection_record
 from mobiledet.apps.live.save.video_saver import VideoSaver
+from mobiledet.apps.live.scene.following import Follower
+from mobiledet.apps.live.scene.shapes import Scene
 from mobiledet.apps.live.show.display_check import DisplayProbe
 from mobiledet.apps.live.sources.base import SourceOptions
 from mobiledet.apps.live.sources.opening import open_source
 from mobiledet.apps.live.stopping import LiveStop
-from mobiledet.apps.live.view import Painter, View, ViewSettings
+from mobiledet.apps.live.view import SNAPSHOT_QUALITY, Painter, View, ViewSettings
+from mobiledet.draw.boxes import jpeg_bytes
 from mobiledet.errors import MobiledetError, need_extra
 from mobiledet.evaluation.thresholds import DEFAULT_THRESHOLD, LOWEST
 from mobiledet.runtime.detector import Detector
@@ -42,7 +46,8 @@ class LiveOptions:
     ``threads`` 0 takes all cores; no ``provider`` is the processor; ``label_file`` names the classes of a .tflite file
     that isn't ours; no ``threshold`` is what suits the model best; no ``classes`` shows all; ``serve`` is a port, 0 for
     any that is free, and without it there is no browser view; without a ``token`` there is a new one where others
-    reach the host.
+    reach the host. With ``track``, objects have ids, and are counted at the lines and in the zones of ``scene``, which
+    is kept in ``scene_file`` when the page changes it.
     ``started`` is when the program was, on the clock of ``time.monotonic``; ``command`` is kept for the report.
     """
 
@@ -59,6 +64,10 @@ class LiveOptions:
     serve: int | None = None
     host: str = "127.0.0.1"
     token: str = ""
+    track: bool = False
+    scene: Scene = field(default_factory=Scene)
+    scene_file: Path | None = None
+    events: EventOptions = field(default_factory=EventOptions)
     save: Path | None = None
     detections: Path | None = None
     report: Path | None = None
@@ -81,7 +90,10 @@ class LiveRun:
 
     def __init__(self, options: LiveOptions) -> None:
         for path in (options.save, options.detections, options.report):
-            refuse_existing(path)
+            refuse_existing(path if path != STDOUT else None)
+        options.events.check()
+        if options.track:
+            need_extra("track")
         self.options = options
         self.source = open_source(options.source, options.source_options)
         self.source.check()
@@ -137,6 +149,7 @@ class LiveRun:
             names=self.detector.names,
             classes=_labels(options.classes, self.detector.names),
             labels=options.labels,
+            scene=options.scene,
         )
         board = BoardMonitor(child=lambda: getattr(self.source, "pid", None))
         board.start()
@@ -146,11 +159,24 @@ class LiveRun:
         problem, self.screen = (None, None) if probe is None else probe.result()
         self.window, serve, save = self._outputs(problem)
         recorders: list[Callable[[Result], object]] = []
-        self.log = self.saver = None
+        self.saver = None
+        self.logs: list[JsonLines] = []
         if options.detections is not None:
-            self.log = DetectionLog(options.detections, settings=self.settings)
-            self._stack.callback(self.log.close)
-            recorders.append(self.log.put)
+            log = JsonLines(options.detections)
+            self._stack.callback(log.close)
+            self.logs.append(log)
+            recorders.append(lambda result: log.put(detection_record(result, self.settings)))
+        self.events = None
+        if options.events:
+            self.events = EventSending(
+                options.events,
+                source=self.source.name,
+                name=options.label,
+                snapshot=lambda result: jpeg_bytes(painter.paint(result), SNAPSHOT_QUALITY),
+            )
+            self._stack.callback(self.events.close)
+            self.logs += [self.events.log] if self.events.log is not None else []
+            recorders.append(self.events.record)
         if save is not None:
             fps = self.source.state().fps
             self.saver = VideoSaver(save, painter=painter, fps=fps, live=self.source.live)
@@ -162,6 +188,7 @@ class LiveRun:
             settings=self.settings,
             meter=self.meter,
             recorders=recorders,
+            follow=Follower(self.settings).follow if options.track else None,
             max_frames=options.max_frames,
             max_seconds=options.max_seconds,
         )
@@ -179,7 +206,7 @@ class LiveRun:
         if not options.window or problem is None:
             return options.window, options.serve, options.save
         logger.warning("no window: %s", problem)
-        if options.serve is not None or options.save or options.detections or options.report:
+        if options.serve is not None or options.save or options.detections or options.report or options.events:
             return False, options.serve, options.save
         if self.source.live:
             return False, _PORT, None
@@ -203,7 +230,8 @@ class LiveRun:
             if not self.served:
                 logger.info("%s; Ctrl-C stops", self.view.title)
             while not stop.asked.is_set() and not self.pipeline.ended.wait(0.2):
-                pass
+                if any(log.broken.is_set() for log in self.logs):  # nobody reads standard output any more
+                    break
             return
         from mobiledet.apps.live.show.window import Window
 
@@ -223,9 +251,10 @@ class LiveRun:
             with self._noting_problems():
                 self.saver.close(drop_unsaved=lambda: stop.drop_unsaved)
                 logger.info("%s", self.saver.summary())
-        if self.log is not None:
-            with self._noting_problems():
-                self.log.close()
+        for part in (*self.logs, self.events):
+            if part is not None:
+                with self._noting_problems():
+                    part.close()
         figures, saver, options, source = self.meter.figures(), self.saver, self.options, self.source
         saved, missed, thinned = (saver.saved, saver.missed, saver.thinned) if saver is not None else (0, 0, 0)
         figures["frames"] |= {"saved": saved, "not_saved": missed + thinned, "thinned": thinned}

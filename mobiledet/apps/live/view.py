@@ -12,10 +12,15 @@ import numpy as np
 
 from mobiledet.apps.live.frames import Newest, Result
 from mobiledet.apps.live.measure.meter import LiveNumbers
+from mobiledet.apps.live.scene.drawing import draw_scene
+from mobiledet.apps.live.scene.shapes import Scene
 from mobiledet.detections import Detections
 from mobiledet.draw.boxes import draw_detections
 from mobiledet.evaluation.thresholds import DEFAULT_THRESHOLD, LOWEST
 from mobiledet.structures import ImageArray
+
+SNAPSHOT_QUALITY = 95
+"""JPEG quality of a single frame."""
 
 
 @dataclass
@@ -28,6 +33,7 @@ class ViewSettings:
         classes: Labels ``1..K`` that are shown; None shows all.
         labels: Whether names and scores are written at the boxes.
         paused: Whether no new frames are processed.
+        scene: Lines and zones at which tracked objects are counted.
         revision: Grows with every change, so that who drew with older settings draws again.
     """
 
@@ -36,6 +42,7 @@ class ViewSettings:
     classes: Collection[int] | None = None
     labels: bool = True
     paused: bool = False
+    scene: Scene = field(default_factory=Scene)
     revision: int = field(default=0, init=False)
     _lock: ClassVar[threading.Lock] = threading.Lock()
 
@@ -54,11 +61,8 @@ class ViewSettings:
 
     def select(self, detections: Detections) -> Detections:
         """The detections that are shown."""
-        mask = detections.scores >= self.threshold
-        classes = self.classes
-        if classes is not None:
-            mask = mask & np.isin(detections.labels, list(classes))
-        return detections.keep(mask)
+        shown, classes = detections.above(self.threshold), self.classes
+        return shown if classes is None else shown.keep(np.isin(shown.labels, list(classes)))
 
 
 class Painter:
@@ -82,6 +86,8 @@ class Painter:
             start = time.monotonic()
             shown = self.settings.select(result.detections)
             image = draw_detections(result.frame.image, shown, labels=self.settings.labels)
+            if result.scene:
+                draw_scene(image, result.scene, result.counts)
             if self._on_draw is not None:
                 self._on_draw((time.monotonic() - start) * 1e3)
             self._last = result, revision, image

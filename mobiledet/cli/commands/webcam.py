@@ -4,6 +4,8 @@
     mobiledet webcam --model model_int8.onnx --source video.mp4   # or rtsp://..., images/, camera:1, picamera2
     mobiledet webcam --no-window --serve 8080                     # no screen: watch in a browser
     mobiledet webcam --save out.mp4 --report card.json --max-frames 500
+    mobiledet webcam --line "gate:100,400,540,400" --mqtt mqtt://broker --homeassistant
+    mobiledet webcam --source video.mp4 --no-window --detections - | jq .detections
 
 Keys in the window: q quit, space pause, s snapshot, + - threshold, l labels, p panel, f full screen, h help.
 Exit status: 0; 1 for wrong input; 130 after Ctrl-C and 143 after SIGTERM, with all files complete.
@@ -17,11 +19,16 @@ STARTED = time.monotonic()
 
 import argparse  # noqa: E402 - the clock of "start to first boxes" starts before anything is loaded
 import sys  # noqa: E402
+from contextlib import nullcontext, redirect_stdout  # noqa: E402
 from pathlib import Path  # noqa: E402
+from typing import TYPE_CHECKING  # noqa: E402
 
 from mobiledet.apps.live.sources.opening import source_examples  # noqa: E402
 from mobiledet.cli.common import UsageError, add_labels, fraction, model, print_lines, thread_count  # noqa: E402
 from mobiledet.errors import need_extra  # noqa: E402
+
+if TYPE_CHECKING:
+    from mobiledet.apps.live.scene.shapes import Scene
 
 DEFAULT_MODEL = "ssd_mobilenet_v1_075_coco"
 
@@ -46,6 +53,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     seen.add_argument("--serve", type=int, nargs="?", const=8080, metavar="PORT", help="page for a browser (8080)")
     seen.add_argument("--host", default="127.0.0.1", help="of the page; 0.0.0.0: open to the network, with a token")
     seen.add_argument("--token", default="", help="of the page, the same at every start (default: a new one)")
+    counted = parser.add_argument_group("what is counted")
+    counted.add_argument("--track", action="store_true", help="ids that stay from frame to frame")
+    counted.add_argument(
+        "--line",
+        action="append",
+        default=[],
+        metavar="NAME:X,Y,X,Y",
+        help="count who crosses it, in pixels or shares of the frame; several times for several",
+    )
+    counted.add_argument(
+        "--zone", action="append", default=[], metavar="NAME:X,Y,X,Y,X,Y...", help="count who is in it; likewise"
+    )
+    counted.add_argument(
+        "--scene", type=Path, metavar="YAML", help="lines and zones of a file; the page writes changes to it"
+    )
+    sent = parser.add_argument_group("where events at lines and zones go")
+    sent.add_argument("--events", type=Path, metavar="FILE", help="as JSON lines; - for standard output")
+    sent.add_argument("--mqtt", default="", metavar="ADDRESS", help="a broker: mqtt://USER:PASSWORD@HOST:PORT/TOPIC")
+    sent.add_argument("--homeassistant", action="store_true", help="describe lines and zones to it, over the broker")
+    sent.add_argument("--webhook", default="", metavar="ADDRESS", help="POST each event as JSON")
+    sent.add_argument(
+        "--on-event", default="", metavar="COMMAND", help="run it, without a shell, the event at its input"
+    )
+    sent.add_argument(
+        "--event-interval",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="fewest between two events of a kind, line and direction for --webhook and --on-event (default: 0)",
+    )
     camera = parser.add_argument_group("how the source is read")
     camera.add_argument("--width", type=int, help="asked of the camera, pixels")
     camera.add_argument("--height", type=int, help="asked of the camera, pixels")
@@ -58,7 +95,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     kept = parser.add_argument_group("what is saved")
     kept.add_argument("--save", type=Path, metavar="VIDEO", help="annotated: .mp4 (fast), .webm (for browsers), .avi")
-    kept.add_argument("--detections", type=Path, metavar="FILE", help="detections of every frame, as JSON lines")
+    kept.add_argument(
+        "--detections", type=Path, metavar="FILE", help="of every frame, as JSON lines; - for standard output"
+    )
     kept.add_argument("--report", type=Path, metavar="FILE", help="all figures as JSON, for fps-card")
     kept.add_argument("--label", default="", help="name of this board in the report")
     kept.add_argument("--snapshots", type=Path, default=Path("runs/snapshots"), help="folder (default: runs/snapshots)")
@@ -78,11 +117,25 @@ def run(arguments: argparse.Namespace) -> int:
         need_extra("serve")
 
     from mobiledet.apps.live.card.report import summary_lines
+    from mobiledet.apps.live.events.sending import EventOptions
+    from mobiledet.apps.live.save.json_lines import STDOUT
     from mobiledet.apps.live.session import LiveOptions, LiveRun
     from mobiledet.apps.live.sources.base import SourceOptions
     from mobiledet.apps.live.stopping import LiveStop
     from mobiledet.errors import MobiledetError
 
+    scene = scene_of(arguments)
+    track = bool(arguments.track or scene or arguments.scene)
+    events = EventOptions(
+        file=arguments.events,
+        mqtt=arguments.mqtt,
+        home_assistant=arguments.homeassistant,
+        webhook=arguments.webhook,
+        command=arguments.on_event,
+        interval=arguments.event_interval,
+    )
+    if not track and events:
+        raise UsageError("events happen at lines and in zones: name some with --line, --zone or --scene")
     options = LiveOptions(
         model_name=model_name(arguments.model),
         source=arguments.source,
@@ -105,6 +158,10 @@ def run(arguments: argparse.Namespace) -> int:
         serve=arguments.serve,
         host=arguments.host,
         token=arguments.token,
+        track=track,
+        scene=scene,
+        scene_file=arguments.scene,
+        events=events,
         save=arguments.save,
         detections=arguments.detections,
         report=arguments.report,
@@ -121,7 +178,9 @@ def run(arguments: argparse.Namespace) -> int:
         runnable = prepare_model(arguments.model, threads=arguments.threads)
     with LiveStop() as stop:
         report = live.run(runnable, stop)
-    print_lines(summary_lines(report))
+    to_stdout = STDOUT in (arguments.detections, arguments.events)
+    with redirect_stdout(sys.stderr) if to_stdout else nullcontext():
+        print_lines(summary_lines(report))
     if live.problems:
         raise MobiledetError("; ".join(live.problems))
     return stop.exit_status
@@ -133,8 +192,25 @@ def model_name(text: str) -> str:
     return f"{path.parent.name}/{path.name}" if path.name.isdigit() and path.parent.name else path.name
 
 
+def scene_of(arguments: argparse.Namespace) -> Scene:
+    """The lines and zones of the file, if it is there, and of the options."""
+    from mobiledet.apps.live.scene.shapes import Scene, parse_shape, read_scene
+
+    if not (arguments.line or arguments.zone or arguments.scene):
+        return Scene()
+    need_extra("track")
+    scene = read_scene(arguments.scene) if arguments.scene is not None and arguments.scene.exists() else Scene()
+    lines, zones = (
+        dict(parse_shape(kind, text) for text in texts)
+        for kind, texts in (("line", arguments.line), ("zone", arguments.zone))
+    )
+    return Scene({**scene.lines, **lines}, {**scene.zones, **zones})
+
+
 def check(arguments: argparse.Namespace) -> None:
     """Refuse values that are not valid."""
+    if not 0 <= arguments.event_interval < 1e9:
+        raise UsageError("--event-interval must be 0 or more seconds")
     for name in ("width", "height", "fps", "stall", "max_frames", "max_seconds"):
         value = getattr(arguments, name)
         if value is not None and not 0 < value < 1e9:
@@ -143,6 +219,7 @@ def check(arguments: argparse.Namespace) -> None:
         raise UsageError("--serve must be a port, 1 to 65535, or 0 for any free one")
     if arguments.serve is None and (arguments.host != "127.0.0.1" or arguments.token):
         raise UsageError("--host and --token need --serve")
-    files = [path.resolve() for path in (arguments.save, arguments.detections, arguments.report) if path is not None]
+    kept = (arguments.save, arguments.detections, arguments.report, arguments.events)
+    files = [path.resolve() for path in kept if path is not None]
     if len(set(files)) < len(files):
-        raise UsageError("--save, --detections and --report must name different files")
+        raise UsageError("--save, --detections, --events and --report must name different files")

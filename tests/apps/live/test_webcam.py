@@ -106,6 +106,40 @@ def test_a_file_from_start_to_end(model, clip, tmp_path):
     assert card["model"]["input_size"] == list(SIZE)
 
 
+def test_standard_output_holds_json_lines_only(model, clip):
+    status, out, err = webcam("--model", model, "--source", clip, "--no-window", "--detections", "-")
+    assert status == 0, err
+    assert [json.loads(line)["frame"] for line in out.splitlines()] == list(range(FRAMES))
+    assert "frames processed" in err
+
+
+def test_whoever_reads_standard_output_may_go(model, clip):
+    words = ("--model", model, "--source", clip, "--no-window", "--loop", "--detections", "-")
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command(*words), env=environment(), **streams) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(60) == 0
+        assert b"Traceback" not in process.stderr.read()
+
+
+def test_objects_are_tracked_and_counted(model, clip, tmp_path):
+    log, scene, events = tmp_path / "o.jsonl", tmp_path / "scene.yaml", tmp_path / "events.jsonl"
+    scene.write_text("zones:\n  all: [[0, 0], [1, 0], [1, 1], [0, 1]]\n")
+    counted = ("--scene", scene, "--line", "middle:80,0,80,96", "--events", events)
+    words = ("--no-window", "--threshold", 0.05, "--detections", log, *counted)
+    status, _, err = webcam("--model", model, "--source", clip, *words)
+    assert status == 0, err
+    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    ids = {found["track_id"] for line in lines for found in line["detections"]} - {None}
+    assert ids
+    happened = [json.loads(line) for line in events.read_text(encoding="utf-8").splitlines()]
+    assert {event["track_id"] for event in happened} <= ids
+    assert {event["event"] for event in happened} <= {"line_crossed", "zone_entered", "zone_left"}
+    assert all(event["source"].endswith(clip.name) for event in happened)
+    assert scene.read_text().startswith("zones:"), "only the page changes it"
+
+
 def test_a_file_at_its_own_speed(model, clip, tmp_path):
     report = tmp_path / "card.json"
     words = ("--no-window", "--realtime", "--loop", "--max-seconds", 2.5, "--report", report)
@@ -175,6 +209,14 @@ def test_without_a_display_nothing_more_is_made_than_was_asked_for(model, clip, 
         (["--save", "there.json"], "there.json exists already"),
         (["--mjpg"], "mjpg"),
         (["--serve", "0", "--token", "short"], "16 to 128 letters"),
+        (["--line", "gate:1,2,3"], "gate:100,400,540,400"),
+        (["--line", "gate:0,900,9,900"], "outside of the frame of 160x96 pixels"),
+        (["--scene", "there.json"], "there.json"),
+        (["--zone", "a:0,0,1,0,1,1", "--events", "there.json"], "there.json exists already"),
+        (["--zone", "a:0,0,1,0,1,1", "--mqtt", "http://x"], "mqtt://HOST"),
+        (["--zone", "a:0,0,1,0,1,1", "--webhook", "x"], "http://"),
+        (["--zone", "a:0,0,1,0,1,1", "--on-event", "nothere 1"], "'nothere'"),
+        (["--zone", "a:0,0,1,0,1,1", "--homeassistant", "--events", "e.jsonl"], "--mqtt"),
     ],
 )
 def test_mistakes_are_reported_in_a_line(model, clip, tmp_path, words, wanted):
@@ -204,6 +246,8 @@ def test_mistakes_are_reported_in_a_line(model, clip, tmp_path, words, wanted):
         ["--token", "0123456789abcdef"],
         ["--save", "a.mp4", "--report", "./a.mp4"],
         ["--treshold", "0.5"],
+        ["--events", "e.jsonl"],
+        ["--event-interval", "-1"],
     ],
 )
 def test_wrong_arguments(words):

@@ -15,7 +15,7 @@ from mobiledet.utils.text import shorten
 KIND = "mobiledet-fps-card"
 VERSION = 1
 
-STAGES = ("grab", "resize", "network", "nms", "read", "draw")
+STAGES = ("grab", "resize", "network", "nms", "read", "track", "draw")
 """In the order that a frame passes through them. ``nms`` is a part of ``network``."""
 
 SERIES = ("fps", "age_ms", "temperature_c", "memory_mib")

@@ -34,7 +34,7 @@ _BOARDS = """\
 
 _PERIODS = {"first minute": "first_minute", "last minute": "last_minute", "whole run": "overall"}
 _PERIOD_COLORS = {"first minute": "orange", "last minute": "blue", "whole run": "gray"}
-_STAGE_COLORS = dict(zip(STAGES, ("gray", "green", "blue", "violet", "teal", "orange"), strict=True))
+_STAGE_COLORS = dict(zip(STAGES, ("gray", "green", "blue", "violet", "teal", "red", "orange"), strict=True))
 _MOST_POINTS = 430
 """Of a line; longer timelines are shown as means."""
 

@@ -27,7 +27,7 @@ WINDOW_S = 2.0
 _FRESH_S = 0.1
 """Seconds for which the current numbers are returned again instead of being computed anew."""
 
-STAGES = ("grab", "resize", "network", "read", "draw")
+STAGES = ("grab", "resize", "network", "read", "track", "draw")
 
 MINUTE = 60
 """Seconds."""

@@ -13,6 +13,7 @@ import cv2
 
 from mobiledet.apps.live.frames import Result
 from mobiledet.apps.live.measure.meter import LiveNumbers
+from mobiledet.apps.live.scene.drawing import draw_scene
 from mobiledet.apps.live.view import ViewSettings
 from mobiledet.draw.boxes import Color, draw_detections, fit_text, write_text
 from mobiledet.preprocess import resize_image
@@ -52,7 +53,10 @@ def draw_enlarged(result: Result, settings: ViewSettings, factor: int) -> ImageA
     height, width = result.frame.image.shape[:2]
     image = resize_image(result.frame.image, (height * factor, width * factor))
     shown = settings.select(result.detections)
-    return draw_detections(image, replace(shown, boxes=shown.boxes * factor), labels=settings.labels)
+    image = draw_detections(image, replace(shown, boxes=shown.boxes * factor), labels=settings.labels)
+    if result.scene:
+        draw_scene(image, result.scene, result.counts)
+    return image
 
 
 def draw_panel(image: ImageArray, numbers: LiveNumbers, settings: ViewSettings, *, detail: bool) -> ImageArray:

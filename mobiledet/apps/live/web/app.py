@@ -20,7 +20,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Middleware
 
 from mobiledet.apps.live.frames import Result
-from mobiledet.apps.live.view import View
+from mobiledet.apps.live.view import SNAPSHOT_QUALITY, View
 from mobiledet.apps.live.web.guard import add_headers
 from mobiledet.apps.live.web.messages import (
     SettingsError,
@@ -30,7 +30,8 @@ from mobiledet.apps.live.web.messages import (
     finite,
     settings_json,
 )
-from mobiledet.apps.live.web.streams import EncodedFrame, FrameStream, encode_jpeg
+from mobiledet.apps.live.web.streams import EncodedFrame, FrameStream
+from mobiledet.draw.boxes import jpeg_bytes
 from mobiledet.errors import MobiledetError
 from mobiledet.evaluation.thresholds import LOWEST
 
@@ -39,8 +40,6 @@ logger = logging.getLogger(__name__)
 MOST_VIEWERS = 20
 MOST_CONNECTIONS = 128
 """A browser opens up to six. Each is a file of this process, and cameras, logs and videos need some, too."""
-
-SNAPSHOT_QUALITY = 95
 
 PAGE = Path(__file__).parent / "page"
 _TYPES = {
@@ -188,7 +187,7 @@ class WebApp:
         result = self._newest()
         async with self._one_snapshot:
             jpeg = await asyncio.get_running_loop().run_in_executor(
-                self._executor, lambda: encode_jpeg(self._view.painter.paint(result), SNAPSHOT_QUALITY)
+                self._executor, lambda: jpeg_bytes(self._view.painter.paint(result), SNAPSHOT_QUALITY)
             )
         name = time.strftime("mobiledet_%Y-%m-%d_%H-%M-%S.jpg")
         headers = {"Content-Disposition": f'attachment; filename="{name}"'}

@@ -10,7 +10,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from mobiledet.apps.live.view import View
-from mobiledet.structures import ImageArray
+from mobiledet.draw.boxes import jpeg_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ class FrameStream:
         self._tried = number, revision
         self._earliest = time.monotonic() + _SHORTEST
         try:
-            jpeg = encode_jpeg(self._view.painter.paint(result), _QUALITY)
+            jpeg = jpeg_bytes(self._view.painter.paint(result), _QUALITY)
         except Exception:
             # One faulty frame must not end the view; only the first is reported.
             if not self._failed:
@@ -115,13 +115,3 @@ class FrameStream:
             self._failed = True
             return None
         return EncodedFrame(self.made + 1, result.frame.index, jpeg)
-
-
-def encode_jpeg(image: ImageArray, quality: int) -> bytes:
-    """An image ``(H, W, 3)`` uint8 RGB as JPEG of a ``quality`` in 1..100."""
-    import cv2
-
-    done, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
-    if not done:
-        raise ValueError(f"an image of shape {image.shape} can't be encoded as JPEG")
-    return bytes(data)

@@ -13,8 +13,8 @@ import pytest
 from live_parts import read_video, result, wait_until
 
 from mobiledet.apps.live.frames import Frame, Result
-from mobiledet.apps.live.save import detection_log, video_file
-from mobiledet.apps.live.save.detection_log import DetectionLog
+from mobiledet.apps.live.save import json_lines, video_file
+from mobiledet.apps.live.save.json_lines import JsonLines, detection_record
 from mobiledet.apps.live.save.video_file import VideoFile, video_size
 from mobiledet.apps.live.save.video_saver import VideoSaver
 from mobiledet.apps.live.view import Painter, ViewSettings
@@ -403,7 +403,7 @@ from pathlib import Path
 from mobiledet.errors import MobiledetError
 from mobiledet.detections import Detections
 from mobiledet.apps.live.frames import Frame, Result
-from mobiledet.apps.live.save.detection_log import DetectionLog
+from mobiledet.apps.live.save.json_lines import JsonLines, detection_record
 from mobiledet.apps.live.save.video_saver import VideoSaver
 from mobiledet.apps.live.view import Painter, ViewSettings
 if limit := int(sys.argv[2]):
@@ -411,14 +411,14 @@ if limit := int(sys.argv[2]):
 settings, path, rng = ViewSettings(), Path(sys.argv[1]), np.random.default_rng(0)
 nothing = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
 video = VideoSaver(path, painter=Painter(settings), fps=30.0, live=limit > 0)
-log = DetectionLog(path.with_suffix(".jsonl"), settings=settings)
+log = JsonLines(path.with_suffix(".jsonl"))
 index = 0
 # OpenCV 4 doesn't say that a frame wasn't written; then it shows at the end.
 while not limit or log.error is None or (video.error is None and video.saved < 150):
     image = rng.integers(0, 255, (120, 160, 3), np.uint8)
     result = Result(Frame(image, index, time.monotonic(), index / 30), nothing, time.monotonic())
     video.put(result)
-    log.put(result)
+    log.put(detection_record(result, settings))
     index += 1
     if limit:
         time.sleep(0.0005)
@@ -469,12 +469,12 @@ def test_a_full_disk_is_reported(tmp_path, ending):
 
 def test_what_the_log_says(tmp_path):
     path = tmp_path / "out.jsonl"
-    log = DetectionLog(path, settings=ViewSettings(threshold=0.5))
+    log = JsonLines(path)
     before = time.time()
     one = result(3, grabbed=time.monotonic() - 5, name="ä.jpg", items=((1, 0.87654321), (2, 0.75), (1, 0.3)))
     one = replace(one, detections=replace(one.detections, category_ids=(17,)))
     one.detections.boxes[0] = 10, 20, 30.26, 40.04
-    log.put(one)
+    log.put(detection_record(one, ViewSettings(threshold=0.5)))
     log.close()
     log.close()
     (line,) = path.read_text(encoding="utf-8").splitlines()
@@ -490,22 +490,22 @@ def test_what_the_log_says(tmp_path):
 
 def test_lines_are_there_at_once(tmp_path):
     path = tmp_path / "out.jsonl"
-    log = DetectionLog(path, settings=ViewSettings())
+    log = JsonLines(path)
     for count in range(1, 4):
-        log.put(nothing(count))
+        log.put(detection_record(nothing(count), ViewSettings()))
         wait_until(lambda count=count: log.lines == count)
         assert [record["frame"] for record in records(path)] == list(range(1, count + 1))
     log.close()
-    log.put(nothing(9))
+    log.put({})
     assert log.missed == 1
 
 
 def test_a_log_of_odd_things(tmp_path):
     path = tmp_path / "out.jsonl"
-    log = DetectionLog(path, settings=ViewSettings())
+    log = JsonLines(path)
     one = result(0, name=os.fsdecode(b"\xff.jpg"), items=((1, 0.9),))
     one.detections.boxes[0, 2] = np.inf
-    log.put(one)
+    log.put(detection_record(one, ViewSettings()))
     log.close()
     record = json.loads(path.read_text(encoding="utf-8"))
     assert record["detections"] == []
@@ -516,9 +516,9 @@ def test_a_log_overwrites_nothing(tmp_path):
     path = tmp_path / "out.jsonl"
     path.write_text("precious")
     with pytest.raises(MobiledetError, match="exists already"):
-        DetectionLog(path, settings=ViewSettings())
+        JsonLines(path)
     with pytest.raises(MobiledetError, match="it is a file"):
-        DetectionLog(path / "a.jsonl", settings=ViewSettings())
+        JsonLines(path / "a.jsonl")
     assert path.read_text() == "precious"
 
 
@@ -569,14 +569,14 @@ def test_a_long_name_in_large_letters(tmp_path):
 
 def test_frames_missing_in_the_log_are_reported(tmp_path, monkeypatch):
     hold = threading.Event()
-    write = DetectionLog._write
-    monkeypatch.setattr(detection_log, "WAITING", 5)
-    monkeypatch.setattr(DetectionLog, "_write", lambda self, line: hold.wait(20) and write(self, line))
-    log = DetectionLog(tmp_path / "out.jsonl", settings=ViewSettings())
-    for index in range(20):
-        log.put(nothing(index))
+    write = JsonLines._write
+    monkeypatch.setattr(json_lines, "WAITING", 5)
+    monkeypatch.setattr(JsonLines, "_write", lambda self, line: hold.wait(20) and write(self, line))
+    log = JsonLines(tmp_path / "out.jsonl")
+    for _ in range(20):
+        log.put({})
     hold.set()
-    with pytest.raises(MobiledetError, match=rf"{log.missed} frames .* {20 - log.missed}$"):
+    with pytest.raises(MobiledetError, match=rf"{log.missed} detections .* {20 - log.missed}$"):
         log.close()
     assert log.missed >= 13
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == log.lines == 20 - log.missed

@@ -133,8 +133,8 @@ def test_colors_arrive_as_they_were(scene, server):
 
 def test_a_frame_is_made_once_for_all_and_only_while_somebody_watches(scene, monkeypatch):
     encoded = []
-    encode = web_streams.encode_jpeg
-    monkeypatch.setattr(web_streams, "encode_jpeg", lambda *given: encoded.append(1) or encode(*given))
+    encode = web_streams.jpeg_bytes
+    monkeypatch.setattr(web_streams, "jpeg_bytes", lambda *given: encoded.append(1) or encode(*given))
     server = scene.serve()
     for number in range(5):
         scene.show(number)

@@ -1,4 +1,4 @@
-"""Detections as JSON lines: one object for each frame, readable while the file grows."""
+"""Detections and events as JSON lines: one object each, readable while the file grows."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import logging
 import os
 import queue
 import threading
-import time
-from datetime import datetime, timezone
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,52 +19,73 @@ from mobiledet.utils.files import refuse_existing
 
 logger = logging.getLogger(__name__)
 
+STDOUT = Path("-")
+"""The name that stands for standard output."""
+
 WAITING = 100_000
 """Lines that may wait for a slow disk, about 30 MB; further ones are dropped and counted."""
 
 
-class DetectionLog:
-    """Writes the detections shown of each result, one whole line at a time and at once, in a thread of its own.
+def detection_record(result: Result, settings: ViewSettings) -> dict[str, Any]:
+    """A line of the detection log, with the detections shown.
 
-    A line: ``{"frame": 17, "position": 0.567, "time": "2026-03-01T12:00:00.123Z", "age_ms": 31.2, "width": 640,
-    "height": 480, "detections": [...]}``, with ``"name"`` for an image of a folder, and each detection as
+    ``{"frame": 17, "position": 0.567, "time": "2026-03-01T12:00:00.123Z", "age_ms": 31.2, "height": 480, "width": 640,
+    "detections": [...]}``, with ``"name"`` for an image of a folder, and each detection as
     :meth:`mobiledet.Detections.to_json` gives it. ``time`` is when the frame was grabbed (UTC).
+    """
+    frame = result.frame
+    return {
+        **frame.moment(),
+        "age_ms": round(result.age_ms, 1),
+        **({"name": frame.name} if frame.name else {}),
+        "height": frame.image.shape[0],
+        "width": frame.image.shape[1],
+        "detections": settings.select(result.detections).to_json(),
+    }
+
+
+class JsonLines:
+    """Writes objects one whole line at a time and at once, in a thread of its own.
 
     Args:
-        path: A new file, such as ``out.jsonl``.
-        settings: Choose what is shown.
+        path: A new file, such as ``out.jsonl``, or ``-`` for standard output.
+        what: The lines hold, in messages.
 
     Raises:
         MobiledetError: the file exists or can't be made.
     """
 
-    def __init__(self, path: Path, *, settings: ViewSettings) -> None:
-        refuse_existing(path)
-        self.path = path
+    def __init__(self, path: Path, what: str = "detections") -> None:
+        self.path, self.what = path, what
         self.lines = 0
         """Lines in the file."""
         self.missed = 0
-        """Results that are not in the file."""
+        """Objects that are not in the file."""
         self.error: MobiledetError | None = None
         """The first error."""
-        self._settings = settings
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
-        except OSError as error:
-            raise MobiledetError(f"{path}: can't be written: {error.strerror}; name another file") from None
+        self.broken = threading.Event()
+        """Set when nobody reads standard output any more."""
+        if path == STDOUT:
+            self._file = os.dup(1)
+        else:
+            refuse_existing(path)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+            except OSError as error:
+                raise MobiledetError(f"{path}: can't be written: {error.strerror}; name another file") from None
         self._size = 0
-        self._queue: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self._queue: queue.Queue[Mapping[str, Any] | None] = queue.Queue()
         self._closed = self._reported = False
-        self._thread = threading.Thread(target=self._run, name="detection log", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="JSON lines", daemon=True)
         self._thread.start()
 
-    def put(self, result: Result) -> None:
-        """Queue a line with the detections shown of this result; never waits."""
+    def put(self, record: Mapping[str, Any]) -> None:
+        """Queue a line; never waits."""
         if self._closed or self._queue.qsize() > WAITING:
             self.missed += 1
             return
-        self._queue.put(self._record(result))
+        self._queue.put(record)
 
     def close(self) -> None:
         """Write the lines that wait and close the file. May be called twice.
@@ -77,32 +97,17 @@ class DetectionLog:
             self._closed = True
             self._queue.put(None)
             self._thread.join()
-            if not self._size:  # no frame was processed: the name stays free for another try
+            if not self._size and self.path != STDOUT:  # the name stays free for another try
                 with contextlib.suppress(OSError):
                     self.path.unlink()
             if self.error is None and self.missed:
                 self.error = MobiledetError(
-                    f"{self.path}: {self.missed} frames are missing, the disk was too slow for them; it holds "
+                    f"{self.path}: {self.missed} {self.what} are missing, the disk was too slow for them; it holds "
                     f"{self.lines}"
                 )
         if self.error is not None and not self._reported:
             self._reported = True
             raise self.error
-
-    def _record(self, result: Result) -> dict[str, Any]:
-        frame, shown = result.frame, self._settings.select(result.detections)
-        grabbed = time.time() - (time.monotonic() - frame.grabbed)
-        moment = datetime.fromtimestamp(grabbed, timezone.utc).isoformat(timespec="milliseconds")
-        return {
-            "frame": frame.index,
-            "position": round(frame.position, 3),
-            "time": moment.replace("+00:00", "Z"),
-            "age_ms": round(result.age_ms, 1),
-            **({"name": frame.name} if frame.name else {}),
-            "height": frame.image.shape[0],
-            "width": frame.image.shape[1],
-            "detections": shown.to_json(),
-        }
 
     def _run(self) -> None:
         while (record := self._queue.get()) is not None:
@@ -120,13 +125,16 @@ class DetectionLog:
         try:
             while done < len(line):
                 done += os.write(self._file, line[done:])
+        except BrokenPipeError:  # whoever read has seen enough
+            self.broken.set()
+            return True
         except OSError as error:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._file, self._size)
                 os.lseek(self._file, self._size, os.SEEK_SET)
             if self.error is None:
                 self.error = MobiledetError(
-                    f"{self.path}: detections can't be written after line {self.lines}: {error.strerror}"
+                    f"{self.path}: {self.what} can't be written after line {self.lines}: {error.strerror}"
                 )
                 logger.warning("%s", self.error)
             return False
