@@ -17,7 +17,9 @@ LOST_S = 2.0
 """Seconds for which an object that isn't seen keeps its id."""
 
 LOWEST_SCORE = 0.1
-"""Detections below the threshold carry on the id of an object that was above it within `LOST_S`, down to this score."""
+"""Detections below the threshold carry on the id of an object down to this score.
+
+They are shown with it down to half of the threshold, where the object was above it within `LOST_S`."""
 
 UPDATES = 3
 """Frames in a row in which an object is detected before it gets an id: a single false detection gets none."""
@@ -122,7 +124,8 @@ class Tracker:
                 continue
             if detections.scores[index] >= self.threshold:
                 self._sure[track] = now
-            if now - self._sure.get(track, -math.inf) <= LOST_S:
+            recently = now - self._sure.get(track, -math.inf) <= LOST_S
+            if recently and detections.scores[index] >= self.threshold / 2:
                 if track not in self._ids:
                     self._count += 1
                     self._ids[track] = self._count

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -29,7 +30,8 @@ class Pipeline:
     results does so in theirs. With a live source the newest frame is processed and those that came meanwhile are
     dropped, so delay doesn't grow; any other source is processed frame by frame.
 
-    The source is started already, or before `start`. ``follow`` adds identities, counts and events to each result;
+    The source is started already, or before `start`. ``turn`` is held while the detector runs, which others may
+    use. ``follow`` adds identities, counts and events to each result;
     ``recorders`` are called with every one, in order, and with a live source they mustn't wait. It stops after
     ``max_frames`` frames, or ``max_seconds`` seconds after the first boxes, pauses included.
     """
@@ -43,11 +45,12 @@ class Pipeline:
         meter: Meter,
         recorders: Sequence[Callable[[Result], object]] = (),
         follow: Callable[[Result], Result] | None = None,
+        turn: AbstractContextManager[object] | None = None,
         max_frames: int | None = None,
         max_seconds: float | None = None,
     ) -> None:
         self.source, self.detector, self.settings, self.meter = source, detector, settings, meter
-        self.recorders, self.follow = tuple(recorders), follow
+        self.recorders, self.follow, self.turn = tuple(recorders), follow, turn or nullcontext()
         self.max_frames, self.max_seconds = max_frames, max_seconds
         self.results: Newest[Result] = Newest()
         self.error: BaseException | None = None
@@ -120,7 +123,8 @@ class Pipeline:
         return enough or (self._deadline is not None and time.monotonic() >= self._deadline)
 
     def _detect(self, frame: Frame) -> Result:
-        detections, stages_ms = self.detector.detect_timed(frame.image)
+        with self.turn:
+            detections, stages_ms = self.detector.detect_timed(frame.image)
         return Result(frame, detections, time.monotonic(), stages_ms)
 
     def _tick(self) -> None:

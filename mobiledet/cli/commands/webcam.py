@@ -42,7 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"exported file or folder, best.pt, or a name ({DEFAULT_MODEL})",
     )
     add_labels(parser)
-    parser.add_argument("--source", default="camera:0", help=f"{source_examples()} (default: camera:0)")
+    parser.add_argument(
+        "--source",
+        action="append",
+        help=f"{source_examples()} (default: camera:0); several times for several, which share the model",
+    )
     parser.add_argument("--threads", type=thread_count, default=0, help="processor threads; 0 takes all cores")
     parser.add_argument("--device", default="auto", help="where the network runs, as in predict")
     seen = parser.add_argument_group("what is shown")
@@ -118,8 +122,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     from mobiledet.apps.live.card.report import summary_lines
     from mobiledet.apps.live.events.sending import EventOptions
+    from mobiledet.apps.live.options import LiveOptions
     from mobiledet.apps.live.save.json_lines import STDOUT
-    from mobiledet.apps.live.session import LiveOptions, LiveRun
+    from mobiledet.apps.live.session import LiveRun
     from mobiledet.apps.live.sources.base import SourceOptions
     from mobiledet.apps.live.stopping import LiveStop
     from mobiledet.errors import MobiledetError
@@ -138,7 +143,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("events happen at lines and in zones: name some with --line, --zone or --scene")
     options = LiveOptions(
         model_name=model_name(arguments.model),
-        source=arguments.source,
+        sources=arguments.source or ["camera:0"],
         source_options=SourceOptions(
             width=arguments.width,
             height=arguments.height,
@@ -177,10 +182,13 @@ def run(arguments: argparse.Namespace) -> int:
     if on_processor:
         runnable = prepare_model(arguments.model, threads=arguments.threads)
     with LiveStop() as stop:
-        report = live.run(runnable, stop)
+        reports = live.run(runnable, stop)
     to_stdout = STDOUT in (arguments.detections, arguments.events)
     with redirect_stdout(sys.stderr) if to_stdout else nullcontext():
-        print_lines(summary_lines(report))
+        for report in reports:
+            if len(reports) > 1:
+                print_lines([f"{report['source']['name']}:"])
+            print_lines(summary_lines(report))
     if live.problems:
         raise MobiledetError("; ".join(live.problems))
     return stop.exit_status
@@ -193,18 +201,15 @@ def model_name(text: str) -> str:
 
 
 def scene_of(arguments: argparse.Namespace) -> Scene:
-    """The lines and zones of the file, if it is there, and of the options."""
-    from mobiledet.apps.live.scene.shapes import Scene, parse_shape, read_scene
+    """The lines and zones of the options."""
+    from mobiledet.apps.live.scene.shapes import Scene, parse_shape
 
-    if not (arguments.line or arguments.zone or arguments.scene):
-        return Scene()
-    need_extra("track")
-    scene = read_scene(arguments.scene) if arguments.scene is not None and arguments.scene.exists() else Scene()
-    lines, zones = (
-        dict(parse_shape(kind, text) for text in texts)
-        for kind, texts in (("line", arguments.line), ("zone", arguments.zone))
+    return Scene(
+        *(
+            dict(parse_shape(kind, text) for text in texts)
+            for kind, texts in (("line", arguments.line), ("zone", arguments.zone))
+        )
     )
-    return Scene({**scene.lines, **lines}, {**scene.zones, **zones})
 
 
 def check(arguments: argparse.Namespace) -> None:

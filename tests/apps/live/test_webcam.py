@@ -140,6 +140,19 @@ def test_objects_are_tracked_and_counted(model, clip, tmp_path):
     assert scene.read_text().startswith("zones:"), "only the page changes it"
 
 
+def test_several_sources_share_a_model(model, clip, tmp_path):
+    report, log = tmp_path / "card.json", tmp_path / "o.jsonl"
+    sources = ("--source", clip, "--source", clip)
+    words = ("--no-window", "--report", report, "--detections", log, "--save", tmp_path / "o.avi")
+    status, out, err = webcam("--model", model, *sources, *words)
+    assert status == 0, err
+    assert out.count(f"{FRAMES} frames processed") == 2
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["card_1.json", "card_2.json", "o_1.avi", "o_1.jsonl", "o_2.avi", "o_2.jsonl"]
+    assert (tmp_path / "o_1.jsonl").read_text().count("\n") == FRAMES
+    assert frames_of(tmp_path / "o_2.avi") == FRAMES
+
+
 def test_a_file_at_its_own_speed(model, clip, tmp_path):
     report = tmp_path / "card.json"
     words = ("--no-window", "--realtime", "--loop", "--max-seconds", 2.5, "--report", report)
@@ -286,6 +299,15 @@ def test_a_stream_and_its_password_that_nobody_reads(model, tmp_path):
     assert "5 of " in out
     assert json.loads(report.read_text())["source"]["live"]
     assert "sesame" not in report.read_text() + log.read_text() + out + err
+
+
+def test_what_receivers_are_asked_with_is_shown_nowhere(model, clip, tmp_path):
+    report = tmp_path / "card.json"
+    secret = ("--mqtt", "mqtt://me:sesame@127.0.0.1:9", "--webhook", "http://127.0.0.1:9/sesame")
+    words = ("--no-window", "--report", report, "--zone", "all:0,0,1,0,1,1,0,1", *secret)
+    _, out, err = webcam("--model", model, "--source", clip, *words)
+    assert json.loads(report.read_text())["frames"]["processed"] == FRAMES
+    assert "sesame" not in report.read_text() + out + err
 
 
 def test_a_stream_that_is_not_there_leaves_the_names_free(model, tmp_path):

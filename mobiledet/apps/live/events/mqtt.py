@@ -65,12 +65,13 @@ class Broker:
     prefix: str
 
 
-def parse_broker(address: str, name: str = "") -> Broker:
+def parse_broker(address: str, name: str = "", number: int | None = None) -> Broker:
     """A broker from ``mqtt://USER:PASSWORD@HOST:PORT/PREFIX``; ``mqtts`` is encrypted.
 
     Args:
         address: All but the host may be missing.
         name: Of this camera, for the prefix ``mobiledet/NAME``; empty takes the name of this machine.
+        number: Of this camera among several, the prefix's last part.
 
     Raises:
         SourceError: It isn't such an address.
@@ -85,6 +86,7 @@ def parse_broker(address: str, name: str = "") -> Broker:
     if parts.scheme not in _PORTS or not host:
         raise SourceError(f"--mqtt {plain}: not the address of a broker; {form}")
     prefix = parts.path.strip("/") or f"mobiledet/{slug(name or socket.gethostname())}"
+    prefix += "" if number is None else f"/{number}"
     if re.search(r"[+#?\0]", plain):
         raise SourceError(f"--mqtt {plain}: a topic may not hold +, # and ?")
     name, _, password = user.partition(":")

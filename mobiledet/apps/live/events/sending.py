@@ -22,7 +22,7 @@ class EventOptions:
     """Where events are sent, as the command line's help describes it; empty for nowhere.
 
     ``interval`` is the shortest time between two events of a kind, line or zone and direction that ``webhook`` and
-    ``command`` get, in seconds.
+    ``command`` get, in seconds. ``number`` is that of one of several sources, for the broker's topics.
     """
 
     file: Path | None = None
@@ -31,6 +31,7 @@ class EventOptions:
     webhook: str = ""
     command: str = ""
     interval: float = 0.0
+    number: int | None = None
 
     def __bool__(self) -> bool:
         return bool(self.file or self.mqtt or self.webhook or self.command)
@@ -87,7 +88,7 @@ class EventSending:
             self._boxes.append(Outbox("--on-event", command(options.words()), interval=options.interval))
         self._mqtt: MqttPublisher | None = None
         if options.mqtt:
-            broker = parse_broker(options.mqtt, name)
+            broker = parse_broker(options.mqtt, name, options.number)
             self._mqtt = MqttPublisher(broker, home_assistant=options.home_assistant, title=name or source)
 
     def record(self, result: Result) -> None:

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -71,7 +71,7 @@ class BoardMonitor:
 
     Args:
         interval: Seconds between two readings.
-        child: Returns the id of another process that belongs to this program; None while there is none.
+        children: Gives the ids of other processes that belong to this program; None for those that aren't there.
         sysfs: The folder in which Linux describes its devices.
         command: Raspberry Pi's program that asks the firmware; searched in PATH.
     """
@@ -80,12 +80,12 @@ class BoardMonitor:
         self,
         *,
         interval: float = 2.0,
-        child: Callable[[], int | None] = lambda: None,
+        children: Callable[[], Sequence[int | None]] = list,
         sysfs: Path = Path("/sys"),
         command: str = "vcgencmd",
     ) -> None:
         self._interval = interval
-        self._child = child
+        self._children = children
         self._sysfs = sysfs
         self._command = shutil.which(command)
         self._asked = -COMMAND_EVERY
@@ -146,7 +146,7 @@ class BoardMonitor:
     def _usage(self) -> tuple[float | None, float | None]:
         """Processor load since the last call in percent, and memory in MiB."""
         now, spent, memory = time.monotonic(), dict[Key, float](), 0.0
-        for number in (os.getpid(), self._child()):
+        for number in (os.getpid(), *self._children()):
             if number is not None and (used := _process(number)) is not None:
                 spent[number, used[0]] = used[1]
                 memory += used[2]

@@ -194,7 +194,7 @@ def test_children_count_too_until_they_end(tmp_path):
         try:
             child.stdout.readline()
             alone = BoardMonitor(sysfs=tmp_path, command="none-such")
-            both = BoardMonitor(sysfs=tmp_path, command="none-such", child=lambda: child.pid)
+            both = BoardMonitor(sysfs=tmp_path, command="none-such", children=lambda: [child.pid, None])
             first = alone.read(), both.read()
             assert first[1].memory_mib > first[0].memory_mib + 70
             time.sleep(0.5)
@@ -233,9 +233,9 @@ def test_a_reading_that_fails_is_not_the_end(tmp_path, monkeypatch):
     def fails_first():
         if fails[0]:
             raise RuntimeError("no")
-        return None
+        return []
 
-    monitor = BoardMonitor(interval=0.01, child=fails_first, sysfs=tmp_path, command="none-such")
+    monitor = BoardMonitor(interval=0.01, children=fails_first, sysfs=tmp_path, command="none-such")
     monitor.start()
     time.sleep(0.1)
     fails[0] = False
