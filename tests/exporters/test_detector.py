@@ -37,3 +37,16 @@ def test_every_frame_of_a_video(tiny_checkpoint, tmp_path):
     pairs = list(detector.stream(path))
     assert [frame.shape for frame, _ in pairs] == [(48, 64, 3)] * 3
     assert all(isinstance(found, Detections) for _, found in pairs)
+
+
+def test_the_objects_of_a_video_keep_their_ids(tiny_checkpoint, tmp_path):
+    path = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48))
+    for _ in range(12):
+        writer.write(np.full((48, 64, 3), 80, np.uint8))
+    writer.release()
+    detector = Detector(tiny_checkpoint("sigmoid"), threads=1, score_threshold=0.3)
+    ids = [found.track_ids for _, found in detector.stream(path, track=True)]
+    assert len(ids) == 12
+    assert set(ids[0]) == {0}
+    assert set(ids[-1]) - {0} == set(ids[4]) - {0} != set()

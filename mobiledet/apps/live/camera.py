@@ -126,13 +126,14 @@ class Camera:
             self.saver = VideoSaver(save, painter=painter, fps=fps, live=self.source.live)
             stack.callback(self.saver.close, drop_unsaved=lambda: True)
             recorders.append(self.saver.put)
+        self.follower = Follower(self.settings) if options.track else None
         self.pipeline = Pipeline(
             self.source,
             detector,
             settings=self.settings,
             meter=self.meter,
             recorders=recorders,
-            follow=Follower(self.settings).follow if options.track else None,
+            follow=self.follower.follow if self.follower is not None else None,
             turn=turn,
             max_frames=options.max_frames,
             max_seconds=options.max_seconds,
@@ -179,6 +180,9 @@ class Camera:
         saved, missed, thinned = (saver.saved, saver.missed, saver.thinned) if saver is not None else (0, 0, 0)
         figures["frames"] |= {"saved": saved, "not_saved": missed + thinned, "thinned": thinned}
         newest = self.pipeline.results.get()
+        if self.follower is not None:
+            counts = newest[1].counts if newest is not None else {}
+            figures |= {"objects": dict(self.follower.objects), "counts": counts}
         report = make_report(
             figures,
             detector=self.detector,

@@ -126,9 +126,9 @@ def test_whoever_reads_standard_output_may_go(model, clip):
 def test_objects_are_tracked_and_counted(model, clip, tmp_path):
     log, scene, events = tmp_path / "o.jsonl", tmp_path / "scene.yaml", tmp_path / "events.jsonl"
     scene.write_text("zones:\n  all: [[0, 0], [1, 0], [1, 1], [0, 1]]\n")
-    counted = ("--scene", scene, "--line", "middle:80,0,80,96", "--events", events)
+    counted = ("--scene", scene, "--line", "middle:80,0,80,96", "--events", events, "--report", tmp_path / "card.json")
     words = ("--no-window", "--threshold", 0.05, "--detections", log, *counted)
-    status, _, err = webcam("--model", model, "--source", clip, *words)
+    status, out, err = webcam("--model", model, "--source", clip, *words)
     assert status == 0, err
     lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     ids = {found["track_id"] for line in lines for found in line["detections"]} - {None}
@@ -138,6 +138,11 @@ def test_objects_are_tracked_and_counted(model, clip, tmp_path):
     assert {event["event"] for event in happened} <= {"line_crossed", "zone_entered", "zone_left"}
     assert all(event["source"].endswith(clip.name) for event in happened)
     assert scene.read_text().startswith("zones:"), "only the page changes it"
+    card = json.loads((tmp_path / "card.json").read_text())
+    assert sum(card["objects"].values()) == max(ids)
+    assert card["counts"]["zones"]["all"]["entered"] == sum(event["event"] == "zone_entered" for event in happened)
+    assert "tracked: " in out
+    assert "all: " in out
 
 
 def test_several_sources_share_a_model(model, clip, tmp_path):

@@ -190,9 +190,15 @@ class SceneCounter:
 
 
 def count_lines(counts: dict[str, Any]) -> Sequence[tuple[str, str]]:
-    """The counts of every line and zone in words, for people: ``("gate", "in 3, out 1")``, ``("porch", "2 now")``."""
+    """The counts of every line and zone in words: ``("gate", "in 3, out 1")``, ``("porch", "2 now, 5 entered")``."""
     lines = [
         (name, ", ".join(f"{direction} {sum(by_class.values())}" for direction, by_class in directions.items()))
         for name, directions in counts["lines"].items()
     ]
-    return [*lines, *((name, f"{sum(zone['now'].values())} now") for name, zone in counts["zones"].items())]
+    return [
+        *lines,
+        *(
+            (name, f"{sum(zone['now'].values())} now, {zone['entered']} entered")
+            for name, zone in counts["zones"].items()
+        ),
+    ]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
+
+import numpy as np
 
 from mobiledet.apps.live.frames import Result
 from mobiledet.apps.live.scene.counting import SceneCounter
@@ -23,6 +26,9 @@ class Follower:
         self._tracker = Tracker(settings.threshold)
         self._counter = SceneCounter(Scene())
         self._scene: Scene | None = None
+        self._newest = 0
+        self.objects: Counter[str] = Counter()
+        """How many objects had an id so far, by class."""
 
     def follow(self, result: Result) -> Result:
         """The same result with ids, counts, and what happened.
@@ -34,6 +40,10 @@ class Follower:
         size = frame.image.shape[0], frame.image.shape[1]
         self._tracker.threshold = settings.threshold
         detections = self._tracker.update(result.detections, frame.position, settings.classes)
+        ids = detections.track_ids
+        for index in np.flatnonzero(() if ids is None else ids > self._newest):
+            self.objects[detections.name(int(index))] += 1
+        self._newest = max(self._newest, 0 if ids is None else int(ids.max(initial=0)))
         if settings.scene is not self._scene:
             self._scene = settings.scene
             self._counter.change_scene(self._scene.in_shares(size))
