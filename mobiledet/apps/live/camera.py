@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,14 @@ from mobiledet.apps.live.card.report import make_report
 from mobiledet.apps.live.events.sending import EventSending
 from mobiledet.apps.live.frames import Result
 from mobiledet.apps.live.measure.board import BoardMonitor
+from mobiledet.apps.live.measure.history import History
 from mobiledet.apps.live.measure.meter import Meter
 from mobiledet.apps.live.options import LiveOptions
 from mobiledet.apps.live.pipeline import Pipeline
 from mobiledet.apps.live.save.json_lines import STDOUT, JsonLines, detection_record
 from mobiledet.apps.live.save.video_saver import VideoSaver
 from mobiledet.apps.live.scene.following import Follower
-from mobiledet.apps.live.scene.shapes import Scene, read_scene
+from mobiledet.apps.live.scene.shapes import Scene, read_scene, write_scene
 from mobiledet.apps.live.sources.opening import open_source
 from mobiledet.apps.live.stopping import LiveStop
 from mobiledet.apps.live.view import SNAPSHOT_QUALITY, Painter, View, ViewSettings
@@ -111,6 +113,9 @@ class Camera:
             self.logs.append(log)
             source = {"source": self.source.name} if options.detections == STDOUT else {}
             recorders.append(lambda result: log.put({**detection_record(result, self.settings), **source}))
+        history = History() if options.track else None
+        if history is not None:
+            recorders.append(history.add)
         if options.events:
             self.events = EventSending(
                 options.events,
@@ -139,7 +144,15 @@ class Camera:
             max_seconds=options.max_seconds,
         )
         stack.callback(self.pipeline.join)
-        self.view = View(self.pipeline.results, painter, self.meter.numbers, self.title)
+        self.view = View(
+            self.pipeline.results,
+            painter,
+            self.meter.numbers,
+            self.title,
+            tracked=options.track,
+            save_scene=partial(write_scene, options.scene_file) if options.scene_file is not None else None,
+            history=history,
+        )
 
     def finish(
         self,

@@ -18,8 +18,9 @@ class LiveOptions:
     ``threads`` 0 takes all cores; no ``provider`` is the processor; ``label_file`` names the classes of a .tflite file
     that isn't ours; no ``threshold`` is what suits the model best; no ``classes`` shows all; ``serve`` is a port, 0 for
     any that is free, and without it there is no browser view; without a ``token`` there is a new one where others
-    reach the host. With ``track``, objects have ids, and are counted at the lines and in the zones of ``scene``, which
-    is kept in ``scene_file`` when the page changes it. Several ``sources`` share the model; their files are numbered.
+    reach the host; pages of ``allow_frames`` may show the view in a frame, and ``allow_hosts`` are further names of
+    this machine. With ``track``, objects have ids, and are counted at the lines and in the zones of ``scene``, which is
+    kept in ``scene_file`` when the page changes it. Several ``sources`` share the model; their files are numbered.
     ``started`` is when the program was, on the clock of ``time.monotonic``; ``command`` is kept for the report.
     """
 
@@ -36,6 +37,8 @@ class LiveOptions:
     serve: int | None = None
     host: str = "127.0.0.1"
     token: str = ""
+    allow_frames: Sequence[str] = ()
+    allow_hosts: Sequence[str] = ()
     track: bool = False
     scene: Scene = field(default_factory=Scene)
     scene_file: Path | None = None

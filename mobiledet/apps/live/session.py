@@ -40,10 +40,11 @@ class LiveRun:
         several = len(options.sources) > 1
         self.cameras = [Camera(options, index + 1 if several else None) for index in range(len(options.sources))]
         if options.serve is not None:
-            from mobiledet.apps.live.web.server import check_token
+            from mobiledet.apps.live.web.server import check_guests, check_token
 
             need_extra("serve")
             check_token(options.token)
+            check_guests(options.allow_frames, options.allow_hosts)
         self._stack = ExitStack()
         self.problems: list[str] = []
         """Files that couldn't be completed, and why; the others are complete."""
@@ -127,7 +128,16 @@ class LiveRun:
     def _serve(self, port: int) -> None:
         from mobiledet.apps.live.web.server import ViewServer
 
-        server = ViewServer(self.view, host=self.options.host, port=port, token=self.options.token)
+        options = self.options
+        server = ViewServer(
+            [camera.view for camera in self.cameras],
+            grid=self.view if len(self.cameras) > 1 else None,
+            host=options.host,
+            port=port,
+            token=options.token,
+            allow_frames=options.allow_frames,
+            allow_hosts=options.allow_hosts,
+        )
         server.start()
         self._stack.callback(server.close)
         logger.info("watch at %s", server.url)

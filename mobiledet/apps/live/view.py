@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mobiledet.apps.live.frames import Newest, Result
+from mobiledet.apps.live.measure.history import History
 from mobiledet.apps.live.measure.meter import LiveNumbers
 from mobiledet.apps.live.scene.drawing import draw_scene
 from mobiledet.apps.live.scene.shapes import Scene
@@ -103,12 +104,18 @@ class View:
         painter: Draws its boxes, as its settings ask for.
         numbers: Gives the current numbers, at once; called from any thread.
         title: The model and its source, for people.
+        tracked: Whether objects have ids, so that lines and zones can count them.
+        save_scene: Writes the file of lines and zones; None where there is none.
+        history: What happened at them over the last day; None without tracking.
     """
 
     results: Newest[Result]
     painter: Painter
     numbers: Callable[[], LiveNumbers]
     title: str
+    tracked: bool = False
+    save_scene: Callable[[Scene], None] | None = None
+    history: History | None = None
 
     @property
     def settings(self) -> ViewSettings:

@@ -57,6 +57,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     seen.add_argument("--serve", type=int, nargs="?", const=8080, metavar="PORT", help="page for a browser (8080)")
     seen.add_argument("--host", default="127.0.0.1", help="of the page; 0.0.0.0: open to the network, with a token")
     seen.add_argument("--token", default="", help="of the page, the same at every start (default: a new one)")
+    seen.add_argument(
+        "--allow-frame", action="append", default=[], metavar="ORIGIN", help="whose pages may show the page in a frame"
+    )
+    seen.add_argument(
+        "--allow-host", action="append", default=[], metavar="NAME", help="of a reverse proxy before the page"
+    )
     counted = parser.add_argument_group("what is counted")
     counted.add_argument("--track", action="store_true", help="ids that stay from frame to frame")
     counted.add_argument(
@@ -163,6 +169,8 @@ def run(arguments: argparse.Namespace) -> int:
         serve=arguments.serve,
         host=arguments.host,
         token=arguments.token,
+        allow_frames=arguments.allow_frame,
+        allow_hosts=arguments.allow_host,
         track=track,
         scene=scene,
         scene_file=arguments.scene,
@@ -224,6 +232,8 @@ def check(arguments: argparse.Namespace) -> None:
         raise UsageError("--serve must be a port, 1 to 65535, or 0 for any free one")
     if arguments.serve is None and (arguments.host != "127.0.0.1" or arguments.token):
         raise UsageError("--host and --token need --serve")
+    if arguments.serve is None and (arguments.allow_frame or arguments.allow_host):
+        raise UsageError("--allow-frame and --allow-host need --serve")
     kept = (arguments.save, arguments.detections, arguments.report, arguments.events)
     files = [path.resolve() for path in kept if path is not None]
     if len(set(files)) < len(files):

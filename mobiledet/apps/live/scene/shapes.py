@@ -33,10 +33,17 @@ class Scene:
     Attributes:
         lines: Name and both ends of each line. Who looks from the first to the second has the side "in" on the right.
         zones: Name and three or more corners of each zone.
+
+    Raises:
+        ConfigError: A line and a zone have the same name.
     """
 
     lines: Shapes = field(default_factory=dict)
     zones: Shapes = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if shared := self.lines.keys() & self.zones.keys():
+            raise ConfigError(f"{min(shared)!r} is the name of a line and of a zone; each needs a name of its own")
 
     def __bool__(self) -> bool:
         return bool(self.lines or self.zones)

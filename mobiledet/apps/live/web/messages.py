@@ -6,10 +6,13 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable
+from itertools import chain
 from typing import Any, NoReturn
 
 from mobiledet.apps.live.frames import Result
+from mobiledet.apps.live.scene.shapes import Scene, scene_from_plain
 from mobiledet.apps.live.view import ViewSettings
+from mobiledet.errors import ConfigError
 from mobiledet.evaluation.thresholds import LOWEST
 
 _Rule = tuple[str, Callable[[Any], bool]]
@@ -60,8 +63,8 @@ def detections_json(result: Result, settings: ViewSettings, now: float) -> dict[
     }
 
 
-def apply_settings(body: bytes, settings: ViewSettings) -> None:
-    """Change the settings that a page sends: all of them, or none if any is not valid.
+def apply_settings(body: bytes, settings: ViewSettings, *others: ViewSettings) -> None:
+    """Change the settings that a page sends: all of them, or none if any is not valid; those of ``others`` as well.
 
     The body is a JSON object with some of ``threshold`` (0.05..1), ``classes`` (labels, or null for all), ``labels``
     and ``paused`` (true or false).
@@ -87,8 +90,25 @@ def apply_settings(body: bytes, settings: ViewSettings) -> None:
         wanted, is_valid = rules[key]
         if not is_valid(value):
             raise SettingsError(f"{key} must be {wanted}, not {_short(value)}")
-    for key, value in changes.items():
-        setattr(settings, key, value)
+    for each in (settings, *others):
+        for key, value in changes.items():
+            setattr(each, key, value)
+
+
+def read_scene_message(body: bytes) -> Scene:
+    """Lines and zones as a page sends them: `Scene.plain`, in shares of the frame.
+
+    Raises:
+        SettingsError: The body is not such an object.
+    """
+    try:
+        scene = scene_from_plain(_read_object(body))
+        sides = [side for shapes in (scene.lines, scene.zones) for points in shapes.values() for side in chain(*points)]
+        if not all(0 <= side <= 1 for side in sides):
+            raise SettingsError("points must be shares of the frame's width and height, 0 to 1")
+        return scene_from_plain(scene.in_shares((1, 1)).plain())  # a shape may shrink to nothing when rounded
+    except ConfigError as error:
+        raise SettingsError(str(error)) from None
 
 
 def _is_number(value: Any, least: float, most: float) -> bool:

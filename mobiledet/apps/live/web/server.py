@@ -13,6 +13,7 @@ import re
 import secrets
 import socket
 import threading
+from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
@@ -50,29 +51,60 @@ def check_token(token: str) -> None:
         )
 
 
+def check_guests(frames: Sequence[str], hosts: Sequence[str]) -> None:
+    """Make sure of the origins whose pages may show the view in a frame, and of further names of this machine.
+
+    Raises:
+        MobiledetError: One isn't an origin, ``scheme://host`` or ``scheme://host:port``, or not a name.
+    """
+    name = r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*"
+    for origin in frames:
+        if not re.fullmatch(rf"https?://{name}(?::\d{{1,5}})?", origin):
+            raise MobiledetError(f"--allow-frame: {origin!r} is not an origin such as http://homeassistant.local:8123")
+    for host in hosts:
+        if not re.fullmatch(name, host):
+            raise MobiledetError(f"--allow-host: {host!r} is not a name such as camera.example.org, without a port")
+
+
 class ViewServer:
-    """Shows the newest result to browsers, and lets them change the settings.
+    """Shows the newest result of each camera to browsers, and lets them change the settings.
 
     Args:
-        view: What is shown. Viewers change its settings, which are the same for all; its numbers are asked for at most
-            ten times a second, from a thread of the server.
+        views: What is shown, one or more. Viewers change their settings, which are the same for all who look; the
+            numbers are asked for at most ten times a second, from a thread of the server.
+        grid: All of them in one image, which is camera 0.
         host: Address of this machine to listen at; ``0.0.0.0`` is all its addresses.
         port: 0 takes any free port.
         token: See there; empty for none on a loopback address, and for a new one elsewhere.
+        allow_frames: Origins whose pages may show the view in a frame.
+        allow_hosts: Further names that requests without a token may ask for, those of a reverse proxy.
 
     Attributes:
         token: Secret that every request must carry, where others can reach the host: 32 random bytes, fit for a URL.
 
     Raises:
-        MobiledetError: The host is empty, or the token unfit.
+        MobiledetError: The host is empty, or the token, an origin or a name unfit.
     """
 
-    def __init__(self, view: View, *, host: str = "127.0.0.1", port: int = 8080, token: str = "") -> None:
+    def __init__(
+        self,
+        views: Sequence[View],
+        *,
+        grid: View | None = None,
+        host: str = "127.0.0.1",
+        port: int = 8080,
+        token: str = "",
+        allow_frames: Sequence[str] = (),
+        allow_hosts: Sequence[str] = (),
+    ) -> None:
         if not host:
             raise MobiledetError("the host to serve at is empty; use 127.0.0.1 (this machine only) or 0.0.0.0")
         check_token(token)
+        check_guests(allow_frames, allow_hosts)
         self.token = token or (None if is_loopback(host) else secrets.token_urlsafe())
-        self._view, self._host, self._port = view, host, port
+        self._views, self._grid = views, grid
+        self._host, self._port = host, port
+        self._frames, self._hosts = tuple(allow_frames), tuple(allow_hosts)
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
@@ -86,12 +118,13 @@ class ViewServer:
         """
         need_extra("serve")
         from mobiledet.apps.live.web.app import WebApp
-        from mobiledet.apps.live.web.guard import make_guard
+        from mobiledet.apps.live.web.guard import Guard
 
         listener = _listen(self._host, self._port)
         self._port = listener.getsockname()[1]
         try:
-            app = WebApp(self._view, make_guard(host=self._host, port=self._port, token=self.token))
+            guard = Guard(host=self._host, port=self._port, token=self.token, frames=self._frames, hosts=self._hosts)
+            app = WebApp(self._views, guard, self._grid)
         except BaseException:
             listener.close()
             raise

@@ -48,14 +48,16 @@ class Scene:
     drawn: list = field(default_factory=list)
     servers: list = field(default_factory=list)
     ask_numbers: object = None
+    counting: dict = field(default_factory=dict)  # tracked, save_scene and history of the view
+    others: list = field(default_factory=list)  # views of further cameras
 
     def __post_init__(self):
         self.painter = Painter(self.settings, on_draw=self.drawn.append)
 
     def serve(self, **options):
         numbers = self.ask_numbers or (lambda: self.numbers)
-        view = View(self.results, self.painter, numbers, "model <i> on clip.mp4")
-        server = ViewServer(view, **{"port": 0, **options})
+        self.view = View(self.results, self.painter, numbers, "model <i> on clip.mp4", **self.counting)
+        server = ViewServer([self.view, *self.others], **{"port": 0, **options})
         server.start()
         self.servers.append(server)
         return server
@@ -94,10 +96,10 @@ def ask(server, path, *, method="GET", body=None, headers=None, host="127.0.0.1"
         connection.close()
 
 
-def change(server, value, **headers):
+def change(server, value, path="/settings", **headers):
     body = value if isinstance(value, bytes) else json.dumps(value).encode()
     names = {"Content-Type": "application/json", **{k.replace("_", "-"): v for k, v in headers.items()}}
-    return ask(server, "/settings", method="POST", body=body, headers=names)
+    return ask(server, path, method="POST", body=body, headers=names)
 
 
 class Viewer:
