@@ -27,12 +27,12 @@ HEADS = {
 }
 
 
-def tiny_detector(head, *, padding="symmetric", num_classes=3, vote_iou=None):
+def tiny_detector(head, *, padding="symmetric", num_classes=3, vote_iou=None, size=SIZE):
     """A detector and its card; ``head`` is one of `HEADS` by its name, or a head's settings."""
     config = ModelConfig(
         num_classes=num_classes,
         backbone=BackboneConfig(alpha=0.25, padding=padding),
-        input_size=SIZE,
+        input_size=size,
         head=HEADS[head] if isinstance(head, str) else head,
         postprocess=PostprocessConfig(vote_iou=vote_iou),
     )

@@ -17,6 +17,7 @@ from mobiledet.apps.live.measure.board import BoardMonitor
 from mobiledet.apps.live.measure.history import History
 from mobiledet.apps.live.measure.meter import Meter
 from mobiledet.apps.live.options import LiveOptions
+from mobiledet.apps.live.pacing import Motion
 from mobiledet.apps.live.pipeline import Pipeline
 from mobiledet.apps.live.save.json_lines import STDOUT, JsonLines, detection_record
 from mobiledet.apps.live.save.video_saver import VideoSaver
@@ -83,7 +84,7 @@ class Camera:
 
     def open(
         self,
-        detector: Detector,
+        detectors: Sequence[Detector],
         board: BoardMonitor,
         stack: ExitStack,
         *,
@@ -94,7 +95,8 @@ class Camera:
 
         ``save`` is the video to write; ``turn`` is held while the detector runs, which other cameras have, too.
         """
-        options, self.detector = self.options, detector
+        options, detector = self.options, detectors[0]
+        self.detector, self.deadline = detector, options.pacing.deadline(detectors)
         self.settings = ViewSettings(
             threshold=(detector.card.shown_threshold or DEFAULT_THRESHOLD)
             if options.threshold is None
@@ -127,7 +129,7 @@ class Camera:
             self.logs += [self.events.log] if self.events.log is not None else []
             recorders.append(self.events.record)
         if save is not None:
-            fps = self.source.state().fps
+            fps = options.pacing.fps(self.source.state().fps)
             self.saver = VideoSaver(save, painter=painter, fps=fps, live=self.source.live)
             stack.callback(self.saver.close, drop_unsaved=lambda: True)
             recorders.append(self.saver.put)
@@ -139,6 +141,9 @@ class Camera:
             meter=self.meter,
             recorders=recorders,
             follow=self.follower.follow if self.follower is not None else None,
+            rate=options.pacing.rate(),
+            motion=Motion() if options.pacing.motion else None,
+            deadline=self.deadline,
             turn=turn,
             max_frames=options.max_frames,
             max_seconds=options.max_seconds,
@@ -192,6 +197,8 @@ class Camera:
         figures, saver, options, source = self.meter.figures(), self.saver, self.options, self.source
         saved, missed, thinned = (saver.saved, saver.missed, saver.thinned) if saver is not None else (0, 0, 0)
         figures["frames"] |= {"saved": saved, "not_saved": missed + thinned, "thinned": thinned}
+        if self.deadline is not None:
+            figures["deadline"] = self.deadline.figures()
         newest = self.pipeline.results.get()
         if self.follower is not None:
             counts = newest[1].counts if newest is not None else {}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mobiledet.apps.live.events.sending import EventOptions
+from mobiledet.apps.live.pacing import Pacing
 from mobiledet.apps.live.scene.shapes import Scene
 from mobiledet.apps.live.sources.base import SourceOptions
 
@@ -43,6 +44,7 @@ class LiveOptions:
     scene: Scene = field(default_factory=Scene)
     scene_file: Path | None = None
     events: EventOptions = field(default_factory=EventOptions)
+    pacing: Pacing = field(default_factory=Pacing)
     save: Path | None = None
     detections: Path | None = None
     report: Path | None = None

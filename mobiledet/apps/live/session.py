@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -49,8 +50,10 @@ class LiveRun:
         self.problems: list[str] = []
         """Files that couldn't be completed, and why; the others are complete."""
 
-    def run(self, model: str | Path, stop: LiveStop) -> list[dict[str, Any]]:
+    def run(self, models: Sequence[str | Path], stop: LiveStop) -> list[dict[str, Any]]:
         """Run until the sources end, a limit is reached or somebody stops it; in the main thread.
+
+        Of several ``models``, sizes of one detector, the one that keeps the deadline runs.
 
         Returns:
             The report of each source, which has been written too where that was asked for.
@@ -59,7 +62,7 @@ class LiveRun:
             MobiledetError: Something can't be opened, or a source failed; what was written by then is complete.
         """
         with self._stack:
-            self._open(model)
+            self._open(models)
             for camera in self.cameras:
                 camera.pipeline.start()
             self._show(stop)
@@ -79,22 +82,25 @@ class LiveRun:
                 raise camera.pipeline.error
         return reports
 
-    def _open(self, model: str | Path) -> None:
+    def _open(self, models: Sequence[str | Path]) -> None:
         """Open everything that may fail before the first frame is processed."""
         options = self.options
         self._load = load_average()
         for camera in self.cameras:
             camera.start_source(self._stack)
         probe = DisplayProbe() if options.window else None
-        detector = Detector(
-            model,
-            threads=options.threads,
-            provider=options.provider,
-            score_threshold=LOWEST,
-            labels=options.label_file,
-            # Spinning would keep cores busy that reading, drawing and encoding need, and would heat a board up.
-            spin=False,
-        )
+        detectors = [
+            Detector(
+                model,
+                threads=options.threads,
+                provider=options.provider,
+                score_threshold=LOWEST,
+                labels=options.label_file,
+                # Spinning would keep cores busy that reading, drawing and encoding need, and would heat a board up.
+                spin=False,
+            )
+            for model in models
+        ]
         board = BoardMonitor(children=lambda: [camera.pid for camera in self.cameras])
         board.start()
         self._stack.callback(board.close)
@@ -102,7 +108,7 @@ class LiveRun:
         self.window, serve, instead = self._outputs(problem)
         turn = Turns()
         for camera in self.cameras:
-            camera.open(detector, board, self._stack, save=instead or camera.options.save, turn=turn)
+            camera.open(detectors, board, self._stack, save=instead or camera.options.save, turn=turn)
         views = [camera.view for camera in self.cameras]
         self.view = views[0] if len(views) == 1 else grid_view(views)
         self.served = serve is not None

@@ -38,8 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         type=model,
-        default=DEFAULT_MODEL,
-        help=f"exported file or folder, best.pt, or a name ({DEFAULT_MODEL})",
+        nargs="+",
+        default=[DEFAULT_MODEL],
+        help=f"exported file or folder, best.pt, or a name ({DEFAULT_MODEL}); several sizes of one with --deadline",
     )
     add_labels(parser)
     parser.add_argument(
@@ -62,6 +63,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     seen.add_argument(
         "--allow-host", action="append", default=[], metavar="NAME", help="of a reverse proxy before the page"
+    )
+    saved = parser.add_argument_group("what may be left out")
+    saved.add_argument("--target-fps", type=float, metavar="N", help="look at N frames a second at most")
+    saved.add_argument("--motion", action="store_true", help="look only where something moves, and once a second")
+    saved.add_argument(
+        "--deadline",
+        type=float,
+        metavar="MS",
+        help="run the largest --model with which 95 %% of frames are ready by then",
     )
     counted = parser.add_argument_group("what is counted")
     counted.add_argument("--track", action="store_true", help="ids that stay from frame to frame")
@@ -122,13 +132,15 @@ def run(arguments: argparse.Namespace) -> int:
     from mobiledet.exporters.prepare_model import check_runnable, prepare_model
 
     on_processor = arguments.device in ("auto", "cpu")  # elsewhere a name runs in PyTorch, which knows other devices
-    check_runnable(arguments.model, provider=None if on_processor else arguments.device)
+    for name in arguments.model:
+        check_runnable(name, provider=None if on_processor else arguments.device)
     if arguments.serve is not None:
         need_extra("serve")
 
     from mobiledet.apps.live.card.report import summary_lines
     from mobiledet.apps.live.events.sending import EventOptions
     from mobiledet.apps.live.options import LiveOptions
+    from mobiledet.apps.live.pacing import Pacing
     from mobiledet.apps.live.save.json_lines import STDOUT
     from mobiledet.apps.live.session import LiveRun
     from mobiledet.apps.live.sources.base import SourceOptions
@@ -148,7 +160,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not track and events:
         raise UsageError("events happen at lines and in zones: name some with --line, --zone or --scene")
     options = LiveOptions(
-        model_name=model_name(arguments.model),
+        model_name=model_name(arguments.model[0]),
         sources=arguments.source or ["camera:0"],
         source_options=SourceOptions(
             width=arguments.width,
@@ -175,6 +187,7 @@ def run(arguments: argparse.Namespace) -> int:
         scene=scene,
         scene_file=arguments.scene,
         events=events,
+        pacing=Pacing(target_fps=arguments.target_fps, motion=arguments.motion, deadline_ms=arguments.deadline),
         save=arguments.save,
         detections=arguments.detections,
         report=arguments.report,
@@ -186,9 +199,9 @@ def run(arguments: argparse.Namespace) -> int:
         command=["python", *sys.argv],
     )
     live = LiveRun(options)
-    runnable: str | Path = arguments.model
+    runnable: list[str | Path] = arguments.model
     if on_processor:
-        runnable = prepare_model(arguments.model, threads=arguments.threads)
+        runnable = [prepare_model(name, threads=arguments.threads) for name in arguments.model]
     with LiveStop() as stop:
         reports = live.run(runnable, stop)
     to_stdout = STDOUT in (arguments.detections, arguments.events)
@@ -224,10 +237,12 @@ def check(arguments: argparse.Namespace) -> None:
     """Refuse values that are not valid."""
     if not 0 <= arguments.event_interval < 1e9:
         raise UsageError("--event-interval must be 0 or more seconds")
-    for name in ("width", "height", "fps", "stall", "max_frames", "max_seconds"):
+    for name in ("width", "height", "fps", "stall", "max_frames", "max_seconds", "target_fps", "deadline"):
         value = getattr(arguments, name)
         if value is not None and not 0 < value < 1e9:
             raise UsageError(f"--{name.replace('_', '-')} must be more than 0")
+    if len(arguments.model) > 1 and arguments.deadline is None:
+        raise UsageError("several models need --deadline, which chooses among them")
     if arguments.serve is not None and not 0 <= arguments.serve <= 65535:
         raise UsageError("--serve must be a port, 1 to 65535, or 0 for any free one")
     if arguments.serve is None and (arguments.host != "127.0.0.1" or arguments.token):

@@ -170,6 +170,31 @@ def test_a_file_at_its_own_speed(model, clip, tmp_path):
     assert card["frames"]["captured"] <= 12 * 4
 
 
+def test_no_more_frames_a_second_than_asked_for(model, clip, tmp_path):
+    log, video, report = tmp_path / "o.jsonl", tmp_path / "o.avi", tmp_path / "card.json"
+    words = ("--target-fps", 4, "--motion", "--detections", log, "--save", video, "--report", report)
+    status, out, err = webcam("--model", model, "--source", clip, "--no-window", *words)
+    assert status == 0, err
+    assert [json.loads(line)["frame"] for line in log.read_text().splitlines()] == list(range(0, FRAMES, 3))
+    assert read_video(video)[1] == pytest.approx(4), "it plays as fast as the clip"
+    frames = json.loads(report.read_text())["frames"]
+    assert (frames["processed"], frames["not_due"], frames["still"]) == (8, 16, 0)
+    assert "16 not due" in out
+
+
+def test_a_deadline_chooses_among_sizes(model, clip, tmp_path):
+    network, card = tiny_detector("sigmoid", size=(32, 64))
+    smaller, report = tmp_path / "smaller.onnx", tmp_path / "card.json"
+    write_onnx(trace_onnx(network, size=(32, 64)), card, smaller)
+    words = ("--model", smaller, model, "--deadline", 5000, "--report", report)
+    status, out, err = webcam("--source", clip, "--no-window", *words)
+    assert status == 0, err
+    found = json.loads(report.read_text())["deadline"]
+    assert found["in_time"] == 1
+    assert found["sizes"] == [{"input_size": list(SIZE), "share": 1}, {"input_size": [32, 64], "share": 0}]
+    assert "ready within 5000 ms" in out
+
+
 def test_stops_after_so_many_frames(model, clip):
     status, out, _ = webcam("--model", model, "--source", clip, "--no-window", "--max-frames", 5)
     assert (status, out.split()[0]) == (0, "5")
@@ -271,6 +296,10 @@ def test_mistakes_are_reported_in_a_line(model, clip, tmp_path, words, wanted):
         ["--treshold", "0.5"],
         ["--events", "e.jsonl"],
         ["--event-interval", "-1"],
+        ["--target-fps", "0"],
+        ["--target-fps", "nan"],
+        ["--deadline", "-5"],
+        ["--model", "ssd_mobilenet_v1_075_coco", "ssd_mobilenet_v1_075_coco"],
     ],
 )
 def test_wrong_arguments(words):

@@ -15,7 +15,7 @@ from mobiledet.utils.text import shorten
 KIND = "mobiledet-fps-card"
 VERSION = 1
 
-STAGES = ("grab", "resize", "network", "nms", "read", "track", "draw")
+STAGES = ("grab", "motion", "resize", "network", "nms", "read", "track", "draw")
 """In the order that a frame passes through them. ``nms`` is a part of ``network``."""
 
 SERIES = ("fps", "age_ms", "temperature_c", "memory_mib")
@@ -33,7 +33,7 @@ _NUMBERS: Mapping[tuple[str, ...], Sequence[str]] = {
     ("source",): ("fps",),
     ("settings",): ("threads", "threshold"),
     ("frames",): (
-        *("captured", "processed", "dropped", "skipped", "paused", "shown", "saved", "not_saved"),
+        *("captured", "processed", "dropped", "skipped", "paused", "not_due", "still", "shown", "saved", "not_saved"),
         *("reconnects", "lost_seconds"),
     ),
     ("fps",): ("overall", "first_minute", "last_minute", "worst_second"),

@@ -34,7 +34,7 @@ _BOARDS = """\
 
 _PERIODS = {"first minute": "first_minute", "last minute": "last_minute", "whole run": "overall"}
 _PERIOD_COLORS = {"first minute": "orange", "last minute": "blue", "whole run": "gray"}
-_STAGE_COLORS = dict(zip(STAGES, ("gray", "green", "blue", "violet", "teal", "red", "orange"), strict=True))
+_STAGE_COLORS = dict(zip(STAGES, ("gray", "good", "green", "blue", "violet", "teal", "red", "orange"), strict=True))
 _MOST_POINTS = 430
 """Of a line; longer timelines are shown as means."""
 
@@ -206,7 +206,18 @@ def _table(cards: Sequence[Card], figures: Sequence[Figure]) -> Markup:
 
 
 def _run_figures() -> list[Figure]:
-    frames = ("captured", "processed", "dropped", "skipped", "paused", "shown", "saved", "not_saved")
+    frames = (
+        "captured",
+        "processed",
+        "dropped",
+        "skipped",
+        "paused",
+        "not_due",
+        "still",
+        "shown",
+        "saved",
+        "not_saved",
+    )
     return [
         ("processor", _text("machine", "processor")),
         ("cores", _number("machine", "cores")),

@@ -120,6 +120,8 @@ def summary_lines(report: Mapping[str, Any]) -> list[str]:
         f"{number} frames processed in {report['seconds']:.1f} s"
         + (f", {frames['dropped']} dropped" if live else "")
         + (f", {frames['skipped']} unreadable" if frames["skipped"] else "")
+        + (f", {frames['not_due']} not due" if frames["not_due"] else "")
+        + (f"; in {frames['still']} of them nothing moved" if frames["still"] else "")
     ]
     if fps["overall"] is not None:
         line = f"{fps['overall']:.1f} FPS"
@@ -130,6 +132,9 @@ def summary_lines(report: Mapping[str, Any]) -> list[str]:
         lines.append(f"age of a frame when its boxes are ready: {_pair(report['age_ms'])} ms")
     if live and report["shown_age_ms"]:
         lines.append(f"and when they are on the screen: {_pair(report['shown_age_ms'])} ms")
+    if deadline := report.get("deadline"):
+        shares = ", ".join("{}x{} for {:.0%}".format(*size["input_size"], size["share"]) for size in deadline["sizes"])
+        lines.append(f"{deadline['in_time']:.1%} ready within {deadline['limit_ms']:g} ms; {shares}")
     known = [f"{name} {_pair(stages[name])}" for name in ("grab", "resize", "network", "draw") if name in stages]
     if known:
         lines.append(f"median (and 95 %) in ms: {', '.join(known)}")

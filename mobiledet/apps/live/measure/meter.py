@@ -27,7 +27,7 @@ WINDOW_S = 2.0
 _FRESH_S = 0.1
 """Seconds for which the current numbers are returned again instead of being computed anew."""
 
-STAGES = ("grab", "resize", "network", "read", "track", "draw")
+STAGES = ("grab", "motion", "resize", "network", "read", "track", "draw")
 
 MINUTE = 60
 """Seconds."""
@@ -110,6 +110,10 @@ class Meter:
         self.processed = 0
         self.passed_over = 0
         """Frames that came while paused."""
+        self.not_due = 0
+        """Frames that came before their time, where only so many a second are looked at."""
+        self.still = 0
+        """Of those processed: without movement, so they keep the detections of the one before."""
 
     def begin(self) -> None:
         """Count from now on; frames dropped before, while a model was loaded, count apart."""
@@ -185,11 +189,8 @@ class Meter:
             if self._paused_at is None:
                 self._forget(now)
             ages = sorted(sample.age_ms for sample in self._recent)
-            stages = {
-                name: statistics.median(sample.stages_ms[name] for sample in self._recent)
-                for name in STAGES
-                if self._recent and name in self._recent[-1].stages_ms
-            }
+            times = {name: [s.stages_ms[name] for s in self._recent if name in s.stages_ms] for name in STAGES}
+            stages = {name: statistics.median(values) for name, values in times.items() if values}
             if self._drawn:
                 stages["draw"] = statistics.median(self._drawn)
             numbers = LiveNumbers(
@@ -229,6 +230,8 @@ class Meter:
                     "before_start": self._before,
                     "skipped": state.skipped,
                     "paused": self.passed_over,
+                    "not_due": self.not_due,
+                    "still": self.still,
                     "shown": self._shown_age.count,
                     "reconnects": state.reconnects,
                     "lost_seconds": round(lost, 1),
