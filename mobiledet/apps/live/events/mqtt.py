@@ -9,6 +9,7 @@ import secrets
 import socket
 import threading
 import time
+import unicodedata
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -95,7 +96,8 @@ def parse_broker(address: str, name: str = "", number: int | None = None) -> Bro
 
 def slug(name: str) -> str:
     """A name of small letters, digits and underscores, for topics and ids."""
-    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") or "camera"
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    return re.sub(r"[^a-z0-9]+", "_", plain.lower()).strip("_") or "camera"
 
 
 class MqttPublisher:

@@ -46,6 +46,8 @@ def test_addresses():
     )
     assert "p%2F" not in broker.shown
     assert parse_broker("mqtt://host", "Front Door!").prefix == "mobiledet/front_door"
+    assert parse_broker("mqtt://host", "Tür").prefix == "mobiledet/tur"
+    assert parse_broker("mqtt://host/cam", "Tür", 2).prefix == "cam/2"
     assert parse_broker("mqtt://host").port == 1883
     assert parse_broker("mqtts://host").port == 8883
 
