@@ -49,6 +49,7 @@ _TYPES = {
     "style.css": "text/css",
     "app.js": "text/javascript",
     "charts.js": "text/javascript",
+    "scene.js": "text/javascript",
     "openapi.json": "application/json",
     "icon.svg": "image/svg+xml",
 }

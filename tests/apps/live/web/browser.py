@@ -124,8 +124,8 @@ class Browser:
         self.mouse("mousePressed", left + width / 2, top + height / 2)
         self.mouse("mouseReleased", left + width / 2, top + height / 2)
 
-    def mouse(self, kind: str, x: float, y: float) -> None:
-        self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=1, clickCount=1)
+    def mouse(self, kind: str, x: float, y: float, *, count: int = 1) -> None:
+        self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=1, clickCount=count)
 
     def drag(self, selector: str, start: float, end: float, *, steps: int = 10) -> None:
         """Drag along an element, between two shares of its width."""

@@ -90,6 +90,7 @@ def test_the_controls_change_what_is_drawn(scene, browser, server):
     browser.wait_for("!document.querySelector('#classes li:not([hidden]) input').checked")
     browser.click("#classes li:not([hidden]) input")
     wait_until(lambda: scene.settings.classes == {2})
+    browser.evaluate("byId('search').value = ''; search()")
     browser.click("#all")
     wait_until(lambda: scene.settings.classes is None)
     browser.click("#labels")

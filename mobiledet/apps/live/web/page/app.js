@@ -7,7 +7,8 @@ const SEND_MS = 120; // between two changes while the slider moves
 const byId = (id) => document.getElementById(id);
 const picture = byId("picture");
 
-let about = { run: null, names: [], colors: [] };
+let about = { run: null, names: [], colors: [], cameras: [] };
+let camera = 1; // whose video and numbers are shown; 0 is all in one image
 let settings = null; // as the server sent them last
 let viewer = ""; // names our stream, so that the server can say whether it still runs
 let streamBegun = 0;
@@ -16,6 +17,22 @@ let polling = false;
 let lostSince = 0;
 
 // ---- asking the server
+
+const token = new URLSearchParams(location.search).get("token");
+
+/** A route's address; with the token, for a page in a frame of another one gets no cookies. */
+function address(path, query = {}) {
+  const given = new URLSearchParams({ ...query, ...(camera === 1 ? {} : { camera }), ...(token ? { token } : {}) });
+  return String(given) ? `${path}?${given}` : path;
+}
+
+const posted = (value) => ({ method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(value) });
+
+/** The JSON of an answer, or its text as an error. */
+async function answer(response) {
+  if (!response.ok) throw new Error((await response.text()).trim());
+  return response.json();
+}
 
 async function ask(path, options = {}) {
   const control = new AbortController();
@@ -31,12 +48,14 @@ async function poll() {
   clearTimeout(pollTimer);
   if (polling || document.hidden) return;
   polling = true;
+  const asked = camera;
   try {
-    const response = await ask(`numbers?viewer=${encodeURIComponent(viewer)}`);
+    const response = await ask(address("numbers", { viewer }));
     if (response.status === 403) return showLost("This address is no longer valid; open the one that the program printed last.");
     if (!response.ok) throw new Error(`status ${response.status}`);
     const seen = await response.json();
     if (seen.run !== about.run) await meet();
+    if (asked !== camera) return;
     lostSince = 0;
     keepStream(seen);
     show(seen);
@@ -52,26 +71,45 @@ async function poll() {
 
 /** Ask a program that has just started what it shows and which classes it knows. */
 async function meet() {
-  const response = await ask("about.json");
-  if (!response.ok) throw new Error(`status ${response.status}`);
-  about = await response.json();
-  settings = null;
-  byId("title").textContent = about.title;
-  document.title = about.title ? `${about.title} - mobiledet live` : "mobiledet live";
+  about = await answer(await ask(address("about.json")));
   byId("threshold").min = about.lowest;
   makeClasses();
-  openStream();
+  const names = about.cameras.map(({ title }, index) => new Option(`${index + 1}: ${title.split(" on ").pop()}`, index + 1));
+  if (about.grid) names.unshift(new Option("all", 0));
+  byId("camera").replaceChildren(...names);
+  byId("cameras").hidden = names.length < 2;
+  showCamera(Number(names[0].value));
 }
+
+const isTracked = () => Boolean(about.cameras[camera - 1]?.tracked);
+
+function showCamera(number) {
+  camera = number;
+  settings = null;
+  const title = (about.cameras[camera - 1] || about).title;
+  setText("title", title);
+  document.title = title ? `${title} - mobiledet live` : "mobiledet live";
+  byId("snapshot").href = address("snapshot.jpg");
+  byId("scene-tools").hidden = !isTracked();
+  stopEditing();
+  showScene(null);
+  fpsChart.clear();
+  ageChart.clear();
+  openStream();
+  askDay();
+}
+
+byId("camera").addEventListener("change", (event) => {
+  showCamera(Number(event.target.value));
+  poll();
+});
 
 async function change(changed) {
   try {
-    const response = await ask("settings", {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body: JSON.stringify(changed),
-    });
-    if (!response.ok) throw new Error((await response.text()).trim());
-    showSettings(await response.json());
+    // For all cameras. The answer is about the first, whose revision says nothing about another.
+    const next = await answer(await ask(`settings${token ? `?token=${encodeURIComponent(token)}` : ""}`, posted(changed)));
+    if (camera === 1) showSettings(next);
+    else if (settings) showSettings({ ...next, revision: settings.revision }, true);
     showRefused("");
   } catch (error) {
     showRefused(`Not changed: ${error.name === "AbortError" ? "no answer" : error.message}`);
@@ -84,7 +122,7 @@ async function change(changed) {
 function openStream() {
   viewer = Math.random().toString(36).slice(2);
   streamBegun = Date.now();
-  picture.src = `stream.mjpg?viewer=${viewer}`;
+  picture.src = address("stream.mjpg", { viewer });
 }
 
 function closeStream() {
@@ -104,6 +142,7 @@ document.addEventListener("visibilitychange", () => {
     closeStream();
   } else {
     if (about.run !== null) openStream();
+    askDay();
     poll();
   }
 });
@@ -128,10 +167,14 @@ function show(seen) {
   showFacts(seen);
   if (!settings || seen.settings.revision >= settings.revision) showSettings(seen.settings);
   showCounts(seen.picture ? seen.picture.counts : {});
+  showScene(seen.counts);
   const snapshot = byId("snapshot");
   snapshot.setAttribute("aria-disabled", String(!seen.picture));
   const size = seen.picture ? seen.picture.size : n.source.size;
-  if (size) byId("frame").style.aspectRatio = `${size[1]} / ${size[0]}`;
+  if (size) {
+    byId("frame").style.aspectRatio = `${size[1]} / ${size[0]}`;
+    fitLayer(size);
+  }
 }
 
 function showBanner(seen) {
@@ -276,13 +319,21 @@ function search() {
 }
 
 byId("search").addEventListener("input", search);
-byId("all").addEventListener("click", () => change({ classes: null }));
-byId("none").addEventListener("click", () => change({ classes: [] }));
-byId("classes").addEventListener("change", () => {
+byId("all").addEventListener("click", () => checkFound(true));
+byId("none").addEventListener("click", () => checkFound(false));
+byId("classes").addEventListener("change", sendClasses);
+
+/** Show all classes that the search finds, or none of them. */
+function checkFound(on) {
+  for (const box of document.querySelectorAll("#classes li:not([hidden]) input")) box.checked = on;
+  sendClasses();
+}
+
+function sendClasses() {
   const boxes = [...document.querySelectorAll("#classes input")];
   const chosen = boxes.filter((box) => box.checked).map((box) => Number(box.value));
   change({ classes: chosen.length === boxes.length ? null : chosen });
-});
+}
 
 // ---- small things
 
@@ -315,4 +366,4 @@ function clock(seconds) {
   return `${s >= 3600 ? `${Math.floor(s / 3600)}:` : ""}${two(Math.floor(s / 60) % 60)}:${two(s % 60)}`;
 }
 
-poll();
+addEventListener("DOMContentLoaded", poll); // scene.js is there by then
