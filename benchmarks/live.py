@@ -1,7 +1,8 @@
-"""Measure the live demo: throughput, age of frames, starting, stopping, lost cameras, a long run.
+"""Measure the live demo: throughput, age of frames, power, starting, stopping, lost cameras, a long run.
 
     python benchmarks/live.py throughput --model model_int8.onnx --clip clip.mp4
     python benchmarks/live.py age --model model_int8.onnx --clip clip.mp4
+    python benchmarks/live.py power --model model_int8.onnx --clip clip.mp4
     python benchmarks/live.py start --model model_int8.onnx --clip clip.mp4
     python benchmarks/live.py stop --model model_int8.onnx --clip clip.mp4 --times 20
     python benchmarks/live.py drops --model model_int8.onnx --times 50
@@ -47,7 +48,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--times", type=int, default=20)
     parser.add_argument("--minutes", type=float, default=30)
-    parser.add_argument("--fps", type=float, default=30, help="of the source for age and soak")
+    parser.add_argument("--fps", type=float, default=30, help="of the source for age, power and soak")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     if arguments.what != "drops" and arguments.clip is None:
@@ -140,6 +141,24 @@ def age(arguments: argparse.Namespace, folder: Path) -> int:
             f"{found['stages_ms']['network']['p95']:.1f} ms"
         )
     return status
+
+
+def power(arguments: argparse.Namespace, folder: Path) -> int:
+    """Processor time of a source that gives so many frames a second, all or some of which are looked at."""
+    clip = paced(arguments, folder)
+    print(f"{arguments.clip.name}, {arguments.fps:g} frames a second, {arguments.threads} threads")
+    print("| options | CPU, % of all cores | frames with boxes a second | looked at a second | age ms, median, 95 % |")
+    print(5 * "|---" + "|")
+    for options in [[], *([f"--target-fps={fps}", *more] for fps in (5, 10, 30) for more in ([], ["--motion"]))]:
+        found = run(webcam(arguments, "--source", clip, "--realtime", *options), folder / "report.json")
+        fps, age, frames = found["fps"]["overall"], found["age_ms"], found["frames"]
+        looked = fps * (1 - frames["still"] / frames["processed"])
+        print(
+            f"| {' '.join(options) or 'none'} | {found['cpu_percent']['mean']:.0f} | {fps:.1f} | {looked:.1f} | "
+            f"{age['p50']:.0f}, {age['p95']:.0f} |",
+            flush=True,
+        )
+    return 0
 
 
 def paced(arguments: argparse.Namespace, folder: Path) -> Path:
@@ -302,6 +321,7 @@ def playable(path: Path) -> int:
 PARTS: dict[str, Callable[[argparse.Namespace, Path], int]] = {
     "throughput": throughput,
     "age": age,
+    "power": power,
     "start": start,
     "stop": stop,
     "drops": drops,
