@@ -38,7 +38,7 @@ class ExportOptions:
         opset: Version of ONNX's operators; None for the usual one.
         max_detections: Of an image; None for the checkpoint's own.
         labels: A file to write, too: the class names as `ModelCard.label_map` gives them.
-        input_size: ``(height, width)`` for models whose images keep their shape; None for the model's own.
+        input_size: ``(height, width)`` of the network's input; None for the model's own.
         images: Files and folders to compare on; none for generated ones.
         dataset: To score both on.
         max_ap_loss: In points of 100; None for 0.5, and 1.5 with INT8.

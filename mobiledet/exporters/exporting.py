@@ -70,7 +70,7 @@ def export_model(source: str | Path, output: Path, options: ExportOptions) -> Ag
         MobiledetError: The checkpoint, the images or the data can't be used.
     """
     from mobiledet.models.quantization import imitate_int8, trained_ranges
-    from mobiledet.runtime.pytorch import PyTorchBackend
+    from mobiledet.runtime.pytorch import PyTorchBackend, open_checkpoint
 
     exporter = find_exporter(options.format)
     _check_output(exporter, output, options.labels)
@@ -79,6 +79,8 @@ def export_model(source: str | Path, output: Path, options: ExportOptions) -> Ag
     reference = Detector(source, threads=options.threads)
     if not isinstance(reference.backend, PyTorchBackend):
         raise ModelFileError(f"{source}: exported already; name the checkpoint it was made from")
+    if options.input_size is not None and reference.card.resize.fixed:
+        reference = Detector(open_checkpoint(source, threads=options.threads, input_size=options.input_size))
     model = reference.backend.model
     if (most := options.max_detections) is not None:  # the checkpoint is compared with the same limit
         model.postprocess = replace(model.postprocess, max_detections=most)
@@ -197,11 +199,6 @@ def _exported_card(card: ModelCard, options: ExportOptions) -> ModelCard:
         shorter = min(rule.size)
         size = options.input_size or (shorter, min(rule.longest_side, round(shorter * 4 / 3)))
         rule = ResizeRule(size, letterbox=True)
-    elif options.input_size is not None and options.input_size != rule.size:
-        height, width = rule.size
-        raise ModelFileError(
-            f"--input-size is for models whose images keep their shape; this one was trained at {height}x{width}"
-        )
     precision = "int8" if options.int8 else "float32"
     return replace(card, resize=rule, batch=options.batch, precision=precision)
 

@@ -18,7 +18,7 @@ from mobiledet.models.quantization import imitate_int8
 from mobiledet.runtime.base import RawDetections
 from mobiledet.runtime.card import ModelCard
 from mobiledet.runtime.timing import time_halves
-from mobiledet.structures import ImageArray
+from mobiledet.structures import ImageArray, Size
 from mobiledet.utils.files import file_digest
 from mobiledet.version import __version__
 from mobiledet.weights.checkpoint import load_checkpoint
@@ -60,13 +60,16 @@ class PyTorchBackend:
         return torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2)
 
 
-def open_checkpoint(path: str | Path, *, threads: int = 0, provider: str | None = None) -> PyTorchBackend:
+def open_checkpoint(
+    path: str | Path, *, threads: int = 0, provider: str | None = None, input_size: Size | None = None
+) -> PyTorchBackend:
     """Load a checkpoint, a run folder (for its ``best.pt``) or pretrained weights by name.
 
     Args:
         path: File, folder or name.
         threads: Processor threads of PyTorch in this whole process; 0 takes all cores.
         provider: A device of PyTorch, such as ``"cpu"``; None for a GPU if there is one.
+        input_size: ``(height, width)`` of the network's input, anchors included, instead of what it was trained at.
 
     Raises:
         CheckpointError: The checkpoint is missing, damaged, no detector, or doesn't fit its own config.
@@ -84,6 +87,9 @@ def open_checkpoint(path: str | Path, *, threads: int = 0, provider: str | None 
         )
     check_content(content, str(path))
     config = config_from_plain(content["config"])
+    if input_size is not None:
+        resized = config.model.model_copy(update={"input_size": input_size, "rho": 1.0})
+        config = config.model_copy(update={"model": resized})
     model = build_detector(config.model, weights_follow=True)
     model.load_state_dict(content.get("ema") or content["model"])
     categories, cost = content["categories"], detector_cost(model)

@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--input-size",
         type=image_size,
         metavar="HxW",
-        help="for models whose images keep their shape (default: 4:3, as trained)",
+        help="of the network, smaller is faster (default: as trained; 4:3 where images keep their shape)",
     )
     quantised = parser.add_argument_group("INT8")
     quantised.add_argument("--int8", action="store_true", help="quantise: smaller and about twice as fast")
