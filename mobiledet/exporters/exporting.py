@@ -77,11 +77,15 @@ def export_model(source: str | Path, output: Path, options: ExportOptions) -> Ag
     _check_options(exporter, options)
     check_packages(options.format, int8=options.int8)
     reference = Detector(source, threads=options.threads)
-    if not isinstance(reference.backend, PyTorchBackend):
+    backend = reference.backend
+    if not isinstance(backend, PyTorchBackend):
         raise ModelFileError(f"{source}: exported already; name the checkpoint it was made from")
     if options.input_size is not None and reference.card.resize.fixed:
-        reference = Detector(open_checkpoint(source, threads=options.threads, input_size=options.input_size))
-    model = reference.backend.model
+        if reference.card.head == "faster_rcnn":
+            raise ModelFileError("--input-size isn't for a Faster R-CNN of a fixed size; export it as it is")
+        backend = open_checkpoint(source, threads=options.threads, input_size=options.input_size)
+        reference = Detector(backend)
+    model = backend.model
     if (most := options.max_detections) is not None:  # the checkpoint is compared with the same limit
         model.postprocess = replace(model.postprocess, max_detections=most)
         reference.backend.card = replace(reference.card, max_detections=most)

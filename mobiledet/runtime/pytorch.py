@@ -69,7 +69,8 @@ def open_checkpoint(
         path: File, folder or name.
         threads: Processor threads of PyTorch in this whole process; 0 takes all cores.
         provider: A device of PyTorch, such as ``"cpu"``; None for a GPU if there is one.
-        input_size: ``(height, width)`` of the network's input, anchors included, instead of what it was trained at.
+        input_size: ``(height, width)`` of the network's input instead of what it was trained at. Anchors keep their
+            pixels, as what the network has learned does.
 
     Raises:
         CheckpointError: The checkpoint is missing, damaged, no detector, or doesn't fit its own config.
@@ -87,10 +88,14 @@ def open_checkpoint(
         )
     check_content(content, str(path))
     config = config_from_plain(content["config"])
+    made = config.model
     if input_size is not None:
-        resized = config.model.model_copy(update={"input_size": input_size, "rho": 1.0})
-        config = config.model_copy(update={"model": resized})
-    model = build_detector(config.model, weights_follow=True)
+        larger = min(made.network_size) / min(input_size)
+        shares = {name: getattr(made.head, name, None) for name in ("scale_min", "scale_max", "lowest_scale")}
+        scales = {name: larger * share for name, share in shares.items() if share is not None}
+        head = made.head.model_copy(update=scales)
+        made = made.model_copy(update={"input_size": input_size, "rho": 1.0, "head": head})
+    model = build_detector(made, weights_follow=True)
     model.load_state_dict(content.get("ema") or content["model"])
     categories, cost = content["categories"], detector_cost(model)
     imitate_int8(model, content.get("ranges"))
