@@ -193,7 +193,7 @@ class WebApp:
         return _json(
             {
                 "run": self._run,
-                "title": views[0].title,
+                "title": (self._grid or views[0]).title,
                 "names": names,
                 "colors": colors,
                 "lowest": LOWEST,

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -153,6 +154,25 @@ def test_escape_drops_what_is_drawn_and_then_all_changes(scene, browser):
     wait_until(lambda: not scene.settings.scene)
 
 
+def test_a_line_is_dragged_and_a_zone_ends_at_its_first_corner(scene, browser):
+    server = scene.serve()
+    scene.show(0)
+    open_page(browser, server)
+    browser.click("#new-line")
+    browser.wait_for("drawing")
+    drag(browser, (0.9, 0.2), (0.9, 0.8))
+    browser.wait_for("!drawing")
+    browser.click("#new-zone")
+    for x, y in ((0.1, 0.1), (0.5, 0.1), (0.3, 0.8), (0.1, 0.1)):
+        click(browser, x, y)
+    browser.wait_for("!drawing")
+    browser.click("#save")
+    wait_until(lambda: scene.settings.scene)
+    assert list(scene.settings.scene.lines["line 1"]) == near([(0.9, 0.2), (0.9, 0.8)])
+    assert list(scene.settings.scene.zones["zone 1"]) == near([(0.1, 0.1), (0.5, 0.1), (0.3, 0.8)])
+    assert browser.problems == []
+
+
 def test_what_cannot_be_saved_is_said(scene, browser):
     scene.settings.scene = GATE
     server = scene.serve()
@@ -256,7 +276,8 @@ def test_in_a_frame_of_another_page_the_token_of_the_address_is_enough(scene, br
         def log_message(self, *_):
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Dashboard) as dashboard:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Dashboard) as dashboard, ExitStack() as stack:
+        stack.callback(dashboard.shutdown)
         threading.Thread(target=dashboard.serve_forever, daemon=True).start()
         server = scene.serve(token=token, allow_frames=[f"http://127.0.0.1:{dashboard.server_port}"])
         scene.show(0)
@@ -265,4 +286,3 @@ def test_in_a_frame_of_another_page_the_token_of_the_address_is_enough(scene, br
         # Its script runs, and gets the stream.
         wait_until(lambda: ask(server, f"/numbers?token={token}").json["viewers"] == 1)
         assert browser.problems == []
-        dashboard.shutdown()

@@ -205,7 +205,8 @@ def test_all_cameras_in_one_image(scene):
     scene.servers.append(server)
     for index, view in enumerate((first, second)):
         view.results.put(make_result(index))
-    assert ask(server, "/about.json").json["grid"] is True
+    about = ask(server, "/about.json").json
+    assert (about["grid"], about["title"], len(about["cameras"])) == (True, "another on 2 cameras", 2)
     with Viewer(server, "?camera=0") as viewer:
         image = viewer.next()[1]
     assert image.shape[1] > 2 * WIDTH
