@@ -7,6 +7,7 @@
     python benchmarks/live.py stop --model model_int8.onnx --clip clip.mp4 --times 20
     python benchmarks/live.py drops --model model_int8.onnx --times 50
     python benchmarks/live.py soak --model model_int8.onnx --clip clip.mp4 --minutes 30
+    python benchmarks/live.py cameras --model model_int8.onnx --clip clip.mp4 --sources 4 --fps 15 --minutes 30
 
 Throughput is compared, within each round, with the bare call of the detector on frames that lie decoded in memory,
 and with the plain loop of read, detect, draw, one after the other, as tutorials have it. All else is what
@@ -48,7 +49,12 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--times", type=int, default=20)
     parser.add_argument("--minutes", type=float, default=30)
+<<<<<<< HEAD
     parser.add_argument("--fps", type=float, default=30, help="of the source for age, power and soak")
+=======
+    parser.add_argument("--fps", type=float, default=30, help="of the source for age and soak")
+    parser.add_argument("--sources", type=int, default=4, help="for cameras")
+>>>>>>> 3a09a05 (benchmarks: several cameras with one model)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     if arguments.what != "drops" and arguments.clip is None:
@@ -308,6 +314,26 @@ def soak(arguments: argparse.Namespace, folder: Path) -> int:
     return 0 if memory["last_minute"] <= memory["first_minute"] * 1.03 + 2 else 1
 
 
+def cameras(arguments: argparse.Namespace, folder: Path) -> int:
+    """Several sources with one model, tracked and counted: FPS and age of each, memory at the start and the end."""
+    clip, number = paced(arguments, folder), arguments.sources
+    sources = [word for _ in range(number) for word in ("--source", clip)]
+    counted = ["--line", "middle:0.5,0,0.5,1", "--serve", 0, "--events", folder / "events.jsonl"]
+    command = webcam(arguments, *sources, "--realtime", "--loop", *counted, "--max-seconds", 60 * arguments.minutes)
+    quiet = {"check": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    subprocess.run([*command, "--report", str(folder / "report.json")], **quiet)
+    flat = True
+    for index in range(1, number + 1):
+        found = json.loads((folder / f"report_{index}.json").read_text(encoding="utf-8"))
+        age, frames, memory = found["age_ms"], found["frames"], found["memory_mib"]
+        print(
+            f"camera {index}: {found['fps']['overall']:.1f} FPS, age median {age['p50']:.0f} ms, 95 % below "
+            f"{age['p95']:.0f} ms, {frames['dropped']} of {frames['captured']} dropped; memory of all {memory}"
+        )
+        flat &= memory["last_minute"] is None or memory["last_minute"] <= memory["first_minute"] * 1.03 + 2
+    return 0 if flat else 1
+
+
 def playable(path: Path) -> int:
     """Frames that can be read from a video."""
     import cv2
@@ -326,6 +352,7 @@ PARTS: dict[str, Callable[[argparse.Namespace, Path], int]] = {
     "stop": stop,
     "drops": drops,
     "soak": soak,
+    "cameras": cameras,
 }
 
 if __name__ == "__main__":
