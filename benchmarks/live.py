@@ -49,12 +49,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--times", type=int, default=20)
     parser.add_argument("--minutes", type=float, default=30)
-<<<<<<< HEAD
-    parser.add_argument("--fps", type=float, default=30, help="of the source for age, power and soak")
-=======
-    parser.add_argument("--fps", type=float, default=30, help="of the source for age and soak")
+    parser.add_argument("--fps", type=float, default=30, help="of the source for age, power, soak and cameras")
     parser.add_argument("--sources", type=int, default=4, help="for cameras")
->>>>>>> 3a09a05 (benchmarks: several cameras with one model)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     if arguments.what != "drops" and arguments.clip is None:
@@ -320,8 +316,8 @@ def cameras(arguments: argparse.Namespace, folder: Path) -> int:
     sources = [word for _ in range(number) for word in ("--source", clip)]
     counted = ["--line", "middle:0.5,0,0.5,1", "--serve", 0, "--events", folder / "events.jsonl"]
     command = webcam(arguments, *sources, "--realtime", "--loop", *counted, "--max-seconds", 60 * arguments.minutes)
-    quiet = {"check": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    subprocess.run([*command, "--report", str(folder / "report.json")], **quiet)
+    command += ["--report", str(folder / "report.json")]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     flat = True
     for index in range(1, number + 1):
         found = json.loads((folder / f"report_{index}.json").read_text(encoding="utf-8"))
