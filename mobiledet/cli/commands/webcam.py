@@ -88,7 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     counted.add_argument(
         "--scene", type=Path, metavar="YAML", help="lines and zones of a file; the page writes changes to it"
     )
-    sent = parser.add_argument_group("where events at lines and zones go")
+    sent = parser.add_argument_group("where events go: who appears, crosses a line, is in a zone")
     sent.add_argument("--events", type=Path, metavar="FILE", help="as JSON lines; - for standard output")
     sent.add_argument("--mqtt", default="", metavar="ADDRESS", help="a broker: mqtt://USER:PASSWORD@HOST:PORT/TOPIC")
     sent.add_argument("--homeassistant", action="store_true", help="describe lines and zones to it, over the broker")
@@ -158,7 +158,7 @@ def run(arguments: argparse.Namespace) -> int:
         interval=arguments.event_interval,
     )
     if not track and events:
-        raise UsageError("events happen at lines and in zones: name some with --line, --zone or --scene")
+        raise UsageError("events need ids, lines or zones: --track, --line, --zone or --scene")
     options = LiveOptions(
         model_name=model_name(arguments.model[0]),
         sources=arguments.source or ["camera:0"],

@@ -135,7 +135,14 @@ def test_objects_are_tracked_and_counted(model, clip, tmp_path):
     assert ids
     happened = [json.loads(line) for line in events.read_text(encoding="utf-8").splitlines()]
     assert {event["track_id"] for event in happened} <= ids
-    assert {event["event"] for event in happened} <= {"line_crossed", "zone_entered", "zone_left"}
+    assert {event["event"] for event in happened} <= {
+        "appeared",
+        "disappeared",
+        "line_crossed",
+        "zone_entered",
+        "zone_left",
+    }
+    assert sum(event["event"] == "appeared" for event in happened) == max(ids)
     assert all(event["source"].endswith(clip.name) for event in happened)
     assert scene.read_text().startswith("zones:"), "only the page changes it"
     card = json.loads((tmp_path / "card.json").read_text())

@@ -17,7 +17,7 @@ from mobiledet.runtime.tracking import LOST_S
 from mobiledet.structures import FloatArray, Size
 
 Event = dict[str, Any]
-"""``event`` (line_crossed, zone_entered, zone_left), ``line`` or ``zone``, ``direction`` or ``dwell_s``, ``class``,
+"""``event`` (appeared, disappeared, line_crossed, zone_entered, zone_left), what belongs to it, and ``class``,
 ``track_id``, ``score`` and ``box``: a JSON object."""
 
 MARGIN = 0.05
@@ -27,20 +27,12 @@ An object that stands on the line trembles from one side to the other; it has cr
 
 
 @dataclass
-class _Visit:
-    """An object in a zone: its class, when it came and when it was seen last, and its last detection."""
+class _Track:
+    """An object: when it came and was seen last, its last sure detection, and its side of each line then."""
 
-    name: str
     since: float
     seen: float
     detail: Event
-
-
-@dataclass
-class _Track:
-    """Where an object is: on which side of each line, and its foot when that was last sure."""
-
-    seen: float
     sides: dict[str, tuple[int, Point]] = field(default_factory=dict)
 
 
@@ -55,7 +47,7 @@ class SceneCounter:
         self.scene = scene
         self._tracks: dict[int, _Track] = {}
         self._crossed: dict[str, dict[str, Counter[str]]] = {}
-        self._visits: dict[str, dict[int, _Visit]] = {}
+        self._visits: dict[str, dict[int, float]] = {}  # since when each object is in a zone
         self._entered: Counter[str] = Counter()
         self._dwelt: dict[str, list[float]] = {}  # how many left, and their seconds together
         self.change_scene(scene)
@@ -91,11 +83,8 @@ class SceneCounter:
                 continue
             x1, y1, x2, y2 = detections.boxes[index].tolist()
             foot, margin = ((x1 + x2) / 2, y2), MARGIN * (x2 - x1 + y2 - y1)
-            track = self._tracks.setdefault(number, _Track(seconds))
-            track.seen = seconds
-            for visits in self._visits.values():
-                if number in visits:
-                    visits[number].seen = seconds
+            if number in self._tracks:
+                self._tracks[number].seen = seconds
             if detections.scores[index] < threshold:
                 continue
             detail = {
@@ -104,6 +93,11 @@ class SceneCounter:
                 "score": round(float(detections.scores[index]), 4),
                 "box": [round(side, 1) for side in (x1, y1, x2, y2)],
             }
+            if number not in self._tracks:
+                self._tracks[number] = _Track(seconds, seconds, detail)
+                events.append({"event": "appeared", **detail})
+            track = self._tracks[number]
+            track.detail = detail
             for name in self.scene.lines:
                 if direction := self._cross(track, name, shapes[name], foot, margin):
                     self._crossed[name][direction][detail["class"]] += 1
@@ -125,7 +119,7 @@ class SceneCounter:
             },
             "zones": {
                 name: {
-                    "now": dict(Counter(visit.name for visit in visits.values())),
+                    "now": dict(Counter(self._tracks[number].detail["class"] for number in visits)),
                     "entered": self._entered[name],
                     "mean_dwell_s": round(self._dwelt[name][1] / self._dwelt[name][0], 1)
                     if self._dwelt[name][0]
@@ -165,28 +159,27 @@ class SceneCounter:
         inside = cv2.pointPolygonTest(corners.reshape(-1, 1, 2), foot, True)
         margin = min(margin / 2, 0.1 * math.sqrt(cv2.contourArea(corners)))
         if number in visits:
-            visits[number].detail = detail
             if inside < -margin:
                 yield self._leave(name, number)
         elif inside > margin:
-            visits[number] = _Visit(detail["class"], seconds, seconds, detail)
+            visits[number] = seconds
             self._entered[name] += 1
             yield {"event": "zone_entered", "zone": name, **detail, "occupancy": len(visits)}
 
     def _leave(self, name: str, number: int) -> Event:
-        visit = self._visits[name].pop(number)
-        dwell = visit.seen - visit.since
+        track = self._tracks[number]
+        dwell = track.seen - self._visits[name].pop(number)
         self._dwelt[name] = [self._dwelt[name][0] + 1, self._dwelt[name][1] + dwell]
-        left = {"event": "zone_left", "zone": name, **visit.detail, "dwell_s": round(dwell, 2)}
+        left = {"event": "zone_left", "zone": name, **track.detail, "dwell_s": round(dwell, 2)}
         return left | {"occupancy": len(self._visits[name])}
 
     def _forget(self, seconds: float) -> Iterator[Event]:
         """Objects that nobody has seen for so long that they would come back with another id."""
-        for name, visits in self._visits.items():
-            for number in [number for number, visit in visits.items() if seconds - visit.seen > LOST_S]:
-                yield self._leave(name, number)
         for number in [number for number, track in self._tracks.items() if seconds - track.seen > LOST_S]:
-            del self._tracks[number]
+            for name in [name for name, visits in self._visits.items() if number in visits]:
+                yield self._leave(name, number)
+            track = self._tracks.pop(number)
+            yield {"event": "disappeared", **track.detail, "seen_s": round(track.seen - track.since, 2)}
 
 
 def count_lines(counts: dict[str, Any]) -> Sequence[tuple[str, str]]:

@@ -26,12 +26,17 @@ def standing(*feet, labels=None, scores=None, first=1):
     )
 
 
+def counted(events):
+    """Events without those that tell of every object."""
+    return [event for event in events if event["event"] not in ("appeared", "disappeared")]
+
+
 def run(counter, path, *, start=0.0, step=0.1, first=1):
     """All events of one object that stands at each point of a path in turn."""
     events = []
     for index, foot in enumerate(path):
         events += counter.update(standing(foot, first=first), SIZE, start + step * index, 0.5)
-    return events
+    return counted(events)
 
 
 def between(start, end, steps=20):
@@ -96,6 +101,20 @@ def test_a_visit():
     }
 
 
+def test_every_object_appears_and_disappears_once():
+    counter, events = SceneCounter(Scene()), []
+    for index in range(100):
+        there = standing((300, 100), (400, 200)) if 10 <= index < 50 else standing()
+        events += counter.update(there, SIZE, index / 10, 0.5)
+    assert [(event["event"], event["track_id"]) for event in events] == [
+        ("appeared", 1),
+        ("appeared", 2),
+        ("disappeared", 1),
+        ("disappeared", 2),
+    ]
+    assert [event.get("seen_s") for event in events] == [None, None, pytest.approx(3.9), pytest.approx(3.9)]
+
+
 def test_who_is_in_a_zone_by_class():
     counter = SceneCounter(PORCH)
     inside = standing((400, 300), (450, 350), (500, 390), (100, 300), labels=[1, 1, 2, 1])
@@ -114,7 +133,9 @@ def test_who_vanishes_in_a_zone_leaves_it():
     run(counter, [(450, 300)] * 10)
     nobody = standing()
     assert counter.update(nobody, SIZE, 2.0, 0.5) == [], "it may come back"
-    (event,) = counter.update(nobody, SIZE, 4.0, 0.5)
+    event, gone = counter.update(nobody, SIZE, 4.0, 0.5)
+    assert gone["event"] == "disappeared"
+    assert gone["seen_s"] == pytest.approx(0.9)
     assert event["event"] == "zone_left"
     assert event["dwell_s"] == pytest.approx(0.9), "until it was last seen"
 
