@@ -93,7 +93,7 @@ def test_a_video_is_drawn_and_its_frames_are_recorded(clip, tmp_path):
     assert summary.images == 3
     assert [record["frame"] for record in records(tmp_path / "out")] == [0, 1, 2]
     assert len({record["image_id"] for record in records(tmp_path / "out")}) == 3
-    assert [frame.shape for frame in read_video(tmp_path / "out" / "clip.mp4")] == [(48, 64, 3)] * 3
+    assert [frame.shape for _, frame in read_video(tmp_path / "out" / "clip.mp4")] == [(48, 64, 3)] * 3
     assert len(list((tmp_path / "out" / "labels").iterdir())) == 3
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from mobiledet.apps.live.deadline import Deadline
 from mobiledet.apps.live.frames import Frame
+from mobiledet.preprocess import resize_image
 from mobiledet.runtime.detector import Detector
 from mobiledet.structures import ImageArray
 
@@ -105,7 +106,7 @@ def _small(image: ImageArray) -> ImageArray:
     factor = 4 * max(1, round(image.shape[1] / (4 * _CELLS_ACROSS)))
     rows = image[:: factor // 4]
     height, width = max(1, rows.shape[0] // 4), max(1, rows.shape[1] // factor)
-    small = cv2.resize(rows[: 4 * height, : factor * width], (width, height), interpolation=cv2.INTER_AREA)
+    small = resize_image(rows[: 4 * height, : factor * width], (height, width), averaged=1)
     blurred: ImageArray = cv2.GaussianBlur(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), (3, 3), 0)
     return blurred
 
