@@ -186,8 +186,6 @@ class MqttPublisher:
                 self._send_counts()
         goodbye = self._publish("status", "offline", qos=1).mid
         end = time.monotonic() + LAST_CHANCE_S
-        while self._waiting() and time.monotonic() < end:
-            time.sleep(0.01)
         self._pending.add(goodbye)
         while self._waiting() and self._client.is_connected() and time.monotonic() < end:
             time.sleep(0.01)
