@@ -1,6 +1,7 @@
 """What a broker gets: live and after it was away, and what Home Assistant is told."""
 
 import json
+import threading
 import time
 
 import pytest
@@ -129,10 +130,17 @@ def test_more_events_than_are_kept(monkeypatch):
         made.close()
 
 
+def test_nothing_goes_on_after_the_end():
+    before = set(threading.enumerate())
+    made = MqttPublisher(parse_broker("mqtt://127.0.0.1:9"))
+    made.close()
+    wait_until(lambda: not set(threading.enumerate()) - before)
+
+
 def test_a_password_is_sent_and_not_shown(caplog):
     broker = Broker(refuse=True)
     made = MqttPublisher(parse_broker(f"mqtt://me:secret@127.0.0.1:{broker.port}"))
-    wait_until(lambda: "trying again" in caplog.text)
+    wait_until(lambda: f"{broker.port}; trying again" in caplog.text)
     assert broker.user == ("me", "secret")
     assert "secret" not in caplog.text
     made.close()
