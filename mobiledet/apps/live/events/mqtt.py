@@ -191,8 +191,6 @@ class MqttPublisher:
             time.sleep(0.01)
         self._reported = True  # what it still notices is no news
         self._client.disconnect()
-        # Without this it goes on trying where it never connected; an attempt under way may take seconds to give up.
-        threading.Thread(target=self._client.loop_stop, daemon=True).start()
         lost = self.dropped + len(self._waiting() - {goodbye})
         if lost:
             raise MobiledetError(f"MQTT: {count(lost, 'event')} did not reach {self.broker.shown}")

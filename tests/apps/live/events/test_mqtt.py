@@ -132,8 +132,10 @@ def test_more_events_than_are_kept(monkeypatch):
 
 def test_nothing_goes_on_after_the_end():
     before = set(threading.enumerate())
-    made = MqttPublisher(parse_broker("mqtt://127.0.0.1:9"))
-    made.close()
+    for number in range(50):  # closed before, during and after the first attempt
+        made = MqttPublisher(parse_broker("mqtt://127.0.0.1:9"))
+        time.sleep(number * 1e-4)
+        made.close()
     wait_until(lambda: not set(threading.enumerate()) - before)
 
 
