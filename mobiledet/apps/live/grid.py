@@ -113,13 +113,17 @@ def grid_view(views: Sequence[View]) -> View:
         first, ages = each[0], [one.age_ms for one in each if one.age_ms is not None]
         late = [one.age_p95_ms for one in each if one.age_p95_ms is not None]
         lost = next((one.source for one in each if not one.source.connected), first.source)
+        counted = {
+            name: sum(getattr(one.source, name) for one in each)
+            for name in ("captured", "dropped", "skipped", "reconnects")
+        }
         return replace(
             first,
             fps=sum(one.fps for one in each if one.fps is not None),
             age_ms=max(ages, default=None),
             age_p95_ms=max(late, default=None),
             processed=sum(one.processed for one in each),
-            source=lost,
+            source=replace(lost, **counted, size=None, fps=None),
         )
 
     settings = _AllSettings([view.settings for view in views])

@@ -86,11 +86,11 @@ def test_settings_are_those_of_all():
 
 
 def test_numbers_of_all():
-    lost = SourceState(message="lost")
+    lost = SourceState(message="lost", captured=7, dropped=2, size=(48, 64))
     numbers = grid_view([view("a.mp4"), view("b.mp4", age_ms=50.0, fps=None, source=lost)]).numbers()
     assert numbers.fps == 10
     assert numbers.age_ms == 50
-    assert numbers.source.message == "lost"
+    assert numbers.source == SourceState(message="lost", captured=7, dropped=2), "each has its own size"
 
 
 def test_a_camera_without_frames_is_black():
