@@ -71,7 +71,9 @@ def test_events_counts_and_snapshot(broker):
     assert broker.will == ("home/cam/status", b"offline")
     assert sorted(json.loads(payload)["number"] for payload in broker.topics("/events")) == list(range(10))
     assert json.loads(broker.topics("/counts")[-1]) == COUNTS
-    assert broker.topics("/snapshot") == [b"jpeg"], "one in five seconds"
+    # One in five seconds, and the last again for a broker that has just accepted.
+    assert set(broker.topics("/snapshot")) == {b"jpeg"}
+    assert len(broker.topics("/snapshot")) <= 2
     assert broker.topics("/status") == [b"online", b"offline"]
     assert {topic: retain for topic, _, retain in broker.messages} == {
         f"home/cam/{name}": name != "events" for name in ("status", "events", "counts", "snapshot")
