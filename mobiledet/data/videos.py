@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import shlex
@@ -23,6 +22,12 @@ VIDEO_EXTENSIONS = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", "
 
 _DAMAGED = 25
 """Frames in a row that can't be read, after which a video counts as ended."""
+
+FALLBACK_FPS = 25.0
+"""Of a file that says nothing usable."""
+
+_LONGEST_GAP_S = 3600.0
+"""Time stamps further apart count as damage."""
 
 _HEADER_BYTES = 1 << 23
 """How much of a file's beginning, and of its end, is searched for the name of its codec."""
@@ -70,8 +75,12 @@ def read_video(source: str | Path | int) -> Iterator[tuple[float, ImageArray]]:
     Raises:
         SourceError: It is missing, not a video, damaged, or no stream or camera that can be opened.
     """
+    import cv2
+
     capture, name = _open(source)
-    clock = _file_clock(capture) if isinstance(name, Path) else time.monotonic
+    clock = time.monotonic
+    if isinstance(name, Path):
+        clock = file_clock(capture, 1 / (usable_fps(capture.get(cv2.CAP_PROP_FPS)) or FALLBACK_FPS))
     damaged = count = 0
     try:
         while damaged < _DAMAGED:
@@ -86,17 +95,34 @@ def read_video(source: str | Path | int) -> Iterator[tuple[float, ImageArray]]:
         raise no_frame(name)
 
 
-def _file_clock(capture: Any) -> Callable[[], float]:
-    """Gives the time stamp of the frame just read; without a usable one, a frame's length after the last."""
+def usable_fps(value: float | None, least: float = 0.01) -> float | None:
+    """A plausible frame rate, ``least..480`` frames a second; else None.
+
+    Streams and cameras that don't know theirs report 0, 1000 or 90000.
+    """
+    return float(value) if value is not None and least <= value <= 480 else None
+
+
+def file_clock(capture: Any, interval: float, *, stamps: bool = True) -> Callable[[], float]:
+    """Gives, for each frame once it is grabbed, the seconds into the file.
+
+    Its own time stamps are taken as long as they make sense, some formats having none; else, or without ``stamps``,
+    it's ``interval`` later than the frame before.
+    """
     import cv2
 
-    fps, last = capture.get(cv2.CAP_PROP_FPS), -1.0
+    position: float | None = None
 
     def seconds() -> float:
-        nonlocal last
+        nonlocal position
         stamp = capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3
-        last = stamp if math.isfinite(stamp) and stamp > last else last + (1 / fps if 1 <= fps <= 1000 else 0.04)
-        return last
+        if position is None:
+            position = 0.0
+        elif stamps and position < stamp < position + _LONGEST_GAP_S:
+            position = stamp
+        else:
+            position += interval
+        return position
 
     return seconds
 

@@ -81,8 +81,6 @@ def export_model(source: str | Path, output: Path, options: ExportOptions) -> Ag
     if not isinstance(backend, PyTorchBackend):
         raise ModelFileError(f"{source}: exported already; name the checkpoint it was made from")
     if options.input_size is not None and reference.card.resize.fixed:
-        if reference.card.head == "faster_rcnn":
-            raise ModelFileError("--input-size isn't for a Faster R-CNN of a fixed size; export it as it is")
         backend = open_checkpoint(source, threads=options.threads, input_size=options.input_size)
         reference = Detector(backend)
     model = backend.model

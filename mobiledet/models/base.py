@@ -233,6 +233,14 @@ class BaseHeadConfig(Strict):
         """
         raise NotImplementedError
 
+    def with_anchors_scaled(self, factor: float) -> BaseHeadConfig:  # noqa: ARG002
+        """The same settings with anchors ``factor`` times as large, as shares of the input; one without anchors stays.
+
+        Raises:
+            ModelFileError: Its weights are of no use at another input size.
+        """
+        return self
+
     @property
     def anchor_iou(self) -> float:
         """Overlap from which an anchor is one of an object."""

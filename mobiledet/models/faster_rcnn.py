@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from mobiledet.errors import ModelFileError
 from mobiledet.models.base import (
     TRIED_RATIOS,
     TRIED_SCALES,
@@ -122,6 +123,10 @@ class FasterRCNNConfig(BaseHeadConfig):
             num_classes=num_classes,
             style=settings.style,
         )
+
+    def with_anchors_scaled(self, factor: float) -> FasterRCNNConfig:  # noqa: ARG002
+        """Refused."""
+        raise ModelFileError("--input-size isn't for a Faster R-CNN of a fixed size; export it as it is")
 
     @property
     def anchor_iou(self) -> float:

@@ -43,6 +43,7 @@ FINE_CHANNELS = 64
 MIN_FINE_CHANNELS = 32
 
 _FINE_STRIDE, _STRIDES = 8, (16, 32)
+_SHARES = ("scale_min", "scale_max", "lowest_scale")  # of the input's shorter side
 _ANCHORS = ("aspect_ratios", "scale_min", "scale_max", "reduce_lowest", "lowest_scale")
 
 
@@ -77,6 +78,11 @@ class SSDFamily(BaseHeadConfig):
     def predictor_layers(self, channels: int, style: LayerStyle) -> list[nn.Module]:  # noqa: ARG002
         """What a predictor has before its last convolution."""
         return []
+
+    def with_anchors_scaled(self, factor: float) -> SSDFamily:
+        """The same settings with anchors ``factor`` times as large."""
+        scaled = {name: factor * share for name in _SHARES if (share := getattr(self, name, None)) is not None}
+        return self.model_copy(update=scaled)
 
     def anchor_shapes(self) -> list[list[AnchorShape]]:
         """Shapes of the anchors at each location, a list per map."""

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from mobiledet.structures import DoubleArray, FloatArray, IntArray
+from mobiledet.structures import BoolArray, DoubleArray, FloatArray, IntArray
 
 Boxes = TypeVar("Boxes", FloatArray, DoubleArray)
 
@@ -86,28 +86,40 @@ def _suppress(boxes: FloatArray, iou_threshold: np.float32, limit: int) -> IntAr
     for start in range(0, len(boxes), BLOCK):
         rest: IntArray = np.arange(start, min(start + BLOCK, len(boxes)))
         rest = rest[~(pairwise_iou(boxes[kept], boxes[rest]) > iou_threshold).any(axis=0)]
-        # Row: which better ones overlap it.
-        overlapped = np.tril(pairwise_iou(boxes[rest], boxes[rest]) > iou_threshold, -1)
-        stays = np.ones(len(rest), np.bool_)
-        for index in np.flatnonzero(overlapped.any(axis=1)):
-            stays[index] = not (overlapped[index] & stays).any()
+        stays = best_of_each(pairwise_iou(boxes[rest], boxes[rest]) > iou_threshold)
         kept = np.concatenate([kept, rest[stays]])[:limit]
         if len(kept) == limit:
             break
     return kept
 
 
+def best_of_each(overlaps: BoolArray) -> BoolArray:
+    """Which of N boxes, best first, stay where none may overlap a better one that stays: ``(N,)`` from ``(N, N)``."""
+    overlapped = np.tril(overlaps, -1)  # row: which better ones overlap it
+    stays = np.ones(len(overlaps), np.bool_)
+    for index in np.flatnonzero(overlapped.any(axis=1)):
+        stays[index] = not (overlapped[index] & stays).any()
+    return stays
+
+
 def pairwise_iou(boxes_a: Boxes, boxes_b: Boxes) -> Boxes:
     """Intersection over union of ``(N, 4)`` with ``(M, 4)`` xyxy boxes: ``(N, M)`` in 0..1, 0 where both are empty."""
-    a, b = boxes_a.T[:, :, None], boxes_b.T[:, None, :]
-    width = np.minimum(a[2], b[2]) - np.maximum(a[0], b[0])
-    height = np.minimum(a[3], b[3]) - np.maximum(a[1], b[1])
-    shared = np.maximum(width, 0) * np.maximum(height, 0)
-    union = _area(boxes_a)[:, None] + _area(boxes_b)[None, :] - shared
+    shared = pairwise_intersection(boxes_a, boxes_b)
+    union = box_area(boxes_a)[:, None] + box_area(boxes_b)[None, :] - shared
     iou: Boxes = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
     return iou
 
 
-def _area(boxes: Boxes) -> Boxes:
+def pairwise_intersection(boxes_a: Boxes, boxes_b: Boxes) -> Boxes:
+    """Area in common of ``(N, 4)`` with ``(M, 4)`` xyxy boxes: ``(N, M)``."""
+    a, b = boxes_a.T[:, :, None], boxes_b.T[:, None, :]
+    width = np.minimum(a[2], b[2]) - np.maximum(a[0], b[0])
+    height = np.minimum(a[3], b[3]) - np.maximum(a[1], b[1])
+    shared: Boxes = np.maximum(width, 0) * np.maximum(height, 0)
+    return shared
+
+
+def box_area(boxes: Boxes) -> Boxes:
+    """Areas of ``(N, 4)`` xyxy boxes: ``(N,)``."""
     area: Boxes = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     return area

@@ -91,9 +91,7 @@ def open_checkpoint(
     made = config.model
     if input_size is not None:
         larger = min(made.network_size) / min(input_size)
-        shares = {name: getattr(made.head, name, None) for name in ("scale_min", "scale_max", "lowest_scale")}
-        scales = {name: larger * share for name, share in shares.items() if share is not None}
-        head = made.head.model_copy(update=scales)
+        head = made.head.with_anchors_scaled(larger)
         made = made.model_copy(update={"input_size": input_size, "rho": 1.0, "head": head})
     model = build_detector(made, weights_follow=True)
     model.load_state_dict(content.get("ema") or content["model"])

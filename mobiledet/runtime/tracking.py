@@ -11,6 +11,7 @@ import numpy as np
 
 from mobiledet.detections import Detections
 from mobiledet.errors import need_extra
+from mobiledet.ops.numpy_boxes import best_of_each, box_area, pairwise_intersection
 from mobiledet.structures import BoolArray, DoubleArray, IntArray
 
 LOST_S = 2.0
@@ -141,11 +142,6 @@ def _distinct(boxes: DoubleArray, labels: IntArray) -> BoolArray:
     A detector's own suppression goes by IoU, and so leaves a person's upper half beside the person; either would get an
     id, and keep it.
     """
-    low, high = np.maximum(boxes[:, None, :2], boxes[None, :, :2]), np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
-    shared = np.clip(high - low, 0, None).prod(axis=2)
-    area = np.clip(boxes[:, 2:] - boxes[:, :2], 0, None).prod(axis=1)
-    part = (shared > PART_OF * np.minimum(area[:, None], area[None])) & (labels[:, None] == labels[None])
-    distinct = np.ones(len(boxes), np.bool_)
-    for index in range(len(boxes)):
-        distinct[index] = not (part[index, :index] & distinct[:index]).any()
-    return distinct
+    area = box_area(boxes)
+    part = pairwise_intersection(boxes, boxes) > PART_OF * np.minimum(area[:, None], area[None])
+    return best_of_each(part & (labels[:, None] == labels[None]))

@@ -19,7 +19,7 @@ from mobiledet.apps.live.measure.meter import Meter
 from mobiledet.apps.live.options import LiveOptions
 from mobiledet.apps.live.pacing import Motion
 from mobiledet.apps.live.pipeline import Pipeline
-from mobiledet.apps.live.save.json_lines import STDOUT, JsonLines, detection_record
+from mobiledet.apps.live.save.json_lines import STDOUT, JsonLines, detection_record, refuse_existing_lines
 from mobiledet.apps.live.save.video_saver import VideoSaver
 from mobiledet.apps.live.scene.following import Follower
 from mobiledet.apps.live.scene.shapes import Scene, read_scene, write_scene
@@ -51,8 +51,9 @@ class Camera:
 
     def __init__(self, options: LiveOptions, number: int | None = None) -> None:
         self.options = options = options if number is None else _numbered(options, number)
-        for path in (options.save, options.detections, options.report):
-            refuse_existing(path if path != STDOUT else None)
+        refuse_existing_lines(options.detections)
+        for path in (options.save, options.report):
+            refuse_existing(path)
         options.events.check()
         if options.track:
             need_extra("track")
@@ -125,7 +126,8 @@ class Camera:
                 name=options.label,
                 snapshot=lambda result: jpeg_bytes(painter.paint(result), SNAPSHOT_QUALITY),
             )
-            stack.callback(self.events.close)
+            for part in self.events.parts:
+                stack.callback(part.close)
             self.logs += [self.events.log] if self.events.log is not None else []
             recorders.append(self.events.record)
         if save is not None:
@@ -190,10 +192,9 @@ class Camera:
             with noting_problems():
                 self.saver.close(drop_unsaved=lambda: stop.drop_unsaved)
                 logger.info("%s", self.saver.summary())
-        for part in (*self.logs, self.events):
-            if part is not None:
-                with noting_problems():
-                    part.close()
+        for part in (*self.logs, *(self.events.parts if self.events is not None else ())):
+            with noting_problems():
+                part.close()
         figures, saver, options, source = self.meter.figures(), self.saver, self.options, self.source
         saved, missed, thinned = (saver.saved, saver.missed, saver.thinned) if saver is not None else (0, 0, 0)
         figures["frames"] |= {"saved": saved, "not_saved": missed + thinned, "thinned": thinned}

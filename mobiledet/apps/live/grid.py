@@ -73,6 +73,7 @@ class _Grid(Newest[Result]):
     def __init__(self, views: Sequence[View]) -> None:
         super().__init__()
         self._views = views
+        self._joined: tuple[tuple[int, int], Result] | None = None
         self._names = short_names([view.title.partition(" on ")[2] or view.title for view in views])
 
     @property
@@ -87,7 +88,11 @@ class _Grid(Newest[Result]):
             newest = [view.results.get() for view in self._views]
             number = sum(one[0] for one in newest if one is not None)
             if number > after:
-                return number, self._join(number, [None if one is None else one[1] for one in newest])
+                # Several look at the same one: the page, its numbers, a snapshot.
+                key = number, sum(view.settings.revision for view in self._views)
+                if self._joined is None or self._joined[0] != key:
+                    self._joined = key, self._join(number, [None if one is None else one[1] for one in newest])
+                return number, self._joined[1]
             if self.closed or time.monotonic() >= end:
                 return None
             time.sleep(_LOOK)

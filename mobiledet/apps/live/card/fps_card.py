@@ -18,6 +18,9 @@ VERSION = 1
 STAGES = ("grab", "motion", "resize", "network", "nms", "read", "track", "draw")
 """In the order that a frame passes through them. ``nms`` is a part of ``network``."""
 
+FRAMES = ("captured", "processed", "dropped", "skipped", "paused", "not_due", "still", "shown", "saved", "not_saved")
+"""Counts of frames."""
+
 SERIES = ("fps", "age_ms", "temperature_c", "memory_mib")
 """What the timeline may hold, a value for each step."""
 
@@ -32,10 +35,7 @@ _NUMBERS: Mapping[tuple[str, ...], Sequence[str]] = {
     ("model",): ("classes", "gmacs"),
     ("source",): ("fps",),
     ("settings",): ("threads", "threshold"),
-    ("frames",): (
-        *("captured", "processed", "dropped", "skipped", "paused", "not_due", "still", "shown", "saved", "not_saved"),
-        *("reconnects", "lost_seconds"),
-    ),
+    ("frames",): (*FRAMES, "reconnects", "lost_seconds"),
     ("fps",): ("overall", "first_minute", "last_minute", "worst_second"),
     **{(group,): ("p50", "p95", "max") for group in ("age_ms", "shown_age_ms")},
     **{("stages_ms", stage): ("p50", "p95") for stage in STAGES},

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from markupsafe import Markup
 
-from mobiledet.apps.live.card.fps_card import STAGES, Card
+from mobiledet.apps.live.card.fps_card import FRAMES, STAGES, Card
 from mobiledet.draw.html import Cell, bullets, facts, page, render, section, table
 from mobiledet.draw.svg import Bar, Line, bar_chart, line_chart
 from mobiledet.utils.text import count, readable_ms, shorten
@@ -206,18 +206,6 @@ def _table(cards: Sequence[Card], figures: Sequence[Figure]) -> Markup:
 
 
 def _run_figures() -> list[Figure]:
-    frames = (
-        "captured",
-        "processed",
-        "dropped",
-        "skipped",
-        "paused",
-        "not_due",
-        "still",
-        "shown",
-        "saved",
-        "not_saved",
-    )
     return [
         ("processor", _text("machine", "processor")),
         ("cores", _number("machine", "cores")),
@@ -238,7 +226,7 @@ def _run_figures() -> list[Figure]:
         ("its FPS", _number("source", "fps", form=".4g")),
         ("seconds", _number("seconds", form=",.0f")),
         ("start to first boxes, ms", _number("start_to_first_boxes_ms", form=",.0f")),
-        *((f"frames {key.replace('_', ' ')}", _number("frames", key, form=",.0f")) for key in frames),
+        *((f"frames {key.replace('_', ' ')}", _number("frames", key, form=",.0f")) for key in FRAMES),
         ("reconnections", _number("frames", "reconnects")),
         ("source lost, s", _number("frames", "lost_seconds")),
         ("FPS, whole run", _number("fps", "overall", form=".1f")),

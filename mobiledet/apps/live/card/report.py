@@ -10,7 +10,7 @@ from typing import Any
 
 from mobiledet.apps.live.card.fps_card import KIND, VERSION
 from mobiledet.apps.live.frames import Result
-from mobiledet.apps.live.scene.counting import count_lines
+from mobiledet.apps.live.scene.counting import counts_in_words
 from mobiledet.apps.live.sources.base import Source
 from mobiledet.runtime.detector import Detector
 from mobiledet.utils.machine import describe_machine
@@ -140,7 +140,7 @@ def summary_lines(report: Mapping[str, Any]) -> list[str]:
         lines.append(f"median (and 95 %) in ms: {', '.join(known)}")
     if report.get("objects"):
         lines.append(f"tracked: {listing((f'{many} {name}' for name, many in report['objects'].items()), 10)}")
-    lines += [f"{name}: {text}" for name, text in count_lines(report.get("counts") or {"lines": {}, "zones": {}})]
+    lines += [f"{name}: {text}" for name, text in counts_in_words(report.get("counts", {}))]
     if frames["reconnects"] or frames["lost_seconds"]:
         reconnections = count(frames["reconnects"], "reconnection")
         lines.append(f"source lost for {frames['lost_seconds']:.1f} s, {reconnections}")

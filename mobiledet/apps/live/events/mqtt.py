@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from mobiledet.apps.live.events.outbox import KEPT, LAST_CHANCE_S
 from mobiledet.apps.live.scene.counting import Event
 from mobiledet.apps.live.scene.shapes import Scene
 from mobiledet.errors import MobiledetError, SourceError, need_extra
@@ -28,17 +29,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-KEPT = 1000
-"""Events that wait while the broker is away; more are dropped and counted."""
-
 COUNTS_S = 1.0
 """Seconds between two messages with counts; the last ones are always sent."""
 
 SNAPSHOT_S = 5.0
 """Seconds between two snapshots."""
-
-LAST_CHANCE_S = 2.0
-"""Seconds that events which still wait get at the end."""
 
 _PORTS = {"mqtt": 1883, "mqtts": 8883}
 _LONGEST_PAUSE_S = 30
@@ -90,8 +85,8 @@ def parse_broker(address: str, name: str = "", number: int | None = None) -> Bro
     prefix += "" if number is None else f"/{number}"
     if re.search(r"[+#?\0]", plain):
         raise SourceError(f"--mqtt {plain}: a topic may not hold +, # and ?")
-    name, _, password = user.partition(":")
-    return Broker(plain, host, port, parts.scheme == "mqtts", (unquote(name), unquote(password)), prefix)
+    login, _, password = user.partition(":")
+    return Broker(plain, host, port, parts.scheme == "mqtts", (unquote(login), unquote(password)), prefix)
 
 
 def slug(name: str) -> str:
@@ -146,7 +141,7 @@ class MqttPublisher:
         self._client.on_connect, self._client.on_disconnect = self._connected, self._disconnected
         self._client.on_connect_fail = self._not_connected
         self._client.on_publish = lambda _client, _data, number, _reason, _properties: self._arrived.append(number)
-        self._reported = False
+        self._reported = self._closed = False
         self._client.connect_async(broker.host, broker.port, keepalive=20)
         self._client.loop_start()
 
@@ -176,11 +171,14 @@ class MqttPublisher:
                 self._send_counts()
 
     def close(self) -> None:
-        """Give what waits a last chance, and say goodbye.
+        """Give what waits a last chance, and say goodbye. May be called twice.
 
         Raises:
             MobiledetError: Events were lost.
         """
+        if self._closed:
+            return
+        self._closed = True
         with self._lock:
             if self._counts != self._sent_counts:
                 self._send_counts()

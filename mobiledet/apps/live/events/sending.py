@@ -5,16 +5,14 @@ from __future__ import annotations
 import shlex
 import shutil
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from mobiledet.apps.live.events.mqtt import MqttPublisher, parse_broker
 from mobiledet.apps.live.events.outbox import Outbox, command, webhook
 from mobiledet.apps.live.frames import Result
-from mobiledet.apps.live.save.json_lines import JsonLines
+from mobiledet.apps.live.save.json_lines import JsonLines, refuse_existing_lines
 from mobiledet.errors import ConfigError, need_extra
-from mobiledet.utils.files import refuse_existing
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ class EventOptions:
         Raises:
             MobiledetError: A file exists, an address isn't one, a program or package is missing.
         """
-        refuse_existing(self.file if self.file != Path("-") else None)
+        refuse_existing_lines(self.file)
         if self.mqtt:
             need_extra("mqtt")
             parse_broker(self.mqtt)
@@ -91,6 +89,11 @@ class EventSending:
             broker = parse_broker(options.mqtt, name, options.number)
             self._mqtt = MqttPublisher(broker, home_assistant=options.home_assistant, title=name or source)
 
+    @property
+    def parts(self) -> list[Outbox | MqttPublisher | JsonLines]:
+        """What is to be closed in the end; each may raise `MobiledetError`, for events that were lost."""
+        return [part for part in (*self._boxes, self._mqtt, self.log) if part is not None]
+
     def record(self, result: Result) -> None:
         """Send what happened in a frame."""
         for event in result.events:
@@ -103,15 +106,3 @@ class EventSending:
                 self._mqtt.put(sent, lambda: self._snapshot(result))
         if self._mqtt is not None and result.scene is not None:
             self._mqtt.update(result.scene, result.counts)
-
-    def close(self) -> None:
-        """Complete the file, and give what waits a last chance. May be called twice.
-
-        Raises:
-            MobiledetError: Events were lost; with several, the first.
-        """
-        with ExitStack() as stack:  # the last error wins, and nothing stops the others
-            for part in (*self._boxes, self._mqtt, self.log):
-                if part is not None:
-                    stack.callback(part.close)
-        self._boxes, self._mqtt = [], None

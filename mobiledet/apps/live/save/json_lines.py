@@ -26,6 +26,11 @@ WAITING = 100_000
 """Lines that may wait for a slow disk, about 30 MB; further ones are dropped and counted."""
 
 
+def refuse_existing_lines(path: Path | None) -> None:
+    """Make sure, before hours of work, that lines can be written there: standard output always takes them."""
+    refuse_existing(None if path == STDOUT else path)
+
+
 def detection_record(result: Result, settings: ViewSettings) -> dict[str, Any]:
     """A line of the detection log, with the detections shown.
 
@@ -68,7 +73,7 @@ class JsonLines:
         if path == STDOUT:
             self._file = os.dup(1)
         else:
-            refuse_existing(path)
+            refuse_existing_lines(path)
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from mobiledet.apps.live.frames import Result
 from mobiledet.apps.live.save.video_file import VideoFile
-from mobiledet.apps.live.sources.base import usable_fps
 from mobiledet.apps.live.view import Painter
+from mobiledet.data.videos import usable_fps
 from mobiledet.errors import MobiledetError
 from mobiledet.structures import ImageArray
 from mobiledet.utils.text import count

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -182,16 +182,16 @@ class SceneCounter:
             yield {"event": "disappeared", **track.detail, "seen_s": round(track.seen - track.since, 2)}
 
 
-def count_lines(counts: dict[str, Any]) -> Sequence[tuple[str, str]]:
+def counts_in_words(counts: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
     """The counts of every line and zone in words: ``("gate", "in 3, out 1")``, ``("porch", "2 now, 5 entered")``."""
     lines = [
         (name, ", ".join(f"{direction} {sum(by_class.values())}" for direction, by_class in directions.items()))
-        for name, directions in counts["lines"].items()
+        for name, directions in counts.get("lines", {}).items()
     ]
     return [
         *lines,
         *(
             (name, f"{sum(zone['now'].values())} now, {zone['entered']} entered")
-            for name, zone in counts["zones"].items()
+            for name, zone in counts.get("zones", {}).items()
         ),
     ]

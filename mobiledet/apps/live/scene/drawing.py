@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from mobiledet.apps.live.scene.counting import count_lines
+from mobiledet.apps.live.scene.counting import counts_in_words
 from mobiledet.apps.live.scene.shapes import Scene
 from mobiledet.draw.boxes import Color, fit_text, write_text
 from mobiledet.structures import ImageArray
@@ -30,7 +30,7 @@ def draw_scene(image: ImageArray, scene: Scene, counts: dict[str, Any]) -> None:
     height, width = image.shape[:2]
     scale = min(max(0.4, math.sqrt(height * width) / 1200), 4.0)
     thick = max(1, round(2 * scale))
-    words = dict(count_lines(counts))
+    words = dict(counts_in_words(counts))
     for name, points in scene.zones.items():
         corners = np.rint(np.array(points) * [width, height]).astype(np.int32)
         inside = np.zeros((height, width), np.uint8)

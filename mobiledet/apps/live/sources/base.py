@@ -15,14 +15,6 @@ if TYPE_CHECKING:
     from mobiledet.structures import Size
 
 
-def usable_fps(value: float | None, least: float = 0.01) -> float | None:
-    """A plausible frame rate, ``least..480`` frames a second; else None.
-
-    Streams and cameras that don't know theirs report 0, 1000 or 90000.
-    """
-    return float(value) if value is not None and least <= value <= 480 else None
-
-
 class EndOfSource(Exception):  # noqa: N818 - no error, as StopIteration is none
     """The last frame of a file or folder has been taken."""
 

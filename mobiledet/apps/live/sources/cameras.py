@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mobiledet.apps.live.sources.base import Source, SourceKind, SourceOptions, usable_fps
+from mobiledet.apps.live.sources.base import Source, SourceKind, SourceOptions
 from mobiledet.apps.live.sources.capture import CaptureSource
 from mobiledet.apps.live.sources.capture_devices import CaptureFailedError, CaptureJob, OpenCVDevice
+from mobiledet.data.videos import usable_fps
 from mobiledet.errors import SourceError
 
 SYSFS = Path("/sys/class/video4linux")

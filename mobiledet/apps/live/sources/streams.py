@@ -6,10 +6,10 @@ import re
 import time
 from typing import Any
 
-from mobiledet.apps.live.sources.base import Source, SourceKind, SourceOptions, usable_fps
+from mobiledet.apps.live.sources.base import Source, SourceKind, SourceOptions
 from mobiledet.apps.live.sources.capture import CaptureSource
 from mobiledet.apps.live.sources.capture_devices import CaptureFailedError, CaptureJob, OpenCVDevice
-from mobiledet.data.videos import check_frame_size
+from mobiledet.data.videos import check_frame_size, usable_fps
 from mobiledet.errors import SourceError
 from mobiledet.utils.addresses import http_request, is_address, parse_address
 

@@ -7,9 +7,17 @@ import time
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
-from mobiledet.apps.live.sources.base import Source, SourceKind, SourceOptions, usable_fps
+from mobiledet.apps.live.sources.base import Source, SourceKind, SourceOptions
 from mobiledet.apps.live.sources.reading import FILE_OPTIONS, ReadResult, ReadSource
-from mobiledet.data.videos import check_video_file, no_frame, open_video, retrieve_frame
+from mobiledet.data.videos import (
+    FALLBACK_FPS,
+    check_video_file,
+    file_clock,
+    no_frame,
+    open_video,
+    retrieve_frame,
+    usable_fps,
+)
 from mobiledet.errors import SourceError
 from mobiledet.utils.addresses import file_path
 
@@ -17,11 +25,6 @@ if TYPE_CHECKING:
     from mobiledet.structures import ImageArray
 
 logger = logging.getLogger(__name__)
-
-_FALLBACK_FPS = 25.0
-
-_LONGEST_GAP_S = 3600.0
-"""Time stamps further apart count as damage."""
 
 _SEARCH = 1000
 """Damaged frames in a row after which a file of known length is given up; of unknown length: `_SEARCH_BLINDLY`."""
@@ -48,7 +51,7 @@ class VideoFileSource(ReadSource):
         self._count = int(count) if 0 < count < 1e9 else None
         self.frames = None if self.loop else self._count
         self.fps = self.wanted_fps or usable_fps(self._capture.get(cv2.CAP_PROP_FPS))
-        self.interval = 1 / (self.fps or _FALLBACK_FPS)
+        self.interval = 1 / (self.fps or FALLBACK_FPS)
 
     def close(self) -> None:
         """End the thread, and close the file."""
@@ -81,25 +84,17 @@ class VideoFileSource(ReadSource):
             begin = end + self.interval
 
     def _one_round(self, begin: float) -> Generator[ReadResult, None, None]:
-        import cv2
-
-        capture, count, given, position = self._capture, self._count, 0, None
+        capture, count, given = self._capture, self._count, 0
+        clock = file_clock(capture, self.interval, stamps=self.wanted_fps is None)
         while capture is not None:
             start = time.monotonic()
             damaged = self._find_next(given)
             if damaged is None:
                 break
             self.skipped += damaged
-            # Its own time stamps, as long as they make sense; some formats have none.
-            stamp = capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3
-            if position is None:
-                position = 0.0
-            elif self.wanted_fps is None and position < stamp < position + _LONGEST_GAP_S:
-                position = stamp
-            else:
-                position += self.interval
+            position = begin + clock()
             given += 1 + damaged
-            yield ReadResult(self._retrieve, begin + position, (time.monotonic() - start) * 1e3)
+            yield ReadResult(self._retrieve, position, (time.monotonic() - start) * 1e3)
         if count is not None and given < 0.97 * count - 3 and not self._warned and not self._closing:
             self._warned = True
             logger.warning("%s ends after %d of %d frames; it seems to be cut short", self.path, given, count)

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from mobiledet.apps.live.sources import cameras
-from mobiledet.apps.live.sources.base import usable_fps
 from mobiledet.apps.live.sources.cameras import Camera, camera_problem, list_cameras, no_camera_message
 from mobiledet.apps.live.sources.capture_devices import CaptureFailedError, CaptureJob
 from mobiledet.apps.live.sources.capture_worker import open_device
+from mobiledet.data.videos import usable_fps
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="V4L2 is Linux's")
 
