@@ -138,7 +138,7 @@ def test_other_peoples_tflite_files_are_models_too(tmp_path):
     foreign = DetectorModel(str(write_foreign(tmp_path / "foreign.tflite")), 1, labels)
     assert foreign.about.names == ("cat", "dog")
     assert "4 detections at most" in foreign.about.note
-    stages = foreign.stages(image, 2)
+    stages = foreign.stages(image, 200)  # medians of fewer depend on what else the machine does
     assert stages["decode+nms"] is None
     assert stages["whole"] > stages["network"] > 0
     model, card = tiny_detector("sigmoid")
